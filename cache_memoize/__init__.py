@@ -1,0 +1,18 @@
+"""One decorator that puts any Python function behind Django's cache framework."""
+
+from .decorator import Memoized, cache_memoize
+from .flows import Entry
+from .keys import UnkeyableArgument, register_key
+from .stats import CacheInfo
+from .store import CacheDidNotAnswer
+
+__all__ = [
+    "CacheDidNotAnswer",
+    "CacheInfo",
+    "Entry",
+    "Memoized",
+    "UnkeyableArgument",
+    "cache_memoize",
+    "register_key",
+]
+__version__ = "1.0.0"

@@ -1,0 +1,383 @@
+"""How each of Django's cache backends replaces a value only if it is still the old one.
+
+That atomic replacement is the one thing that Django's cache API lacks. Here, and only
+here, private parts of Django and of client libraries are used; a backend whose parts
+are not as expected, or that is not known at all, gets :class:`Voucher`, which needs
+the public API only. ``tests/test_backends.py`` notices when they change.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import datetime
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.cache.backends.db import DatabaseCache
+from django.core.cache.backends.dummy import DummyCache
+from django.core.cache.backends.filebased import FileBasedCache
+from django.core.cache.backends.locmem import LocMemCache
+from django.core.cache.backends.memcached import PyLibMCCache, PyMemcacheCache
+from django.core.cache.backends.redis import RedisCache
+from django.core.files import locks
+from django.db import connections, router, transaction
+from django.utils import timezone
+
+from . import record
+
+__all__ = ["Backend", "backend_of"]
+
+Cache = Any
+
+
+class Backend:
+    """What every backend can do. ``seconds`` is a whole number, or None for ever."""
+
+    #: Whether the calls never wait for anything, so that async code calls them directly.
+    in_memory = False
+    #: Whether ``swap`` is atomic. Where it is not, readers get no old value during a
+    #: refresh, because nothing could tell that it was invalidated meanwhile.
+    atomic = True
+    #: Whether several threads may use one client object.
+    shareable = True
+    #: Whether the client may answer as if all were well when the server is away.
+    swallows = False
+    #: Whether anything is stored at all.
+    stores = True
+
+    def get(self, cache: Cache, key: str) -> Any:
+        return cache.get(key)
+
+    def add(self, cache: Cache, key: str, new: bytes, seconds: int | None) -> bool:
+        return cache.add(key, new, seconds) is True
+
+    def set(self, cache: Cache, key: str, new: bytes, seconds: int | None) -> None:
+        cache.set(key, new, seconds)
+
+    def delete(self, cache: Cache, key: str) -> bool:
+        return cache.delete(key) is True
+
+    def swap(
+        self, cache: Cache, key: str, old: bytes, new: bytes, seconds: int | None
+    ) -> bool:
+        """Put ``new`` in the place of ``old``, if that is what is there."""
+        raise NotImplementedError
+
+
+class Nothing(Backend):
+    """DummyCache: every call computes, nobody waits."""
+
+    in_memory = True
+    stores = False
+
+
+class LocalMemory(Backend):
+    """Under the mutex of the cache itself, so that its own methods are kept out too."""
+
+    in_memory = True
+
+    def swap(
+        self, cache: Cache, key: str, old: bytes, new: bytes, seconds: int | None
+    ) -> bool:
+        full_key = cache.make_and_validate_key(key)
+        expected = pickle.dumps(old, cache.pickle_protocol)
+        pickled = pickle.dumps(new, cache.pickle_protocol)
+        with cache._lock:
+            if cache._has_expired(full_key) or cache._cache[full_key] != expected:
+                return False
+            cache._set(full_key, pickled, seconds)
+            return True
+
+
+class Redis(Backend):
+    """One script on the server: a round trip, and atomic by Redis' own definition."""
+
+    SCRIPT = (
+        "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end "
+        "if ARGV[3] == '' then redis.call('SET', KEYS[1], ARGV[2]) "
+        "else redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3]) end return 1"
+    )
+
+    def swap(
+        self, cache: Cache, key: str, old: bytes, new: bytes, seconds: int | None
+    ) -> bool:
+        client, full_key, encode = self.parts(cache, key)
+        limit = "" if seconds is None else seconds
+        done = client.eval(self.SCRIPT, 1, full_key, encode(old), encode(new), limit)
+        return bool(done == 1)
+
+    def parts(self, cache: Cache, key: str) -> tuple[Any, str, Any]:
+        full_key = cache.make_and_validate_key(key)
+        client = cache._cache.get_client(full_key, write=True)
+        return client, full_key, cache._cache._serializer.dumps
+
+
+class DjangoRedis(Redis):
+    """django-redis with its default client."""
+
+    swallows = True  # DJANGO_REDIS_IGNORE_EXCEPTIONS
+
+    def parts(self, cache: Cache, key: str) -> tuple[Any, str, Any]:
+        client = cache.client
+        return client.get_client(write=True), client.make_key(key), client.encode
+
+
+class Memcached(Backend):
+    """``gets`` and ``cas``: the server compares the version that was read."""
+
+    shareable = False
+    swallows = True  # a server given up for a while answers with defaults
+
+    def swap(
+        self, cache: Cache, key: str, old: bytes, new: bytes, seconds: int | None
+    ) -> bool:
+        full_key = cache.make_and_validate_key(key)
+        found, version = cache._cache.gets(full_key)
+        if found != old:
+            return False
+        limit = cache.get_backend_timeout(seconds)
+        return self.cas(cache._cache, full_key, new, version, limit)
+
+    def cas(
+        self, client: Any, key: str, new: bytes, version: Any, timeout: int
+    ) -> bool:
+        done = client.cas(key, new, version, expire=timeout, noreply=False)
+        return done is True
+
+
+class PyLibMC(Memcached):
+    def cas(
+        self, client: Any, key: str, new: bytes, version: Any, timeout: int
+    ) -> bool:
+        return client.cas(key, new, version, time=timeout) is True
+
+
+class Database(Backend):
+    """A conditional UPDATE; the row lock makes it atomic on every database.
+
+    Savepoints keep an error here from breaking a transaction of the user's.
+    """
+
+    def add(self, cache: Cache, key: str, new: bytes, seconds: int | None) -> bool:
+        # DatabaseCache.add() reads, sees an expired row and overwrites it: two
+        # callers can both be told that they won. One UPDATE cannot.
+        expired = ("expires", "<", timezone.now().replace(microsecond=0))
+        return self._update(cache, key, new, seconds, *expired) or super().add(
+            cache, key, new, seconds
+        )
+
+    def set(self, cache: Cache, key: str, new: bytes, seconds: int | None) -> None:
+        # DatabaseCache.set() gives up silently when another INSERT was first.
+        if not self._update(cache, key, new, seconds, "cache_key", "<>", ""):
+            if not super().add(cache, key, new, seconds):
+                self._update(cache, key, new, seconds, "cache_key", "<>", "")
+
+    def swap(
+        self, cache: Cache, key: str, old: bytes, new: bytes, seconds: int | None
+    ) -> bool:
+        expected = self._encode(cache, old)
+        return self._update(cache, key, new, seconds, "value", "=", expected)
+
+    @staticmethod
+    def _encode(cache: Cache, value: bytes) -> str:
+        pickled = pickle.dumps(value, cache.pickle_protocol)
+        return base64.b64encode(pickled).decode("latin1")
+
+    def _update(
+        self,
+        cache: Cache,
+        key: str,
+        new: bytes,
+        seconds: int | None,
+        column: str,
+        operator: str,
+        operand: Any,
+    ) -> bool:
+        full_key = cache.make_and_validate_key(key)
+        alias = router.db_for_write(cache.cache_model_class)
+        connection = connections[alias]
+        quote, adapt = connection.ops.quote_name, connection.ops
+        until = datetime.datetime.max
+        if seconds is not None:
+            zone = datetime.UTC if settings.USE_TZ else None
+            until = datetime.datetime.fromtimestamp(
+                cache.get_backend_timeout(seconds), zone
+            )
+        if isinstance(operand, datetime.datetime):
+            operand = adapt.adapt_datetimefield_value(operand)
+        statement = (
+            f"UPDATE {quote(cache._table)} SET {quote('value')} = %s, "
+            f"{quote('expires')} = %s WHERE {quote('cache_key')} = %s "
+            f"AND {quote(column)} {operator} %s"
+        )
+        expires = adapt.adapt_datetimefield_value(until.replace(microsecond=0))
+        with transaction.atomic(using=alias), connection.cursor() as cursor:
+            cursor.execute(
+                statement, [self._encode(cache, new), expires, full_key, operand]
+            )
+            return bool(cursor.rowcount == 1)
+
+
+class Files(Backend):
+    """One lock file per cache directory, held for every change that we make."""
+
+    @contextlib.contextmanager
+    def locked(self, cache: Cache) -> Iterator[None]:
+        cache._createdir()
+        path = Path(cache._dir) / "cache_memoize.lock"
+        with path.open("ab") as file:
+            locks.lock(file, locks.LOCK_EX)
+            try:
+                yield
+            finally:
+                locks.unlock(file)
+
+    def add(self, cache: Cache, key: str, new: bytes, seconds: int | None) -> bool:
+        with self.locked(cache):
+            return super().add(cache, key, new, seconds)
+
+    def set(self, cache: Cache, key: str, new: bytes, seconds: int | None) -> None:
+        with self.locked(cache):
+            super().set(cache, key, new, seconds)
+
+    def delete(self, cache: Cache, key: str) -> bool:
+        with self.locked(cache):
+            return super().delete(cache, key)
+
+    def swap(
+        self, cache: Cache, key: str, old: bytes, new: bytes, seconds: int | None
+    ) -> bool:
+        with self.locked(cache):
+            if cache.get(key) != old:
+                return False
+            super().set(cache, key, new, seconds)
+            return True
+
+
+class Voucher(Backend):
+    """Any other backend, by the public API: a second key that vouches for the first.
+
+    Whoever wins the right to compute, or primes, writes a random token there before it
+    does anything; invalidating deletes it. A record counts only while its own token
+    stands there, so what a late writer stores counts for nobody. The token is never
+    written twice: nothing that was invalidated can come back.
+    """
+
+    atomic = False
+    swallows = True
+
+    @staticmethod
+    def voucher(key: str) -> str:
+        return f"{key}.v"
+
+    def get(self, cache: Cache, key: str) -> Any:
+        raw = cache.get(key)
+        found = record.parse(raw)
+        # Reading the voucher second is what makes this safe: if it is still there now,
+        # no invalidation had ended when the value was read.
+        if found and found.vouched and cache.get(self.voucher(key)) != found.token:
+            return VOID
+        return raw
+
+    def add(self, cache: Cache, key: str, new: bytes, seconds: int | None) -> bool:
+        if not super().add(cache, key, new, seconds):
+            return False
+        self._vouch(cache, key, new, seconds)
+        return True
+
+    def set(self, cache: Cache, key: str, new: bytes, seconds: int | None) -> None:
+        self._vouch(cache, key, new, seconds)
+        super().set(cache, key, record.vouched(new), seconds)
+
+    def delete(self, cache: Cache, key: str) -> bool:
+        deleted = cache.delete(self.voucher(key))
+        return super().delete(cache, key) and deleted is True
+
+    def swap(
+        self, cache: Cache, key: str, old: bytes, new: bytes, seconds: int | None
+    ) -> bool:
+        if cache.get(key) != old:
+            return False
+        written = record.parse(new)
+        if written and written.kind in record.ENTRIES:
+            # The voucher dates from before the computation; it must last as long as
+            # the entry, and touching brings no deleted key back.
+            cache.touch(self.voucher(key), seconds)
+            super().set(cache, key, record.vouched(new), seconds)
+        else:
+            super().set(cache, key, new, seconds)
+            self._vouch(cache, key, new, seconds)
+        return True
+
+    def _vouch(self, cache: Cache, key: str, new: bytes, seconds: int | None) -> None:
+        token = new[-record.TRAILER_SIZE : -record.FRESHNESS_SIZE]
+        super().set(cache, self.voucher(key), token, seconds)
+
+
+#: Stands for a record that nobody vouches for: not one of ours, and not nothing.
+VOID: Any = object()
+
+_VOUCHER = Voucher()
+#: Class, what it does for us, and the parts of it that we rely on. A subclass that
+#: replaces one of the methods named first does things its own way: it is unknown.
+_KNOWN: list[tuple[type, Backend, str]] = [
+    (DummyCache, Nothing(), "get add set delete"),
+    (LocMemCache, LocalMemory(), "get add set delete _set _has_expired"),
+    (FileBasedCache, Files(), "get add set delete _createdir"),
+    (DatabaseCache, Database(), "get add set delete _base_set"),
+    (RedisCache, Redis(), "get add set delete _cache"),
+    (PyMemcacheCache, Memcached(), "get add set delete _cache"),
+    (PyLibMCCache, PyLibMC(), "get add set delete _cache"),
+]
+_found: dict[type, Backend] = {}
+
+
+def backend_of(cache: Cache) -> Backend:
+    """How to work with this cache object."""
+    cls = type(cache)
+    if cls not in _found:
+        _found[cls] = _recognise(cls)
+    backend = _found[cls]
+    if isinstance(backend, PyLibMC):
+        behaviors = cache._options.get("behaviors") or {}
+        return backend if behaviors.get("cas") else _VOUCHER_UNSHAREABLE
+    if isinstance(backend, DjangoRedis) and not _is_default_client(cache.client):
+        return _VOUCHER
+    return backend
+
+
+def _recognise(cls: type) -> Backend:
+    for known, backend, parts in _KNOWN:
+        if issubclass(cls, known):
+            same = all(
+                hasattr(known, part) and getattr(cls, part) is getattr(known, part)
+                for part in parts.split()
+            )
+            return backend if same else _VOUCHER
+    if any(f"{c.__module__}.{c.__qualname__}" == _DJANGO_REDIS for c in cls.__mro__):
+        return DjangoRedis()
+    return _VOUCHER
+
+
+_DJANGO_REDIS = "django_redis.cache.RedisCache"
+
+
+def _is_default_client(client: Any) -> bool:
+    from django_redis.client import DefaultClient
+
+    cls = type(client)
+    return isinstance(client, DefaultClient) and all(
+        getattr(cls, part) is getattr(DefaultClient, part)
+        for part in ("get", "add", "set", "delete", "encode", "make_key")
+    )
+
+
+class _UnshareableVoucher(Voucher):
+    shareable = False
+
+
+_VOUCHER_UNSHAREABLE = _UnshareableVoucher()

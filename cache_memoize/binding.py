@@ -1,0 +1,300 @@
+"""Arguments to key: a function's calling convention, read once at decoration. Pure.
+
+``inspect.Signature.bind`` costs about ten microseconds, so it is only asked for its
+error message, when a call does not fit.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import types
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn
+
+from .keys import UnkeyableArgument, digest, encode, label
+
+__all__ = ["Binder", "default_prefix", "key_maker"]
+
+Args = tuple[Any, ...]
+Kwargs = dict[str, Any]
+
+_MISSING: Any = object()
+
+
+class Binder:
+    """Turns every spelling of a call into one: ``f(1)``, ``f(a=1)``, ``f(1, b=2)``.
+
+    Positional-or-keyword parameters count by their position, so that functions that
+    share a prefix share entries; the others count by their name.
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], name: str, ignore: Iterable[str] = ()
+    ) -> None:
+        self.name = name
+        try:
+            self.signature = inspect.signature(function)
+        except ValueError as error:
+            raise TypeError(
+                f"cache_memoize: {name} tells nobody its parameters ({error}); "
+                "memoize a Python function that calls it"
+            ) from None
+        parameters = self.signature.parameters.values()
+        of = {kind: [p for p in parameters if p.kind is kind] for kind in _KINDS}
+        named = of[_POSITIONAL_ONLY] + of[_POSITIONAL_OR_KEYWORD]
+        self.positional_only = len(of[_POSITIONAL_ONLY])
+        self.positional = [p.name for p in named]
+        self.keyword_only = sorted(p.name for p in of[_KEYWORD_ONLY])
+        self.defaults = {
+            p.name: _MISSING if p.default is p.empty else p.default for p in parameters
+        }
+        self.var_positional = next((p.name for p in of[_VAR_POSITIONAL]), None)
+        self.var_keyword = next((p.name for p in of[_VAR_KEYWORD]), None)
+        self.ignore = self._check_ignore(ignore)
+        self.by_keyword = {*self.positional[self.positional_only :], *self.keyword_only}
+        if "_refresh" in self.defaults:
+            raise TypeError(
+                f"cache_memoize: {name} has a parameter named _refresh, which the "
+                "library keeps for itself; give it another name"
+            )
+
+    def _check_ignore(self, ignore: Iterable[str]) -> frozenset[str]:
+        if isinstance(ignore, str):
+            raise TypeError(
+                f"cache_memoize: ignore= of {self.name} takes a tuple of names; "
+                f"write ignore=({ignore!r},)"
+            )
+        names = frozenset(ignore)
+        unknown = names - self.defaults.keys()
+        if unknown and self.var_keyword is None:
+            raise ValueError(
+                f"cache_memoize: ignore= of {self.name} names {sorted(unknown)}, which "
+                f"are not among its parameters {list(self.defaults)}"
+            )
+        return names
+
+    def bind(self, args: Args, kwargs: Kwargs) -> list[tuple[str, Any, bool]]:
+        """``(parameter, value, by name?)`` of a call, defaults filled in."""
+        names = self.positional
+        given = len(args)
+        if given > len(names) and self.var_positional is None:
+            self._misfit(args, kwargs)
+        bound = [(n, v, False) for n, v in zip(names, args, strict=False)]
+        used = 0
+        for index in range(given, len(names)):
+            name = names[index]
+            if name in kwargs and index >= self.positional_only:
+                used += 1
+                value = kwargs[name]
+            else:
+                value = self.defaults[name]
+            bound.append((name, value, False))
+        rest = self.var_positional or ""
+        bound += [(rest, value, False) for value in args[len(names) :]]
+        for name in self.keyword_only:
+            used += name in kwargs
+            bound.append((name, kwargs.get(name, self.defaults[name]), True))
+        if used != len(kwargs):
+            others = kwargs.keys() - self.by_keyword
+            if self.var_keyword is None or used + len(others) != len(kwargs):
+                self._misfit(args, kwargs)
+            bound += [(name, kwargs[name], True) for name in sorted(others)]
+        if any(value is _MISSING for _, value, _ in bound):
+            self._misfit(args, kwargs)
+        if self.ignore:
+            bound = [b for b in bound if not self._ignored(b[0])]
+        return bound
+
+    def _ignored(self, name: str) -> bool:
+        return name in self.ignore or (
+            name not in self.defaults and self.var_keyword in self.ignore
+        )
+
+    def _misfit(self, args: Args, kwargs: Kwargs) -> NoReturn:
+        try:
+            self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{self.name}(): {error}") from None
+        raise AssertionError(f"{self.name}(): bound by inspect, but not by us")
+
+    def text(self, args: Args, kwargs: Kwargs) -> str:
+        """The arguments of a call as text."""
+        bound = self.bind(args, kwargs)
+        try:
+            return "".join(
+                [
+                    _NAMED + encode(name) + encode(value) if by_name else encode(value)
+                    for name, value, by_name in bound
+                ]
+            )
+        except (UnkeyableArgument, RecursionError):
+            for name, value, _ in bound:
+                encode_part(value, self.name, name)
+            raise
+
+
+_KINDS = (
+    _POSITIONAL_ONLY,
+    _POSITIONAL_OR_KEYWORD,
+    _VAR_POSITIONAL,
+    _KEYWORD_ONLY,
+    _VAR_KEYWORD,
+) = tuple(inspect._ParameterKind)
+
+#: Before a value that counts by its name. No encoded value starts with it.
+_NAMED = "="
+#: Sections of the text of a call, which no encoded value starts with either.
+_REWRITTEN = "*"
+_EXTRA = "+"
+
+
+def encode_part(value: Any, function: str, parameter: str) -> str:
+    """``encode(value)`` whose refusal names the function and the parameter."""
+    try:
+        return encode(value)
+    except UnkeyableArgument as error:
+        raise UnkeyableArgument(
+            error.type_name, error.reason, function, parameter
+        ) from None
+    except RecursionError:
+        reason = "it contains itself, or is nested too deeply"
+        raise UnkeyableArgument(
+            type(value).__name__, reason, function, parameter
+        ) from None
+
+
+# --- the default prefix ------------------------------------------------------------
+
+
+def default_prefix(function: Callable[..., Any]) -> tuple[str, bool]:
+    """``(prefix, whole)`` of a function: its address and what it captured.
+
+    Functions made by a factory share their address and differ by their closure, so
+    captured plain values are part of the prefix. ``whole`` is False when the closure
+    holds something else, which the prefix cannot tell apart.
+    """
+    if isinstance(function, functools.partial):
+        prefix, whole = default_prefix(function.func)
+        bound = encode_part(
+            (function.args, function.keywords), prefix, "functools.partial"
+        )
+        return f"{prefix} {bound}", whole
+    if isinstance(function, types.MethodType):
+        prefix, whole = default_prefix(function.__func__)
+        return f"{prefix} {encode_part(function.__self__, prefix, 'self')}", whole
+    name = getattr(function, "__qualname__", None)
+    if name is None or "<lambda>" in name.rsplit(".", 1)[-1]:
+        raise TypeError(
+            "cache_memoize: a lambda, or a callable object, has no name of its own; "
+            "say prefix='something.unique', or use def"
+        )
+    prefix, whole = f"{function.__module__}.{name}", True
+    code = getattr(function, "__code__", None)
+    cells = getattr(function, "__closure__", None) or ()
+    for variable, cell in zip(getattr(code, "co_freevars", ()), cells, strict=False):
+        try:
+            value = cell.cell_contents
+        except ValueError:  # not yet assigned: the function's own name, most often
+            continue
+        try:
+            if not _is_frozen(value):
+                raise UnkeyableArgument(type(value).__name__, "it may change")
+            prefix += f" {variable}={encode(value)}"
+        except UnkeyableArgument:
+            whole = False
+    return prefix, whole
+
+
+def _is_frozen(value: Any) -> bool:
+    if isinstance(value, (tuple, frozenset)):
+        return all(map(_is_frozen, value))
+    return value is None or isinstance(
+        value, (bool, int, float, str, bytes, type, types.FunctionType)
+    )
+
+
+# --- the key of a call ---------------------------------------------------------------
+
+#: Arguments of these exact types are remembered together with their key. Values of
+#: two of them are never equal, as 1, 1.0 and True are; 0.0 equals -0.0, so no floats;
+#: comparing bytes with str warns under ``python -b``, so no bytes.
+_REMEMBERED = frozenset({int, str, type(None)})
+_REMEMBERED_CALLS = 1024
+
+
+def _is_small(value: Any) -> bool:
+    size = value.bit_length() if type(value) is int else len(value or "")
+    return size <= 64
+
+
+def key_maker(
+    binder: Binder,
+    prefix: str,
+    *,
+    version: Any = None,
+    extra: Any = None,
+    args_rewrite: Callable[..., Any] | None = None,
+    key_generator: Callable[..., Any] | None = None,
+) -> Callable[[Args, Kwargs], str]:
+    """The function from ``(args, kwargs)`` to the cache key."""
+    name = binder.name
+    if key_generator is not None:
+        return functools.partial(_generated, key_generator, name)
+
+    fixed = None if callable(extra) else extra
+    head = f"{encode(prefix)}{encode_part(version, name, 'version=')}"
+    digest_of = digest(f"{head}{_EXTRA}{encode_part(fixed, name, 'extra=')}")
+    start = label(prefix.split(" ", 1)[0]) + ":"
+
+    def compute(args: Args, kwargs: Kwargs) -> str:
+        if args_rewrite is None:
+            text = binder.text(args, kwargs)
+        else:
+            binder.bind(args, kwargs)  # a call that does not fit must not be keyed
+            rewritten = args_rewrite(*args, **kwargs)
+            text = _REWRITTEN + encode_part(rewritten, name, "args_rewrite=")
+        if callable(extra):
+            more = extra(*args, **kwargs)
+            text += _EXTRA + encode_part(more, name, "extra=")
+        return start + digest_of(text)
+
+    if args_rewrite is not None or callable(extra):
+        return compute  # may depend on more than the arguments
+
+    known: dict[Any, str] = {}
+
+    def remember(args: Args, kwargs: Kwargs) -> str:
+        for value in args:
+            if type(value) not in _REMEMBERED:
+                return compute(args, kwargs)
+        if kwargs:
+            for value in kwargs.values():
+                if type(value) not in _REMEMBERED:
+                    return compute(args, kwargs)
+            # No positional call looks like this: a tuple is not remembered.
+            call: Any = (args, *kwargs.items())
+        else:
+            call = args
+        key = known.get(call)
+        if key is None:
+            key = compute(args, kwargs)
+            if all(map(_is_small, (*args, *kwargs.values()))):
+                if len(known) >= _REMEMBERED_CALLS:
+                    known.clear()
+                known[call] = key
+        return key
+
+    return remember
+
+
+def _generated(
+    generator: Callable[..., Any], name: str, args: Args, kwargs: Kwargs
+) -> str:
+    key = generator(*args, **kwargs)
+    if not isinstance(key, str) or not key:
+        raise TypeError(
+            f"{name}(): key_generator_callable gave a {type(key).__name__}; it must "
+            "give the whole cache key as a string that is not empty"
+        )
+    return key

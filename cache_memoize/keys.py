@@ -1,0 +1,347 @@
+"""Values as text that no other value has. Pure: no cache, no settings, no database.
+
+Every piece of the text is self-delimiting (it ends with a mark that cannot occur in
+it, or says its length first), so pieces can stand side by side without a separator
+that an argument could forge.
+"""
+
+from __future__ import annotations
+
+import array
+import collections
+import datetime
+import decimal
+import enum
+import fractions
+import functools
+import hashlib
+import pathlib
+import re
+import struct
+import types
+import uuid
+import zoneinfo
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from django.db.models import Model, QuerySet
+from django.db.models.manager import BaseManager
+from django.http import HttpRequest
+from django.utils.functional import LazyObject, Promise
+from django.utils.functional import cached_property as django_cached_property
+
+__all__ = ["UnkeyableArgument", "digest", "encode", "label", "register_key"]
+
+CURES = (
+    "pass something plain in its place (an id, for instance), leave it out of the key "
+    "with ignore=, describe it with args_rewrite=, or teach the type to the library "
+    "with cache_memoize.register_key(type, function)"
+)
+
+
+class UnkeyableArgument(TypeError):
+    """An argument that cannot be told apart from another one.
+
+    ``function``, ``parameter`` and ``type_name`` say whose it is; the value itself is
+    never part of the message.
+    """
+
+    def __init__(
+        self,
+        type_name: str,
+        reason: str,
+        function: str | None = None,
+        parameter: str | None = None,
+    ) -> None:
+        super().__init__(type_name, reason, function, parameter)
+        self.type_name = type_name
+        self.reason = reason
+        self.function = function
+        self.parameter = parameter
+
+    def __str__(self) -> str:
+        where = f"{self.function}(): " if self.function else ""
+        what = f"the argument {self.parameter!r}" if self.parameter else "a value"
+        return (
+            f"{where}{what} of type {self.type_name} cannot be part of a cache key: "
+            f"{self.reason}. Cure: {CURES}."
+        )
+
+
+def digest(head: str) -> Callable[[str], str]:
+    """A function from text to 160 bits of SHA-256 (FIPS 180-4) in hex.
+
+    ``head`` is what all of its texts have in common, hashed once. SHA-256 and not
+    MD5, which hosts in FIPS mode refuse.
+    """
+    common = hashlib.sha256(_string(head).encode("utf-8", "surrogatepass"))
+
+    def of(text: str) -> str:
+        whole = common.copy()
+        whole.update(text.encode("utf-8", "surrogatepass"))
+        return whole.hexdigest()[:40]
+
+    return of
+
+
+def label(prefix: str) -> str:
+    """The part of a key that a person recognises; legal on Memcached, 60 at most."""
+    return re.sub(r"[^A-Za-z0-9_.\-]", "_", prefix)[-60:]
+
+
+def encode(value: Any) -> str:
+    """``value`` as text; raises :exc:`UnkeyableArgument` where that is not safe."""
+    write = _PLAIN.get(type(value))
+    return _encode_other(value) if write is None else write(value)
+
+
+def _string(value: str) -> str:
+    return f"s{len(value)}:{value}"
+
+
+def _sequence(values: Iterator[Any]) -> str:
+    return "".join(map(encode, values)) + ")"
+
+
+def _unordered(values: Iterator[Any]) -> str:
+    # The encoded members are sorted, not the members: those may not compare, and
+    # their own order may depend on the hash seed.
+    return "".join(sorted(map(encode, values))) + ")"
+
+
+def _mapping(value: Any) -> str:
+    return "".join(sorted(encode(k) + encode(v) for k, v in value.items())) + ")"
+
+
+#: The built-in types by their exact type; subclasses are types of their own.
+_PLAIN: dict[type, Callable[[Any], str]] = {
+    type(None): lambda value: "N",
+    bool: lambda value: "T" if value else "F",
+    # Hexadecimal: Python refuses to write integers of 5,000 digits as decimals.
+    int: lambda value: f"i{value:x};",
+    # repr() is exact, tells 0.0 from -0.0 and writes every NaN alike.
+    float: lambda value: f"f{value!r};",
+    str: _string,
+    bytes: lambda value: f"b{len(value)}:{value.decode('latin-1')}",
+    tuple: lambda value: "(" + _sequence(value),
+    list: lambda value: "[" + _sequence(value),
+    set: lambda value: "{" + _unordered(value),
+    frozenset: lambda value: "<" + _unordered(value),
+    dict: lambda value: "d" + _mapping(value),
+}
+
+
+def _named(value: Any) -> str:
+    """A class or function as ``module.qualname``; refused when that is no address."""
+    name = f"{value.__module__}.{value.__qualname__}"
+    if "<" in name:
+        raise UnkeyableArgument(
+            _class_name(type(value)),
+            "a lambda, or what is defined inside a function, has no name that is the "
+            "same in every process and different from all others",
+        )
+    return name
+
+
+def _class_name(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _refuse(reason: str) -> Callable[[Any], Any]:
+    def refuse(value: Any) -> Any:
+        raise UnkeyableArgument(_class_name(type(value)), reason)
+
+    return refuse
+
+
+def _builtin_function(value: Any) -> Any:
+    owner = value.__self__
+    if owner is None or isinstance(owner, types.ModuleType):
+        return _named(value)
+    return (owner, value.__name__)
+
+
+def _model(value: Model) -> Any:
+    if value.pk is None:
+        raise UnkeyableArgument(
+            _class_name(type(value)), "a model instance without a primary key is nobody"
+        )
+    # The concrete model: a proxy or deferred instance is the same row. The database
+    # alias does not count: a row read from a replica must be found by invalidate().
+    return (value._meta.concrete_model._meta.label, value.pk)
+
+
+def _zone(value: zoneinfo.ZoneInfo) -> Any:
+    if value.key is None:
+        return _refuse("a time zone read from a file has no name")(value)
+    return value.key
+
+
+def _moment(value: Any) -> Any:
+    return (value.replace(tzinfo=None).isoformat(), value.fold, value.tzinfo)
+
+
+def _exact(base: Any) -> Callable[[Any], Any]:
+    """A subclass of a built-in: what the base holds, and its own attributes."""
+    read: Callable[[Any], Any] = {
+        str: str.__str__,
+        int: int.__index__,
+        float: float.__float__,
+        bytes: lambda value: bytes(memoryview(value)),
+        dict: lambda value: dict(dict.items(value)),
+    }.get(base, lambda value: base(base.__iter__(value)))
+    return lambda value: (read(value), _attributes(value))
+
+
+#: What stands for the values of a class and of its subclasses. The class itself is
+#: part of the text, so equal parts of different classes do not meet.
+_PARTS: dict[type, Callable[[Any], Any]] = {
+    **{base: _exact(base) for base in (str, int, float, bytes, tuple, list)},
+    **{base: _exact(base) for base in (set, frozenset, dict)},
+    bytearray: bytes,
+    complex: lambda value: (value.real, value.imag),
+    range: lambda value: (value.start, value.stop, value.step),
+    slice: lambda value: (value.start, value.stop, value.step),
+    array.array: lambda value: (value.typecode, value.tobytes()),
+    collections.OrderedDict: lambda value: list(value.items()),
+    collections.defaultdict: lambda value: (value.default_factory, dict(value)),
+    collections.deque: lambda value: (value.maxlen, list(value)),
+    types.MappingProxyType: dict,
+    types.GenericAlias: lambda value: (value.__origin__, value.__args__),
+    types.ModuleType: lambda value: value.__name__,
+    types.FunctionType: _named,
+    types.BuiltinFunctionType: _builtin_function,
+    types.MethodType: lambda value: (value.__self__, value.__func__),
+    functools.partial: lambda value: (value.func, value.args, value.keywords),
+    type: _named,
+    type(Ellipsis): lambda value: None,
+    decimal.Decimal: str,
+    fractions.Fraction: lambda value: (value.numerator, value.denominator),
+    uuid.UUID: lambda value: value.bytes,
+    datetime.date: datetime.date.isoformat,
+    datetime.datetime: _moment,
+    datetime.time: _moment,
+    datetime.timedelta: lambda value: (value.days, value.seconds, value.microseconds),
+    datetime.timezone: lambda value: (value.utcoffset(None), value.tzname(None)),
+    zoneinfo.ZoneInfo: _zone,
+    pathlib.PurePath: str,
+    re.Pattern: lambda value: (value.pattern, value.flags),
+    BaseException: lambda value: (value.args, _attributes(value)),
+    Promise: str,
+    QuerySet: _refuse("a QuerySet is a query, not a value; pass what it filters by"),
+    BaseManager: _refuse("a manager is a place for queries, not a value"),
+    HttpRequest: _refuse(
+        "a request names a URL but not the user, the language or the session; pass "
+        "what the function reads from it"
+    ),
+}
+
+_REGISTERED: dict[type, Callable[[Any], Any]] = {}
+
+
+def register_key(type: type, function: Callable[[Any], Any]) -> None:
+    """Say what stands in the key for values of ``type`` and its subclasses.
+
+    ``function`` takes the value and returns anything that can be keyed, such as a
+    string or a tuple. It comes before every rule of the library. Call it where the
+    type is defined, before the first call of a memoized function.
+    """
+    _REGISTERED[type] = function
+
+
+def _encode_other(value: Any) -> str:
+    cls = type(value)
+    if isinstance(value, LazyObject) and cls not in _REGISTERED:
+        # request.user is the user: f(request.user) and f(user) are one call.
+        value.__class__  # noqa: B018 - the attribute access makes it load
+        return encode(value._wrapped)
+    for base in cls.__mro__:
+        if base in _REGISTERED:
+            return _tagged(cls, _REGISTERED[base](value))
+    if isinstance(value, enum.Enum):
+        return _tagged(cls, value.name if value.name is not None else value.value)
+    if isinstance(value, Model):
+        return "m" + encode(_model(value))
+    for base in cls.__mro__:
+        if base in _PARTS:
+            return _tagged(cls, _PARTS[base](value))
+    return _tagged(cls, _describe(value))
+
+
+def _tagged(cls: type, parts: Any) -> str:
+    return f"o{_string(_class_name(cls))}{encode(parts)}"
+
+
+_CACHED_PROPERTIES = (functools.cached_property, django_cached_property)
+_ADDRESS = re.compile(r"0x[0-9a-fA-F]{4}")
+
+
+def _describe(value: Any) -> Any:
+    """An object of a class nobody told us about: its attributes, or its own text."""
+    cls = type(value)
+    if cls is object:
+        return _refuse("a bare object() is nothing but its address")(value)
+    if hasattr(cls, "__array__"):
+        return _refuse("an array or table shortens itself when asked for a text")(value)
+    try:
+        attributes = _attributes(value)
+        # What cannot be encoded shows here, and not when it is too late for the text.
+        encode(attributes)
+    except UnkeyableArgument as error:
+        attributes, trouble = None, error
+    if attributes:
+        return attributes
+    texts = _own_texts(value)
+    if texts or attributes is not None:
+        return texts
+    raise trouble
+
+
+def _own_texts(value: Any) -> list[str]:
+    texts = []
+    for name, write in (("__repr__", repr), ("__str__", str)):
+        if isinstance(_defined(type(value), name), types.FunctionType):
+            text = write(value)
+            if _ADDRESS.search(text):
+                _refuse("its text holds a memory address")(value)
+            texts.append(text)
+    return texts
+
+
+def _defined(cls: type, name: str) -> Any:
+    return next((vars(base)[name] for base in cls.__mro__ if name in vars(base)), None)
+
+
+def _attributes(value: Any) -> dict[str, Any]:
+    """The attributes that make up ``value``; refused when it may hold more than them.
+
+    Values that a cached property left behind do not count: the same object must have
+    the same key before and after the property was read.
+    """
+    cls = type(value)
+    slots = {
+        name: member
+        for base in cls.__mro__
+        if "__slots__" in vars(base)
+        for name, member in vars(base).items()
+        if isinstance(member, types.MemberDescriptorType)
+    }
+    if not isinstance(value, _TRANSPARENT):
+        # As the standard library's copyreg does it: more bytes than the attributes
+        # need are state in C that no attribute shows (a file, a lock, a generator).
+        words = len(slots) + (cls.__dictoffset__ > 0) + (cls.__weakrefoffset__ > 0)
+        known = object.__basicsize__ + words * struct.calcsize("P")
+        if cls.__basicsize__ > known or cls.__itemsize__:
+            _refuse("it holds state that no attribute shows")(value)
+    found = {
+        name: getattr(value, name) for name in slots if hasattr(value, name)
+    } | getattr(value, "__dict__", {})
+    return {
+        name: attribute
+        for name, attribute in found.items()
+        if not isinstance(_defined(cls, name), _CACHED_PROPERTIES)
+    }
+
+
+#: Bases whose content is read by name above, so that their hidden state is known.
+_TRANSPARENT = (str, int, float, bytes, tuple, list, set, frozenset, dict, BaseException)

@@ -1,0 +1,149 @@
+"""What the options mean: a frozen value, checked once. Pure: no cache, no clock.
+
+Durations are seconds as float; ``math.inf`` is for ever and ``BACKEND`` what the
+backend does when nobody says anything.
+"""
+
+from __future__ import annotations
+
+import datetime
+import inspect
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from django.core.cache.backends.base import DEFAULT_TIMEOUT
+
+__all__ = ["BACKEND", "Policy", "seconds"]
+
+BACKEND: Any = DEFAULT_TIMEOUT
+
+#: How long a computation that brought nothing to store is remembered.
+FAILED_FOR = 1
+#: The first and the longest pause of a caller that waits, in seconds.
+FIRST_PAUSE, LONGEST_PAUSE, GROWTH = 0.010, 0.100, 1.5
+#: A lease that was too short is followed by this multiple of the slowest run.
+LEASE_FACTOR = 3
+
+
+def seconds(value: Any, option: str, owner: str) -> Any:
+    """``value`` as seconds, ``math.inf`` or ``BACKEND``; an error names the cure."""
+    if value is None:
+        return math.inf
+    if value is BACKEND:
+        return BACKEND
+    if isinstance(value, datetime.timedelta):
+        value = value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(
+            f"cache_memoize: {option}= of {owner} takes seconds (int or float), a "
+            f"timedelta, None (for ever) or DEFAULT_TIMEOUT, not "
+            f"{type(value).__name__}"
+        )
+    if value < 0 or math.isnan(value):
+        raise ValueError(
+            f"cache_memoize: {option}= of {owner} must not be negative; 0 stores "
+            "nothing, None stores for ever"
+        )
+    return float(value)
+
+
+def _number(value: Any, option: str, owner: str) -> float:
+    number = seconds(value, option, owner)
+    if number is BACKEND:
+        raise TypeError(f"cache_memoize: {option}= of {owner} takes seconds")
+    return float(number)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The options of one memoized function, except what makes up its key."""
+
+    owner: str
+    timeout: Any = BACKEND
+    store_result: bool = True
+    cache_exceptions: tuple[type[Exception], ...] = ()
+    cache_if: Callable[..., object] | None = None
+    wait: float | None = None
+    lease: float = 10.0
+
+    @classmethod
+    def of(
+        cls,
+        owner: str,
+        *,
+        timeout: Any,
+        store_result: Any,
+        cache_exceptions: Any,
+        cache_if: Any,
+        wait: Any,
+        lease: Any,
+    ) -> Policy:
+        """A policy from the options as the user wrote them."""
+        if not callable(timeout):
+            timeout = seconds(timeout, "timeout", owner)
+        lease = _number(lease, "lease", owner)
+        if not 0 < lease < math.inf:
+            raise ValueError(
+                f"cache_memoize: lease= of {owner} must be more than 0 seconds and "
+                "end some day: it is what frees the key when a process dies"
+            )
+        return cls(
+            owner=owner,
+            timeout=timeout,
+            store_result=bool(store_result),
+            cache_exceptions=_exceptions(cache_exceptions, owner),
+            cache_if=cache_if,
+            wait=None if wait is None else _number(wait, "wait", owner),
+            lease=lease,
+        )
+
+    @property
+    def stores(self) -> bool:
+        """Whether anything can ever be stored."""
+        return bool(self.timeout != 0)
+
+    def timeout_for(self, result: Any, args: Any, kwargs: Any) -> Any:
+        """Seconds, ``math.inf`` or ``BACKEND`` for this result; 0: do not store."""
+        if not callable(self.timeout):
+            return self.timeout
+        given = self.timeout(result, *args, **kwargs)
+        return seconds(given, "timeout", self.owner)
+
+    def wants(self, result: Any, args: Any, kwargs: Any) -> bool:
+        return self.cache_if is None or bool(self.cache_if(result, *args, **kwargs))
+
+    def lease_for(self, slowest: float) -> float:
+        """Seconds of the next lease, after a run that took ``slowest`` seconds.
+
+        The lease of a guard (``store_result=False``) lasts as long as its mark would:
+        one run per timeout, also when that run takes longer than a lease.
+        """
+        if not self.store_result and not callable(self.timeout):
+            if self.timeout is not BACKEND and self.timeout < math.inf:
+                return max(self.lease, self.timeout)
+        return self.lease if slowest <= self.lease else LEASE_FACTOR * slowest
+
+    def budget(self, slowest: float) -> float:
+        """Seconds that a caller waits, in all, for the computations of others."""
+        if self.wait is not None:
+            return self.wait
+        return self.lease if slowest <= self.lease else LEASE_FACTOR * slowest
+
+    @staticmethod
+    def pause(attempt: int, random: float) -> float:
+        """Seconds before the next look; ``random`` in 0..1 spreads the waiters."""
+        grown: float = FIRST_PAUSE * GROWTH ** min(attempt, 20)
+        return min(grown, LONGEST_PAUSE) * (0.5 + random / 2)
+
+
+def _exceptions(value: Any, owner: str) -> tuple[type[Exception], ...]:
+    classes = (value,) if inspect.isclass(value) else tuple(value or ())
+    for each in classes:
+        if not (inspect.isclass(each) and issubclass(each, Exception)):
+            raise TypeError(
+                f"cache_memoize: cache_exceptions= of {owner} takes subclasses of "
+                f"Exception, not {each!r}"
+            )
+    return classes
