@@ -135,23 +135,31 @@ class Memcached(Backend):
     def swap(
         self, cache: Cache, key: str, old: bytes, new: bytes, seconds: int | None
     ) -> bool:
-        full_key = cache.make_and_validate_key(key)
+        full_key = self.full_key(cache, key)
         found, version = cache._cache.gets(full_key)
         if found != old:
             return False
         limit = cache.get_backend_timeout(seconds)
         return self.cas(cache._cache, full_key, new, version, limit)
 
+    def full_key(self, cache: Cache, key: str) -> Any:
+        return cache.make_and_validate_key(key)
+
     def cas(
-        self, client: Any, key: str, new: bytes, version: Any, timeout: int
+        self, client: Any, key: Any, new: bytes, version: Any, timeout: int
     ) -> bool:
         done = client.cas(key, new, version, expire=timeout, noreply=False)
         return done is True
 
 
 class PyLibMC(Memcached):
+    def full_key(self, cache: Cache, key: str) -> Any:
+        # Of a str, gets() makes bytes and frees them before it reads them (pylibmc
+        # 1.6.3). Bytes of ours stay.
+        return cache.make_and_validate_key(key).encode()
+
     def cas(
-        self, client: Any, key: str, new: bytes, version: Any, timeout: int
+        self, client: Any, key: Any, new: bytes, version: Any, timeout: int
     ) -> bool:
         return client.cas(key, new, version, time=timeout) is True
 

@@ -81,20 +81,13 @@ def client(alias: str) -> Any:
 
     Django keeps them per context, and a context travels: ``sync_to_async`` and child
     tasks take theirs into other threads, where two threads on one memcached client
-    read each other's answers.
+    read each other's answers. Where that matters, each thread has one of its own.
     """
     cache = caches[alias]
     if type(cache) in _shareable:
         return cache
     if backend_of(cache).shareable:
         _shareable.add(type(cache))
-        return cache
-    return _unshared(alias, cache)
-
-
-def _unshared(alias: str, cache: Any) -> Any:
-    owner = cache.__dict__.setdefault("_cache_memoize_thread", threading.get_ident())
-    if owner == threading.get_ident():
         return cache
     # override_settings() makes new settings: what was built from the old ones goes.
     if getattr(_own, "settings", None) is not caches.settings:

@@ -1,0 +1,1 @@
+"""A small blog that shows what cache_memoize does."""

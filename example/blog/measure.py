@@ -1,0 +1,40 @@
+"""What the line on each page says: hit or miss, how long, and which process."""
+
+import os
+import time
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+# One variable per thread (and task): a call never reads another call's outcome.
+_outcome: ContextVar[str] = ContextVar("outcome")
+
+
+def hit(*args: Any, **kwargs: Any) -> None:
+    """The `hit_callable` of the memoized functions."""
+    _outcome.set("hit")
+
+
+def miss(*args: Any, **kwargs: Any) -> None:
+    """The `miss_callable`: the function itself was run."""
+    _outcome.set("miss")
+
+
+@dataclass
+class Measured:
+    call: str
+    value: Any
+    outcome: str
+    milliseconds: float
+    worker: int = field(default_factory=os.getpid)
+
+
+def measured(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Measured:
+    """Call the function; keep its value, and how it was come by."""
+    _outcome.set("neither")
+    start = time.perf_counter()
+    value = function(*args, **kwargs)
+    milliseconds = (time.perf_counter() - start) * 1000
+    call = f"{function.__name__}({', '.join(map(repr, args))})"
+    return Measured(call, value, _outcome.get(), milliseconds)

@@ -1,0 +1,104 @@
+"""The same cache twice, for comparison: written by hand, and with the decorator."""
+
+from collections import Counter
+from typing import Any
+
+from django.core.cache import cache
+
+from cache_memoize import cache_memoize
+
+from .measure import hit, miss
+from .models import Post
+
+DAY = 24 * 60 * 60
+
+
+def find_related(pk: int) -> list[dict[str, Any]]:
+    """The ten posts that have most keywords in common with this one.
+
+    Compares it with every other post, which is what makes a cache worth while.
+    Returns plain data, not model instances: small to store, and nothing in the
+    cache depends on the code of a model.
+    """
+    own = Post.objects.get(pk=pk).keyword_set
+    found = []
+    for post in Post.objects.exclude(pk=pk):
+        shared = own & post.keyword_set
+        if shared:
+            likeness = len(shared) / len(own | post.keyword_set)
+            found.append((-likeness, post.pk, post.title, sorted(shared)))
+    return [
+        {"pk": pk, "title": title, "shared": shared}
+        for _, pk, title, shared in sorted(found)[:10]
+    ]
+
+
+# --- 1. Written by hand --------------------------------------------------------------
+#
+# Four functions, to be written again for whatever else is cached, and two mistakes:
+# - A computation that began before an edit stores its old answer after `forget`,
+#   where it stays for a day.
+# - When an entry is gone, all readers compute it at the same time.
+
+MISSING = object()
+
+
+def related_key(pk: int) -> str:
+    return f"related-posts:{pk}"
+
+
+def related_posts_by_hand(pk: int) -> list[dict[str, Any]]:
+    found = cache.get(related_key(pk), MISSING)
+    if found is MISSING:
+        found = renew_related_posts_by_hand(pk)
+    else:
+        hit(pk)
+    return found
+
+
+def renew_related_posts_by_hand(pk: int) -> list[dict[str, Any]]:
+    found = find_related(pk)
+    cache.set(related_key(pk), found, DAY)
+    miss(pk)
+    return found
+
+
+def forget_related_posts_by_hand(pk: int) -> None:
+    cache.delete(related_key(pk))
+
+
+# --- 2. With the decorator -----------------------------------------------------------
+#
+# related_posts(pk)                 from the cache, or computed by one caller at a time
+# related_posts(pk, _refresh=True)  computed anew and stored
+# related_posts.invalidate(pk)      forgotten, even if being computed at this moment
+
+
+@cache_memoize(DAY, hit_callable=hit, miss_callable=miss)
+def related_posts(pk: int) -> list[dict[str, Any]]:
+    return find_related(pk)
+
+
+# --- What else the pages need --------------------------------------------------------
+
+
+@cache_memoize(DAY, hit_callable=hit, miss_callable=miss)
+def popular_keywords() -> list[str]:
+    """The keywords of most posts, for the front page."""
+    count = Counter(word for post in Post.objects.all() for word in post.keyword_set)
+    by_count = sorted(count.items(), key=lambda item: (-item[1], item[0]))
+    return [word for word, _ in by_count[:20]]
+
+
+def forget_everything_about(pk: int, keywords: set[str]) -> None:
+    """Invalidate what an edit of this post may have changed.
+
+    `keywords` are those before and after the edit. Any other post that has one of
+    them may list this post, under its old title or for a keyword it no longer has;
+    a post that has none of them did not list it and will not.
+    """
+    popular_keywords.invalidate()
+    related_posts.invalidate(pk)
+    for post in Post.objects.exclude(pk=pk).only("keywords"):
+        if keywords & post.keyword_set:
+            related_posts.invalidate(post.pk)

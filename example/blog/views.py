@@ -1,0 +1,61 @@
+"""Four pages. Each says whether its memoized call was a hit or a miss."""
+
+import re
+
+from django import forms
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.http import require_POST, require_safe
+
+from .measure import measured
+from .models import Post
+from .related import forget_everything_about, popular_keywords, related_posts
+
+
+class PostForm(forms.ModelForm):
+    class Meta:
+        model = Post
+        fields = ["title", "keywords"]
+
+    def clean_keywords(self) -> str:
+        words = re.findall(r"[^\s,]+", self.cleaned_data["keywords"].lower())
+        if not words:
+            raise forms.ValidationError("At least one keyword, please.")
+        return " ".join(dict.fromkeys(words))
+
+
+@require_safe
+def front(request: HttpRequest) -> HttpResponse:
+    context = {
+        "measured": measured(popular_keywords),
+        "posts": Post.objects.all()[:20],
+        "count": Post.objects.count(),
+    }
+    return render(request, "front.html", context)
+
+
+@require_safe
+def read(request: HttpRequest, pk: int) -> HttpResponse:
+    post = get_object_or_404(Post, pk=pk)
+    context = {"post": post, "measured": measured(related_posts, pk)}
+    return render(request, "read.html", context)
+
+
+def edit(request: HttpRequest, pk: int) -> HttpResponse:
+    post = get_object_or_404(Post, pk=pk)
+    form = PostForm(request.POST or None, instance=post)
+    if request.method == "POST" and form.is_valid():
+        keywords = post.rewrite(**form.cleaned_data)
+        # After the commit: before it, another worker could compute with the old row
+        # and store that. (In an atomic block, the library waits for the commit.)
+        forget_everything_about(pk, keywords)
+        return redirect("read", pk)
+    context = {"post": post, "form": form, "measured": measured(related_posts, pk)}
+    return render(request, "edit.html", context)
+
+
+@require_POST
+def refresh(request: HttpRequest, pk: int) -> HttpResponse:
+    get_object_or_404(Post, pk=pk)
+    related_posts(pk, _refresh=True)
+    return redirect("read", pk)

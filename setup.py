@@ -1,0 +1,42 @@
+"""Packaging; the tools' settings are in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(
+    r'^__version__ = "(.+)"$',
+    (HERE / "cache_memoize" / "__init__.py").read_text("utf-8"),
+    re.MULTILINE,
+)[1]
+
+setup(
+    name="django-cache-memoize",
+    version=VERSION,
+    description="The decorator that puts any Python function behind Django's cache",
+    long_description=(HERE / "README.rst").read_text("utf-8"),
+    long_description_content_type="text/x-rst",
+    license="MPL-2.0",
+    packages=["cache_memoize"],
+    package_data={"cache_memoize": ["py.typed"]},
+    python_requires=">=3.11",
+    install_requires=["django>=4.2"],
+    classifiers=[
+        "Development Status :: 5 - Production/Stable",
+        "Environment :: Web Environment",
+        "Framework :: Django",
+        "Framework :: Django :: 4.2",
+        "Framework :: Django :: 5.2",
+        "Framework :: Django :: 6.0",
+        "Framework :: Django :: 6.1",
+        "Intended Audience :: Developers",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Programming Language :: Python :: 3.14",
+        "Typing :: Typed",
+    ],
+)

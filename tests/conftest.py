@@ -1,0 +1,221 @@
+"""Worlds to test in: sync and async, on every backend, with the time in our hands."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.conf import settings
+from django.core.cache import caches
+from django.core.management import call_command
+from django.db import connections
+
+from cache_memoize import breaker, cache_memoize, record
+from cache_memoize.clock import Clock
+from cache_memoize.store import Store
+from tests.servers import SERVERS
+
+#: alias: the server it needs
+BACKENDS = {
+    "locmem": None,
+    "valkey": "valkey",
+    "redis": "redis",
+    "django_redis": "redis",
+    "pymemcache": "memcached",
+    "pylibmc": "memcached",
+    "pylibmc_without_cas": "memcached",
+    "sqlite": None,
+    "postgresql": "postgresql",
+    "file": None,
+    "unknown": None,
+}
+#: Those that replace atomically, on which nothing stale may ever be seen.
+ATOMIC = [name for name in BACKENDS if name not in ("unknown", "pylibmc_without_cas")]
+DATABASES = {"sqlite": "default", "postgresql": "postgresql"}
+
+
+class FakeClock(Clock):
+    """Time that passes when the test says so.
+
+    ``on_sleep`` runs while somebody waits: whatever the others do meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self.offset = 0.0
+        self.sleeps: list[float] = []
+        self.on_sleep: Callable[[], object] = lambda: None
+
+    def time(self) -> float:
+        return super().time() + self.offset
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.offset
+
+    def sleep(self, seconds: float) -> None:
+        self.sleeps.append(seconds)
+        self.offset += seconds
+        self.on_sleep()
+
+    async def asleep(self, seconds: float) -> None:
+        self.sleep(seconds)
+
+    def random(self) -> float:
+        return 0.5
+
+    def tick(self, seconds: float) -> None:
+        self.offset += seconds
+
+
+class Caller:
+    """A memoized async function, called like a sync one."""
+
+    def __init__(self, memoized: Any) -> None:
+        self.memoized = memoized
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return async_to_sync(self.memoized)(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("cache_info", "get_cache_key", "__wrapped__"):
+            return getattr(self.memoized, name)
+        return async_to_sync(getattr(self.memoized, f"a{name}"))
+
+
+_numbers = itertools.count()
+
+
+class World:
+    """Where a test happens. ``memoize(...)`` is the decorator there."""
+
+    def __init__(self, alias: str, kind: str) -> None:
+        self.alias = alias
+        self.kind = kind
+        self.clock = FakeClock()
+
+    @property
+    def cache(self) -> Any:
+        return caches[self.alias]
+
+    def memoize(self, *args: Any, **options: Any) -> Callable[[Any], Any]:
+        options.setdefault("cache_alias", self.alias)
+        options.setdefault("_clock", self.clock)
+
+        def decorate(function: Any) -> Any:
+            # Many tests use one factory; what it captures cannot be part of a key.
+            options.setdefault("prefix", f"{function.__name__}{next(_numbers)}")
+            if self.kind == "sync":
+                return cache_memoize(*args, **options)(function)
+
+            async def twin(*a: Any, **k: Any) -> Any:
+                return function(*a, **k)
+
+            twin.__qualname__ = function.__qualname__
+            twin.__wrapped__ = function
+            return Caller(cache_memoize(*args, **options)(twin))
+
+        return decorate
+
+    def raw(self, key: str) -> Any:
+        """The record under a key, whatever it is."""
+        return record.parse(self.cache.get(key))
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Callable[[str], Any]]:
+    def need(name: str) -> Any:
+        server = SERVERS[name]
+        if not server.binary:
+            pytest.skip(f"needs {name}")
+        server.start()
+        return server
+
+    yield need
+    for server in SERVERS.values():
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(servers: Any) -> None:
+    if "postgresql" in settings.DATABASES:
+        servers("postgresql")
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
+    with django_db_blocker.unblock():
+        for database in settings.DATABASES:
+            call_command("createcachetable", database=database, verbosity=0)
+    yield
+
+
+@pytest.fixture
+def backend(request: Any, servers: Any) -> Iterator[str]:
+    """The alias of an empty cache that works."""
+    alias = request.param
+    if BACKENDS.get(alias):
+        servers(BACKENDS[alias])
+    if alias in DATABASES:
+        request.getfixturevalue("transactional_databases")
+    caches[alias].clear()
+    yield alias
+    caches[alias].clear()
+
+
+@pytest.fixture
+def transactional_databases(request: Any) -> None:
+    marker = pytest.mark.django_db(transaction=True, databases=list(settings.DATABASES))
+    request.node.add_marker(marker)
+    request.getfixturevalue("transactional_db")
+
+
+@pytest.fixture(params=["sync", "async"])
+def world(request: Any, backend: str) -> World:
+    return World(backend, request.param)
+
+
+def pytest_generate_tests(metafunc: Any) -> None:
+    if "backend" in metafunc.fixturenames:
+        marker = metafunc.definition.get_closest_marker("backends")
+        names = marker.args[0] if marker else list(BACKENDS)
+        metafunc.parametrize("backend", names, indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(
+    request: Any, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """The invariant after every test: no lease in the cache, no thread of ours."""
+    if "backend" in request.fixturenames:  # it is cleared after this, not before
+        request.getfixturevalue("backend")
+    threads = set(threading.enumerate())
+    written: set[tuple[str, str]] = set()
+    command = Store._command
+
+    def remember(self: Store, name: str, key: str, *args: Any) -> Any:
+        written.add((self.alias, key))
+        return command(self, name, key, *args)
+
+    monkeypatch.setattr(Store, "_command", remember)
+    yield
+    for one in breaker._breakers.values():
+        one.tripped, one._failures = False, 0
+    if request.node.get_closest_marker("leaves_lease"):
+        return
+    for alias, key in written:
+        there = record.parse(caches[alias].get(key))
+        assert there is None or there.kind not in record.LEASES, (alias, key, there)
+    alive = set(threading.enumerate()) - threads
+    # asgiref keeps its workers.
+    assert not [t for t in alive if "ThreadPoolExecutor" not in t.name], alive
+
+
+@pytest.fixture(autouse=True)
+def close_other_threads_connections() -> Iterator[None]:
+    yield
+    for connection in connections.all(initialized_only=True):
+        if connection.alias == "postgresql":
+            connection.close()

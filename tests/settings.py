@@ -1,0 +1,74 @@
+"""One cache alias per backend that the library has to be right on."""
+
+import tempfile
+from pathlib import Path
+
+from tests.servers import SERVERS
+
+FOLDER = tempfile.mkdtemp(prefix="memoize-tests-")
+SECRET_KEY = "only for the tests"
+USE_TZ = True
+INSTALLED_APPS = ["django.contrib.contenttypes", "django.contrib.auth", "tests"]
+ROOT_URLCONF = "tests.urls"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+DATABASES = {
+    "default": {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": Path(FOLDER) / "db.sqlite3",
+        "OPTIONS": {"timeout": 30},
+        # Threads and processes need a real file.
+        "TEST": {"NAME": Path(FOLDER) / "test.sqlite3"},
+    }
+}
+if SERVERS["postgresql"].binary:
+    DATABASES["postgresql"] = {
+        "ENGINE": "django.db.backends.postgresql",
+        "HOST": "127.0.0.1",
+        "PORT": SERVERS["postgresql"].port,
+        "USER": "tests",
+        "NAME": "postgres",
+        "TEST": {"NAME": "test_memoize"},
+    }
+DATABASE_ROUTERS = ["tests.routers.CacheRouter"]
+
+_REDIS = "django.core.cache.backends.redis.RedisCache"
+_PYMEMCACHE = "django.core.cache.backends.memcached.PyMemcacheCache"
+_PYLIBMC = "django.core.cache.backends.memcached.PyLibMCCache"
+_DATABASE = "django.core.cache.backends.db.DatabaseCache"
+_ports = {name: server.port for name, server in SERVERS.items()}
+_memcached = f"127.0.0.1:{_ports['memcached']}"
+
+CACHES = {
+    "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
+    "locmem": {
+        "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
+        "LOCATION": "other",
+    },
+    "valkey": {"BACKEND": _REDIS, "LOCATION": f"redis://127.0.0.1:{_ports['valkey']}"},
+    "redis": {"BACKEND": _REDIS, "LOCATION": f"redis://127.0.0.1:{_ports['redis']}"},
+    "django_redis": {
+        "BACKEND": "django_redis.cache.RedisCache",
+        "LOCATION": f"redis://127.0.0.1:{_ports['redis']}/1",
+    },
+    "pymemcache": {"BACKEND": _PYMEMCACHE, "LOCATION": _memcached},
+    "pylibmc": {
+        "BACKEND": _PYLIBMC,
+        "LOCATION": _memcached,
+        "KEY_PREFIX": "cas",
+        "OPTIONS": {"behaviors": {"cas": True}},
+    },
+    "pylibmc_without_cas": {
+        "BACKEND": _PYLIBMC,
+        "LOCATION": _memcached,
+        "KEY_PREFIX": "plain",
+    },
+    "sqlite": {"BACKEND": _DATABASE, "LOCATION": "cache_sqlite"},
+    "postgresql": {"BACKEND": _DATABASE, "LOCATION": "cache_postgresql"},
+    "file": {
+        "BACKEND": "django.core.cache.backends.filebased.FileBasedCache",
+        "LOCATION": Path(FOLDER) / "cache",
+    },
+    "unknown": {"BACKEND": "tests.backends.UnknownCache", "LOCATION": "unknown"},
+    "dummy": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"},
+}
