@@ -59,7 +59,7 @@ class Backend:
         cache.set(key, new, seconds)
 
     def delete(self, cache: Cache, key: str) -> bool:
-        return cache.delete(key) is True
+        return bool(cache.delete(key))  # django-redis counts
 
     def swap(
         self, cache: Cache, key: str, old: bytes, new: bytes, seconds: int | None
@@ -303,7 +303,7 @@ class Voucher(Backend):
 
     def delete(self, cache: Cache, key: str) -> bool:
         deleted = cache.delete(self.voucher(key))
-        return super().delete(cache, key) and deleted is True
+        return super().delete(cache, key) and bool(deleted)
 
     def swap(
         self, cache: Cache, key: str, old: bytes, new: bytes, seconds: int | None

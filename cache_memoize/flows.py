@@ -126,21 +126,21 @@ async def _claim(memo: Memo, store: Store, key: str, there: Record | None) -> Cl
     clock, policy, seconds = memo.clock, memo.policy, memo.lease()
     awaited: bytes | None = None  # the lease of whom we wait for
     deadline = math.inf
-    pauses = looks = 0
+    pauses = looks = lost = 0
     if there is not None and there is not UNREADABLE and there.vouched:
         there = await store.get(key)  # together with its voucher
     while True:
         looks += 1
+        lost = lost + 1 if there is None else 0
         if looks > PATIENCE:
-            raise CacheDidNotAnswer(
-                f"the cache {store.alias!r} says that a key is taken, and that nothing "
-                "is there"
-            )
+            if lost > PATIENCE:
+                raise _no_answer(store)
+            return _right(memo, key, None)  # so much is going on: others will store
         if there is None:
             lease = pack(record.LEASE, clock.token())
             if await store.add(key, lease, seconds):
                 return _right(memo, key, lease)
-            if looks == PATIENCE // 2:
+            if lost == PATIENCE // 2:
                 # Some clients show what they cannot read as nothing.
                 await store.delete(key)
         elif there is UNREADABLE:
@@ -168,7 +168,7 @@ async def _claim(memo: Memo, store: Store, key: str, there: Record | None) -> Cl
                 return Claim(key, there, True)  # a guard: somebody is at it
             await store.sleep(min(policy.pause(pauses, clock.random()), left))
             pauses += 1
-            looks = 0
+            looks = lost = 0
         elif there.kind == record.FAILED and awaited is not None:
             return _right(memo, key, None)
         else:  # an expired entry, or a failure that we did not wait for
@@ -177,6 +177,12 @@ async def _claim(memo: Memo, store: Store, key: str, there: Record | None) -> Cl
             if await store.swap(key, there.raw, lease, seconds):
                 return _right(memo, key, lease)
         there = await store.get(key)
+
+
+def _no_answer(store: Store) -> CacheDidNotAnswer:
+    return CacheDidNotAnswer(
+        f"the cache {store.alias!r} says that a key is taken, and that nothing is there"
+    )
 
 
 def _right(
@@ -194,8 +200,10 @@ async def overtake(memo: Memo, store: Store, key: str) -> Claim:
     try:
         if not _usable(memo, store):
             return _right(memo, key, None)
+        lost = 0
         for _ in range(PATIENCE):
             there = await store.get(key)
+            lost = lost + 1 if there is None else 0
             token, now = memo.clock.token(), memo.clock.time()
             lease, limit = pack(record.LEASE, token), float(memo.lease())
             if there is UNREADABLE:
@@ -210,10 +218,14 @@ async def overtake(memo: Memo, store: Store, key: str) -> Claim:
                     limit = max(limit, there.remaining(now))
                 if await store.swap(key, there.raw, lease, _whole(limit)):
                     return _right(memo, key, lease, keeps_old=keeps_old)
-        raise CacheDidNotAnswer(f"no way to write to the cache {store.alias!r}")
+        if lost == PATIENCE:
+            raise _no_answer(store)
+        return _right(memo, key, None)  # overtaken again and again, by newer ones
     except MISTAKES:
         raise
     except Exception as trouble:
+        if isinstance(trouble, CacheDidNotAnswer):
+            store.trouble(trouble)
         memo.stats.trouble("the cache failed before the refresh", trouble)
         return _right(memo, key, None)
 
@@ -324,15 +336,19 @@ async def forget(memo: Memo, store: Store, key: str) -> None:
     if await store.delete(key) or not backend.swallows:
         return
     # "Nothing was deleted" may be a client that gave its server up for a while. What
-    # can be written and read back has replaced whatever was there.
-    await store.set(key, pack(record.FAILED, memo.clock.token()), FAILED_FOR)
-    if await store.get(key) in (None, UNREADABLE):
-        raise CacheDidNotAnswer(
-            f"{memo.name}.invalidate(): the cache {store.alias!r} does not keep what "
-            "is written to it, so the old value may come back; call invalidate() again "
-            "when the server answers"
-        )
-    await store.delete(key)
+    # can be written and read back has replaced whatever was there. An entry may be a
+    # new one, but also the old one on a server that takes no writes: try again.
+    for _ in range(PATIENCE):
+        await store.set(key, pack(record.FAILED, memo.clock.token()), FAILED_FOR)
+        there = await store.get(key)
+        if there is UNREADABLE or (there and there.kind not in record.ENTRIES):
+            await store.delete(key)
+            return
+    raise CacheDidNotAnswer(
+        f"{memo.name}.invalidate(): the cache {store.alias!r} does not keep what is "
+        "written to it, so the old value may come back; call invalidate() again when "
+        "the server answers"
+    )
 
 
 class Entry(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -14,10 +14,12 @@ from django.core.cache import caches
 from django.core.management import call_command
 from django.db import connections
 
-from cache_memoize import breaker, cache_memoize, record
+from cache_memoize import breaker, cache_memoize, record, store
 from cache_memoize.clock import Clock
 from cache_memoize.store import Store
 from tests.servers import SERVERS
+
+T = TypeVar("T")
 
 #: alias: the server it needs
 BACKENDS = {
@@ -68,6 +70,36 @@ class FakeClock(Clock):
 
     def tick(self, seconds: float) -> None:
         self.offset += seconds
+
+
+def in_thread(function: Callable[[], T]) -> T:
+    """What somebody else does: in a thread with connections of its own."""
+    outcome: list[T] = []
+    trouble: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            outcome.append(function())
+        except BaseException as error:
+            trouble.append(error)
+        finally:
+            close_connections()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    if trouble:
+        raise trouble[0]
+    return outcome[0]
+
+
+def close_connections() -> None:
+    """Close what this thread opened: servers count their clients."""
+    connections.close_all()
+    for cache in getattr(store._own, "caches", {}).values():
+        cache.close()
+    for cache in caches.all(initialized_only=True):
+        cache.close()
 
 
 class Caller:

@@ -1,0 +1,385 @@
+"""Interleavings: forced at every step of the protocol, random, and their controls.
+
+A computation is stopped before each of its commands to the cache, something happens,
+and it goes on. A read that began after ``invalidate()`` returned must see the value
+that was published before, whatever the step.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.core.cache import caches
+
+from cache_memoize import cache_memoize, record
+from cache_memoize.store import Store
+from tests.conftest import (
+    ATOMIC,
+    BACKENDS,
+    FakeClock,
+    close_connections,
+    in_thread,
+)
+
+TRIALS = 120
+
+
+class Steps:
+    """Runs ``action`` just before the n-th command of the calls under test."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.at: int | None = None
+        self.action: Callable[[], object] = lambda: None
+        self.count = 0
+        command = Store._command
+
+        def stepped(store: Store, name: str, *args: Any) -> Any:
+            at, self.count = self.count, self.count + 1
+            if at == self.at:
+                self.at = None
+                in_thread(self.action)
+            return command(store, name, *args)
+
+        monkeypatch.setattr(Store, "_command", stepped)
+
+    def before(self, number: int, action: Callable[[], object]) -> None:
+        self.count, self.at, self.action = 0, number, action
+
+
+@pytest.fixture
+def steps(monkeypatch, nothing_left_behind):
+    return Steps(monkeypatch)
+
+
+class Source:
+    """The truth that the function reads: ``publish`` makes a newer one."""
+
+    def __init__(self) -> None:
+        self.value = 0
+
+    def publish(self) -> int:
+        self.value += 1
+        return self.value
+
+
+def others(f, source, what):
+    """What happens while a call is stopped; gives the oldest value allowed after."""
+
+    def invalidate():
+        source.publish()
+        f.invalidate()
+
+    def invalidate_and_read():
+        source.publish()
+        f.invalidate()
+        assert f() == source.value
+
+    def evict():
+        source.publish()
+        f.invalidate()
+        caches[f_alias(f)].clear()
+
+    def refresh():
+        source.publish()
+        assert f.refresh() == source.value
+
+    def prime():
+        f.prime(source.publish())
+
+    def twice():
+        source.publish()
+        f.invalidate()
+        f.invalidate()
+
+    return locals()[what]
+
+
+def f_alias(f):
+    return getattr(f, "memoized", f)._core.alias
+
+
+INVALIDATIONS = ["invalidate", "invalidate_and_read", "evict", "twice"]
+
+
+@pytest.mark.parametrize("what", [*INVALIDATIONS, "refresh", "prime"])
+@pytest.mark.parametrize("kind", ["call", "refresh"])
+@pytest.mark.parametrize("warm", [False, True])
+def test_forced_at_every_step_nothing_old_is_read_afterwards(
+    world, steps, what, kind, warm
+):
+    if what == "refresh" and world.alias in ("unknown", "pylibmc_without_cas"):
+        pytest.skip("not promised where nothing replaces atomically")
+    for step in range(12):
+        source = Source()
+
+        def function(source=source, step=step):
+            value = source.value
+            if armed and step == 0:  # between reading the source and returning
+                armed.clear()
+                in_thread(happens)
+            return value
+
+        f = world.memoize(60, ignore=("source", "step"))(function)
+        happens = others(f, source, what)
+        armed = []
+        if warm:
+            f()
+        armed.append(True)
+        if step:
+            steps.before(step - 1, happens)
+        f.refresh() if kind == "refresh" else f()
+        steps.at = None
+        assert f() == source.value, f"stale after {what} at step {step}"
+        assert f() == source.value
+
+
+@pytest.mark.backends(ATOMIC)
+def test_of_several_refreshes_the_one_that_started_last_wins(world):
+    """A slow refresh that began earlier cannot overwrite a newer one."""
+    order = []
+
+    def function():
+        number = len(order)
+        order.append(number)
+        if number == 1:  # the slow one: a newer refresh starts and ends meanwhile
+            assert in_thread(f.refresh) == 2
+        return number
+
+    f = world.memoize(60)(function)
+    assert f() == 0
+    assert f.refresh() == 1
+    assert f() == 2
+
+
+def test_a_waiter_whose_holder_was_invalidated_gets_the_new_value(world):
+    source = Source()
+
+    def function():
+        return source.value
+
+    f = world.memoize(60)(function)
+    key = f.get_cache_key()
+    world.cache.add(key, record.pack(record.LEASE, b"another!"), 10)
+
+    def while_waiting():
+        world.clock.on_sleep = lambda: None
+        source.publish()
+        in_thread(f.invalidate)
+
+    world.clock.on_sleep = while_waiting
+    assert f() == 1 == f()
+
+
+# --- random schedules in threads -----------------------------------------------------
+
+
+def random_trial(f, source, seed):
+    """Readers, a refresher and a writer at once; gives the stale reads seen."""
+    rng = random.Random(seed)
+    stale = []
+    published = [0]
+    barrier = threading.Barrier(4)
+    pauses = [[rng.randrange(4) for _ in range(3)] for _ in range(4)]
+
+    def spin(n):
+        for _ in range(n * 50):
+            pass
+
+    def reader(mine):
+        barrier.wait()
+        for pause in mine:
+            spin(pause)
+            oldest = published[0]
+            if f() < oldest:
+                stale.append((seed, "read"))
+
+    def refresher(mine):
+        barrier.wait()
+        for pause in mine:
+            spin(pause)
+            f.refresh()
+
+    def writer(mine):
+        barrier.wait()
+        for pause in mine:
+            spin(pause)
+            value = source.publish()
+            f.invalidate()
+            published[0] = value
+
+    def closing(role):
+        def run(mine):
+            try:
+                role(mine)
+            finally:
+                close_connections()
+
+        return run
+
+    roles = [reader, reader, refresher if rng.random() < 0.5 else reader, writer]
+    threads = [
+        threading.Thread(target=closing(role), args=(mine,))
+        for role, mine in zip(roles, pauses, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if f() < published[0]:
+        stale.append((seed, "at rest"))
+    return stale
+
+
+def trial_function(alias, source, number):
+    # wait=0: who loses computes at once, so that many computations overlap.
+    @cache_memoize(60, prefix=f"trial{number}", cache_alias=alias, wait=0)
+    def function():
+        value = source.value
+        for _ in range(100):
+            pass
+        return value
+
+    return function
+
+
+@pytest.mark.backends([b for b in BACKENDS if b not in ("sqlite", "postgresql")])
+def test_random_schedules_show_nothing_stale(backend):
+    """On every backend, those with vouchers too. (Databases: below, in one thread.)"""
+    stale = []
+    for seed in range(TRIALS):
+        source = Source()
+        stale += random_trial(trial_function(backend, source, seed), source, seed)
+    assert stale == []
+
+
+# --- negative controls: wrong schemes that the trials above must catch ---------------
+
+
+class SetAfterCompute:
+    """What most libraries do."""
+
+    def __init__(self, alias, function):
+        self.cache, self.function = caches[alias], function
+
+    def __call__(self):
+        value = self.cache.get("control")
+        if value is None:
+            value = self.function()
+            self.store(value)
+        return value
+
+    def store(self, value):
+        self.cache.set("control", value, 60)
+
+    def refresh(self):
+        value = self.function()
+        self.store(value)
+        return value
+
+    def invalidate(self):
+        self.cache.delete("control")
+
+
+class VersionCounter(SetAfterCompute):
+    """A counter that is read after computing."""
+
+    def store(self, value):
+        self.cache.set("control", (self.cache.get("version", 0), value), 60)
+
+    def __call__(self):
+        found = self.cache.get("control")
+        if found and found[0] == self.cache.get("version", 0):
+            return found[1]
+        value = self.function()
+        self.store(value)
+        return value
+
+    def invalidate(self):
+        self.cache.set("version", self.cache.get("version", 0) + 1)
+
+
+class CompareThenSet(SetAfterCompute):
+    """A lease, but compared and replaced in two steps."""
+
+    def __call__(self):
+        found = self.cache.get("control")
+        if found and found[0] == "value":
+            return found[1]
+        lease = ("lease", random.random())
+        mine = self.cache.add("control", lease, 60)
+        value = self.function()
+        if mine and self.cache.get("control") == lease:
+            self.gap()
+            self.cache.set("control", ("value", value), 60)
+        return value
+
+    def gap(self):
+        pass
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("scheme", [SetAfterCompute, VersionCounter])
+def test_a_wrong_scheme_shows_a_late_store(scheme):
+    source = Source()
+
+    def function():
+        value = source.value
+        if value == 0:
+            source.publish()
+            wrong.invalidate()
+        return value
+
+    caches["locmem"].clear()
+    wrong = scheme("locmem", function)
+    wrong()
+    assert wrong() < source.value
+
+
+def test_compare_then_set_shows_the_gap():
+    source = Source()
+    caches["locmem"].clear()
+    wrong = CompareThenSet("locmem", lambda: source.value)
+
+    def gap():
+        wrong.gap = lambda: None
+        source.publish()
+        wrong.invalidate()
+
+    wrong.gap = gap
+    wrong()
+    assert wrong() < source.value
+
+
+def test_our_own_steps_would_catch_a_store_that_does_not_compare(
+    monkeypatch, nothing_left_behind
+):
+    """Break the atomic replacement, and the forced trials above see it."""
+    from cache_memoize.backends import LocalMemory
+
+    def set_anyway(self, cache, key, old, new, seconds):
+        cache.set(key, new, seconds)
+        return True
+
+    monkeypatch.setattr(LocalMemory, "swap", set_anyway)
+    source = Source()
+
+    def function():
+        value = source.value
+        if value == 0:
+            source.publish()
+            f.invalidate()
+        return value
+
+    f = cache_memoize(60, cache_alias="locmem", prefix="broken", _clock=FakeClock())(
+        function
+    )
+    f()
+    assert f() < source.value
+    caches["locmem"].clear()
