@@ -47,15 +47,16 @@ class FakeClock(Clock):
     """
 
     def __init__(self) -> None:
+        self.started = super().time()
         self.offset = 0.0
         self.sleeps: list[float] = []
         self.on_sleep: Callable[[], object] = lambda: None
 
     def time(self) -> float:
-        return super().time() + self.offset
+        return self.started + self.offset
 
     def monotonic(self) -> float:
-        return super().monotonic() + self.offset
+        return self.offset
 
     def sleep(self, seconds: float) -> None:
         self.sleeps.append(seconds)

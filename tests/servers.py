@@ -41,7 +41,8 @@ class Server:
     def __init__(self, name: str, binary: str | None, arguments: list[str]) -> None:
         self.name = name
         self.binary = binary
-        self.port = free_port()
+        # Processes that a test starts are told where the servers of the test are.
+        self.port = int(os.environ.get(f"MEMOIZE_{name.upper()}") or free_port())
         self.arguments = [a.replace("PORT", str(self.port)) for a in arguments]
         self.process: subprocess.Popen[bytes] | None = None
 

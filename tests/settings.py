@@ -1,11 +1,12 @@
 """One cache alias per backend that the library has to be right on."""
 
+import os
 import tempfile
 from pathlib import Path
 
 from tests.servers import SERVERS
 
-FOLDER = tempfile.mkdtemp(prefix="memoize-tests-")
+FOLDER = os.environ.get("MEMOIZE_FOLDER") or tempfile.mkdtemp(prefix="memoize-tests-")
 SECRET_KEY = "only for the tests"
 USE_TZ = True
 INSTALLED_APPS = ["django.contrib.contenttypes", "django.contrib.auth", "tests"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import collections
+import contextlib
 import copy
 import dataclasses
 import datetime
@@ -501,7 +502,6 @@ def different():
             Pair(1, 2),
             Pair(2, 1),
             Twins(1, 2),
-            (1, 2),
         ],
         "dataclass": [
             Point(1, 2),
@@ -569,7 +569,6 @@ def different():
             Post(pk=2),
             Tag(pk=1),
             Post(pk="a"),
-            1,
         ],
         "registered": [
             Money(1, "EUR"),
@@ -784,13 +783,18 @@ REFUSED = {
 }
 
 
+#: Where the trouble is something that the value holds; the error names that.
+INSIDE = {"object with a lock", "method of a locked", "subclass with a lock"}
+INSIDE |= {"unsaved user"}
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_told_apart_is_refused_with_the_cure(name):
     make, reason = REFUSED[name]
     value = make()
     error = refusal(value, reason)
-    if not isinstance(value, (SimpleLazyObject, Silent)):
-        assert type(value).__qualname__ in error.type_name or name == "subclass"
+    if name not in INSIDE:
+        assert error.type_name == f"{type(value).__module__}.{type(value).__qualname__}"
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -952,16 +956,19 @@ HIDDEN = {
 }
 
 
+def told_apart(one, other):
+    """Whether they have two texts, or at least one of them is refused."""
+    texts = set()
+    with contextlib.suppress(UnkeyableArgument):
+        texts = {encode(one), encode(other)}
+    return len(texts) != 1
+
+
 @pytest.mark.parametrize("name", HIDDEN)
 @pytest.mark.xfail(strict=True, reason="state beside the parts that are read is lost")
 def test_nothing_that_a_value_holds_is_lost(name):
     """A subclass's own attributes and what C keeps count, or the value is refused."""
-    one, other = HIDDEN[name]
-    try:
-        texts = {encode(one), encode(other)}
-    except UnkeyableArgument:
-        return
-    assert len(texts) == 2
+    assert told_apart(*HIDDEN[name])
 
 
 @pytest.mark.xfail(strict=True, reason="keyed by their text, which names only the name")
@@ -983,9 +990,7 @@ def service_of(tenant):
 def test_objects_of_classes_made_by_a_function_are_not_taken_for_each_other():
     one, other = service_of("one"), service_of("other")
     assert one.name() != other.name()
-    with pytest.raises(UnkeyableArgument):
-        assert encode(one) != encode(other)
-        raise UnkeyableArgument("they differ", "which is as good")
+    assert told_apart(one, other)
 
 
 def twice(original):
@@ -997,9 +1002,7 @@ def twice(original):
 
 @pytest.mark.xfail(strict=True, reason="a name counts although it finds something else")
 def test_a_function_that_only_bears_the_name_of_another_is_refused():
-    with pytest.raises(UnkeyableArgument):
-        assert encode(twice(function)) != encode(function)
-        raise UnkeyableArgument("they differ", "which is as good")
+    assert told_apart(function, twice(function))
 
 
 @pytest.mark.xfail(strict=True, reason="not a subclass of QuerySet")
@@ -1067,10 +1070,8 @@ class Proxy:
 
 @pytest.mark.xfail(strict=True, reason="dict | int", raises=TypeError)
 def test_an_object_that_answers_to_every_name_is_keyed_or_refused():
-    try:
-        encode(Proxy())
-    except UnkeyableArgument:
-        return
+    with contextlib.suppress(UnkeyableArgument):
+        assert encode(Proxy()) == encode(Proxy())
 
 
 # --- the text around it --------------------------------------------------------------
@@ -1108,7 +1109,7 @@ def test_a_label_is_legal_on_memcached_and_keeps_what_a_person_recognises():
 #: What is easily taken for something else.
 CONFUSABLE = [None, True, False, 0, 1, -1, 16, 0.0, -0.0, 1.0, math.nan, math.inf]
 CONFUSABLE += ["", "0", "1", "N", "T", "i1;", "s1:1", ")", "(", "a:b", "\0", "\udc80"]
-CONFUSABLE += [b"", b"1", (), frozenset(), 10**5_000, 1 + 0j, complex(0, -0.0)]
+CONFUSABLE += [b"", b"1", (), frozenset(), 2**100, 1 + 0j, complex(0, -0.0)]
 CONFUSABLE += [Text("1"), Whole(1), Real(1), Raw(b"1"), Couple(), FrozenBag()]
 CONFUSABLE += [decimal.Decimal("1"), decimal.Decimal("1.0"), fractions.Fraction(1)]
 CONFUSABLE += [*Colour, *Size, *Level, *Access, Access(0), Pair(1, 2), Twins(1, 2)]
@@ -1256,7 +1257,7 @@ def check(a, b):
         assert not one.startswith(other) and not other.startswith(one)
 
 
-@examples(250)
+@examples(120)
 @given(VALUES)
 def test_the_same_value_built_anew_has_the_same_text(value):
     twin = again(value)
@@ -1264,21 +1265,21 @@ def test_the_same_value_built_anew_has_the_same_text(value):
     assert encode(value) == encode(twin)
 
 
-@examples(250)
-@given(st.lists(VALUES, min_size=2, max_size=6))
+@examples(120)
+@given(st.lists(VALUES, min_size=2, max_size=4))
 def test_two_values_have_one_text_exactly_if_they_are_the_same(values):
     for a, b in itertools.combinations(values, 2):
         check(a, b)
 
 
-@examples(250)
+@examples(120)
 @given(st.data())
 def test_values_that_nearly_are_the_same_are_told_apart(data):
     value = data.draw(VALUES)
     check(value, data.draw(nearly(value)))
 
 
-@examples(200)
+@examples(120)
 @given(st.lists(LEAVES, max_size=4), st.lists(LEAVES, max_size=4))
 def test_texts_can_stand_side_by_side(a, b):
     """Two rows of values that run into each other are the same row."""
@@ -1309,9 +1310,7 @@ def test_a_text_is_the_same_in_every_process():
         values.append(value)
 
     collect()
-    values += [
-        make() for name in ("object", "slots", "Enum") for make in DIFFERENT[name]
-    ]
+    values += DIFFERENT["object"] + DIFFERENT["slots"] + DIFFERENT["Enum"]
     values += [{"a", "b", "c", ("d", "e"), frozenset("fgh")}, {c: {c} for c in "abc"}]
     code = (
         "import django; django.setup()\n"

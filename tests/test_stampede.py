@@ -1,0 +1,538 @@
+"""One computation per key at a time, and never a deadlock in exchange."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import types
+from pathlib import Path
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.core.cache import caches
+
+from cache_memoize import cache_memoize, record
+from cache_memoize.clock import Clock
+from tests.conftest import FakeClock, World, close_connections, in_thread
+
+ROOT = Path(__file__).parents[1]
+SHARED = ["valkey", "redis", "django_redis", "pymemcache", "pylibmc", "file"]
+
+
+class Waiters(Clock):
+    """Real time, in small pieces; says when so many callers wait."""
+
+    def __init__(self, expected):
+        self.expected = expected
+        self.waiting = set()
+        self.all = threading.Event()
+
+    def sleep(self, seconds):
+        self.waiting.add(threading.get_ident())
+        if len(self.waiting) == self.expected:
+            self.all.set()
+        time.sleep(min(seconds, 0.002))
+
+    async def asleep(self, seconds):
+        self.waiting.add(asyncio.current_task())
+        if len(self.waiting) == self.expected:
+            self.all.set()
+        await asyncio.sleep(min(seconds, 0.002))
+
+
+def in_threads(number, call):
+    results = []
+
+    def work():
+        try:
+            results.append(call())
+        except Exception as error:
+            results.append(error)
+        finally:
+            close_connections()
+
+    threads = [threading.Thread(target=work) for _ in range(number)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
+@pytest.mark.backends(
+    ["locmem", *SHARED, "postgresql", "sqlite", "unknown", "pylibmc_without_cas"]
+)
+def test_a_cold_key_is_computed_once_by_eight_threads(backend):
+    clock, runs = Waiters(7), []
+
+    @cache_memoize(60, prefix="cold", cache_alias=backend, _clock=clock)
+    def function():
+        runs.append(1)
+        assert clock.all.wait(30)
+        return "value"
+
+    assert in_threads(8, function) == ["value"] * 8
+    assert runs == [1]
+
+
+@pytest.mark.backends(["locmem", "valkey", "pymemcache", "file", "postgresql"])
+def test_a_cold_key_is_computed_once_by_loops_and_threads_together(backend):
+    """Two event loops with four tasks each, and four threads: one lease for all."""
+    clock, runs = Waiters(11), []
+
+    def body():
+        runs.append(1)
+        assert clock.all.wait(30)
+        return "value"
+
+    memoize = cache_memoize(60, prefix="mixed", cache_alias=backend, _clock=clock)
+
+    @memoize
+    def function():
+        return body()
+
+    @memoize
+    async def afunction():
+        return await asyncio.to_thread(body)
+
+    async def together():
+        return await asyncio.gather(*(afunction() for _ in range(4)))
+
+    results = []
+    extra = [
+        threading.Thread(
+            target=lambda: results.extend(in_thread(async_to_sync(together)))
+        )
+        for _ in range(2)
+    ]
+    for thread in extra:
+        thread.start()
+    results += in_threads(4, function)
+    for thread in extra:
+        thread.join()
+    assert results == ["value"] * 12
+    assert runs == [1]
+
+
+@pytest.mark.backends(SHARED)
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_cold_key_is_computed_once_by_four_processes(backend, kind, tmp_path):
+    log = tmp_path / "computations"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)} | settings_of(backend)
+    command = [sys.executable, "-m", "tests.worker", backend, kind, "8", str(log)]
+    workers = [
+        subprocess.Popen(
+            command,
+            env=environment,
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(4)
+    ]
+    for worker in workers:
+        assert worker.stdout.readline() == "ready\n"
+    for worker in workers:
+        worker.stdin.write("go\n")
+        worker.stdin.flush()
+    for worker in workers:
+        worker.communicate(timeout=60)
+        assert worker.returncode == 0
+    assert len(log.read_text().splitlines()) == 1
+
+
+def settings_of(backend):
+    """The same servers and folders for the processes as for us."""
+    from tests.servers import SERVERS
+    from tests.settings import FOLDER
+
+    ports = {f"MEMOIZE_{name.upper()}": str(s.port) for name, s in SERVERS.items()}
+    return ports | {"MEMOIZE_FOLDER": FOLDER}
+
+
+# --- holders that die, fail, or take their time --------------------------------------
+
+
+def test_a_dead_holder_is_waited_for_until_its_lease_runs_out(world):
+    f = world.memoize(60)(lambda_free())
+    key = f.get_cache_key()
+    world.cache.add(key, record.pack(record.LEASE, b"deadhand"), 10)
+
+    def run_out():
+        if len(world.clock.sleeps) == 5:
+            in_thread(lambda: world.cache.delete(key))
+
+    world.clock.on_sleep = run_out
+    assert f() == 1 == f()
+    assert len(world.clock.sleeps) == 5
+    # Growing, jittered pauses: 10 ms first, a half more each time, with random = 0.5.
+    expected = [0.0075 * 1.5**n for n in range(5)]
+    assert world.clock.sleeps == pytest.approx(expected)
+
+
+def lambda_free():
+    runs = []
+
+    def function():
+        runs.append(1)
+        return len(runs)
+
+    return function
+
+
+@pytest.mark.leaves_lease
+@pytest.mark.parametrize("wait, budget", [(None, 10), (3, 3), (0, 0)])
+def test_a_living_holders_lease_is_never_taken(world, wait, budget):
+    """Who has waited long enough computes for itself and leaves the key alone."""
+    f = world.memoize(60, wait=wait)(lambda_free())
+    key, lease = f.get_cache_key(), record.pack(record.LEASE, b"livehand")
+    world.cache.add(key, lease, 60)
+    assert f() == 1
+    assert sum(world.clock.sleeps) == pytest.approx(budget)
+    assert f() == 2
+    assert world.cache.get(key) == lease
+
+
+def test_who_computes_never_waits_so_circles_cannot_form(backend):
+    """Sync; the asynchronous twin is below, because a sync body cannot await."""
+    world = World(backend, "sync")
+    memoized = {}
+
+    def first(n=2):
+        return ["first", *(memoized["second"](n - 1) if n else [])]
+
+    def second(n=2):
+        return ["second", *(memoized["first"](n - 1) if n else [])]
+
+    memoized["first"] = world.memoize(60)(first)
+    memoized["second"] = world.memoize(60)(second)
+    assert memoized["first"]() == ["first", "second", "first"]
+    assert world.clock.sleeps == []
+
+
+@pytest.mark.backends(["locmem", "valkey"])
+def test_recursion_with_the_same_arguments_computes_and_does_not_block(backend):
+    clock, depth = FakeClock(), []
+
+    @cache_memoize(60, prefix="self", cache_alias=backend, _clock=clock)
+    def function():
+        depth.append(1)
+        return function() + 1 if len(depth) < 5 else 0
+
+    assert function() == 4
+    assert clock.sleeps == []
+    assert function() == 4 and len(depth) == 5
+
+
+@pytest.mark.backends(["locmem", "valkey"])
+def test_async_recursion_and_child_tasks_do_not_block(backend):
+    clock, depth = FakeClock(), []
+
+    @cache_memoize(60, prefix="aself", cache_alias=backend, _clock=clock)
+    async def function():
+        depth.append(1)
+        if len(depth) < 4:
+            (inner,) = await asyncio.gather(function())
+            return inner + 1
+        return 0
+
+    assert async_to_sync(function)() == 3
+    assert clock.sleeps == []
+
+
+@pytest.mark.backends(["locmem", "valkey", "pymemcache", "file"])
+def test_crossed_calls_in_two_threads_end(backend):
+    barrier = threading.Barrier(2)
+
+    def memoize(function):
+        prefix = f"crossed.{function.__name__}"
+        options = {"cache_alias": backend, "ignore": ["inner"], "prefix": prefix}
+        return cache_memoize(60, **options)(function)
+
+    @memoize
+    def one(inner=None):
+        if inner:
+            barrier.wait()
+            inner()
+        return 1
+
+    @memoize
+    def two(inner=None):
+        if inner:
+            barrier.wait()
+            inner()
+        return 2
+
+    threads = [
+        threading.Thread(target=lambda: (one(two), close_connections())),
+        threading.Thread(target=lambda: (two(one), close_connections())),
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
+    one.invalidate(), two.invalidate()
+
+
+@pytest.mark.backends(["locmem", "valkey", "pymemcache", "file", "unknown"])
+def test_waiters_of_a_holder_that_fails_compute_at_once(backend):
+    """They neither queue up behind one another nor wait in vain: two rounds at most."""
+    clock, runs = Waiters(7), []
+
+    @cache_memoize(60, prefix="fails", cache_alias=backend, _clock=clock)
+    def function():
+        runs.append(time.monotonic())
+        if len(runs) == 1:
+            assert clock.all.wait(30)
+        raise ValueError("always")
+
+    results = in_threads(8, function)
+    assert [type(r) for r in results] == [ValueError] * 8
+    assert len(runs) == 8
+
+
+def test_a_waiter_that_finds_the_lease_of_the_next_failure_computes(world):
+    """What it waited for failed, and a newcomer has the key again already."""
+    f = world.memoize(60)(lambda_free())
+    key = f.get_cache_key()
+    world.cache.set(key, record.pack(record.LEASE, b"failing!"), 10)
+    world.clock.on_sleep = lambda: in_thread(
+        lambda: world.cache.set(key, record.pack(record.RETRY, b"nextone!"), 10)
+    )
+    assert f() == 1
+    assert len(world.clock.sleeps) == 1
+    world.cache.delete(key)
+
+
+def test_a_newcomer_takes_the_key_over_from_a_failure_and_stores(world):
+    f = world.memoize(60)(lambda_free())
+    key = f.get_cache_key()
+    world.cache.set(key, record.pack(record.FAILED, b"failure!"), 10)
+    assert f() == 1 == f()
+    assert world.clock.sleeps == []
+
+
+def test_a_failed_mark_after_waiting_is_not_stored_over(world):
+    f = world.memoize(60)(lambda_free())
+    key = f.get_cache_key()
+    mark = record.pack(record.FAILED, b"failure!")
+    world.cache.set(key, record.pack(record.LEASE, b"failing!"), 10)
+    world.clock.on_sleep = lambda: in_thread(lambda: world.cache.set(key, mark, 10))
+    assert f() == 1
+    assert world.cache.get(key) == mark
+
+
+def test_a_computation_that_outlasts_its_lease_gets_longer_ones(world):
+    key = None
+
+    def function():
+        world.clock.tick(25)
+        if len(leases) < 1:  # the lease has run out: the key is empty
+            in_thread(lambda: world.cache.delete(key))
+        leases.append(1)
+        return len(leases)
+
+    leases = []
+    f = world.memoize(600)(function)
+    key = f.get_cache_key()
+    core = (f if world.kind == "sync" else f.memoized)._core
+    assert core.lease() == 10
+    assert f() == 1
+    assert f.peek() is None, "the right to store had run out"
+    assert core.lease() == 75
+    assert f() == 2 == f()
+
+
+@pytest.mark.backends(["locmem"])
+def test_a_guard_whose_run_takes_longer_than_a_caller_waits_is_not_run_twice(backend):
+    clock, runs = FakeClock(), []
+
+    @cache_memoize(300, store_result=False, cache_alias=backend, _clock=clock)
+    def guard():
+        runs.append(1)
+        # Meanwhile somebody else calls, and gives up waiting.
+        assert in_thread(guard) is True
+        return "ran"
+
+    assert guard() == "ran" and guard() is True
+    assert runs == [1]
+    assert sum(clock.sleeps) == pytest.approx(10)
+
+
+@pytest.mark.backends(["locmem", "valkey", "pymemcache", "file", "unknown"])
+def test_a_guard_runs_once_when_calls_arrive_at_the_same_moment(backend):
+    clock, runs = Waiters(7), []
+
+    @cache_memoize(
+        60, prefix="guard", store_result=False, cache_alias=backend, _clock=clock
+    )
+    def guard():
+        runs.append(1)
+        assert clock.all.wait(30)
+        return "ran"
+
+    assert sorted(map(str, in_threads(8, guard))) == ["True"] * 7 + ["ran"]
+    assert runs == [1]
+
+
+def test_sync_code_inside_an_event_loop_does_not_put_the_loop_to_sleep():
+    clock = FakeClock()
+
+    @cache_memoize(60, cache_alias="locmem", _clock=clock)
+    def function():
+        return "value"
+
+    key = function.get_cache_key()
+    caches["locmem"].set(key, record.pack(record.LEASE, b"thistask"), 10)
+
+    async def main():
+        return function()
+
+    assert asyncio.run(main()) == "value"
+    assert clock.sleeps == []
+    caches["locmem"].clear()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
+@pytest.mark.backends(["valkey", "file", "pymemcache"])
+def test_a_fork_while_a_lease_is_held(backend):
+    """The child calls, waits and gets the value; both sides go on working."""
+    clock = Clock()
+
+    @cache_memoize(60, prefix="forked", cache_alias=backend, _clock=clock)
+    def function(n):
+        if n == 1 and not child:
+            child.append(os.fork())
+            if child[0] == 0:
+                os._exit(0 if function(2) == 2 else 1)
+            _, status = os.waitpid(child[0], 0)
+            assert status == 0
+        return n
+
+    child = []
+    assert function(0) == 0
+    assert function(1) == 1 and function(2) == 2 and function(1) == 1
+
+
+@pytest.mark.backends(["valkey", "file"])
+def test_a_holder_that_is_killed_costs_its_lease_and_no_more(backend, tmp_path):
+    script = (
+        "import os, django; os.environ['DJANGO_SETTINGS_MODULE'] = 'tests.settings'; "
+        "django.setup(); from cache_memoize import cache_memoize\n"
+        f"@cache_memoize(60, prefix='killed', cache_alias={backend!r}, lease=1)\n"
+        "def f():\n    print('computing', flush=True); import sys; sys.stdin.read()\n"
+        "f()"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)} | settings_of(backend)
+    with subprocess.Popen(
+        [sys.executable, "-c", script],
+        env=environment,
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as holder:
+        assert holder.stdout.readline() == "computing\n"
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+
+    @cache_memoize(60, prefix="killed", cache_alias=backend, lease=1, wait=30)
+    def f():
+        return "value"
+
+    assert f() == "value"
+    assert f.peek().value == "value"
+
+
+# --- cancellation --------------------------------------------------------------------
+
+
+@pytest.mark.backends(["locmem", "valkey", "pymemcache", "file"])
+def test_cancelling_the_leader_harms_nobody_and_leaves_nothing(backend):
+    runs = []
+
+    @cache_memoize(60, prefix="cancel", cache_alias=backend)
+    async def function():
+        runs.append(1)
+        if len(runs) == 1:
+            started.set()
+            await asyncio.sleep(60)
+        return "value"
+
+    async def main():
+        global started
+        started = asyncio.Event()
+        leader = asyncio.create_task(function())
+        await started.wait()
+        followers = [asyncio.create_task(function()) for _ in range(5)]
+        await asyncio.sleep(0)
+        leader.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leader
+        assert await function() == "value"  # a newcomer
+        assert await asyncio.gather(*followers) == ["value"] * 5
+        assert await function() == "value"
+        assert len(asyncio.all_tasks()) == 1
+
+    async_to_sync(main)()
+
+
+@pytest.mark.backends(["locmem", "valkey"])
+def test_cancelling_a_follower_or_everybody_leaves_nothing(backend):
+    release = None
+
+    @cache_memoize(60, prefix="all", cache_alias=backend)
+    async def function():
+        await release.wait()
+        return "value"
+
+    async def main():
+        nonlocal release
+        release = asyncio.Event()
+        tasks = [asyncio.create_task(function()) for _ in range(4)]
+        await asyncio.sleep(0.05)
+        tasks[-1].cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await tasks[-1]
+        release.set()
+        assert await asyncio.gather(*tasks[:-1]) == ["value"] * 3
+        await function.ainvalidate()
+        release.clear()
+        tasks = [asyncio.create_task(function()) for _ in range(4)]
+        await asyncio.sleep(0.05)
+        for task in tasks:
+            task.cancel()
+        done = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(d) for d in done] == [asyncio.CancelledError] * 4
+        release.set()
+        assert await function() == "value" == await function()
+
+    async_to_sync(main)()
+
+
+@pytest.mark.leaves_lease
+@pytest.mark.backends(["locmem"])
+def test_a_coroutine_that_is_closed_in_the_middle_may_not_await_anything(backend):
+    """Its lease is left to run out by itself."""
+
+    @types.coroutine
+    def stop():
+        yield
+
+    @cache_memoize(60, prefix="closed", cache_alias=backend)
+    async def function():
+        await stop()
+
+    coroutine = function()
+    coroutine.send(None)
+    coroutine.close()
+    there = record.parse(caches[backend].get(function.get_cache_key()))
+    assert there.kind == record.LEASE
