@@ -28,6 +28,7 @@ class Breaker:
         self._failures = 0
         self._last = 0.0
         self._retry_at = 0.0
+        self._probing = False
         self._lock = threading.Lock()
 
     def blocks(self, now: float) -> bool:
@@ -39,6 +40,7 @@ class Breaker:
                 return self.tripped
             # This caller is the one that tries; the others go on without.
             self._retry_at = now + PAUSE
+            self._probing = True
             return False
 
     def failure(self, now: float, *, hanging: bool = False) -> bool:
@@ -52,16 +54,21 @@ class Breaker:
                 return False
             opened = not self.tripped
             self.tripped = True
+            self._probing = False
             self._retry_at = now + PAUSE
             return opened
 
     def success(self) -> bool:
-        """The cache answered in time; True when that closed the breaker."""
-        if not self._failures:
+        """The cache answered in time; True when that closed the breaker.
+
+        While it is open, only the answer to the caller that tries counts: others were
+        under way already, and one quick answer in a slow call means nothing.
+        """
+        if not self._failures or (self.tripped and not self._probing):
             return False
         with self._lock:
             closed = self.tripped
-            self.tripped = False
+            self.tripped = self._probing = False
             self._failures = 0
             return closed
 

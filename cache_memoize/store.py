@@ -181,15 +181,18 @@ class Store:
         started = self.clock.monotonic()
         try:
             cache = client(self.alias)
-            result = getattr(backend_of(cache), command)(cache, *args)
+            backend = backend_of(cache)
+            result = getattr(backend, command)(cache, *args)
         except Exception as error:
             if not is_decoding_error(error) and not isinstance(error, MISTAKES):
                 self.trouble(error)
             raise
         if self.clock.monotonic() - started > SLOW:
             self.trouble(TimeoutError("the cache took more than a second"))
-        elif self.breaker.success():
-            logger.warning("cache %r works again", self.alias)
+        elif result or not backend.swallows:
+            # "Nothing there" proves nothing where a client hides its errors.
+            if self.breaker.success():
+                logger.warning("cache %r works again", self.alias)
         return result
 
     def trouble(self, error: BaseException) -> None:

@@ -229,13 +229,14 @@ def nothing_left_behind(
     command = Store._command
 
     def remember(self: Store, name: str, key: str, *args: Any) -> Any:
+        result = command(self, name, key, *args)
         written.add((self.alias, key))
-        return command(self, name, key, *args)
+        return result
 
     monkeypatch.setattr(Store, "_command", remember)
     yield
     for one in breaker._breakers.values():
-        one.tripped, one._failures = False, 0
+        one.__init__()  # closed, for the next test
     if request.node.get_closest_marker("leaves_lease"):
         return
     for alias, key in written:

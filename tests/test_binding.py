@@ -138,7 +138,7 @@ def same(a, b):
     return a == b
 
 
-@examples(300)
+@examples(200)
 @given(st.data())
 def test_two_calls_share_a_key_exactly_if_python_binds_them_alike(data):
     """And a call that does not fit is a TypeError that names the function."""
@@ -179,12 +179,11 @@ def test_ignored_parameters_do_not_count_in_any_spelling(data):
     names = list(inspect.signature(function).parameters)
     ignore = data.draw(st.sets(st.sampled_from(names))) if names else set()
     key = key_of(function, ignore=tuple(ignore))
-    # **kwargs that bear an ignored name are another story, told below.
+    # Among **kwargs, ignored names are ignored too: another story, told below.
     fitting = [
         (args, kwargs)
         for args, kwargs in data.draw(st.lists(calls(function), max_size=5))
         if bound(function, args, kwargs) is not None
-        and not ignore & bound(function, args, kwargs).get("kwargs", {}).keys()
         and not names_shared(function, args, kwargs)
     ]
     for one, other in itertools.combinations(fitting, 2):
@@ -208,8 +207,8 @@ def test_functions_that_share_a_prefix_share_entries_by_position(data):
     """Whatever they call their positional parameters; keyword-only ones have names."""
     size = data.draw(st.integers(0, 3))
     scope = {}
-    exec(f"def f({', '.join('abc'[:size])}, *rest, k=0): ...", scope)
-    exec(f"def g({', '.join('xyz'[:size])}, *more, k=0): ...", scope)
+    exec(f"def f({', '.join([*'abc'[:size], '*rest'])}, k=0): ...", scope)
+    exec(f"def g({', '.join([*'xyz'[:size], '*more'])}, k=0): ...", scope)
     args = data.draw(st.lists(ARGUMENTS, min_size=size, max_size=size + 2))
     f, g = key_of(scope["f"]), key_of(scope["g"], name="blog.g")
     assert f(*args) == g(*args) == f(*args, k=0)
@@ -645,7 +644,7 @@ def test_more_calls_than_are_remembered_keep_their_keys():
 
 
 def test_memory_stays_bounded():
-    """After 1,024 different calls it starts over, so the first has to be written anew."""
+    """After 1,024 different calls it starts over: the first is written anew."""
     binder, key = remembering(both)
     for number in range(1024):
         key(number)
@@ -892,13 +891,12 @@ def test_a_key_is_the_same_in_every_process():
         "import django; django.setup()\n"
         "import tests.test_binding as t; print(*t.keys_of_calls())"
     )
-    for seed in ("1", "2"):
-        child = subprocess.run(
-            [sys.executable, "-c", code],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONHASHSEED": seed}
-            | {"DJANGO_SETTINGS_MODULE": "tests.settings"},
-            capture_output=True,
-            timeout=60,
-        )
-        assert child.stdout.decode().split() == keys_of_calls(), child.stderr.decode()
+    child = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings"}
+        | {"PYTHONHASHSEED": "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"},
+        capture_output=True,
+        timeout=60,
+    )
+    assert child.stdout.decode().split() == keys_of_calls(), child.stderr.decode()
