@@ -37,7 +37,7 @@ Cache = Any
 class Backend:
     """What every backend can do. ``seconds`` is a whole number, or None for ever."""
 
-    #: Whether the calls never wait for anything, so that async code calls them directly.
+    #: Whether no call ever waits for anything: then async code calls it directly.
     in_memory = False
     #: Whether ``swap`` is atomic. Where it is not, readers get no old value during a
     #: refresh, because nothing could tell that it was invalidated meanwhile.
@@ -180,9 +180,12 @@ class Database(Backend):
 
     def set(self, cache: Cache, key: str, new: bytes, seconds: int | None) -> None:
         # DatabaseCache.set() gives up silently when another INSERT was first.
-        if not self._update(cache, key, new, seconds, "cache_key", "<>", ""):
-            if not super().add(cache, key, new, seconds):
-                self._update(cache, key, new, seconds, "cache_key", "<>", "")
+        anything = ("cache_key", "<>", "")
+        (
+            self._update(cache, key, new, seconds, *anything)
+            or super().add(cache, key, new, seconds)
+            or self._update(cache, key, new, seconds, *anything)
+        )
 
     def swap(
         self, cache: Cache, key: str, old: bytes, new: bytes, seconds: int | None

@@ -11,60 +11,31 @@ import asyncio
 import functools
 import inspect
 import sys
-import types
 from collections.abc import Callable, Coroutine, Iterable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+from typing import Any, ParamSpec, TypeVar, cast, overload
 
-from asgiref.sync import async_to_sync, sync_to_async
 from django.apps import apps
 
 from . import flows, registry
 from .binding import Binder, default_prefix, key_maker
-from .breaker import breaker_of
 from .clock import Clock
-from .flows import Entry, Memo, computing, run
+from .flows import computing, run
+from .memoized import CONTROLS, ClassMemoized, Core, Memoized, watch_class_body
 from .policy import BACKEND, Policy
 from .record import ENTRY, FRESHNESS_SIZE, RAISED, SKEW, freshness, loads
-from .stats import CacheInfo
-from .store import AsyncStore, Store, afetch, fetch
+from .store import afetch, fetch
 
 __all__ = ["Memoized", "cache_memoize"]
 
 P = ParamSpec("P")
-Q = ParamSpec("Q")
-R = TypeVar("R")
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 Timeout = float | timedelta | None
 
 
-class _Core(Memo):
-    """One memoized function: what its wrapper, its controls and the flows share."""
-
-    def __init__(
-        self,
-        function: Callable[..., Any],
-        policy: Policy,
-        key_of: Callable[[Any, Any], str],
-        alias: str,
-        clock: Clock,
-        hit: Callable[..., object] | None,
-        miss: Callable[..., object] | None,
-    ) -> None:
-        super().__init__(policy.owner, policy, clock)
-        self.function = function
-        self.key_of = key_of
-        self.alias = alias
-        self.hit = hit
-        self.miss = miss
-        self.breaker = breaker_of(alias)
-        self.store = Store(alias, self.breaker, clock)
-        self.astore = AsyncStore(alias, self.breaker, clock)
-
-
-def _sync_wrapper(core: _Core) -> Callable[..., Any]:
+def _sync_wrapper(core: Core) -> Callable[..., Any]:
     function, key_of, alias, store = core.function, core.key_of, core.alias, core.store
     stats, breaker, now = core.stats, core.breaker, core.clock.time
     on_hit, on_miss, stores = core.hit, core.miss, core.policy.stores
@@ -110,7 +81,7 @@ def _sync_wrapper(core: _Core) -> Callable[..., Any]:
     return call
 
 
-def _async_wrapper(core: _Core) -> Callable[..., Any]:
+def _async_wrapper(core: Core) -> Callable[..., Any]:
     function, key_of, alias, store = core.function, core.key_of, core.alias, core.astore
     stats, breaker, now = core.stats, core.breaker, core.clock.time
     on_hit, on_miss, stores = core.hit, core.miss, core.policy.stores
@@ -159,7 +130,7 @@ def _async_wrapper(core: _Core) -> Callable[..., Any]:
     return call
 
 
-def _serve(core: _Core, claim: flows.Claim, args: Any, kwargs: Any) -> Any:
+def _serve(core: Core, claim: flows.Claim, args: Any, kwargs: Any) -> Any:
     """An entry that the flow found: after waiting, or one that is no plain value."""
     assert claim.found is not None
     core.stats.hits += 1
@@ -169,199 +140,6 @@ def _serve(core: _Core, claim: flows.Claim, args: Any, kwargs: Any) -> Any:
     if claim.found.kind == RAISED:
         raise claim.value
     return claim.value
-
-
-class Memoized(functools.partial, Generic[P, R, T]):  # type: ignore[type-arg]
-    """A memoized function: called like the function itself, and with controls.
-
-    Every control takes the arguments of a call, exists once for sync and once, with
-    ``a`` in front, for async code, and works on bound methods: ``obj.m.invalidate(1)``.
-
-    It is a ``functools.partial`` of the wrapper with no arguments, or with the instance
-    of a bound method: so that calls go through C, and everything that knows partials
-    finds an ordinary function in it.
-    """
-
-    func: Any
-
-    if TYPE_CHECKING:
-        __wrapped__: Callable[P, R]
-        __name__: str
-        __qualname__: str
-
-        def __new__(cls, wrapper: Any, /, *args: Any) -> Memoized[P, R, T]: ...
-
-        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
-
-    @overload
-    def __get__(
-        self, instance: None, owner: type | None = None
-    ) -> Memoized[P, R, T]: ...
-    @overload
-    def __get__(
-        self: Memoized[Concatenate[Any, Q], R, T],
-        instance: object,
-        owner: type | None = None,
-    ) -> Memoized[Q, R, T]: ...
-    def __get__(self, instance: Any, owner: Any = None) -> Any:
-        return self if instance is None else _Bound(self.func, instance)
-
-    @property
-    def __signature__(self) -> inspect.Signature:
-        signature = inspect.signature(self._core.function)
-        if not self.args:
-            return signature
-        parameters = list(signature.parameters.values())[len(self.args) :]
-        return signature.replace(parameters=parameters)
-
-    def __reduce__(self) -> Any:
-        return self.__qualname__  # as for any function: by its name
-
-    def __repr__(self) -> str:
-        return f"<memoized {self._core.name} at {id(self):#x}>"
-
-    @property
-    def _core(self) -> _Core:
-        core: _Core = self.func.core
-        return core
-
-    def _call(self, args: Any, kwargs: Any) -> tuple[_Core, str, Any]:
-        core = self._core
-        kwargs.pop("_refresh", None)
-        args = (*self.args, *args)
-        return core, core.key_of(args, kwargs), args
-
-    # --- controls ---
-
-    def refresh(self, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Compute anew and store. Readers get the old value until then; of several
-        refreshes, the one that started last wins. The same as ``_refresh=True``."""
-        call = self.func
-        if inspect.iscoroutinefunction(call):
-            call = async_to_sync(call)
-        return call(*self.args, *args, **{**kwargs, "_refresh": True})  # type: ignore
-
-    async def arefresh(self, *args: P.args, **kwargs: P.kwargs) -> T:
-        call = self.func
-        if not inspect.iscoroutinefunction(call):
-            call = sync_to_async(call)
-        return await call(*self.args, *args, **{**kwargs, "_refresh": True})  # type: ignore
-
-    def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> None:
-        """Forget this call, and what any computation under way would store.
-
-        Raises what the cache raised, or :exc:`CacheDidNotAnswer`, when it could not.
-        """
-        core, key, _ = self._call(args, kwargs)
-        run(flows.forget(core, core.store, key))
-
-    async def ainvalidate(self, *args: P.args, **kwargs: P.kwargs) -> None:
-        core, key, _ = self._call(args, kwargs)
-        await flows.forget(core, core.astore, key)
-
-    def get_cache_key(self, *args: P.args, **kwargs: P.kwargs) -> str:
-        """The key of this call, before Django puts KEY_PREFIX and version in front."""
-        return self._call(args, kwargs)[1]
-
-    async def aget_cache_key(self, *args: P.args, **kwargs: P.kwargs) -> str:
-        return self._call(args, kwargs)[1]
-
-    def peek(self, *args: P.args, **kwargs: P.kwargs) -> Entry | None:
-        """The stored :class:`Entry` of this call, or None. Never computes."""
-        core, key, _ = self._call(args, kwargs)
-        return run(flows.peek(core, core.store, key))
-
-    async def apeek(self, *args: P.args, **kwargs: P.kwargs) -> Entry | None:
-        core, key, _ = self._call(args, kwargs)
-        return await flows.peek(core, core.astore, key)
-
-    def prime(self, value: T, *args: P.args, **kwargs: P.kwargs) -> None:
-        """Store ``value`` as the result of this call, without computing it.
-
-        Raises TypeError for a value that cannot be pickled; nothing is lost then.
-        """
-        core, key, whole = self._call(args, kwargs)
-        run(flows.prime(core, core.store, key, value, whole, kwargs))
-
-    async def aprime(self, value: T, *args: P.args, **kwargs: P.kwargs) -> None:
-        core, key, whole = self._call(args, kwargs)
-        await flows.prime(core, core.astore, key, value, whole, kwargs)
-
-    def cache_info(self) -> CacheInfo:
-        """Counters of this function in this process since it started."""
-        stats, core = self._core.stats, self._core
-        state = core.breaker.state(core.clock.monotonic())
-        return CacheInfo(stats.hits, stats.misses, stats.errors, stats.saved, state)
-
-    async def acache_info(self) -> CacheInfo:
-        return self.cache_info()
-
-
-#: What a decorator above ours (with functools.wraps) carries over to its own function.
-_CONTROLS = [
-    name
-    for name, value in vars(Memoized).items()
-    if isinstance(value, types.FunctionType) and not name.startswith("_")
-]
-
-
-class _Bound(Memoized):  # type: ignore[type-arg]
-    """A memoized method together with its instance (or class)."""
-
-    __doc__ = property(lambda self: self._core.function.__doc__)  # type: ignore[assignment]
-
-    def __getattr__(self, name: str) -> Any:
-        # What is not here is the function's: __name__, __module__, its own attributes.
-        if name == "__wrapped__":
-            return self._core.function.__get__(self.args[0])
-        return getattr(self._core.function, name)
-
-    @property
-    def __self__(self) -> Any:
-        return self.args[0]
-
-    @property
-    def __func__(self) -> Any:
-        return self.func
-
-    def __get__(self, instance: Any, owner: Any = None) -> Any:
-        return self
-
-    def __reduce__(self) -> Any:
-        return getattr, (self.args[0], self._core.function.__name__)
-
-
-class _ClassMemoized(Memoized):  # type: ignore[type-arg]
-    """A memoized classmethod: bound to the class."""
-
-    def __get__(self, instance: Any, owner: Any = None) -> Any:
-        return _Bound(self.func, type(instance) if owner is None else owner)
-
-
-def _watch_class_body(function: Any) -> None:
-    """Python 3.13 no longer lets what a classmethod wraps bind itself to the class.
-
-    So ``C.m.invalidate(1)`` would not know C when ``@classmethod`` stands above our
-    decorator. The class body that is being executed gets a helper that puts our own
-    descriptor there once the class exists.
-    """
-    owner = function.__qualname__.rpartition(".")[0]
-    frame = sys._getframe(1) if owner and owner[-1] != ">" else None
-    while frame is not None:
-        if frame.f_locals.get("__qualname__") == owner:
-            frame.f_locals.setdefault(_Adoption.NAME, _Adoption())
-            return
-        frame = frame.f_back
-
-
-class _Adoption:
-    NAME = "__cache_memoize__"
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        delattr(owner, name)
-        for attribute, value in list(vars(owner).items()):
-            if type(value) is classmethod and isinstance(value.__func__, Memoized):
-                setattr(owner, attribute, _ClassMemoized(value.__func__.func))
 
 
 # --- the decorator -------------------------------------------------------------------
@@ -386,10 +164,10 @@ class Decorator:
         if isinstance(function, staticmethod):
             return staticmethod(self(function.__func__))
         if isinstance(function, property):
-            getter = self(function.fget)
+            getter: Any = self(cast("Callable[..., Any]", function.fget))
             return property(getter, function.fset, function.fdel, function.__doc__)
         if isinstance(function, classmethod):
-            return self._memoize(function.__func__, _ClassMemoized)
+            return self._memoize(function.__func__, ClassMemoized)
         return self._memoize(function, Memoized)
 
     def _memoize(self, function: Any, shape: type[Memoized[Any, Any, Any]]) -> Any:
@@ -418,17 +196,17 @@ class Decorator:
             prefix, whole = default_prefix(function)
             registry.note(prefix, whole)
         key_of = key_maker(binder, prefix or "", key_generator=generator, **parts)
-        core = _Core(function, policy, key_of, alias, self._clock, hit, miss)
+        core = Core(function, policy, key_of, alias, self._clock, hit, miss)
         is_async = inspect.iscoroutinefunction(function)
         call: Any = (_async_wrapper if is_async else _sync_wrapper)(core)
         functools.update_wrapper(call, function)
         call.core = core
         memoized = shape(call)
         functools.update_wrapper(memoized, function)
-        for control in _CONTROLS:
+        for control in CONTROLS:
             setattr(memoized, control, getattr(memoized, control))
         if sys.version_info >= (3, 13):
-            _watch_class_body(function)
+            watch_class_body(function)
         return memoized
 
 
@@ -442,7 +220,9 @@ def _check(
     """Refuse at decoration what can never be right."""
     trouble = None
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        trouble = "is a generator function, whose values are gone once read; return a list"
+        trouble = (
+            "is a generator function: what it yields is gone once read; return a list"
+        )
     elif inspect.isclass(function):
         trouble = "is a class; memoize a function that makes the object"
     elif not callable(function):
@@ -464,7 +244,9 @@ def cache_memoize(
     timeout: Callable[P, Coroutine[Any, Any, T]], /
 ) -> Memoized[P, Coroutine[Any, Any, T], T]: ...
 @overload
-def cache_memoize(timeout: Callable[P, T], /) -> Memoized[P, T, T]: ...
+def cache_memoize(  # type: ignore[overload-overlap]  # bare use comes first
+    timeout: Callable[P, T], /
+) -> Memoized[P, T, T]: ...
 @overload
 def cache_memoize(
     timeout: Timeout | Callable[..., Timeout] = ...,
@@ -524,7 +306,7 @@ def cache_memoize(*args: Any, **kwargs: Any) -> Any:
                 "cache_memoize: a timeout that is a callable goes by keyword: "
                 "@cache_memoize(timeout=...)"
             )
-        return _with_options()(first)
+        return _with_options()(cast("Callable[..., Any]", first))
     return _with_options(*args, **kwargs)
 
 

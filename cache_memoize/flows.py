@@ -379,7 +379,7 @@ async def peek(memo: Memo, store: Store, key: str) -> Entry | None:
 async def prime(
     memo: Memo, store: Store, key: str, value: Any, args: Any, kwargs: Any
 ) -> None:
-    """Store a value that somebody else computed; it wins over computations under way."""
+    """Store a value computed elsewhere; it wins over computations under way."""
     timeout = _timeout(memo, store, value, args, kwargs)
     kind = record.ENTRY if memo.policy.store_result else record.RAN
     try:

@@ -22,7 +22,7 @@ import types
 import uuid
 import zoneinfo
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 from django.db.models import Model, QuerySet
 from django.db.models.manager import BaseManager
@@ -168,7 +168,8 @@ def _model(value: Model) -> Any:
         )
     # The concrete model: a proxy or deferred instance is the same row. The database
     # alias does not count: a row read from a replica must be found by invalidate().
-    return (value._meta.concrete_model._meta.label, value.pk)
+    concrete = cast("type[Model]", value._meta.concrete_model)
+    return (concrete._meta.label, value.pk)
 
 
 def _zone(value: zoneinfo.ZoneInfo) -> Any:
@@ -183,13 +184,14 @@ def _moment(value: Any) -> Any:
 
 def _exact(base: Any) -> Callable[[Any], Any]:
     """A subclass of a built-in: what the base holds, and its own attributes."""
-    read: Callable[[Any], Any] = {
+    readers: dict[Any, Callable[[Any], Any]] = {
         str: str.__str__,
         int: int.__index__,
         float: float.__float__,
         bytes: lambda value: bytes(memoryview(value)),
         dict: lambda value: dict(dict.items(value)),
-    }.get(base, lambda value: base(base.__iter__(value)))
+    }
+    read = readers.get(base, lambda value: base(base.__iter__(value)))
     return lambda value: (read(value), _attributes(value))
 
 
@@ -344,4 +346,15 @@ def _attributes(value: Any) -> dict[str, Any]:
 
 
 #: Bases whose content is read by name above, so that their hidden state is known.
-_TRANSPARENT = (str, int, float, bytes, tuple, list, set, frozenset, dict, BaseException)
+_TRANSPARENT = (
+    str,
+    int,
+    float,
+    bytes,
+    tuple,
+    list,
+    set,
+    frozenset,
+    dict,
+    BaseException,
+)

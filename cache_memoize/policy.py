@@ -121,16 +121,19 @@ class Policy:
         The lease of a guard (``store_result=False``) lasts as long as its mark would:
         one run per timeout, also when that run takes longer than a lease.
         """
-        if not self.store_result and not callable(self.timeout):
-            if self.timeout is not BACKEND and self.timeout < math.inf:
-                return max(self.lease, self.timeout)
+        known = not callable(self.timeout) and self.timeout is not BACKEND
+        if not self.store_result and known and self.timeout < math.inf:
+            return float(max(self.lease, self.timeout))
+        return self._grown(slowest)
+
+    def _grown(self, slowest: float) -> float:
         return self.lease if slowest <= self.lease else LEASE_FACTOR * slowest
 
     def budget(self, slowest: float) -> float:
         """Seconds that a caller waits, in all, for the computations of others."""
         if self.wait is not None:
             return self.wait
-        return self.lease if slowest <= self.lease else LEASE_FACTOR * slowest
+        return self._grown(slowest)
 
     @staticmethod
     def pause(attempt: int, random: float) -> float:

@@ -133,7 +133,7 @@ class Store:
         return None if timeout is None else float(timeout)
 
     def can_wait(self) -> bool:
-        """Sleeping in a thread that runs an event loop would stop the one waited for."""
+        """Not in a thread that runs an event loop: who is waited for may be in it."""
         try:
             asyncio.get_running_loop()
         except RuntimeError:
@@ -189,10 +189,9 @@ class Store:
             raise
         if self.clock.monotonic() - started > SLOW:
             self.trouble(TimeoutError("the cache took more than a second"))
-        elif result or not backend.swallows:
-            # "Nothing there" proves nothing where a client hides its errors.
-            if self.breaker.success():
-                logger.warning("cache %r works again", self.alias)
+        # "Nothing there" proves nothing where a client hides its errors.
+        elif (result or not backend.swallows) and self.breaker.success():
+            logger.warning("cache %r works again", self.alias)
         return result
 
     def trouble(self, error: BaseException) -> None:
@@ -200,7 +199,9 @@ class Store:
         # A client that hides its errors hides them eight times before we know.
         hanging = isinstance(error, CacheDidNotAnswer) or _hangs(error)
         if self.breaker.failure(self.clock.monotonic(), hanging=hanging):
-            logger.warning("cache %r does not work; it is left alone for a while", self.alias)
+            logger.warning(
+                "cache %r does not work; it is left alone for a while", self.alias
+            )
 
 
 class AsyncStore(Store):
@@ -223,4 +224,3 @@ class AsyncStore(Store):
         if self.backend().in_memory:
             return self._command(command, *args)
         return await sync_to_async(self._command)(command, *args)
-

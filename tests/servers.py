@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 
 def free_port() -> int:
@@ -97,7 +98,7 @@ class Postgres(Server):
             user = "postgres"
             shutil.chown(self.folder, user)
         bin_folder = Path(self.binary).parent
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        quiet: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         subprocess.run(
             [bin_folder / "initdb", "-D", self.folder, "-U", "tests", "-A", "trust"]
             + ["-E", "UTF8", "--no-sync"],

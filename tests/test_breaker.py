@@ -124,12 +124,24 @@ def test_a_trial_that_fails_long_after_keeps_it_open_too():
     assert breaker.blocks(204.9)
 
 
+def test_only_the_caller_that_tries_can_close_it():
+    """Others were under way already: their answers are from before."""
+    breaker = tripped(100.0)
+    assert breaker.success() is False
+    assert breaker.blocks(104.9)
+    assert not breaker.blocks(105.0)
+    assert breaker.failure(106.0) is False
+    assert breaker.success() is False  # that trial is over
+    assert breaker.blocks(106.0)
+
+
 def test_after_it_closed_the_count_starts_anew():
     breaker = tripped(100.0)
+    breaker.blocks(105.0)
     breaker.success()
-    assert breaker.failure(101.0) is False
-    assert breaker.failure(102.0) is False
-    assert breaker.failure(103.0) is True
+    assert breaker.failure(106.0) is False
+    assert breaker.failure(107.0) is False
+    assert breaker.failure(108.0) is True
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations("fsb")))

@@ -65,7 +65,9 @@ def store_port(server):
     from tests.servers import free_port
 
     port = free_port()
-    server.arguments = [a.replace(str(server.port), str(port)) for a in server.arguments]
+    server.arguments = [
+        a.replace(str(server.port), str(port)) for a in server.arguments
+    ]
     return port
 
 

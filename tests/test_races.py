@@ -114,25 +114,25 @@ def test_forced_at_every_step_nothing_old_is_read_afterwards(
     if what == "refresh" and world.alias in ("unknown", "pylibmc_without_cas"):
         pytest.skip("not promised where nothing replaces atomically")
     for step in range(12):
-        source = Source()
+        source, stopped = Source(), []
 
-        def function(source=source, step=step):
+        def function(source=source, stopped=stopped):
             value = source.value
-            if armed and step == 0:  # between reading the source and returning
-                armed.clear()
-                in_thread(happens)
+            if stopped:  # between reading the source and returning
+                in_thread(stopped.pop())
             return value
 
-        f = world.memoize(60, ignore=("source", "step"))(function)
+        f = world.memoize(60, ignore=("source", "stopped"))(function)
         happens = others(f, source, what)
-        armed = []
         if warm:
             f()
-        armed.append(True)
-        if step:
+        if step == 0:
+            stopped.append(happens)
+        else:
             steps.before(step - 1, happens)
         f.refresh() if kind == "refresh" else f()
         steps.at = None
+        stopped.clear()
         assert f() == source.value, f"stale after {what} at step {step}"
         assert f() == source.value
 

@@ -1,0 +1,252 @@
+"""What hangs on a memoized function, and how it binds to instances and classes."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+import types
+from collections.abc import Callable
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Generic,
+    ParamSpec,
+    TypeVar,
+    overload,
+)
+
+from asgiref.sync import async_to_sync, sync_to_async
+
+from . import flows
+from .breaker import breaker_of
+from .clock import Clock
+from .flows import Entry, Memo, run
+from .policy import Policy
+from .stats import CacheInfo
+from .store import AsyncStore, Store
+
+__all__ = ["CONTROLS", "ClassMemoized", "Core", "Memoized", "watch_class_body"]
+
+P = ParamSpec("P")
+Q = ParamSpec("Q")
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+class Core(Memo):
+    """One memoized function: what its wrapper, its controls and the flows share."""
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        policy: Policy,
+        key_of: Callable[[Any, Any], str],
+        alias: str,
+        clock: Clock,
+        hit: Callable[..., object] | None,
+        miss: Callable[..., object] | None,
+    ) -> None:
+        super().__init__(policy.owner, policy, clock)
+        self.function = function
+        self.key_of = key_of
+        self.alias = alias
+        self.hit = hit
+        self.miss = miss
+        self.breaker = breaker_of(alias)
+        self.store = Store(alias, self.breaker, clock)
+        self.astore = AsyncStore(alias, self.breaker, clock)
+
+
+class Memoized(functools.partial, Generic[P, R, T]):  # type: ignore[type-arg]
+    """A memoized function: called like the function itself, and with controls.
+
+    Every control takes the arguments of a call, exists once for sync and once, with
+    ``a`` in front, for async code, and works on bound methods: ``obj.m.invalidate(1)``.
+
+    It is a ``functools.partial`` of the wrapper with no arguments, or with the instance
+    of a bound method: so that calls go through C, and everything that knows partials
+    finds an ordinary function in it.
+    """
+
+    func: Any
+
+    if TYPE_CHECKING:
+        __wrapped__: Callable[P, R]
+        __name__: str
+        __qualname__: str
+
+        def __new__(cls, wrapper: Any, /, *args: Any) -> Memoized[P, R, T]: ...
+
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+
+    @overload
+    def __get__(
+        self, instance: None, owner: type | None = None
+    ) -> Memoized[P, R, T]: ...
+    @overload
+    def __get__(
+        self: Memoized[Concatenate[Any, Q], R, T],
+        instance: object,
+        owner: type | None = None,
+    ) -> Memoized[Q, R, T]: ...
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return self if instance is None else _Bound(self.func, instance)
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        signature = inspect.signature(self._core.function)
+        if not self.args:
+            return signature
+        parameters = list(signature.parameters.values())[len(self.args) :]
+        return signature.replace(parameters=parameters)
+
+    def __reduce__(self) -> Any:
+        return self.__qualname__  # as for any function: by its name
+
+    def __repr__(self) -> str:
+        return f"<memoized {self._core.name} at {id(self):#x}>"
+
+    @property
+    def _core(self) -> Core:
+        core: Core = self.func.core
+        return core
+
+    def _call(self, args: Any, kwargs: Any) -> tuple[Core, str, Any]:
+        core = self._core
+        kwargs.pop("_refresh", None)
+        args = (*self.args, *args)
+        return core, core.key_of(args, kwargs), args
+
+    # --- controls ---
+
+    def refresh(self, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Compute anew and store. Readers get the old value until then; of several
+        refreshes, the one that started last wins. The same as ``_refresh=True``."""
+        call = self.func
+        if inspect.iscoroutinefunction(call):
+            call = async_to_sync(call)
+        return call(*self.args, *args, **{**kwargs, "_refresh": True})  # type: ignore
+
+    async def arefresh(self, *args: P.args, **kwargs: P.kwargs) -> T:
+        call = self.func
+        if not inspect.iscoroutinefunction(call):
+            call = sync_to_async(call)
+        return await call(*self.args, *args, **{**kwargs, "_refresh": True})  # type: ignore
+
+    def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Forget this call, and what any computation under way would store.
+
+        Raises what the cache raised, or :exc:`CacheDidNotAnswer`, when it could not.
+        """
+        core, key, _ = self._call(args, kwargs)
+        run(flows.forget(core, core.store, key))
+
+    async def ainvalidate(self, *args: P.args, **kwargs: P.kwargs) -> None:
+        core, key, _ = self._call(args, kwargs)
+        await flows.forget(core, core.astore, key)
+
+    def get_cache_key(self, *args: P.args, **kwargs: P.kwargs) -> str:
+        """The key of this call, before Django puts KEY_PREFIX and version in front."""
+        return self._call(args, kwargs)[1]
+
+    async def aget_cache_key(self, *args: P.args, **kwargs: P.kwargs) -> str:
+        return self._call(args, kwargs)[1]
+
+    def peek(self, *args: P.args, **kwargs: P.kwargs) -> Entry | None:
+        """The stored :class:`Entry` of this call, or None. Never computes."""
+        core, key, _ = self._call(args, kwargs)
+        return run(flows.peek(core, core.store, key))
+
+    async def apeek(self, *args: P.args, **kwargs: P.kwargs) -> Entry | None:
+        core, key, _ = self._call(args, kwargs)
+        return await flows.peek(core, core.astore, key)
+
+    def prime(self, value: T, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Store ``value`` as the result of this call, without computing it.
+
+        Raises TypeError for a value that cannot be pickled; nothing is lost then.
+        """
+        core, key, whole = self._call(args, kwargs)
+        run(flows.prime(core, core.store, key, value, whole, kwargs))
+
+    async def aprime(self, value: T, *args: P.args, **kwargs: P.kwargs) -> None:
+        core, key, whole = self._call(args, kwargs)
+        await flows.prime(core, core.astore, key, value, whole, kwargs)
+
+    def cache_info(self) -> CacheInfo:
+        """Counters of this function in this process since it started."""
+        stats, core = self._core.stats, self._core
+        state = core.breaker.state(core.clock.monotonic())
+        return CacheInfo(stats.hits, stats.misses, stats.errors, stats.saved, state)
+
+    async def acache_info(self) -> CacheInfo:
+        return self.cache_info()
+
+
+#: What a decorator above ours (with functools.wraps) carries over to its own function.
+CONTROLS = [
+    name
+    for name, value in vars(Memoized).items()
+    if isinstance(value, types.FunctionType) and not name.startswith("_")
+]
+
+
+class _Bound(Memoized):  # type: ignore[type-arg]
+    """A memoized method together with its instance (or class)."""
+
+    __doc__ = property(lambda self: self._core.function.__doc__)
+
+    def __getattr__(self, name: str) -> Any:
+        # What is not here is the function's: __name__, __module__, its own attributes.
+        if name == "__wrapped__":
+            return self._core.function.__get__(self.args[0])
+        return getattr(self._core.function, name)
+
+    @property
+    def __self__(self) -> Any:
+        return self.args[0]
+
+    @property
+    def __func__(self) -> Any:
+        return self.func
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return self
+
+    def __reduce__(self) -> Any:
+        return getattr, (self.args[0], self._core.function.__name__)
+
+
+class ClassMemoized(Memoized):  # type: ignore[type-arg]
+    """A memoized classmethod: bound to the class."""
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return _Bound(self.func, type(instance) if owner is None else owner)
+
+
+def watch_class_body(function: Any) -> None:
+    """Python 3.13 no longer lets what a classmethod wraps bind itself to the class.
+
+    So ``C.m.invalidate(1)`` would not know C when ``@classmethod`` stands above our
+    decorator. The class body that is being executed gets a helper that puts our own
+    descriptor there once the class exists.
+    """
+    owner = getattr(function, "__qualname__", "").rpartition(".")[0]
+    frame = sys._getframe(1) if owner and owner[-1] != ">" else None
+    while frame is not None:
+        if frame.f_locals.get("__qualname__") == owner:
+            frame.f_locals.setdefault(_Adoption.NAME, _Adoption())
+            return
+        frame = frame.f_back
+
+
+class _Adoption:
+    NAME = "__cache_memoize__"
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        delattr(owner, name)
+        for attribute, value in list(vars(owner).items()):
+            if type(value) is classmethod and isinstance(value.__func__, Memoized):
+                setattr(owner, attribute, ClassMemoized(value.__func__.func))

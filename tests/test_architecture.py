@@ -1,0 +1,88 @@
+"""Imports point down only; caches, settings and the database have one door each."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import cache_memoize
+
+PACKAGE = Path(cache_memoize.__file__).parent
+
+#: From the ground up; a module may import from the rows before its own only.
+LAYERS = [
+    {"keys", "policy", "record", "clock", "conf"},
+    {"binding", "breaker", "registry", "stats"},
+    {"backends"},
+    {"store"},
+    {"flows"},
+    {"memoized"},
+    {"decorator"},
+    {"__init__"},
+]
+#: What else may be imported, and by whom alone.
+DOORS = {
+    "django.core.cache.caches": {"store"},
+    "django.conf.settings": {"conf", "backends"},
+    "django.db.connections": {"backends"},
+    "django.db.transaction": {"backends"},
+}
+#: No I/O at all.
+PURE = {"keys", "binding", "policy", "record", "breaker"}
+
+
+def modules():
+    return {path.stem: path for path in PACKAGE.glob("*.py")}
+
+
+def imports(path):
+    """(module, name) of every import, own modules as (".name", ...)."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            module = "." * node.level + (node.module or "")
+            for alias in node.names:
+                yield module, alias.name
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, ""
+
+
+def test_every_module_has_its_layer():
+    assert set(modules()) == set().union(*LAYERS)
+
+
+def test_imports_point_down_only():
+    level = {name: n for n, names in enumerate(LAYERS) for name in names}
+    for name, path in modules().items():
+        for module, imported in imports(path):
+            if not module.startswith("."):
+                continue
+            for target in [module[1:]] if module != "." else [imported]:
+                assert level[target] < level[name], f"{name} imports {target}"
+
+
+def test_caches_settings_and_the_database_have_one_door():
+    for name, path in modules().items():
+        for module, imported in imports(path):
+            door = DOORS.get(f"{module}.{imported}")
+            assert door is None or name in door, f"{name} imports {module}.{imported}"
+
+
+def test_pure_modules_do_no_io():
+    for name in PURE:
+        for module, _ in imports(modules()[name]):
+            assert module.split(".")[0] not in {"os", "time", "socket", "asyncio"}
+            assert not module.startswith(("django.core.cache.c", "django.conf"))
+
+
+def test_nothing_is_evaluated():
+    for name, path in modules().items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                assert node.func.id not in {"eval", "exec", "compile"}, name
+
+
+def test_a_module_fits_in_the_head():
+    for name, path in modules().items():
+        lines = path.read_text().count("\n")
+        assert lines <= 420, f"{name} has {lines} lines: what room is missing?"

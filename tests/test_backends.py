@@ -1,0 +1,197 @@
+"""The private parts that are used, the commands that are sent, the size of an entry."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+from django.core.cache import caches
+from django.core.cache.backends.locmem import LocMemCache
+
+from cache_memoize import backends, cache_memoize, record
+from cache_memoize.backends import backend_of
+from cache_memoize.store import Store
+from tests.conftest import ATOMIC, BACKENDS, World
+
+EXPECTED = {
+    "locmem": backends.LocalMemory,
+    "valkey": backends.Redis,
+    "redis": backends.Redis,
+    "django_redis": backends.DjangoRedis,
+    "pymemcache": backends.Memcached,
+    "pylibmc": backends.PyLibMC,
+    "pylibmc_without_cas": backends._UnshareableVoucher,
+    "sqlite": backends.Database,
+    "postgresql": backends.Database,
+    "file": backends.Files,
+    "unknown": backends.Voucher,
+}
+
+
+def test_each_backend_is_known_for_what_it_is(backend):
+    """Fails when Django or a client renames a private part: then fix backends.py."""
+    found = backend_of(caches[backend])
+    assert type(found) is EXPECTED[backend]
+    assert found.atomic == (backend in ATOMIC)
+
+
+def test_the_dummy_cache_is_known_too():
+    assert not backend_of(caches["dummy"]).stores
+
+
+@pytest.mark.parametrize("part", ["get", "set", "_set", "_has_expired"])
+def test_a_subclass_that_does_a_thing_its_own_way_is_unknown(part):
+    def own(self, *args, **kwargs):
+        """Never called."""
+
+    subclass = type("Own", (LocMemCache,), {part: own})
+    assert type(backend_of(subclass("own", {}))) is backends.Voucher
+    harmless = type("Harmless", (LocMemCache,), {"other": own})
+    assert type(backend_of(harmless("own", {}))) is backends.LocalMemory
+
+
+def test_a_django_redis_client_that_is_not_the_default_one_is_unknown():
+    from django.test import override_settings
+
+    settings = {
+        "BACKEND": "django_redis.cache.RedisCache",
+        "LOCATION": ["redis://127.0.0.1:1"],
+        "OPTIONS": {"CLIENT_CLASS": "django_redis.client.ShardClient"},
+    }
+    with override_settings(CACHES={"default": settings}):
+        assert type(backend_of(caches["default"])) is backends.Voucher
+
+
+def test_swap_replaces_only_what_is_expected(backend):
+    cache = caches[backend]
+    how = backend_of(cache)
+    old, new = record.pack(record.LEASE, b"old"), record.pack(record.LEASE, b"new")
+    if isinstance(how, backends.Voucher):
+        assert how.swap(cache, "key", old, new, 60) is False
+        assert how.add(cache, "key", old, 60) is True
+    assert how.delete(cache, "key") in (True, False)
+    assert how.swap(cache, "key", old, new, 60) is False
+    assert how.add(cache, "key", old, 60) is True
+    assert how.add(cache, "key", new, 60) is False
+    assert how.swap(cache, "key", new, old, 60) is False
+    assert how.swap(cache, "key", old, new, None) is True
+    assert how.get(cache, "key") == new
+    assert how.delete(cache, "key") is True
+    assert how.get(cache, "key") is None
+    how.set(cache, "key", old, 60)
+    assert cache.get("key")[:3] == b"old"
+    how.set(cache, "key", new, None)
+    assert cache.get("key")[:3] == b"new"
+    how.delete(cache, "key")
+
+
+@pytest.mark.backends(["sqlite", "postgresql"])
+def test_an_expired_row_goes_to_one_caller(backend):
+    """DatabaseCache.add() would tell two callers that they won."""
+    cache, how = caches[backend], backend_of(caches[backend])
+    cache.set("key", b"old", -5)
+    assert how.add(cache, "key", b"first", 60) is True
+    assert how.add(cache, "key", b"second", 60) is False
+    assert cache.get("key") == b"first"
+    cache.delete("key")
+
+
+@pytest.mark.backends(["sqlite"])
+def test_a_set_whose_insert_loses_against_another_one_is_not_dropped(
+    backend, monkeypatch
+):
+    cache, how = caches[backend], backend_of(caches[backend])
+    add = type(cache).add
+
+    def lose(self, key, value, timeout):
+        add(self, key, b"somebody else's", timeout)
+        return False
+
+    monkeypatch.setattr(type(cache), "add", lose)
+    how.set(cache, "key", b"ours", 60)
+    assert cache.get("key") == b"ours"
+    cache.delete("key")
+
+
+@pytest.mark.backends(["sqlite", "postgresql"])
+def test_local_times_work_as_well(backend, settings):
+    settings.USE_TZ = False
+    cache, how = caches[backend], backend_of(caches[backend])
+    assert how.add(cache, "key", b"first", 60) is True
+    assert how.swap(cache, "key", b"first", b"second", 60) is True
+    assert cache.get("key") == b"second"
+    cache.delete("key")
+
+
+# --- how many commands ---------------------------------------------------------------
+
+
+@pytest.fixture
+def commands(monkeypatch, nothing_left_behind):
+    sent = []
+    command = Store._command
+
+    def note(self, name, *args):
+        sent.append(name)
+        return command(self, name, *args)
+
+    monkeypatch.setattr(Store, "_command", note)
+    from cache_memoize import decorator
+
+    for fetch in ("fetch", "afetch"):
+        original = getattr(decorator, fetch)
+
+        def wrapper(alias, key, original=original):
+            sent.append("get")
+            return original(alias, key)
+
+        monkeypatch.setattr(decorator, fetch, wrapper)
+    return sent
+
+
+@pytest.mark.backends(ATOMIC)
+def test_the_commands_of_every_path(commands, world):
+    f = world.memoize(60)(lambda: 1)
+
+    def sent(call, *args):
+        commands.clear()
+        call(*args)
+        return " ".join(commands)
+
+    assert sent(f) == "get add swap"  # miss, claim, settle
+    assert sent(f) == "get"  # hit
+    assert sent(f.refresh) == "get swap swap"
+    assert sent(f.peek) == "get"
+    assert sent(f.invalidate) == "delete"
+    assert sent(f.refresh) == "get add swap"
+    assert sent(f.prime, 1) == "set"
+    f.invalidate()
+    hides = backend_of(world.cache).swallows
+    nothing_there = "delete set get delete" if hides else "delete"
+    assert sent(f.invalidate) == nothing_there
+
+
+@pytest.mark.backends(ATOMIC)
+def test_an_untagged_call_has_one_key_and_no_other(backend):
+    world = World(backend, "sync")
+    f = world.memoize(60, prefix="onekey")(lambda: 1)
+    f(), f.refresh(), f()
+    assert world.cache.get(backends.Voucher.voucher(f.get_cache_key())) is None
+    assert world.raw(f.get_cache_key())
+
+
+@pytest.mark.parametrize("value", [1, list(range(20)), "x" * 10_000])
+@pytest.mark.parametrize("alias", ["locmem", "unknown"])
+def test_an_entry_adds_48_bytes_at_most(alias, value):
+    f = cache_memoize(60, prefix="size", cache_alias=alias)(lambda: value)
+    f()
+    cache = caches[alias]
+    stored = cache._cache[cache.make_key(f.get_cache_key())]
+    assert len(stored) - len(pickle.dumps(value, pickle.HIGHEST_PROTOCOL)) <= 48
+    cache.clear()
+
+
+def test_every_alias_of_the_tests_is_tested():
+    from django.conf import settings
+
+    assert set(settings.CACHES) == {*BACKENDS, "default", "dummy"}
