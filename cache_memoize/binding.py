@@ -116,7 +116,8 @@ class Binder:
             self.signature.bind(*args, **kwargs)
         except TypeError as error:
             raise TypeError(f"{self.name}(): {error}") from None
-        raise AssertionError(f"{self.name}(): bound by inspect, but not by us")
+        # Some versions of inspect let pass what a call does not.
+        raise TypeError(f"{self.name}(): the arguments do not fit {self.signature}")
 
     def text(self, args: Args, kwargs: Kwargs) -> str:
         """The arguments of a call as text."""
@@ -195,7 +196,8 @@ def default_prefix(function: Callable[..., Any]) -> tuple[str, bool]:
     for variable, cell in zip(getattr(code, "co_freevars", ()), cells, strict=False):
         try:
             value = cell.cell_contents
-        except ValueError:  # not yet assigned: the function's own name, most often
+        except ValueError:  # not yet assigned; harmless if it is the function itself
+            whole = whole and variable == function.__name__
             continue
         try:
             if not _is_frozen(value):

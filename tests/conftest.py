@@ -37,6 +37,8 @@ BACKENDS = {
 }
 #: Those that replace atomically, on which nothing stale may ever be seen.
 ATOMIC = [name for name in BACKENDS if name not in ("unknown", "pylibmc_without_cas")]
+#: One of each kind, for a look, or for the many Pythons and Djangos.
+QUICK = ["locmem", "valkey", "pymemcache", "sqlite", "file", "unknown"]
 DATABASES = {"sqlite": "default", "postgresql": "postgresql"}
 
 
@@ -210,10 +212,21 @@ def world(request: Any, backend: str) -> World:
     return World(backend, request.param)
 
 
+def pytest_addoption(parser: Any) -> None:
+    parser.addoption("--quick", action="store_true", help="fewer backends and trials")
+
+
+def pytest_collection_modifyitems(config: Any, items: list[Any]) -> None:
+    if config.getoption("--quick"):
+        items[:] = [i for i in items if not i.get_closest_marker("thorough")]
+
+
 def pytest_generate_tests(metafunc: Any) -> None:
     if "backend" in metafunc.fixturenames:
         marker = metafunc.definition.get_closest_marker("backends")
         names = marker.args[0] if marker else list(BACKENDS)
+        if metafunc.config.getoption("--quick"):
+            names = [name for name in names if name in QUICK] or names[:1]
         metafunc.parametrize("backend", names, indirect=True)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -81,6 +82,8 @@ class Server:
     def signal(self, number: int) -> None:
         assert self.process
         self.process.send_signal(number)
+        if number == signal.SIGSTOP:
+            os.waitpid(self.process.pid, os.WUNTRACED)  # until it has stopped
 
 
 class Postgres(Server):

@@ -604,6 +604,15 @@ def test_one_two_three_spellings_of_one_are_five_values():
     assert len(set(map(encode, values))) == len(values)
 
 
+def test_no_character_ends_a_string_before_its_end():
+    for number in range(0x180):
+        longer = f"a{chr(number)}"
+        assert not encode(longer).startswith(encode("a"))
+        assert not encode(longer.encode()).startswith(encode(b"a"))
+        forged = f"{longer}{encode('')[0]}b"
+        assert encode((forged,)) != encode(("a", "b"))
+
+
 def test_nan_is_nan_whatever_its_bits():
     weird = struct.unpack("<d", struct.pack("<Q", 0xFFF8_0000_0000_0001))[0]
     assert encode(weird) == encode(math.nan) == encode(math.inf - math.inf)
@@ -646,6 +655,17 @@ def test_a_subclass_cannot_lie_about_its_content():
 
     assert str(Liar("a")) == str(Liar("b"))
     assert encode(Liar("a")) != encode(Liar("b"))
+
+
+class Operation(enum.Enum):
+    """Members whose values could not be part of a key."""
+
+    ADD = object()
+    LOCK = threading.Lock()
+
+
+def test_an_enum_member_is_its_name_whatever_its_value():
+    assert encode(Operation.ADD) != encode(Operation.LOCK)
 
 
 def test_an_enum_alias_is_the_member():

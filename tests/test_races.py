@@ -105,6 +105,7 @@ def f_alias(f):
 INVALIDATIONS = ["invalidate", "invalidate_and_read", "evict", "twice"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("what", [*INVALIDATIONS, "refresh", "prime"])
 @pytest.mark.parametrize("kind", ["call", "refresh"])
 @pytest.mark.parametrize("warm", [False, True])

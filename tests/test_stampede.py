@@ -119,6 +119,7 @@ def test_a_cold_key_is_computed_once_by_loops_and_threads_together(backend):
     assert runs == [1]
 
 
+@pytest.mark.thorough
 @pytest.mark.backends(SHARED)
 @pytest.mark.parametrize("kind", ["sync", "async"])
 def test_a_cold_key_is_computed_once_by_four_processes(backend, kind, tmp_path):
