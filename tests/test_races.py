@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 from django.core.cache import caches
 
 from cache_memoize import cache_memoize, record
-from cache_memoize.store import Store
+from cache_memoize.store import Store, client
 from tests.conftest import (
     ATOMIC,
     BACKENDS,
@@ -187,8 +188,7 @@ def random_trial(f, source, seed):
     pauses = [[rng.randrange(4) for _ in range(3)] for _ in range(4)]
 
     def spin(n):
-        for _ in range(n * 50):
-            pass
+        time.sleep(n * 0.0005)
 
     def reader(mine):
         barrier.wait()
@@ -239,12 +239,16 @@ def trial_function(alias, source, number):
     # wait=0: who loses computes at once, so that many computations overlap.
     @cache_memoize(60, prefix=f"trial{number}", cache_alias=alias, wait=0)
     def function():
-        value = source.value
-        for _ in range(100):
-            pass
-        return value
+        return slowly(source)
 
     return function
+
+
+def slowly(source):
+    """A computation that takes its time, for the others to come in between."""
+    value = source.value
+    time.sleep(0.001)
+    return value
 
 
 @pytest.mark.backends([b for b in BACKENDS if b not in ("sqlite", "postgresql")])
@@ -264,7 +268,11 @@ class SetAfterCompute:
     """What most libraries do."""
 
     def __init__(self, alias, function):
-        self.cache, self.function = caches[alias], function
+        self.alias, self.function = alias, function
+
+    @property
+    def cache(self):
+        return client(self.alias)  # memcached clients are for one thread
 
     def __call__(self):
         value = self.cache.get("control")
@@ -319,7 +327,11 @@ class CompareThenSet(SetAfterCompute):
         return value
 
     def gap(self):
-        pass
+        """Where another one comes in between."""
+
+    def refresh(self):
+        self.invalidate()
+        return self()
 
 
 class Stop(Exception):
