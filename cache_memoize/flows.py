@@ -138,7 +138,7 @@ async def _claim(memo: Memo, store: Store, key: str, there: Record | None) -> Cl
             return _right(memo, key, None)  # so much is going on: others will store
         if there is None:
             lease = pack(record.LEASE, clock.token())
-            if await store.add(key, lease, seconds):
+            if await store.take(key, None, lease, seconds):
                 return _right(memo, key, lease)
             if lost == PATIENCE // 2:
                 # Some clients show what they cannot read as nothing.
@@ -151,7 +151,7 @@ async def _claim(memo: Memo, store: Store, key: str, there: Record | None) -> Cl
             except Exception as unreadable:  # a class decides what unpickling raises
                 stats.logger.info("%s: unreadable entry: %r", memo.name, unreadable)
                 lease = pack(record.LEASE, clock.token())
-                if await store.swap(key, there.raw, lease, seconds):
+                if await store.take(key, there.raw, lease, seconds):
                     return _right(memo, key, lease)
         elif there.kind in record.LEASES:
             if awaited is None:
@@ -174,7 +174,7 @@ async def _claim(memo: Memo, store: Store, key: str, there: Record | None) -> Cl
         else:  # an expired entry, or a failure that we did not wait for
             kind = record.RETRY if there.kind == record.FAILED else record.LEASE
             lease = pack(kind, clock.token())
-            if await store.swap(key, there.raw, lease, seconds):
+            if await store.take(key, there.raw, lease, seconds):
                 return _right(memo, key, lease)
         there = await store.get(key)
 
@@ -209,14 +209,14 @@ async def overtake(memo: Memo, store: Store, key: str) -> Claim:
             if there is UNREADABLE:
                 await store.delete(key)
             elif there is None:
-                if await store.add(key, lease, _whole(limit)):
+                if await store.take(key, None, lease, _whole(limit)):
                     return _right(memo, key, lease)
             else:
                 keeps_old = store.backend().atomic and there.is_fresh(now)
                 if keeps_old:
                     lease = record.with_token(there.raw, token)
                     limit = max(limit, there.remaining(now))
-                if await store.swap(key, there.raw, lease, _whole(limit)):
+                if await store.take(key, there.raw, lease, _whole(limit)):
                     return _right(memo, key, lease, keeps_old=keeps_old)
         if lost == PATIENCE:
             raise _no_answer(store)

@@ -17,6 +17,7 @@ from . import record
 from .backends import Backend, backend_of
 from .breaker import SLOW, Breaker
 from .clock import Clock
+from .policy import FAILED_FOR
 from .record import Record
 
 __all__ = ["UNREADABLE", "AsyncStore", "CacheDidNotAnswer", "Store", "afetch", "fetch"]
@@ -163,6 +164,14 @@ class Store:
     async def swap(self, key: str, old: bytes, new: bytes, seconds: int | None) -> bool:
         return bool(await self._run("swap", key, old, new, seconds))
 
+    async def take(
+        self, key: str, old: bytes | None, lease: bytes, seconds: int | None
+    ) -> bool:
+        """Put a lease where nothing is, or in the place of ``old``."""
+        if old is None:
+            return await self.add(key, lease, seconds)
+        return await self.swap(key, old, lease, seconds)
+
     async def set(self, key: str, new: bytes, seconds: int | None) -> None:
         await self._run("set", key, new, seconds)
 
@@ -213,6 +222,17 @@ class AsyncStore(Store):
 
     async def sleep(self, seconds: float) -> None:
         await self.clock.asleep(seconds)
+
+    async def take(
+        self, key: str, old: bytes | None, lease: bytes, seconds: int | None
+    ) -> bool:
+        try:
+            return await super().take(key, old, lease, seconds)
+        except asyncio.CancelledError:
+            # The thread went on and may have written a lease that is nobody's now.
+            mark = record.pack(record.FAILED, self.clock.token())
+            await asyncio.shield(self.swap(key, lease, mark, FAILED_FOR))
+            raise
 
     async def call(self, function: Callable[..., Any], *args: Any) -> Any:
         try:

@@ -13,11 +13,12 @@ import types
 from pathlib import Path
 
 import pytest
-from asgiref.sync import async_to_sync
+from asgiref.sync import async_to_sync, sync_to_async
 from django.core.cache import caches
 
 from cache_memoize import cache_memoize, record
 from cache_memoize.clock import Clock
+from cache_memoize.store import Store
 from tests.conftest import FakeClock, World, close_connections, in_thread
 
 ROOT = Path(__file__).parents[1]
@@ -537,3 +538,39 @@ def test_a_coroutine_that_is_closed_in_the_middle_may_not_await_anything(backend
     coroutine.close()
     there = record.parse(caches[backend].get(function.get_cache_key()))
     assert there.kind == record.LEASE
+
+
+@pytest.mark.backends(["valkey", "pymemcache", "file"])
+def test_cancelling_while_the_lease_is_being_written_frees_the_key(
+    backend, monkeypatch
+):
+    """The thread that talks to the cache goes on; its lease must not be an orphan."""
+    command = Store._command
+    running, go_on = threading.Event(), threading.Event()
+
+    def slow(self, name, *args):
+        result = command(self, name, *args)
+        if name == "add":
+            running.set()
+            assert go_on.wait(30)
+        return result
+
+    monkeypatch.setattr(Store, "_command", slow)
+
+    @cache_memoize(60, prefix="orphan", cache_alias=backend)
+    async def function():
+        return "value"
+
+    async def main():
+        task = asyncio.create_task(function())
+        await asyncio.to_thread(running.wait)
+        task.cancel()
+        await asyncio.sleep(0)
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        there = await sync_to_async(caches[backend].get)(function.get_cache_key())
+        assert record.parse(there).kind == record.FAILED
+        assert await function() == "value" == await function()
+
+    async_to_sync(main)()
