@@ -233,6 +233,17 @@ class Unpickled(Exception):
         raise RuntimeError("no")
 
 
+class Made(Exception):
+    """Its ``__new__`` keeps the arguments for ``__init__``, which wants two."""
+
+    def __new__(cls, *args):
+        return super().__new__(cls)
+
+    def __init__(self, text, code):
+        super().__init__(text)
+        self.code = code
+
+
 class Slotted(Exception):
     __slots__ = ()
 
@@ -254,6 +265,7 @@ def with_attributes(error, **attributes):
         with_attributes(NoArguments(), hint="b"),
         Doubling("ab"),
         Unpickled("a"),
+        Made("a", 5),
         Slotted("a"),
         UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid"),
         StopIteration(5),
