@@ -1,7 +1,7 @@
 """One decorator that puts any Python function behind Django's cache framework."""
 
+from .controls import Entry
 from .decorator import Memoized, cache_memoize
-from .flows import Entry
 from .keys import UnkeyableArgument, register_key
 from .stats import CacheInfo
 from .store import CacheDidNotAnswer

@@ -49,6 +49,13 @@ class Backend:
     #: Whether anything is stored at all.
     stores = True
 
+    #: Seconds by which the backend may cut a lifetime short, counting whole seconds.
+    slack = 0
+
+    def lifetime(self, seconds: int | None) -> int | None:
+        """What to ask for, to have a value last so long. The record knows better."""
+        return None if seconds is None else seconds + self.slack
+
     def get(self, cache: Cache, key: str) -> Any:
         return cache.get(key)
 
@@ -131,6 +138,7 @@ class Memcached(Backend):
 
     shareable = False
     swallows = True  # a server given up for a while answers with defaults
+    slack = 1
 
     def swap(
         self, cache: Cache, key: str, old: bytes, new: bytes, seconds: int | None
@@ -169,6 +177,8 @@ class Database(Backend):
 
     Savepoints keep an error here from breaking a transaction of the user's.
     """
+
+    slack = 1
 
     def add(self, cache: Cache, key: str, new: bytes, seconds: int | None) -> bool:
         # DatabaseCache.add() reads, sees an expired row and overwrites it: two
@@ -316,8 +326,10 @@ class Voucher(Backend):
         written = record.parse(new)
         if written and written.kind in record.ENTRIES:
             # The voucher dates from before the computation; it must last as long as
-            # the entry, and touching brings no deleted key back.
-            cache.touch(self.voucher(key), seconds)
+            # the entry, and touching brings no deleted key back. Where nothing can be
+            # touched, the entry counts as long as the lease would.
+            with contextlib.suppress(NotImplementedError):
+                cache.touch(self.voucher(key), seconds)
             super().set(cache, key, record.vouched(new), seconds)
         else:
             super().set(cache, key, new, seconds)
@@ -389,6 +401,7 @@ def _is_default_client(client: Any) -> bool:
 
 class _UnshareableVoucher(Voucher):
     shareable = False
+    slack = 1
 
 
 _VOUCHER_UNSHAREABLE = _UnshareableVoucher()

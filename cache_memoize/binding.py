@@ -34,7 +34,7 @@ class Binder:
     ) -> None:
         self.name = name
         try:
-            self.signature = inspect.signature(function)
+            self.signature = _signature(function)
         except ValueError as error:
             raise TypeError(
                 f"cache_memoize: {name} tells nobody its parameters ({error}); "
@@ -103,13 +103,14 @@ class Binder:
         if any(value is _MISSING for _, value, _ in bound):
             self._misfit(args, kwargs)
         if self.ignore:
-            bound = [b for b in bound if not self._ignored(b[0])]
+            bound = [b for b in bound if not self._ignored(b[0], b[2])]
         return bound
 
-    def _ignored(self, name: str) -> bool:
-        return name in self.ignore or (
-            name not in self.defaults and self.var_keyword in self.ignore
-        )
+    def _ignored(self, name: str, by_name: bool) -> bool:
+        if by_name and name not in self.keyword_only:  # one of **kwargs
+            own = name in self.ignore and name not in self.positional
+            return own or self.var_keyword in self.ignore
+        return name in self.ignore
 
     def _misfit(self, args: Args, kwargs: Kwargs) -> NoReturn:
         try:
@@ -133,6 +134,15 @@ class Binder:
             for name, value, _ in bound:
                 encode_part(value, self.name, name)
             raise
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    """Of the function itself; of what it wraps only if it passes everything on."""
+    own = inspect.signature(function, follow_wrapped=False)
+    kinds = {p.kind for p in own.parameters.values()}
+    if kinds == {_VAR_POSITIONAL, _VAR_KEYWORD}:
+        return inspect.signature(function)
+    return own
 
 
 _KINDS = (
@@ -181,9 +191,6 @@ def default_prefix(function: Callable[..., Any]) -> tuple[str, bool]:
             (function.args, function.keywords), prefix, "functools.partial"
         )
         return f"{prefix} {bound}", whole
-    if isinstance(function, types.MethodType):
-        prefix, whole = default_prefix(function.__func__)
-        return f"{prefix} {encode_part(function.__self__, prefix, 'self')}", whole
     name = getattr(function, "__qualname__", None)
     if name is None or "<lambda>" in name.rsplit(".", 1)[-1]:
         raise TypeError(
@@ -223,6 +230,8 @@ def _is_frozen(value: Any) -> bool:
 #: comparing bytes with str warns under ``python -b``, so no bytes.
 _REMEMBERED = frozenset({int, str, type(None)})
 _REMEMBERED_CALLS = 1024
+#: Defaults that cannot change behind the back of what is remembered.
+_FROZEN = _REMEMBERED | {bool, float, bytes}
 
 
 def _is_small(value: Any) -> bool:
@@ -261,7 +270,8 @@ def key_maker(
             text += _EXTRA + encode_part(more, name, "extra=")
         return start + digest_of(text)
 
-    if args_rewrite is not None or callable(extra):
+    given = {type(value) for value in binder.defaults.values() if value is not _MISSING}
+    if args_rewrite is not None or callable(extra) or not given <= _FROZEN:
         return compute  # may depend on more than the arguments
 
     known: dict[Any, str] = {}

@@ -7,11 +7,12 @@ together. Everything that is not a hit is in flows.py.
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
 import sys
+import types
 from collections.abc import Callable, Coroutine, Iterable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, ParamSpec, TypeVar, cast, overload
 
@@ -68,12 +69,13 @@ def _sync_wrapper(core: Core) -> Callable[..., Any]:
         nested = computing.set(True)
         try:
             result = function(*args, **kwargs)
-            run(flows.settle(core, store, claim, result, args, kwargs))
         except BaseException as raised:
             run(flows.fail(core, store, claim, raised, args, kwargs))
             raise
         finally:
-            computing.reset(nested)
+            with suppress(ValueError):  # closed by another context
+                computing.reset(nested)
+        run(flows.settle(core, store, claim, result, args, kwargs))
         if on_miss is not None:
             stats.hook(on_miss, args, kwargs)
         return result
@@ -114,15 +116,13 @@ def _async_wrapper(core: Core) -> Callable[..., Any]:
         nested = computing.set(True)
         try:
             result = await function(*args, **kwargs)
-            await flows.settle(core, store, claim, result, args, kwargs)
-        except GeneratorExit:  # nothing may be awaited now: the lease will run out
-            raise
         except BaseException as raised:
-            # The shield lets the lease be freed although this task is cancelled.
-            await asyncio.shield(flows.fail(core, store, claim, raised, args, kwargs))
+            await flows.fail(core, store, claim, raised, args, kwargs)
             raise
         finally:
-            computing.reset(nested)
+            with suppress(ValueError):  # closed by another context
+                computing.reset(nested)
+        await flows.settle(core, store, claim, result, args, kwargs)
         if on_miss is not None:
             stats.hook(on_miss, args, kwargs)
         return result
@@ -168,6 +168,8 @@ class Decorator:
             return property(getter, function.fset, function.fdel, function.__doc__)
         if isinstance(function, classmethod):
             return self._memoize(function.__func__, ClassMemoized)
+        if isinstance(function, types.MethodType):  # what it is bound to may change
+            return self(function.__func__).__get__(function.__self__)
         return self._memoize(function, Memoized)
 
     def _memoize(self, function: Any, shape: type[Memoized[Any, Any, Any]]) -> Any:
@@ -194,7 +196,7 @@ class Decorator:
         binder = Binder(function, name, ignore)
         if prefix is None and generator is None:
             prefix, whole = default_prefix(function)
-            registry.note(prefix, whole)
+            registry.note(prefix, whole, function)
         key_of = key_maker(binder, prefix or "", key_generator=generator, **parts)
         core = Core(function, policy, key_of, alias, self._clock, hit, miss)
         is_async = inspect.iscoroutinefunction(function)

@@ -76,7 +76,7 @@ class Claim(NamedTuple):
     began: float = 0.0
 
 
-def _decode(found: Record) -> Any:
+def decode(found: Record) -> Any:
     if found.kind == record.RAN:
         return True
     if found.kind == record.RAISED:
@@ -95,7 +95,7 @@ async def claim(
     ``first`` is what the wrapper has just read there, ``error`` what it got instead.
     """
     try:
-        if not _usable(memo, store):
+        if not usable(memo, store):
             return _right(memo, key, None)
         if error is None:
             there = store.read(first)
@@ -113,7 +113,7 @@ async def claim(
         return _right(memo, key, None)
 
 
-def _usable(memo: Memo, store: Store) -> bool:
+def usable(memo: Memo, store: Store) -> bool:
     return (
         apps.ready
         and memo.policy.stores
@@ -147,7 +147,7 @@ async def _claim(memo: Memo, store: Store, key: str, there: Record | None) -> Cl
             await store.delete(key)
         elif there.is_fresh(clock.time()):
             try:
-                return Claim(key, there, _decode(there))
+                return Claim(key, there, decode(there))
             except Exception as unreadable:  # a class decides what unpickling raises
                 stats.logger.info("%s: unreadable entry: %r", memo.name, unreadable)
                 lease = pack(record.LEASE, clock.token())
@@ -198,7 +198,7 @@ async def overtake(memo: Memo, store: Store, key: str) -> Claim:
     Readers keep an entry that is fresh, stamped with the token of this refresh.
     """
     try:
-        if not _usable(memo, store):
+        if not usable(memo, store):
             return _right(memo, key, None)
         lost = 0
         for _ in range(PATIENCE):
@@ -209,14 +209,14 @@ async def overtake(memo: Memo, store: Store, key: str) -> Claim:
             if there is UNREADABLE:
                 await store.delete(key)
             elif there is None:
-                if await store.take(key, None, lease, _whole(limit)):
+                if await store.take(key, None, lease, lifetime(limit)):
                     return _right(memo, key, lease)
             else:
                 keeps_old = store.backend().atomic and there.is_fresh(now)
                 if keeps_old:
                     lease = record.with_token(there.raw, token)
                     limit = max(limit, there.remaining(now))
-                if await store.take(key, there.raw, lease, _whole(limit)):
+                if await store.take(key, there.raw, lease, lifetime(limit)):
                     return _right(memo, key, lease, keeps_old=keeps_old)
         if lost == PATIENCE:
             raise _no_answer(store)
@@ -236,7 +236,10 @@ async def overtake(memo: Memo, store: Store, key: str) -> Claim:
 async def settle(
     memo: Memo, store: Store, claim: Claim, result: Any, args: Any, kwargs: Any
 ) -> None:
-    """Store a result, if the right to do so still stands."""
+    """Store a result, if the right to do so still stands.
+
+    Raises what the user's ``timeout`` or ``cache_if`` raises, with the key freed.
+    """
     kind = record.ENTRY if memo.policy.store_result else record.RAN
     await _settle(memo, store, claim, kind, record.dumps, result, args, kwargs)
 
@@ -249,12 +252,22 @@ async def fail(
     args: Any,
     kwargs: Any,
 ) -> None:
-    """The function raised: store that, or free the key for others."""
-    if isinstance(error, memo.policy.cache_exceptions):
-        kind, encode = record.RAISED, record.dumps_exception
+    """The function raised: store that, or free the key for others.
+
+    Raises nothing of its own making: the caller is to see the function's error.
+    """
+    if isinstance(error, GeneratorExit):
+        return  # nothing may be awaited now: the lease will run out
+    if not isinstance(error, memo.policy.cache_exceptions):
+        if not claim.keeps_old:
+            # The shield lets the key be freed although this task is cancelled.
+            await store.shield(release(memo, store, claim))
+        return
+    kind, encode = record.RAISED, record.dumps_exception
+    try:
         await _settle(memo, store, claim, kind, encode, error, args, kwargs)
-    elif not claim.keeps_old:
-        await release(memo, store, claim)
+    except Exception:
+        stats.logger.exception("%s: the exception was not stored", memo.name)
 
 
 async def _settle(
@@ -268,11 +281,30 @@ async def _settle(
     kwargs: Any,
 ) -> None:
     cost = memo.clock.monotonic() - claim.began
-    if cost > memo.lease():
-        memo.slowest = max(memo.slowest, cost)
+    # An old record fades, so that one slow day does not make leases long for ever.
+    memo.slowest = max(cost, memo.slowest * 0.9)
     if claim.lease is None:
         return
-    timeout = _timeout(memo, store, result, args, kwargs)
+    try:
+        await _store(memo, store, claim, kind, encode, result, cost, args, kwargs)
+    except BaseException:
+        await store.shield(release(memo, store, claim))
+        raise
+
+
+async def _store(
+    memo: Memo,
+    store: Store,
+    claim: Claim,
+    kind: int,
+    encode: Callable[[Any], bytes],
+    result: Any,
+    cost: float,
+    args: Any,
+    kwargs: Any,
+) -> None:
+    assert claim.lease is not None
+    timeout = timeout_of(memo, store, result, args, kwargs)
     left = claim.started + timeout - memo.clock.time()
     wanted = kind != record.ENTRY or memo.policy.wants(result, args, kwargs)
     if left <= 0 or not wanted:
@@ -282,9 +314,9 @@ async def _settle(
     except Exception as error:  # a class decides what pickling raises
         memo.stats.trouble_once("the result cannot be pickled", error)
         return await release(memo, store, claim)
-    entry = _entry(kind, claim.lease, payload, claim.started, timeout, cost)
+    new = entry(kind, claim.lease, payload, claim.started, timeout, cost)
     try:
-        if not await store.swap(claim.key, claim.lease, entry, _whole(left)):
+        if not await store.swap(claim.key, claim.lease, new, lifetime(left)):
             stats.logger.debug("%s: not stored, the right to do so is gone", memo.name)
     except MISTAKES:
         raise
@@ -293,7 +325,7 @@ async def _settle(
         await release(memo, store, claim)
 
 
-def _timeout(memo: Memo, store: Store, result: Any, args: Any, kwargs: Any) -> float:
+def timeout_of(memo: Memo, store: Store, result: Any, args: Any, kwargs: Any) -> float:
     timeout = memo.policy.timeout_for(result, args, kwargs)
     if timeout is BACKEND:
         timeout = store.default_timeout()
@@ -301,7 +333,7 @@ def _timeout(memo: Memo, store: Store, result: Any, args: Any, kwargs: Any) -> f
     return timeout  # type: ignore[no-any-return]
 
 
-def _entry(
+def entry(
     kind: int, lease: bytes, payload: bytes, start: float, timeout: float, cost: float
 ) -> bytes:
     token = lease[-record.TRAILER_SIZE : -record.FRESHNESS_SIZE]
@@ -309,9 +341,12 @@ def _entry(
     return pack(kind, token, payload, start=start, timeout=timeout, cost=cost)
 
 
-def _whole(seconds: float) -> int | None:
-    """Whole seconds, at least one: backends take fractions for "delete at once"."""
-    return None if seconds == math.inf else max(1, math.ceil(seconds))
+def lifetime(seconds: float) -> int | None:
+    """Whole seconds, at least one: backends take fractions for "delete at once".
+
+    Thirty years and more are for ever: dates so far away overflow in some backends.
+    """
+    return None if seconds >= 1e9 else max(1, math.ceil(seconds))
 
 
 async def release(memo: Memo, store: Store, claim: Claim) -> None:
@@ -325,77 +360,3 @@ async def release(memo: Memo, store: Store, claim: Claim) -> None:
         raise
     except Exception as error:
         memo.stats.trouble("the cache failed after the call", error)
-
-
-# --- by hand -------------------------------------------------------------------------
-
-
-async def forget(memo: Memo, store: Store, key: str) -> None:
-    """Delete, and raise whatever kept it from being deleted."""
-    backend = store.backend()
-    if await store.delete(key) or not backend.swallows:
-        return
-    # "Nothing was deleted" may be a client that gave its server up for a while. What
-    # can be written and read back has replaced whatever was there. An entry may be a
-    # new one, but also the old one on a server that takes no writes: try again.
-    for _ in range(PATIENCE):
-        await store.set(key, pack(record.FAILED, memo.clock.token()), FAILED_FOR)
-        there = await store.get(key)
-        if there is UNREADABLE or (there and there.kind not in record.ENTRIES):
-            await store.delete(key)
-            return
-    raise CacheDidNotAnswer(
-        f"{memo.name}.invalidate(): the cache {store.alias!r} does not keep what is "
-        "written to it, so the old value may come back; call invalidate() again when "
-        "the server answers"
-    )
-
-
-class Entry(NamedTuple):
-    """What :meth:`peek` found."""
-
-    #: The stored result; the exception itself if one was stored; True for a guard.
-    value: Any
-    #: Seconds since its computation started.
-    age: float
-    #: Whether it is past its timeout (never, without ``stale=``).
-    stale: bool = False
-
-
-async def peek(memo: Memo, store: Store, key: str) -> Entry | None:
-    try:
-        there = await store.get(key)
-        now = memo.clock.time()
-        if there is None or there is UNREADABLE or not there.is_fresh(now):
-            return None
-        return Entry(_decode(there), now - there.start)
-    except MISTAKES:
-        raise
-    except Exception as error:
-        memo.stats.trouble("peek() could not read the entry", error)
-        return None
-
-
-async def prime(
-    memo: Memo, store: Store, key: str, value: Any, args: Any, kwargs: Any
-) -> None:
-    """Store a value computed elsewhere; it wins over computations under way."""
-    timeout = _timeout(memo, store, value, args, kwargs)
-    kind = record.ENTRY if memo.policy.store_result else record.RAN
-    try:
-        payload = b"" if kind == record.RAN else await store.call(record.dumps, value)
-    except Exception as error:
-        raise TypeError(
-            f"{memo.name}.prime(): a {type(value).__name__} cannot be stored, because "
-            f"it cannot be pickled ({error}); give plain data"
-        ) from error
-    if not timeout or not store.backend().stores:
-        return
-    now, token = memo.clock.time(), memo.clock.token()
-    entry = _entry(kind, pack(record.LEASE, token), payload, now, timeout, 0.0)
-    try:
-        await store.set(key, entry, _whole(timeout))
-    except MISTAKES:
-        raise
-    except Exception as error:
-        memo.stats.trouble("prime() could not store the value", error)

@@ -18,12 +18,14 @@ import hashlib
 import pathlib
 import re
 import struct
+import sys
 import types
 import uuid
 import zoneinfo
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
+from django.core.files import File
 from django.db.models import Model, QuerySet
 from django.db.models.manager import BaseManager
 from django.http import HttpRequest
@@ -132,15 +134,19 @@ _PLAIN: dict[type, Callable[[Any], str]] = {
 
 
 def _named(value: Any) -> str:
-    """A class or function as ``module.qualname``; refused when that is no address."""
-    name = f"{value.__module__}.{value.__qualname__}"
-    if "<" in name:
+    """A class or function as ``module.qualname``, as pickle does it: only where that
+    name leads back to it, in this process and so in every other."""
+    found: Any = sys.modules.get(value.__module__)
+    for name in value.__qualname__.split("."):
+        found = getattr(found, name, None)
+    # A memoized function is known by the name of the function that it wraps.
+    if found is not value and getattr(found, "func", None) is not value:
         raise UnkeyableArgument(
             _class_name(type(value)),
-            "a lambda, or what is defined inside a function, has no name that is the "
-            "same in every process and different from all others",
+            "a lambda, or what is made inside a function, has no name that is the same "
+            "in every process and different from all others",
         )
-    return name
+    return f"{value.__module__}.{value.__qualname__}"
 
 
 def _class_name(cls: type) -> str:
@@ -182,24 +188,25 @@ def _moment(value: Any) -> Any:
     return (value.replace(tzinfo=None).isoformat(), value.fold, value.tzinfo)
 
 
-def _exact(base: Any) -> Callable[[Any], Any]:
-    """A subclass of a built-in: what the base holds, and its own attributes."""
-    readers: dict[Any, Callable[[Any], Any]] = {
-        str: str.__str__,
-        int: int.__index__,
-        float: float.__float__,
-        bytes: lambda value: bytes(memoryview(value)),
-        dict: lambda value: dict(dict.items(value)),
-    }
-    read = readers.get(base, lambda value: base(base.__iter__(value)))
-    return lambda value: (read(value), _attributes(value))
+def _tuple(value: Any) -> Any:
+    if hasattr(type(value), "n_sequence_fields"):  # os.stat_result has more than items
+        return value.__reduce__()[1]
+    return tuple(tuple.__iter__(value))
 
 
 #: What stands for the values of a class and of its subclasses. The class itself is
-#: part of the text, so equal parts of different classes do not meet.
-_PARTS: dict[type, Callable[[Any], Any]] = {
-    **{base: _exact(base) for base in (str, int, float, bytes, tuple, list)},
-    **{base: _exact(base) for base in (set, frozenset, dict)},
+#: part of the text, so equal parts of different classes do not meet; the attributes
+#: that a subclass adds are part of it as well.
+_VALUES: dict[type, Callable[[Any], Any]] = {
+    str: str.__str__,
+    int: int.__index__,
+    float: float.__float__,
+    bytes: lambda value: bytes(memoryview(value)),
+    tuple: _tuple,
+    list: lambda value: list(list.__iter__(value)),
+    set: lambda value: set(set.__iter__(value)),
+    frozenset: lambda value: frozenset(frozenset.__iter__(value)),
+    dict: lambda value: dict(dict.items(value)),
     bytearray: bytes,
     complex: lambda value: (value.real, value.imag),
     range: lambda value: (value.start, value.stop, value.step),
@@ -209,14 +216,7 @@ _PARTS: dict[type, Callable[[Any], Any]] = {
     collections.defaultdict: lambda value: (value.default_factory, dict(value)),
     collections.deque: lambda value: (value.maxlen, list(value)),
     types.MappingProxyType: dict,
-    types.GenericAlias: lambda value: (value.__origin__, value.__args__),
-    types.ModuleType: lambda value: value.__name__,
-    types.FunctionType: _named,
-    types.BuiltinFunctionType: _builtin_function,
-    types.MethodType: lambda value: (value.__self__, value.__func__),
     functools.partial: lambda value: (value.func, value.args, value.keywords),
-    type: _named,
-    type(Ellipsis): lambda value: None,
     decimal.Decimal: str,
     fractions.Fraction: lambda value: (value.numerator, value.denominator),
     uuid.UUID: lambda value: value.bytes,
@@ -227,15 +227,26 @@ _PARTS: dict[type, Callable[[Any], Any]] = {
     datetime.timezone: lambda value: (value.utcoffset(None), value.tzname(None)),
     zoneinfo.ZoneInfo: _zone,
     pathlib.PurePath: str,
+    # __reduce__ has what C keeps of an exception, such as the filename of an OSError.
+    BaseException: lambda value: (value.args, *value.__reduce__()[1:]),
+}
+#: The same, where nothing else counts.
+_NAMES: dict[type, Callable[[Any], Any]] = {
+    types.FunctionType: _named,
+    types.BuiltinFunctionType: _builtin_function,
+    types.MethodType: lambda value: (value.__self__, value.__func__),
+    types.ModuleType: lambda value: value.__name__,
+    types.GenericAlias: lambda value: (value.__origin__, value.__args__),
+    type: _named,
+    type(Ellipsis): lambda value: None,
     re.Pattern: lambda value: (value.pattern, value.flags),
-    BaseException: lambda value: (value.args, _attributes(value)),
-    Promise: str,
     QuerySet: _refuse("a QuerySet is a query, not a value; pass what it filters by"),
     BaseManager: _refuse("a manager is a place for queries, not a value"),
     HttpRequest: _refuse(
         "a request names a URL but not the user, the language or the session; pass "
         "what the function reads from it"
     ),
+    File: _refuse("a file is more than its name; pass its content, or a digest of it"),
 }
 
 _REGISTERED: dict[type, Callable[[Any], Any]] = {}
@@ -253,25 +264,33 @@ def register_key(type: type, function: Callable[[Any], Any]) -> None:
 
 def _encode_other(value: Any) -> str:
     cls = type(value)
-    if isinstance(value, LazyObject) and cls not in _REGISTERED:
-        # request.user is the user: f(request.user) and f(user) are one call.
-        value.__class__  # noqa: B018 - the attribute access makes it load
-        return encode(value._wrapped)
     for base in cls.__mro__:
         if base in _REGISTERED:
             return _tagged(cls, _REGISTERED[base](value))
-    if isinstance(value, enum.Enum):
-        return _tagged(cls, value.name if value.name is not None else value.value)
+    if isinstance(value, LazyObject):
+        # request.user is the user: f(request.user) and f(user) are one call.
+        value.__class__  # noqa: B018 - the attribute access makes it load
+        return encode(value._wrapped)
     if isinstance(value, Model):
         return "m" + encode(_model(value))
+    if isinstance(value, Promise):  # of a class that Django makes inside a function
+        return "z" + encode(str(value))
+    if isinstance(value, enum.Enum):
+        return _tagged(cls, value.name if value.name is not None else value.value)
     for base in cls.__mro__:
-        if base in _PARTS:
-            return _tagged(cls, _PARTS[base](value))
+        if base in _NAMES:
+            return _tagged(cls, _NAMES[base](value))
+        if base in _VALUES:
+            parts = _VALUES[base](value)
+            if cls is not base:
+                parts = (parts, _attributes(value, base))
+            return _tagged(cls, parts)
     return _tagged(cls, _describe(value))
 
 
 def _tagged(cls: type, parts: Any) -> str:
-    return f"o{_string(_class_name(cls))}{encode(parts)}"
+    name = _class_name(cls) if cls in _VALUES or cls in _NAMES else _named(cls)
+    return f"o{_string(name)}{encode(parts)}"
 
 
 _CACHED_PROPERTIES = (functools.cached_property, django_cached_property)
@@ -279,24 +298,24 @@ _ADDRESS = re.compile(r"0x[0-9a-fA-F]{4}")
 
 
 def _describe(value: Any) -> Any:
-    """An object of a class nobody told us about: its attributes, or its own text."""
+    """An object of a class nobody told us about: its attributes, or its own text.
+
+    Its text only where it has no attributes: a text is made for people and may leave
+    out what counts, as that of a file leaves out the content.
+    """
     cls = type(value)
     if cls is object:
         return _refuse("a bare object() is nothing but its address")(value)
     if hasattr(cls, "__array__"):
-        return _refuse("an array or table shortens itself when asked for a text")(value)
-    try:
-        attributes = _attributes(value)
-        # What cannot be encoded shows here, and not when it is too late for the text.
-        encode(attributes)
-    except UnkeyableArgument as error:
-        attributes, trouble = None, error
-    if attributes:
-        return attributes
-    texts = _own_texts(value)
-    if texts or attributes is not None:
-        return texts
-    raise trouble
+        return _refuse("an array or table may keep its data where none looks")(value)
+    # As the standard library's copyreg does it: more bytes than the attributes need
+    # are state in C that no attribute shows (a file, a lock, a generator).
+    words = len(_slots(cls, object))
+    words += (cls.__dictoffset__ > 0) + (cls.__weakrefoffset__ > 0)
+    known = object.__basicsize__ + words * struct.calcsize("P")
+    if cls.__basicsize__ > known or cls.__itemsize__:
+        return _refuse("it holds state that no attribute shows")(value)
+    return _attributes(value, object) or _own_texts(value)
 
 
 def _own_texts(value: Any) -> list[str]:
@@ -314,47 +333,31 @@ def _defined(cls: type, name: str) -> Any:
     return next((vars(base)[name] for base in cls.__mro__ if name in vars(base)), None)
 
 
-def _attributes(value: Any) -> dict[str, Any]:
-    """The attributes that make up ``value``; refused when it may hold more than them.
+def _slots(cls: type, base: type) -> dict[str, Any]:
+    """The slots that the classes between ``cls`` and ``base`` declare."""
+    own = cls.__mro__[: cls.__mro__.index(base)]
+    return {
+        name: member
+        for each in own
+        if "__slots__" in vars(each)
+        for name, member in vars(each).items()
+        if isinstance(member, types.MemberDescriptorType)
+    }
+
+
+def _attributes(value: Any, base: type) -> dict[str, Any]:
+    """What ``value`` holds beyond what its base class ``base`` holds.
 
     Values that a cached property left behind do not count: the same object must have
     the same key before and after the property was read.
     """
     cls = type(value)
-    slots = {
-        name: member
-        for base in cls.__mro__
-        if "__slots__" in vars(base)
-        for name, member in vars(base).items()
-        if isinstance(member, types.MemberDescriptorType)
-    }
-    if not isinstance(value, _TRANSPARENT):
-        # As the standard library's copyreg does it: more bytes than the attributes
-        # need are state in C that no attribute shows (a file, a lock, a generator).
-        words = len(slots) + (cls.__dictoffset__ > 0) + (cls.__weakrefoffset__ > 0)
-        known = object.__basicsize__ + words * struct.calcsize("P")
-        if cls.__basicsize__ > known or cls.__itemsize__:
-            _refuse("it holds state that no attribute shows")(value)
     found = {
-        name: getattr(value, name) for name in slots if hasattr(value, name)
-    } | getattr(value, "__dict__", {})
+        name: getattr(value, name) for name in _slots(cls, base) if hasattr(value, name)
+    }
+    found |= getattr(value, "__dict__", {})
     return {
         name: attribute
         for name, attribute in found.items()
         if not isinstance(_defined(cls, name), _CACHED_PROPERTIES)
     }
-
-
-#: Bases whose content is read by name above, so that their hidden state is known.
-_TRANSPARENT = (
-    str,
-    int,
-    float,
-    bytes,
-    tuple,
-    list,
-    set,
-    frozenset,
-    dict,
-    BaseException,
-)

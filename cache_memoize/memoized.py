@@ -19,10 +19,11 @@ from typing import (
 
 from asgiref.sync import async_to_sync, sync_to_async
 
-from . import flows
+from . import controls
 from .breaker import breaker_of
 from .clock import Clock
-from .flows import Entry, Memo, run
+from .controls import Entry
+from .flows import Memo, run
 from .policy import Policy
 from .stats import CacheInfo
 from .store import AsyncStore, Store
@@ -79,7 +80,7 @@ class Memoized(functools.partial, Generic[P, R, T]):  # type: ignore[type-arg]
 
         def __new__(cls, wrapper: Any, /, *args: Any) -> Memoized[P, R, T]: ...
 
-        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+        def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
     @overload
     def __get__(
@@ -121,7 +122,7 @@ class Memoized(functools.partial, Generic[P, R, T]):  # type: ignore[type-arg]
 
     # --- controls ---
 
-    def refresh(self, *args: P.args, **kwargs: P.kwargs) -> T:
+    def refresh(self, /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Compute anew and store. Readers get the old value until then; of several
         refreshes, the one that started last wins. The same as ``_refresh=True``."""
         call = self.func
@@ -129,51 +130,51 @@ class Memoized(functools.partial, Generic[P, R, T]):  # type: ignore[type-arg]
             call = async_to_sync(call)
         return call(*self.args, *args, **{**kwargs, "_refresh": True})  # type: ignore
 
-    async def arefresh(self, *args: P.args, **kwargs: P.kwargs) -> T:
+    async def arefresh(self, /, *args: P.args, **kwargs: P.kwargs) -> T:
         call = self.func
         if not inspect.iscoroutinefunction(call):
             call = sync_to_async(call)
         return await call(*self.args, *args, **{**kwargs, "_refresh": True})  # type: ignore
 
-    def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> None:
+    def invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> None:
         """Forget this call, and what any computation under way would store.
 
         Raises what the cache raised, or :exc:`CacheDidNotAnswer`, when it could not.
         """
         core, key, _ = self._call(args, kwargs)
-        run(flows.forget(core, core.store, key))
+        run(controls.forget(core, core.store, key))
 
-    async def ainvalidate(self, *args: P.args, **kwargs: P.kwargs) -> None:
+    async def ainvalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> None:
         core, key, _ = self._call(args, kwargs)
-        await flows.forget(core, core.astore, key)
+        await controls.forget(core, core.astore, key)
 
-    def get_cache_key(self, *args: P.args, **kwargs: P.kwargs) -> str:
+    def get_cache_key(self, /, *args: P.args, **kwargs: P.kwargs) -> str:
         """The key of this call, before Django puts KEY_PREFIX and version in front."""
         return self._call(args, kwargs)[1]
 
-    async def aget_cache_key(self, *args: P.args, **kwargs: P.kwargs) -> str:
+    async def aget_cache_key(self, /, *args: P.args, **kwargs: P.kwargs) -> str:
         return self._call(args, kwargs)[1]
 
-    def peek(self, *args: P.args, **kwargs: P.kwargs) -> Entry | None:
+    def peek(self, /, *args: P.args, **kwargs: P.kwargs) -> Entry | None:
         """The stored :class:`Entry` of this call, or None. Never computes."""
         core, key, _ = self._call(args, kwargs)
-        return run(flows.peek(core, core.store, key))
+        return run(controls.peek(core, core.store, key))
 
-    async def apeek(self, *args: P.args, **kwargs: P.kwargs) -> Entry | None:
+    async def apeek(self, /, *args: P.args, **kwargs: P.kwargs) -> Entry | None:
         core, key, _ = self._call(args, kwargs)
-        return await flows.peek(core, core.astore, key)
+        return await controls.peek(core, core.astore, key)
 
-    def prime(self, value: T, *args: P.args, **kwargs: P.kwargs) -> None:
+    def prime(self, value: T, /, *args: P.args, **kwargs: P.kwargs) -> None:
         """Store ``value`` as the result of this call, without computing it.
 
         Raises TypeError for a value that cannot be pickled; nothing is lost then.
         """
         core, key, whole = self._call(args, kwargs)
-        run(flows.prime(core, core.store, key, value, whole, kwargs))
+        run(controls.prime(core, core.store, key, value, whole, kwargs))
 
-    async def aprime(self, value: T, *args: P.args, **kwargs: P.kwargs) -> None:
+    async def aprime(self, value: T, /, *args: P.args, **kwargs: P.kwargs) -> None:
         core, key, whole = self._call(args, kwargs)
-        await flows.prime(core, core.astore, key, value, whole, kwargs)
+        await controls.prime(core, core.astore, key, value, whole, kwargs)
 
     def cache_info(self) -> CacheInfo:
         """Counters of this function in this process since it started."""
@@ -214,6 +215,14 @@ class _Bound(Memoized):  # type: ignore[type-arg]
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         return self
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Bound):
+            return NotImplemented
+        return self.func is other.func and self.args[0] is other.args[0]
+
+    def __hash__(self) -> int:
+        return hash((self.func, id(self.args[0])))
 
     def __reduce__(self) -> Any:
         return getattr, (self.args[0], self._core.function.__name__)

@@ -107,18 +107,19 @@ def dumps_exception(error: Exception) -> bytes:
     ``__init__`` may refuse or understand otherwise (bpo-1692335). Where the round
     trip changes anything, the parts travel instead.
     """
-    try:
-        pickled = dumps(error)
-        again = loads(pickled)
-        if _parts(again) == _parts(error):
-            return pickled
-    except Exception:  # the class decides what it raises
-        pass
-    return dumps(_Parts(*_parts(error)))
-
-
-def _parts(error: BaseException) -> tuple[Any, ...]:
-    return type(error), error.args, vars(error)
+    parts = _Parts(type(error), error.args, vars(error))
+    for candidate in (error, parts):
+        try:
+            pickled = dumps(candidate)
+            again = loads_exception(pickled)
+            same = _Parts(type(again), again.args, vars(again)) == parts
+            if same and str(again) == str(error):
+                return pickled
+        except Exception as trouble:  # the class decides what it raises
+            reason = trouble
+        else:
+            reason = TypeError("it comes back changed")
+    raise TypeError(f"{type(error).__qualname__} cannot be stored: {reason}")
 
 
 class _Parts(NamedTuple):

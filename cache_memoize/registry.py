@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import warnings
+import weakref
+from collections.abc import Callable
+from typing import Any
 
 _ambiguous: set[str] = set()
+_functions: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
 
 
-def note(prefix: str, whole: bool) -> None:
-    """Remember a default prefix; warn when it cannot tell two functions apart."""
-    if whole:
-        return
-    if prefix in _ambiguous:
+def note(prefix: str, whole: bool, function: Callable[..., Any]) -> None:
+    """Remember a default prefix; warn when it cannot tell two functions apart.
+
+    That is so when their closures hold what cannot be part of a key (``whole`` is
+    False), or when both are alive and made of different code.
+    """
+    code = getattr(function, "__code__", None)
+    other = getattr(_functions.get(prefix), "__code__", None)
+    if prefix in _ambiguous or (other is not None and other != code):
         warnings.warn(
-            f"cache_memoize: two functions made by one factory are both known as "
-            f"{prefix!r}, and what they captured cannot be part of a key, so they "
-            "would share their entries; give each its own prefix=",
+            f"cache_memoize: two functions are both known as {prefix!r}, and what sets "
+            "them apart cannot be part of a key, so they would share their entries; "
+            "give each its own prefix=",
             RuntimeWarning,
             stacklevel=4,
         )
-    _ambiguous.add(prefix)
+    if not whole:
+        _ambiguous.add(prefix)
+    if code is not None:
+        _functions[prefix] = function

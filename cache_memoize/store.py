@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -178,6 +178,10 @@ class Store:
     async def delete(self, key: str) -> bool:
         return bool(await self._run("delete", key))
 
+    async def shield(self, flow: Coroutine[Any, Any, None]) -> None:
+        """Finish a flow, whatever happens to the caller."""
+        await flow
+
     async def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """Run a function that may touch the database, as pickling a QuerySet does."""
         return function(*args)
@@ -191,13 +195,18 @@ class Store:
         try:
             cache = client(self.alias)
             backend = backend_of(cache)
+            if command in ("add", "set", "swap"):
+                args = (*args[:-1], backend.lifetime(args[-1]))
             result = getattr(backend, command)(cache, *args)
         except Exception as error:
             if not is_decoding_error(error) and not isinstance(error, MISTAKES):
                 self.trouble(error)
             raise
         if self.clock.monotonic() - started > SLOW:
-            self.trouble(TimeoutError("the cache took more than a second"))
+            slow = CacheDidNotAnswer(f"the cache {self.alias!r} took over a second")
+            self.trouble(slow)
+            if backend.swallows and not result:
+                raise slow  # that was a time-out, and the client hides it
         # "Nothing there" proves nothing where a client hides its errors.
         elif (result or not backend.swallows) and self.breaker.success():
             logger.warning("cache %r works again", self.alias)
@@ -233,6 +242,9 @@ class AsyncStore(Store):
             mark = record.pack(record.FAILED, self.clock.token())
             await asyncio.shield(self.swap(key, lease, mark, FAILED_FOR))
             raise
+
+    async def shield(self, flow: Coroutine[Any, Any, None]) -> None:
+        await asyncio.shield(flow)
 
     async def call(self, function: Callable[..., Any], *args: Any) -> Any:
         try:

@@ -16,6 +16,7 @@ LAYERS = [
     {"backends"},
     {"store"},
     {"flows"},
+    {"controls"},
     {"memoized"},
     {"decorator"},
     {"__init__"},
