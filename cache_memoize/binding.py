@@ -187,9 +187,9 @@ def default_prefix(function: Callable[..., Any]) -> tuple[str, bool]:
     """
     if isinstance(function, functools.partial):
         prefix, whole = default_prefix(function.func)
-        bound = encode_part(
-            (function.args, function.keywords), prefix, "functools.partial"
-        )
+        owner = getattr(function.func, "__self__", None)
+        parts = (owner, function.args, function.keywords)
+        bound = encode_part(parts, prefix, "functools.partial")
         return f"{prefix} {bound}", whole
     name = getattr(function, "__qualname__", None)
     if name is None or "<lambda>" in name.rsplit(".", 1)[-1]:

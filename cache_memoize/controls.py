@@ -55,7 +55,7 @@ class Entry(NamedTuple):
     value: Any
     #: Seconds since its computation started.
     age: float
-    #: Whether it is past its timeout (never, without ``stale=``).
+    #: Whether it is past its timeout; this version serves no such entry.
     stale: bool = False
 
 

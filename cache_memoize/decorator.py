@@ -40,6 +40,7 @@ def _sync_wrapper(core: Core) -> Callable[..., Any]:
     function, key_of, alias, store = core.function, core.key_of, core.alias, core.store
     stats, breaker, now = core.stats, core.breaker, core.clock.time
     on_hit, on_miss, stores = core.hit, core.miss, core.policy.stores
+    stored = core.policy.cache_exceptions
 
     def call(*args: Any, **kwargs: Any) -> Any:
         refresh = bool(kwargs) and kwargs.pop("_refresh", False)
@@ -71,6 +72,8 @@ def _sync_wrapper(core: Core) -> Callable[..., Any]:
             result = function(*args, **kwargs)
         except BaseException as raised:
             run(flows.fail(core, store, claim, raised, args, kwargs))
+            if on_miss is not None and isinstance(raised, stored):
+                stats.hook(on_miss, args, kwargs)
             raise
         finally:
             with suppress(ValueError):  # closed by another context
@@ -87,6 +90,7 @@ def _async_wrapper(core: Core) -> Callable[..., Any]:
     function, key_of, alias, store = core.function, core.key_of, core.alias, core.astore
     stats, breaker, now = core.stats, core.breaker, core.clock.time
     on_hit, on_miss, stores = core.hit, core.miss, core.policy.stores
+    stored = core.policy.cache_exceptions
 
     async def call(*args: Any, **kwargs: Any) -> Any:
         refresh = bool(kwargs) and kwargs.pop("_refresh", False)
@@ -118,6 +122,8 @@ def _async_wrapper(core: Core) -> Callable[..., Any]:
             result = await function(*args, **kwargs)
         except BaseException as raised:
             await flows.fail(core, store, claim, raised, args, kwargs)
+            if on_miss is not None and isinstance(raised, stored):
+                stats.hook(on_miss, args, kwargs)
             raise
         finally:
             with suppress(ValueError):  # closed by another context

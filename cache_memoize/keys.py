@@ -28,6 +28,7 @@ from typing import Any, cast
 from django.core.files import File
 from django.db.models import Model, QuerySet
 from django.db.models.manager import BaseManager
+from django.db.models.query import RawQuerySet
 from django.http import HttpRequest
 from django.utils.functional import LazyObject, Promise
 from django.utils.functional import cached_property as django_cached_property
@@ -139,8 +140,9 @@ def _named(value: Any) -> str:
     found: Any = sys.modules.get(value.__module__)
     for name in value.__qualname__.split("."):
         found = getattr(found, name, None)
-    # A memoized function is known by the name of the function that it wraps.
-    if found is not value and getattr(found, "func", None) is not value:
+    # A memoized function, or a class method, is known by the name of what it wraps.
+    inner = (getattr(found, "func", None), getattr(found, "__func__", None))
+    if found is not value and value not in inner:
         raise UnkeyableArgument(
             _class_name(type(value)),
             "a lambda, or what is made inside a function, has no name that is the same "
@@ -168,7 +170,8 @@ def _builtin_function(value: Any) -> Any:
 
 
 def _model(value: Model) -> Any:
-    if value.pk is None:
+    parts = value.pk if isinstance(value.pk, tuple) else (value.pk,)
+    if None in parts:
         raise UnkeyableArgument(
             _class_name(type(value)), "a model instance without a primary key is nobody"
         )
@@ -241,6 +244,7 @@ _NAMES: dict[type, Callable[[Any], Any]] = {
     type(Ellipsis): lambda value: None,
     re.Pattern: lambda value: (value.pattern, value.flags),
     QuerySet: _refuse("a QuerySet is a query, not a value; pass what it filters by"),
+    RawQuerySet: _refuse("a raw query is not a value; pass what it selects by"),
     BaseManager: _refuse("a manager is a place for queries, not a value"),
     HttpRequest: _refuse(
         "a request names a URL but not the user, the language or the session; pass "
@@ -259,6 +263,11 @@ def register_key(type: type, function: Callable[[Any], Any]) -> None:
     string or a tuple. It comes before every rule of the library. Call it where the
     type is defined, before the first call of a memoized function.
     """
+    if type in _PLAIN:
+        raise TypeError(
+            f"register_key: how {type.__name__} counts is fixed; register a subclass "
+            "of your own, or use args_rewrite="
+        )
     _REGISTERED[type] = function
 
 
@@ -274,6 +283,8 @@ def _encode_other(value: Any) -> str:
     if isinstance(value, Model):
         return "m" + encode(_model(value))
     if isinstance(value, Promise):  # of a class that Django makes inside a function
+        if not hasattr(cls, "casefold"):
+            _refuse("it is lazy and no text; pass what it comes to")(value)
         return "z" + encode(str(value))
     if isinstance(value, enum.Enum):
         return _tagged(cls, value.name if value.name is not None else value.value)
@@ -355,7 +366,7 @@ def _attributes(value: Any, base: type) -> dict[str, Any]:
     found = {
         name: getattr(value, name) for name in _slots(cls, base) if hasattr(value, name)
     }
-    found |= getattr(value, "__dict__", {})
+    found |= vars(value) if cls.__dictoffset__ else {}
     return {
         name: attribute
         for name, attribute in found.items()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import pickle
 import struct
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 __all__ = ["Record", "pack", "parse"]
 
@@ -113,13 +113,19 @@ def dumps_exception(error: Exception) -> bytes:
             pickled = dumps(candidate)
             again = loads_exception(pickled)
             same = _Parts(type(again), again.args, vars(again)) == parts
-            if same and str(again) == str(error):
+            if same and _kept_by_c(again) == _kept_by_c(error):
                 return pickled
         except Exception as trouble:  # the class decides what it raises
             reason = trouble
         else:
             reason = TypeError("it comes back changed")
     raise TypeError(f"{type(error).__qualname__} cannot be stored: {reason}")
+
+
+def _kept_by_c(error: BaseException) -> Any:
+    """Such as the filename of an OSError, which is not among its arguments."""
+    builtin = next(c for c in type(error).__mro__ if c.__module__ == "builtins")
+    return cast("Any", builtin).__reduce__(error)[1:]
 
 
 class _Parts(NamedTuple):

@@ -47,7 +47,7 @@ def edit(request: HttpRequest, pk: int) -> HttpResponse:
     if request.method == "POST" and form.is_valid():
         keywords = post.rewrite(**form.cleaned_data)
         # After the commit: before it, another worker could compute with the old row
-        # and store that. (In an atomic block, the library waits for the commit.)
+        # and store that.
         forget_everything_about(pk, keywords)
         return redirect("read", pk)
     context = {"post": post, "form": form, "measured": measured(related_posts, pk)}

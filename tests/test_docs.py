@@ -1,0 +1,576 @@
+"""The documentation says what the code does: its examples run, its tables are true.
+
+In a ``python`` block, ``#> value`` behind an expression is what it prints and the repr
+of what it gives, and ``#! Error: text`` behind a statement what it raises and a part
+of the message. The blocks of a page run in one namespace. Blocks whose caption ends
+with ``settings.py`` are Django settings.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import inspect
+import io
+import re
+import sys
+import threading
+import types
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from django.core.cache import caches
+from django.core.cache.backends.base import DEFAULT_TIMEOUT
+from django.db.models.signals import post_save
+from django.http import HttpRequest
+from django.test import override_settings
+
+import cache_memoize as library
+from cache_memoize import UnkeyableArgument, backends, cache_memoize, conf, decorator
+from cache_memoize.memoized import CONTROLS
+from cache_memoize.store import Store, fetch
+from tests import models
+from tests.backends import UnknownCache
+from tests.conftest import World
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+PAGES = [*ROOT.glob("README.rst"), *sorted(DOCS.glob("*.rst"))]
+
+
+# --- reading the pages ---------------------------------------------------------------
+
+
+class Block(NamedTuple):
+    line: int
+    language: str
+    caption: str
+    source: str
+
+
+def blocks(path: Path) -> list[Block]:
+    """Every ``code-block`` of a page."""
+    found = []
+    lines = path.read_text("utf-8").splitlines()
+    for number, line in enumerate(lines):
+        directive = re.fullmatch(r"( *)\.\. code-block:: (\w+)", line)
+        if not directive:
+            continue
+        body = []
+        for inner in lines[number + 1 :]:
+            if inner.strip() and not inner.startswith(directive[1] + " "):
+                break
+            body.append(inner)
+        options = [i.strip() for i in body if re.match(r" +:\w+:", i)]
+        caption = "".join(o[9:].strip() for o in options if o.startswith(":caption:"))
+        code = ["" if i.strip() in options else i for i in body]
+        source = inspect.cleandoc("\n".join(["", *code]))
+        first = next(n for n, i in enumerate(code) if i.strip())
+        found.append(Block(number + first + 2, directive[2], caption, source))
+    return found
+
+
+def table(page: str, title: str) -> list[list[str]]:
+    """The rows of a ``list-table``, without its header."""
+    text = (DOCS / f"{page}.rst").read_text("utf-8")
+    (body,) = re.findall(
+        rf"^( *)\.\. list-table:: {re.escape(title)}\n((?:\1 +.*\n|\n)+)", text, re.M
+    )
+    rows: list[list[str]] = []
+    for line in body[1].splitlines():
+        cell = re.fullmatch(r" *(\*)? +-(?: (.*))?", line)
+        if cell and cell[1]:
+            rows.append([cell[2] or ""])
+        elif cell and rows:
+            rows[-1].append(cell[2] or "")
+        elif rows and line.strip():
+            rows[-1][-1] += " " + line.strip()
+    assert len({len(row) for row in rows}) == 1, rows
+    return rows[":header-rows: 1" in body[1] :]
+
+
+def literals(cell: str) -> list[str]:
+    return re.findall(r"``(.+?)``", cell)
+
+
+def first_literals(page: str, title: str) -> list[str]:
+    return [literals(row[0])[0] for row in table(page, title)]
+
+
+# --- the examples --------------------------------------------------------------------
+
+
+@pytest.fixture
+def page_module(request, monkeypatch):
+    """A module in which a page runs; its blog has the models of the tests."""
+    blog = types.ModuleType("blog")
+    blog.models = models
+    monkeypatch.setitem(sys.modules, "blog", blog)
+    monkeypatch.setitem(sys.modules, "blog.models", models)
+    monkeypatch.setattr(post_save, "receivers", list(post_save.receivers))
+    registered = dict(library.keys._REGISTERED)
+    module = types.ModuleType(f"docs_{request.node.name}")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    yield module
+    post_save.sender_receivers_cache.clear()
+    library.keys._REGISTERED.clear()
+    library.keys._REGISTERED.update(registered)
+    caches["default"].clear()
+
+
+def run(path: Path, block: Block, namespace: dict[str, Any]) -> None:
+    tree = ast.parse(block.source)
+    lines = block.source.splitlines()
+    for statement in tree.body:
+        line = lines[statement.end_lineno - 1][statement.end_col_offset :]
+        said = re.search(r"#([>!]) (.*)", line)
+        where = f"{path.name}, line {block.line + statement.lineno - 1}"
+        ast.increment_lineno(statement, block.line - 1)
+        if said and said[1] == ">":
+            assert isinstance(statement, ast.Expr), where
+            code = compile(ast.Expression(statement.value), str(path), "eval")
+            with contextlib.redirect_stdout(io.StringIO()) as printed:
+                value = eval(code, namespace)
+            assert " ".join([*printed.getvalue().split(), repr(value)]) == said[2], (
+                where
+            )
+            continue
+        code = compile(ast.Module([statement], []), str(path), "exec")
+        if said:
+            name, _, message = said[2].partition(": ")
+            with pytest.raises(Exception, match=re.escape(message) or None) as caught:
+                exec(code, namespace)
+            assert type(caught.value).__name__ == name, where
+        else:
+            exec(code, namespace)
+
+
+def is_settings(block: Block) -> bool:
+    return block.caption.endswith("settings.py")
+
+
+def python(path: Path) -> list[Block]:
+    return [block for block in blocks(path) if block.language == "python"]
+
+
+def with_examples():
+    for path in PAGES:
+        if any(not is_settings(block) for block in python(path)):
+            needs = [pytest.mark.django_db(transaction=True)]
+            marks = needs if "objects.create(" in path.read_text("utf-8") else []
+            yield pytest.param(path, marks=marks, id=path.stem)
+
+
+@pytest.mark.parametrize("path", list(with_examples()))
+def test_the_examples_run(path, page_module):
+    for block in python(path):
+        if not is_settings(block):
+            run(path, block, page_module.__dict__)
+
+
+SETTINGS = [(p, b) for p in PAGES for b in python(p) if is_settings(b)]
+
+
+@pytest.mark.parametrize(
+    "path, block", SETTINGS, ids=[f"{p.stem}:{b.line}" for p, b in SETTINGS]
+)
+def test_the_settings_are_settings(path, block):
+    """They can be loaded, and the clients take their options."""
+    settings: dict[str, Any] = {}
+    exec(compile(block.source, str(path), "exec"), settings)
+    settings = {name: value for name, value in settings.items() if name.isupper()}
+    assert settings
+    if "PyLibMC" in block.source:
+        pytest.importorskip("pylibmc")
+    with override_settings(**settings):
+        assert conf.get("ON_ERROR") in ("log", "raise")
+        for alias in settings.get("CACHES", ()):
+            cache = caches[alias]
+            backend = backends.backend_of(cache)
+            assert backend.atomic
+            if isinstance(backend, backends.DjangoRedis):
+                cache.client.get_client().connection_pool.make_connection()
+            elif isinstance(backend, backends.Redis):
+                cache._cache.get_client().connection_pool.make_connection()
+            elif isinstance(backend, backends.Memcached):
+                assert cache._cache
+
+
+def test_every_block_has_a_language_that_somebody_checks():
+    languages = {block.language for path in PAGES for block in blocks(path)}
+    assert languages <= {"python", "shell", "text", "console"}
+
+
+def test_the_convention_sees_what_is_wrong(page_module):
+    """The control: a page with a wrong value, and one that does not raise."""
+    for source in ("1 + 1  #> 3", "1 + 1  #! ValueError", "x = 1  #> 1"):
+        with pytest.raises((AssertionError, pytest.fail.Exception)):
+            run(DOCS, Block(1, "python", "", source), {})
+    run(DOCS, Block(1, "python", "", "int('x')  #! ValueError: invalid"), {})
+
+
+# --- reference -----------------------------------------------------------------------
+
+
+def test_the_public_names():
+    assert sorted(first_literals("reference", "Public names")) == library.__all__
+    text = (DOCS / "reference.rst").read_text("utf-8")
+    for name in library.__all__:
+        assert re.search(rf"^\.\. (auto)?\w+:: {name}(\(\))?$", text, re.M), name
+
+
+def test_the_options_and_their_defaults():
+    names = {"DEFAULT_TIMEOUT": DEFAULT_TIMEOUT}
+    documented = {
+        literals(option)[0]: eval(literals(default)[0], names)
+        for option, default, _ in table("reference", "Options")
+    }
+    parameters = inspect.signature(cache_memoize).parameters
+    assert list(documented) == list(parameters)
+    assert documented == {name: p.default for name, p in parameters.items()}
+    for name in documented:
+        assert f":param {name}:" in cache_memoize.__doc__
+
+
+def test_the_controls():
+    documented = first_literals("reference", "Controls")
+    assert sorted([*documented, *(f"a{name}" for name in documented)]) == sorted(
+        CONTROLS
+    )
+
+
+@pytest.mark.parametrize("name", ["Entry", "CacheInfo"])
+def test_the_fields(name):
+    assert tuple(first_literals("reference", name)) == getattr(library, name)._fields
+
+
+def test_the_setting():
+    documented = {
+        literals(name)[0]: (
+            ast.literal_eval(literals(default)[0]),
+            tuple(map(ast.literal_eval, literals(values))),
+        )
+        for name, default, values, _ in table("reference", "CACHE_MEMOIZE")
+    }
+    assert documented == conf.SETTINGS
+
+
+def logged():
+    """(level, message) of every use of the logger in the code."""
+    by_helper = {"trouble": "warning", "trouble_once": "warning"}
+    for path in (ROOT / "cache_memoize").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                name = node.func.attr
+                text = next((a for a in node.args if isinstance(a, ast.Constant)), None)
+                if text is None or not isinstance(text.value, str):
+                    continue
+                if name in by_helper:
+                    yield by_helper[name], text.value
+                elif ast.unparse(node.func.value).endswith("logger"):
+                    yield name, text.value
+
+
+def is_part(documented, in_code):
+    return documented[0] == in_code[0] and documented[1] in in_code[1]
+
+
+def test_the_messages_of_the_logger():
+    in_code = {(level, text) for level, text in logged() if text != "%s: %s: %r"}
+    documented = {
+        (literals(level)[0], message)
+        for level, messages in table("reference", "Messages")
+        for message in literals(messages)
+    }
+    said = {each: {d for d in documented if is_part(d, each)} for each in in_code}
+    assert all(said.values()), "a message is not documented"
+    assert set().union(*said.values()) == documented
+
+
+# --- keys ----------------------------------------------------------------------------
+
+
+@cache_memoize(60, prefix="docs")
+def keyed(value):
+    """Never called."""
+
+
+@pytest.fixture
+def page_of_keys(page_module):
+    path = DOCS / "keys.rst"
+    for block in python(path):
+        run(path, block, page_module.__dict__)
+    return page_module.__dict__
+
+
+def test_what_types_count_as(page_of_keys):
+    for row in table("keys", "How types count"):
+        same, other = (
+            [keyed.get_cache_key(eval(each, page_of_keys)) for each in literals(cell)]
+            for cell in row[2:]
+        )
+        assert same and other, row
+        assert len(set(same)) == 1, row
+        assert len({*same, *other}) == 1 + len(other), row
+
+
+def test_what_is_refused(page_of_keys):
+    for row in table("keys", "What is refused"):
+        for each in literals(row[2]):
+            with pytest.raises(UnkeyableArgument):
+                keyed.get_cache_key(eval(each, page_of_keys))
+
+
+# --- design --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sent(monkeypatch, nothing_left_behind):
+    """The commands that go to the cache."""
+    commands: list[str] = []
+    command = Store._command
+
+    def note(self, name, *args):
+        commands.append(name)
+        return command(self, name, *args)
+
+    def note_fetch(alias, key):
+        commands.append("get")
+        return fetch(alias, key)
+
+    monkeypatch.setattr(Store, "_command", note)
+    monkeypatch.setattr(decorator, "fetch", note_fetch)
+    return commands
+
+
+def commands_of_every_path(world, sent):
+    """{what happens: its commands}, as the first column of the table names them."""
+    f = world.memoize(60)(lambda: 1)
+    found = {}
+
+    def note(name, call):
+        sent.clear()
+        call()
+        found[name] = " ".join(sent)
+
+    note("miss", f)
+    note("hit", f)
+    note("peek", f.peek)
+    note("refresh, with an entry", f.refresh)
+    world.clock.tick(61)
+    note("an expired entry", f)
+    note("prime", lambda: f.prime(2))
+    note("invalidate", f.invalidate)
+    note("refresh, with nothing there", f.refresh)
+
+    def fails():
+        raise ValueError
+
+    def swallow(call):
+        with pytest.raises(ValueError):
+            call()
+
+    bad = world.memoize(60)(fails)
+    note("the function raises", lambda: swallow(bad))
+    bad.invalidate()
+
+    waiter = world.memoize(60)(lambda: 2)
+    key = waiter.get_cache_key()
+    lease = library.record.pack(library.record.LEASE, b"somebody")
+    entry = library.record.pack(
+        library.record.ENTRY,
+        b"somebody",
+        library.record.dumps(1),
+        start=world.clock.time(),
+        timeout=60,
+    )
+    world.cache.set(key, lease)
+    world.clock.on_sleep = lambda: world.cache.set(key, entry)
+    note("wait for another caller", waiter)
+    assert waiter() == 1 and waiter.cache_info().misses == 0
+    waiter.invalidate()
+    return found
+
+
+@pytest.mark.backends(["locmem"])
+def test_the_commands_of_each_path(backend, sent):
+    documented = {row[0]: literals(row[1])[0] for row in table("design", "Commands")}
+    documented.pop("invalidate, nothing there, a client that hides errors")
+    assert commands_of_every_path(World(backend, "sync"), sent) == documented
+
+
+@pytest.mark.backends(["pymemcache"])
+def test_the_commands_of_a_client_that_hides_errors(backend, sent):
+    f = World(backend, "sync").memoize(60)(lambda: 1)
+    f.invalidate()
+    documented = {row[0]: literals(row[1])[0] for row in table("design", "Commands")}
+    found = documented["invalidate, nothing there, a client that hides errors"]
+    assert " ".join(sent) == found
+
+
+@pytest.mark.backends(["unknown"])
+def test_the_commands_with_vouchers(backend, monkeypatch):
+    calls: list[str] = []
+    for name in ("get", "add", "set", "delete", "touch"):
+        original = getattr(UnknownCache, name)
+
+        def note(self, *args, _name=name, _original=original, **kwargs):
+            calls.append(_name)
+            return _original(self, *args, **kwargs)
+
+        monkeypatch.setattr(UnknownCache, name, note)
+    monkeypatch.setattr(backends, "_found", {})
+    f = World(backend, "sync").memoize(60)(lambda: 1)
+    found = {}
+    steps = [
+        ("miss", f),
+        ("hit", f),
+        ("invalidate", f.invalidate),
+        ("prime", lambda: f.prime(1)),
+    ]
+    for name, step in steps:
+        calls.clear()
+        step()
+        found[name] = " ".join(calls)
+    documented = table("design", "Commands with vouchers")
+    assert found == {what: literals(cell)[0] for what, cell in documented}
+
+
+def test_every_file_is_in_the_table():
+    files = {path.name for path in (ROOT / "cache_memoize").glob("*.py")}
+    assert sorted(first_literals("design", "Files")) == sorted(files)
+
+
+def test_the_figures_of_the_code():
+    """Those that are said in prose."""
+    pages = {path.stem: " ".join(path.read_text("utf-8").split()) for path in PAGES}
+    breaker, policy = library.breaker, library.policy
+    for page, said in [
+        ("design", f"{library.record.TRAILER_SIZE} bytes behind it"),
+        ("design", f"grow from {policy.FIRST_PAUSE * 1000:.0f} to"),
+        ("design", f"to {policy.LONGEST_PAUSE * 1000:.0f} milliseconds"),
+        ("failures", f"after {breaker.THRESHOLD} failures in a row"),
+        ("failures", f"each within {breaker.WINDOW:.0f} seconds"),
+        ("failures", f"more than {breaker.SLOW:.0f} second"),
+        ("failures", f"``half-open``: after {breaker.PAUSE:.0f} seconds"),
+        ("keys", f"up to {library.binding._REMEMBERED_CALLS:,} calls"),
+    ]:
+        assert said in pages[page], said
+    assert policy.FAILED_FOR == 2 and "lasts two seconds" in pages["design"]
+    assert policy.LEASE_FACTOR == 3 and "three times as long" in pages["howto"]
+    assert library.record.SKEW == 3600 and "up to an hour" in pages["failures"]
+
+
+# --- failures and migration ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "page, title", [("failures", "Failures"), ("migration", "Differences")]
+)
+def test_every_row_names_a_test(page, title):
+    tests = "".join(
+        path.read_text("utf-8") for path in Path(__file__).parent.glob("test_*.py")
+    )
+    for row in table(page, title):
+        (name,) = literals(row[-1])
+        assert f"def {name}(" in tests, name
+
+
+def test_every_page_is_in_the_contents():
+    index = (DOCS / "index.rst").read_text("utf-8")
+    listed = set(re.findall(r"^    (\w+)$", index, re.M))
+    pages = {path.stem for path in DOCS.glob("*.rst")} - {"index"}
+    pages = {page for page in pages if not page.endswith("-table")}  # included
+    assert listed == pages | {"benchmarks", "reliability"}
+
+
+def test_the_changelog_begins_with_this_version():
+    text = (DOCS / "changelog.rst").read_text("utf-8")
+    assert re.search(r"^(\d+\.\d+\.\d+)\n-+$", text, re.M)[1] == library.__version__
+
+
+@pytest.mark.backends(["locmem"])
+@pytest.mark.parametrize("option", ["cache_if", "timeout"])
+def test_what_cache_if_and_a_callable_timeout_raise_reaches_the_caller(world, option):
+    runs = []
+
+    def broken(result):
+        raise RuntimeError("in the option")
+
+    options = {"timeout": 60, option: broken}
+    f = world.memoize(**options)(lambda: runs.append(1))
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="in the option"):
+            f()
+    assert len(runs) == 2
+    assert f.peek() is None
+
+
+def test_every_key_is_new():
+    """0.2.1 had 32 hexadecimal digits."""
+    assert re.fullmatch(r"docs:[0-9a-f]{40}", keyed.get_cache_key(1))
+
+
+def test_extra_counts_like_an_argument():
+    def key(extra):
+        f = cache_memoize(60, prefix="extra", extra=extra)(lambda: 1)
+        return f.get_cache_key()
+
+    assert key([1]) != key((1,)) != key(["1"])
+    assert key({"a": 1, "b": 2}) == key({"b": 2, "a": 1})
+    with pytest.raises(UnkeyableArgument, match="extra="):
+        key(threading.Lock())
+    f = cache_memoize(60, prefix="extra", extra=lambda r: r)(lambda r: 1)
+    with pytest.raises(UnkeyableArgument, match="names a URL but not the user"):
+        f.get_cache_key(HttpRequest())
+
+
+@pytest.mark.backends(["locmem"])
+def test_a_guard_raises_its_stored_exception_again(world):
+    runs = []
+
+    def function():
+        runs.append(1)
+        raise ValueError("stored")
+
+    f = world.memoize(60, store_result=False, cache_exceptions=ValueError)(function)
+    for _ in range(3):
+        with pytest.raises(ValueError, match="stored"):
+            f()
+    assert len(runs) == 1
+
+
+@pytest.mark.backends(["locmem"])
+def test_miss_callable_comes_after_a_stored_exception_too(world):
+    calls = []
+
+    def function():
+        raise ValueError
+
+    f = world.memoize(
+        60,
+        cache_exceptions=ValueError,
+        hit_callable=lambda: calls.append("hit"),
+        miss_callable=lambda: calls.append("miss"),
+    )(function)
+    for _ in range(2):
+        with pytest.raises(ValueError):
+            f()
+    assert calls == ["miss", "hit"]
+
+
+@pytest.mark.backends(["locmem"])
+def test_what_is_under_a_key_is_not_the_bare_result(world):
+    f = world.memoize(60)(lambda: 1)
+    f()
+    key = f.get_cache_key()
+    assert type(world.cache.get(key)) is bytes
+    assert f.peek().value == 1
+    world.cache.delete(key)
+    assert f.peek() is None
+
+
+def test_the_decorated_object_is_no_plain_function():
+    assert not inspect.isfunction(keyed)
+    assert callable(keyed) and str(inspect.signature(keyed)) == "(value)"
