@@ -275,20 +275,21 @@ def key_maker(
         return compute  # may depend on more than the arguments
 
     known: dict[Any, str] = {}
+    get, types_of = known.get, _REMEMBERED
 
     def remember(args: Args, kwargs: Kwargs) -> str:
         for value in args:
-            if type(value) not in _REMEMBERED:
+            if type(value) not in types_of:
                 return compute(args, kwargs)
         if kwargs:
             for value in kwargs.values():
-                if type(value) not in _REMEMBERED:
+                if type(value) not in types_of:
                     return compute(args, kwargs)
             # No positional call looks like this: a tuple is not remembered.
             call: Any = (args, *kwargs.items())
         else:
             call = args
-        key = known.get(call)
+        key = get(call)
         if key is None:
             key = compute(args, kwargs)
             if all(map(_is_small, (*args, *kwargs.values()))):

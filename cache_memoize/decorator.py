@@ -24,7 +24,7 @@ from .clock import Clock
 from .flows import computing, run
 from .memoized import CONTROLS, ClassMemoized, Core, Memoized, watch_class_body
 from .policy import BACKEND, Policy
-from .record import ENTRY, FRESHNESS_SIZE, RAISED, SKEW, freshness, loads
+from .record import AHEAD, ENTRY, RAISED, TAIL, freshness, loads
 from .store import afetch, fetch
 
 __all__ = ["Memoized", "cache_memoize"]
@@ -43,15 +43,15 @@ def _sync_wrapper(core: Core) -> Callable[..., Any]:
     stored = core.policy.cache_exceptions
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        refresh = bool(kwargs) and kwargs.pop("_refresh", False)
+        refresh = kwargs.pop("_refresh", False) if kwargs else False
         key = key_of(args, kwargs)
         raw = error = None
         if stores and apps.ready and not breaker.tripped and not refresh:
             try:
                 raw = fetch(alias, key)
                 if type(raw) is bytes:
-                    start, timeout, cost, kind = freshness(raw[-FRESHNESS_SIZE:])
-                    if kind == ENTRY and -SKEW < now() - start < timeout:
+                    start, timeout, cost, kind = freshness(raw[TAIL])
+                    if kind == ENTRY and AHEAD < now() - start < timeout:
                         value = loads(raw)
                         stats.hits += 1
                         stats.saved += cost
@@ -93,15 +93,15 @@ def _async_wrapper(core: Core) -> Callable[..., Any]:
     stored = core.policy.cache_exceptions
 
     async def call(*args: Any, **kwargs: Any) -> Any:
-        refresh = bool(kwargs) and kwargs.pop("_refresh", False)
+        refresh = kwargs.pop("_refresh", False) if kwargs else False
         key = key_of(args, kwargs)
         raw = error = None
         if stores and apps.ready and not breaker.tripped and not refresh:
             try:
                 raw = await afetch(alias, key)
                 if type(raw) is bytes:
-                    start, timeout, cost, kind = freshness(raw[-FRESHNESS_SIZE:])
-                    if kind == ENTRY and -SKEW < now() - start < timeout:
+                    start, timeout, cost, kind = freshness(raw[TAIL])
+                    if kind == ENTRY and AHEAD < now() - start < timeout:
                         value = loads(raw)
                         stats.hits += 1
                         stats.saved += cost
