@@ -1072,18 +1072,13 @@ def test_an_object_is_written_once_however_deep_it_lies():
     assert len(written) == 1
 
 
-def test_registering_a_plain_type_works_or_is_refused():
-    """But is not ignored in silence. In a process of its own: it would stay."""
-    code = (
-        "from cache_memoize import register_key\n"
-        "from cache_memoize.keys import encode\n"
-        "try:\n"
-        "    register_key(float, round)\n"
-        "except TypeError:\n"
-        "    raise SystemExit\n"
-        "assert encode(1.1) == encode(1.2)\n"
-    )
-    assert python(code).returncode == 0
+@pytest.mark.parametrize("plain", [float, str, dict, type(None)])
+def test_registering_a_plain_type_is_refused_with_the_cure(plain):
+    """And not ignored in silence."""
+    with pytest.raises(
+        TypeError, match=f"how {plain.__name__} counts is fixed; regist"
+    ):
+        register_key(plain, round)
 
 
 class Proxy:
