@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -38,7 +39,7 @@ BACKENDS = {
 #: Those that replace atomically, on which nothing stale may ever be seen.
 ATOMIC = [name for name in BACKENDS if name not in ("unknown", "pylibmc_without_cas")]
 #: One of each kind, for a look, or for the many Pythons and Djangos.
-QUICK = ["locmem", "valkey", "pymemcache", "sqlite", "file", "unknown"]
+QUICK = ["locmem", "valkey", "pymemcache", "sqlite"]
 DATABASES = {"sqlite": "default", "postgresql": "postgresql"}
 
 
@@ -214,6 +215,16 @@ def world(request: Any, backend: str) -> World:
 
 def pytest_addoption(parser: Any) -> None:
     parser.addoption("--quick", action="store_true", help="fewer backends and trials")
+
+
+def pytest_configure(config: Any) -> None:
+    if config.getoption("--quick"):
+        os.environ["MEMOIZE_QUICK"] = "1"
+
+
+def how_many(number: int) -> int:
+    """Examples or trials: fewer of them in a quick run."""
+    return max(number // 10, 5) if "MEMOIZE_QUICK" in os.environ else number
 
 
 def pytest_collection_modifyitems(config: Any, items: list[Any]) -> None:

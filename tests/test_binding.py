@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from cache_memoize import UnkeyableArgument, register_key
 from cache_memoize.binding import Binder, default_prefix, key_maker
+from tests.conftest import how_many
 from tests.models import Post, SpecialPost
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -29,7 +30,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 def examples(number):
     return settings(
-        max_examples=number,
+        max_examples=how_many(number),
         deadline=None,
         derandomize=True,
         database=None,

@@ -48,7 +48,7 @@ def mortal(request):
         "django": {"socket_timeout": 0.3, "socket_connect_timeout": 0.3},
         "django_redis": {"SOCKET_TIMEOUT": 0.3, "SOCKET_CONNECT_TIMEOUT": 0.3},
         "pymemcache": {"timeout": 0.3, "connect_timeout": 0.3},
-        "pylibmc": {"behaviors": {"cas": True, "receive_timeout": 300_000}},
+        "pylibmc": {"behaviors": {"cas": True, "_poll_timeout": 300}},
     }[request.param]
     settings = {
         "BACKEND": backend,

@@ -46,6 +46,7 @@ from hypothesis import strategies as st
 from cache_memoize import UnkeyableArgument, register_key
 from cache_memoize.binding import Binder, key_maker
 from cache_memoize.keys import digest, encode, label
+from tests.conftest import how_many
 from tests.models import Post, SpecialPost, Tag
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -56,7 +57,7 @@ UTC = datetime.timezone.utc  # noqa: UP017 - a name of its own in every test bel
 
 def examples(number):
     return settings(
-        max_examples=number,
+        max_examples=how_many(number),
         deadline=None,
         derandomize=True,
         database=None,

@@ -23,6 +23,7 @@ from tests.conftest import (
     BACKENDS,
     FakeClock,
     close_connections,
+    how_many,
     in_thread,
 )
 
@@ -255,7 +256,7 @@ def slowly(source):
 def test_random_schedules_show_nothing_stale(backend):
     """On every backend, those with vouchers too. (Databases: below, in one thread.)"""
     stale = []
-    for seed in range(TRIALS):
+    for seed in range(how_many(TRIALS)):
         source = Source()
         stale += random_trial(trial_function(backend, source, seed), source, seed)
     assert stale == []
