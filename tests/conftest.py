@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+import hypothesis
 import pytest
 from asgiref.sync import async_to_sync
 from django.conf import settings
@@ -170,6 +171,7 @@ def servers() -> Iterator[Callable[[str], Any]]:
         return server
 
     yield need
+    close_connections()
     for server in SERVERS.values():
         server.stop()
 
@@ -225,6 +227,17 @@ def pytest_configure(config: Any) -> None:
 def how_many(number: int) -> int:
     """Examples or trials: fewer of them in a quick run."""
     return max(number // 10, 5) if "MEMOIZE_QUICK" in os.environ else number
+
+
+def examples(number: int) -> hypothesis.settings:
+    """So many examples of a property, the same ones in every run."""
+    return hypothesis.settings(
+        max_examples=how_many(number),
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    )
 
 
 def pytest_collection_modifyitems(config: Any, items: list[Any]) -> None:

@@ -17,25 +17,15 @@ import pytest
 from django.core.cache.backends.base import memcache_key_warnings
 from django.utils.functional import SimpleLazyObject
 from django.utils.safestring import SafeString
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from cache_memoize import UnkeyableArgument, register_key
 from cache_memoize.binding import Binder, default_prefix, key_maker
-from tests.conftest import how_many
+from tests.conftest import examples
 from tests.models import Post, SpecialPost
 
 ROOT = pathlib.Path(__file__).parent.parent
-
-
-def examples(number):
-    return settings(
-        max_examples=how_many(number),
-        deadline=None,
-        derandomize=True,
-        database=None,
-        suppress_health_check=[HealthCheck.too_slow],
-    )
 
 
 def key_of(function, *, prefix="prefix", ignore=(), name="blog.f", **options):

@@ -40,29 +40,19 @@ from django.utils.functional import SimpleLazyObject, lazy
 from django.utils.functional import cached_property as django_cached_property
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cache_memoize import UnkeyableArgument, register_key
 from cache_memoize.binding import Binder, key_maker
 from cache_memoize.keys import digest, encode, label
-from tests.conftest import how_many
+from tests.conftest import examples
 from tests.models import Post, SpecialPost, Tag
 
 ROOT = pathlib.Path(__file__).parent.parent
 BERLIN = zoneinfo.ZoneInfo("Europe/Berlin")
 CET = datetime.timezone(datetime.timedelta(hours=1))
 UTC = datetime.timezone.utc  # noqa: UP017 - a name of its own in every test below
-
-
-def examples(number):
-    return settings(
-        max_examples=how_many(number),
-        deadline=None,
-        derandomize=True,
-        database=None,
-        suppress_health_check=[HealthCheck.too_slow],
-    )
 
 
 # --- the classes of a user -----------------------------------------------------------
