@@ -6,7 +6,9 @@ import pickle
 
 import pytest
 from django.core.cache import caches
+from django.core.cache.backends.base import BaseCache
 from django.core.cache.backends.locmem import LocMemCache
+from django.test import override_settings
 
 from cache_memoize import backends, cache_memoize, record
 from cache_memoize.backends import backend_of
@@ -51,7 +53,6 @@ def test_a_subclass_that_does_a_thing_its_own_way_is_unknown(part):
 
 
 def test_a_django_redis_client_that_is_not_the_default_one_is_unknown():
-    from django.test import override_settings
 
     settings = {
         "BACKEND": "django_redis.cache.RedisCache",
@@ -195,3 +196,37 @@ def test_every_alias_of_the_tests_is_tested():
     from django.conf import settings
 
     assert set(settings.CACHES) == {*BACKENDS, "default", "dummy"}
+
+
+class Minimal(BaseCache):
+    """Only what Django demands of a backend; not even touch()."""
+
+    entries: dict[str, object] = {}
+
+    def __init__(self, location, params):
+        super().__init__(params)
+
+    def get(self, key, default=None, version=None):
+        return self.entries.get(key, default)
+
+    def set(self, key, value, timeout=None, version=None):
+        self.entries[key] = value
+
+    def add(self, key, value, timeout=None, version=None):
+        return self.entries.setdefault(key, value) is value
+
+    def delete(self, key, version=None):
+        return self.entries.pop(key, None) is not None
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_backend_that_nobody_knows_needs_the_public_api_only(kind):
+    settings = {"BACKEND": f"{__name__}.Minimal"}
+    with override_settings(CACHES={"default": settings}):
+        world = World("default", kind)
+        f = world.memoize(60)(lambda: 1)
+        assert f() == f() == 1
+        assert f.cache_info()[:3] == (1, 1, 0)
+        f.invalidate()
+        assert f.peek() is None
+        Minimal.entries.clear()

@@ -417,3 +417,40 @@ def test_a_call_that_does_not_fit_is_refused_before_anything_runs(world):
     with pytest.raises(TypeError, match="unexpected keyword argument 'z'"):
         f.invalidate(z=1)
     assert body.runs == 0
+
+
+def test_an_error_of_the_timeout_does_not_hide_the_functions_own(world, caplog):
+    def function():
+        raise ValueError("mine")
+
+    f = world.memoize(timeout=lambda result: result["ttl"], cache_exceptions=ValueError)
+    g = f(function)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="mine"):
+            g()
+    assert "the exception was not stored" in caplog.text
+    assert world.clock.sleeps == [], "the key was freed"
+
+
+def test_an_error_of_cache_if_is_not_taken_for_the_functions(world):
+    def cache_if(result):
+        raise KeyError("cache_if")
+
+    f = world.memoize(60, cache_if=cache_if, cache_exceptions=Exception)(lambda: 1)
+    for _ in range(2):
+        with pytest.raises(KeyError, match="cache_if"):
+            f()
+    assert f.peek() is None and world.clock.sleeps == []
+
+
+def test_priming_with_what_is_not_to_be_stored_forgets_the_old_value(world):
+    f = world.memoize(timeout=lambda result: 60 if result == 1 else 0)(lambda: 1)
+    assert f() == 1
+    f.prime(2)
+    assert f.peek() is None
+
+
+def test_prime_may_be_given_an_argument_named_value(world):
+    f = world.memoize(60)(lambda value: value)
+    f.prime("given", value=1)
+    assert f(1) == "given"

@@ -491,3 +491,18 @@ def test_under_asgi_with_requests_side_by_side():
     with override_settings(ROOT_URLCONF=urls, ALLOWED_HOSTS=["*"]):
         answers = asyncio.run(main())
     assert answers == [(200, b"0"), (200, b"1")] * 4
+
+
+def test_two_bindings_of_one_method_are_equal():
+    one, two = Shop(1), Shop(2)
+    assert one.price == one.price and one.price != two.price
+    assert one.price != Shop.price and one.price != 5
+    assert len({one.price, one.price, two.price}) == 2
+
+
+def test_a_bound_method_that_is_memoized_follows_its_instance():
+    shop = Shop(1)
+    price = cache_memoize(60)(shop.price.__wrapped__)
+    assert price("x") == (1, "x")
+    shop.number = 2
+    assert price("x") == (2, "x")

@@ -573,3 +573,15 @@ def test_the_sync_store_is_finished_at_once():
         run(flow())
     assert issubclass(store.AsyncStore, store.Store)
     assert async_to_sync(store.AsyncStore.sleep) and callable(store.afetch)
+
+
+def test_priming_before_the_apps_are_ready_stores_nothing(
+    world_of_mistakes, monkeypatch
+):
+    from django.apps import apps
+
+    f = world_of_mistakes.memoize(60)(lambda: 1)
+    monkeypatch.setattr(apps, "ready", False)
+    f.prime(5)
+    monkeypatch.setattr(apps, "ready", True)
+    assert f.peek() is None

@@ -17,6 +17,7 @@ from asgiref.sync import async_to_sync, sync_to_async
 from django.core.cache import caches
 
 from cache_memoize import cache_memoize, record
+from cache_memoize.backends import LocalMemory
 from cache_memoize.clock import Clock
 from cache_memoize.store import Store
 from tests.conftest import FakeClock, World, close_connections, in_thread
@@ -574,3 +575,39 @@ def test_cancelling_while_the_lease_is_being_written_frees_the_key(
         assert await function() == "value" == await function()
 
     async_to_sync(main)()
+
+
+# --- more going on than one caller can follow ----------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_who_loses_every_race_computes_and_stores_nothing(kind, monkeypatch):
+    """It must not go on for ever, nor take a busy cache for a broken one."""
+    world = World("locmem", kind)
+    f = world.memoize(60)(lambda_free())
+    key, now = f.get_cache_key(), world.clock.time()
+    monkeypatch.setattr(LocalMemory, "swap", lambda *args: False)
+    unreadable = record.pack(record.ENTRY, b"t" * 8, b"no", start=now, timeout=60)
+    for there in (record.pack(record.FAILED, b"t" * 8), unreadable):
+        world.cache.set(key, there, 60)
+        f()
+        f.refresh()
+        assert world.cache.get(key) == there
+    assert f.cache_info()[:3] == (0, 4, 0)
+    world.cache.delete(key)
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_time_out_that_the_client_hides_is_not_waited_for_again(kind, monkeypatch):
+    world = World("unknown", kind)
+
+    def slow(self, key, *args, **kwargs):
+        world.clock.tick(2)
+        return False
+
+    f = world.memoize(60)(lambda_free())
+    monkeypatch.setattr(type(world.cache), "add", slow)
+    assert f() == 1
+    assert world.clock.monotonic() == 2
+    assert f.cache_info()[:3] == (0, 1, 1)
+    assert f.cache_info().breaker == "open"
