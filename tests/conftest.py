@@ -41,6 +41,7 @@ BACKENDS = {
 ATOMIC = [name for name in BACKENDS if name not in ("unknown", "pylibmc_without_cas")]
 #: One of each kind, for a look, or for the many Pythons and Djangos.
 QUICK = ["locmem", "valkey", "pymemcache", "sqlite"]
+ALL_DATABASES = list(settings.DATABASES)
 DATABASES = {"sqlite": "default", "postgresql": "postgresql"}
 
 
@@ -197,17 +198,10 @@ def backend(request: Any, servers: Any) -> Iterator[str]:
     if BACKENDS.get(alias):
         servers(BACKENDS[alias])
     if alias in DATABASES:
-        request.getfixturevalue("transactional_databases")
+        request.getfixturevalue("transactional_db")
     caches[alias].clear()
     yield alias
     caches[alias].clear()
-
-
-@pytest.fixture
-def transactional_databases(request: Any) -> None:
-    marker = pytest.mark.django_db(transaction=True, databases=list(settings.DATABASES))
-    request.node.add_marker(marker)
-    request.getfixturevalue("transactional_db")
 
 
 @pytest.fixture(params=["sync", "async"])
@@ -251,7 +245,14 @@ def pytest_generate_tests(metafunc: Any) -> None:
         names = marker.args[0] if marker else list(BACKENDS)
         if metafunc.config.getoption("--quick"):
             names = [name for name in names if name in QUICK] or names[:1]
-        metafunc.parametrize("backend", names, indirect=True)
+        # Marked here, at collection: that is when pytest-django sees which databases
+        # are wanted.
+        marks = pytest.mark.django_db(transaction=True, databases=ALL_DATABASES)
+        params = [
+            pytest.param(name, marks=marks if name in DATABASES else ())
+            for name in names
+        ]
+        metafunc.parametrize("backend", params, indirect=True)
 
 
 @pytest.fixture(autouse=True)

@@ -220,6 +220,18 @@ class Reader:
         width = "return document.documentElement.scrollWidth"
         assert self.driver.execute_script(width) <= 360
 
+    @staticmethod
+    def gone(element: Any) -> bool:
+        """Whether the page of this element has been left. Chrome has several errors
+        for that, depending on the moment."""
+        from selenium.common.exceptions import WebDriverException
+
+        try:
+            element.is_enabled()
+        except WebDriverException:
+            return True
+        return False
+
     def click(self, selector: str, text: str = "") -> None:
         from selenium.webdriver.support import expected_conditions
         from selenium.webdriver.support.wait import WebDriverWait
@@ -231,7 +243,7 @@ class Reader:
         ]
         target.click()
         wait = WebDriverWait(self.driver, PATIENCE)
-        wait.until(expected_conditions.staleness_of(target))
+        wait.until(lambda driver: self.gone(target))
         wait.until(expected_conditions.presence_of_element_located(("id", "measured")))
         self.look()
 
