@@ -56,8 +56,16 @@ class Backend:
         """What to ask for, to have a value last so long. The record knows better."""
         return None if seconds is None else seconds + self.slack
 
+    def database(self, cache: Cache) -> str | None:
+        """The alias of the database that holds this cache, if one does."""
+        return None
+
     def get(self, cache: Cache, key: str) -> Any:
         return cache.get(key)
+
+    def get_many(self, cache: Cache, keys: list[str]) -> dict[str, Any]:
+        found: dict[str, Any] = cache.get_many(keys)
+        return found
 
     def add(self, cache: Cache, key: str, new: bytes, seconds: int | None) -> bool:
         return cache.add(key, new, seconds) is True
@@ -179,6 +187,28 @@ class Database(Backend):
     """
 
     slack = 1
+
+    def database(self, cache: Cache) -> str | None:
+        return router.db_for_write(cache.cache_model_class)
+
+    def guard(self, cache: Cache) -> Any:
+        """A savepoint, if there is a transaction that an error would break."""
+        alias = router.db_for_write(cache.cache_model_class)
+        if connections[alias].in_atomic_block:
+            return transaction.atomic(using=alias)
+        return contextlib.nullcontext()
+
+    def get(self, cache: Cache, key: str) -> Any:
+        with self.guard(cache):
+            return super().get(cache, key)
+
+    def get_many(self, cache: Cache, keys: list[str]) -> dict[str, Any]:
+        with self.guard(cache):
+            return super().get_many(cache, keys)
+
+    def delete(self, cache: Cache, key: str) -> bool:
+        with self.guard(cache):
+            return super().delete(cache, key)
 
     def add(self, cache: Cache, key: str, new: bytes, seconds: int | None) -> bool:
         # DatabaseCache.add() reads, sees an expired row and overwrites it: two
@@ -304,6 +334,12 @@ class Voucher(Backend):
             return VOID
         return raw
 
+    def get_many(self, cache: Cache, keys: list[str]) -> dict[str, Any]:
+        first, *tags = keys
+        found = super().get_many(cache, tags)
+        raw = self.get(cache, first)
+        return found if raw is None else {**found, first: raw}
+
     def add(self, cache: Cache, key: str, new: bytes, seconds: int | None) -> bool:
         if not super().add(cache, key, new, seconds):
             return False
@@ -348,13 +384,13 @@ _VOUCHER = Voucher()
 #: Class, what it does for us, and the parts of it that we rely on. A subclass that
 #: replaces one of the methods named first does things its own way: it is unknown.
 _KNOWN: list[tuple[type, Backend, str]] = [
-    (DummyCache, Nothing(), "get add set delete"),
-    (LocMemCache, LocalMemory(), "get add set delete _set _has_expired"),
-    (FileBasedCache, Files(), "get add set delete _createdir"),
-    (DatabaseCache, Database(), "get add set delete _base_set"),
-    (RedisCache, Redis(), "get add set delete _cache"),
-    (PyMemcacheCache, Memcached(), "get add set delete _cache"),
-    (PyLibMCCache, PyLibMC(), "get add set delete _cache"),
+    (DummyCache, Nothing(), "get get_many add set delete"),
+    (LocMemCache, LocalMemory(), "get get_many add set delete _set _has_expired"),
+    (FileBasedCache, Files(), "get get_many add set delete _createdir"),
+    (DatabaseCache, Database(), "get get_many add set delete _base_set"),
+    (RedisCache, Redis(), "get get_many add set delete _cache"),
+    (PyMemcacheCache, Memcached(), "get get_many add set delete _cache"),
+    (PyLibMCCache, PyLibMC(), "get get_many add set delete _cache"),
 ]
 _found: dict[type, Backend] = {}
 

@@ -15,6 +15,11 @@ SETTINGS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     # What happens when the cache does not work: "log" a warning and compute, or
     # "raise" the error to the caller, as tests may want.
     "ON_ERROR": ("log", ("log", "raise")),
+    # Where a stale value is refreshed: in a thread of this process (for an async
+    # function in a task of its loop), by the caller itself, or by django.tasks.
+    "REFRESH": ("thread", ("thread", "inline", "task")),
+    # Whether entries are signed, and an entry without a right signature is a miss.
+    "SIGN": (False, (False, True)),
 }
 
 
@@ -34,3 +39,8 @@ def get(name: str) -> Any:
             f"CACHE_MEMOIZE[{name!r}] is {value!r}; it must be one of {list(allowed)}"
         )
     return value
+
+
+def secrets() -> list[str | bytes]:
+    """The keys that signatures are made with (the first) and checked with (all)."""
+    return [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]

@@ -1,4 +1,4 @@
-"""What a user does to an entry by hand: forget it, look at it, put one there."""
+"""What a user does to an entry by hand: look at it, put one there."""
 
 from __future__ import annotations
 
@@ -8,44 +8,21 @@ from django.apps import apps
 
 from . import record
 from .flows import (
-    PATIENCE,
+    Claim,
     Memo,
     decode,
     entry,
+    is_dirty,
     lifetime,
+    may_store,
     timeout_of,
     usable,
 )
-from .policy import FAILED_FOR
+from .invalidation import forget
 from .record import pack
-from .store import MISTAKES, UNREADABLE, CacheDidNotAnswer, Store
+from .store import MISTAKES, UNREADABLE, Store
 
-__all__ = ["Entry", "forget", "peek", "prime"]
-
-
-async def forget(memo: Memo, store: Store, key: str) -> None:
-    """Delete, and raise whatever kept it from being deleted."""
-    for _ in range(PATIENCE):
-        if await store.delete(key) or not store.backend().swallows:
-            return
-        # "Nothing was deleted" may be a client that gave its server up for a while. A
-        # mark that could be added shows that nothing was there; one that can be read
-        # back, that whatever was there is gone. Anything else may be what was there
-        # before, on a server that takes no writes.
-        token = memo.clock.token()
-        mark = pack(record.FAILED, token)
-        if not await store.add(key, mark, FAILED_FOR):
-            await store.set(key, mark, FAILED_FOR)
-            there = await store.get(key)
-            if there is None or there is UNREADABLE or there.token != token:
-                continue
-        await store.delete(key)
-        return
-    raise CacheDidNotAnswer(
-        f"{memo.name}.invalidate(): the cache {store.alias!r} does not keep what is "
-        "written to it, so the old value may come back; call invalidate() again when "
-        "the server answers"
-    )
+__all__ = ["Entry", "peek", "prime"]
 
 
 class Entry(NamedTuple):
@@ -55,19 +32,22 @@ class Entry(NamedTuple):
     value: Any
     #: Seconds since its computation started.
     age: float
-    #: Whether it is past its timeout; this version serves no such entry.
+    #: Whether it is past its timeout, and served only until there is a new one.
     stale: bool = False
 
 
 async def peek(memo: Memo, store: Store, key: str) -> Entry | None:
     try:
-        if not usable(memo, store):
+        if not usable(memo, store) or await is_dirty(store, key):
             return None
-        there = await store.get(key)
+        there, tags, _ = await store.look(key)
         now = memo.clock.time()
-        if there is None or there is UNREADABLE or not there.is_fresh(now):
+        if there is None or there is UNREADABLE or there.tags != tags:
             return None
-        return Entry(decode(there), now - there.start)
+        grace = memo.policy.stale if there.kind == record.ENTRY else 0.0
+        if not there.is_fresh(now, grace):
+            return None
+        return Entry(decode(there), now - there.start, not there.is_fresh(now))
     except MISTAKES:
         raise
     except Exception as error:
@@ -92,13 +72,20 @@ async def prime(
         ) from error
     if not usable(memo, store):
         return
-    now, token = memo.clock.time(), memo.clock.token()
-    new = entry(kind, pack(record.LEASE, token), payload, now, timeout, 0.0)
     try:
-        if timeout == 0:  # not to be stored: but what was there is not true any more
-            await store.delete(key)
-        else:
-            await store.set(key, new, lifetime(timeout))
+        look = await store.look(key)
+        known = look.tags is not None and await may_store(memo, store, look.since)
+        if timeout == 0 or not known or await is_dirty(store, key):
+            # Not to be stored, or not before a commit that others may come before.
+            # But what was there is not true any more.
+            return await forget(store, memo.name, key, memo.policy.hold)
+        assert look.tags is not None
+        lease = pack(record.LEASE, memo.clock.token())
+        now = memo.clock.time()
+        claim = Claim(key, lease=lease, tags=look.tags, started=now)
+        new = entry(claim, kind, payload, timeout, 0.0)
+        grace = memo.policy.stale if kind == record.ENTRY else 0.0
+        await store.set(key, new, lifetime(timeout + grace))
     except MISTAKES:
         raise
     except Exception as error:

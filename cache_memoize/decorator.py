@@ -19,13 +19,17 @@ from typing import Any, ParamSpec, TypeVar, cast, overload
 from django.apps import apps
 
 from . import flows, registry
+from .background import arevalidate, revalidate
 from .binding import Binder, default_prefix, key_maker
 from .clock import Clock
-from .flows import computing, run
+from .flows import computing
 from .memoized import CONTROLS, ClassMemoized, Core, Memoized, watch_class_body
 from .policy import BACKEND, Policy
-from .record import AHEAD, ENTRY, RAISED, TAIL, freshness, loads
-from .store import afetch, fetch
+from .record import AHEAD, ENTRIES, RAISED, TAIL, freshness, loads
+from .runner import run
+from .store import UNREAD
+from .tags import function_tag, tagging
+from .transactions import live
 
 __all__ = ["Memoized", "cache_memoize"]
 
@@ -38,6 +42,7 @@ Timeout = float | timedelta | None
 
 def _sync_wrapper(core: Core) -> Callable[..., Any]:
     function, key_of, alias, store = core.function, core.key_of, core.alias, core.store
+    fetch, plain, zone = core.fetch, core.plain, core.policy.zone
     stats, breaker, now = core.stats, core.breaker, core.clock.time
     on_hit, on_miss, stores = core.hit, core.miss, core.policy.stores
     stored = core.policy.cache_exceptions
@@ -45,13 +50,13 @@ def _sync_wrapper(core: Core) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         refresh = kwargs.pop("_refresh", False) if kwargs else False
         key = key_of(args, kwargs)
-        raw = error = None
-        if stores and apps.ready and not breaker.tripped and not refresh:
+        raw, error = UNREAD, None
+        if stores and apps.ready and not (breaker.tripped or live or refresh):
             try:
                 raw = fetch(alias, key)
                 if type(raw) is bytes:
                     start, timeout, cost, kind = freshness(raw[TAIL])
-                    if kind == ENTRY and AHEAD < now() - start < timeout:
+                    if kind == plain and AHEAD < now() - start < timeout - zone * cost:
                         value = loads(raw)
                         stats.hits += 1
                         stats.saved += cost
@@ -59,12 +64,14 @@ def _sync_wrapper(core: Core) -> Callable[..., Any]:
                             stats.hook(on_hit, args, kwargs)
                         return value
             except Exception as trouble:
-                error = None if raw else trouble
+                error = trouble if raw is UNREAD else None
         if refresh:
             claim = run(flows.overtake(core, store, key))
         else:
             claim = run(flows.claim(core, store, key, raw, error))
         if claim.found is not None:
+            if claim.lease is not None:
+                claim = revalidate(core, claim, args, kwargs)
             return _serve(core, claim, args, kwargs)
         stats.misses += 1
         nested = computing.set(True)
@@ -88,6 +95,7 @@ def _sync_wrapper(core: Core) -> Callable[..., Any]:
 
 def _async_wrapper(core: Core) -> Callable[..., Any]:
     function, key_of, alias, store = core.function, core.key_of, core.alias, core.astore
+    afetch, plain, zone = core.afetch, core.plain, core.policy.zone
     stats, breaker, now = core.stats, core.breaker, core.clock.time
     on_hit, on_miss, stores = core.hit, core.miss, core.policy.stores
     stored = core.policy.cache_exceptions
@@ -95,13 +103,13 @@ def _async_wrapper(core: Core) -> Callable[..., Any]:
     async def call(*args: Any, **kwargs: Any) -> Any:
         refresh = kwargs.pop("_refresh", False) if kwargs else False
         key = key_of(args, kwargs)
-        raw = error = None
-        if stores and apps.ready and not breaker.tripped and not refresh:
+        raw, error = UNREAD, None
+        if stores and apps.ready and not (breaker.tripped or live or refresh):
             try:
                 raw = await afetch(alias, key)
                 if type(raw) is bytes:
                     start, timeout, cost, kind = freshness(raw[TAIL])
-                    if kind == ENTRY and AHEAD < now() - start < timeout:
+                    if kind == plain and AHEAD < now() - start < timeout - zone * cost:
                         value = loads(raw)
                         stats.hits += 1
                         stats.saved += cost
@@ -109,12 +117,14 @@ def _async_wrapper(core: Core) -> Callable[..., Any]:
                             stats.hook(on_hit, args, kwargs)
                         return value
             except Exception as trouble:
-                error = None if raw else trouble
+                error = trouble if raw is UNREAD else None
         if refresh:
             claim = await flows.overtake(core, store, key)
         else:
             claim = await flows.claim(core, store, key, raw, error)
         if claim.found is not None:
+            if claim.lease is not None:
+                claim = await arevalidate(core, claim, args, kwargs)
             return _serve(core, claim, args, kwargs)
         stats.misses += 1
         nested = computing.set(True)
@@ -137,13 +147,19 @@ def _async_wrapper(core: Core) -> Callable[..., Any]:
 
 
 def _serve(core: Core, claim: flows.Claim, args: Any, kwargs: Any) -> Any:
-    """An entry that the flow found: after waiting, or one that is no plain value."""
-    assert claim.found is not None
-    core.stats.hits += 1
-    core.stats.saved += claim.found.cost
+    """An entry that the flow found: after waiting, past its timeout, or no plain value.
+    None any more if this caller has just refreshed it."""
+    stats, found = core.stats, claim.found
+    if found is None:
+        stats.misses += 1
+        return claim.value
+    stats.hits += 1
+    stats.saved += found.cost
+    if found.kind in ENTRIES and not found.is_fresh(core.clock.time()):
+        stats.stale += 1
     if core.hit is not None:
         core.stats.hook(core.hit, args, kwargs)
-    if claim.found.kind == RAISED:
+    if found.kind == RAISED:
         raise claim.value
     return claim.value
 
@@ -185,6 +201,7 @@ class Decorator:
         prefix, alias = options.pop("prefix"), options.pop("cache_alias")
         parts = {key: options.pop(key) for key in ("version", "extra", "args_rewrite")}
         generator, ignore = options.pop("key_generator_callable"), options.pop("ignore")
+        tags = options.pop("tags")
         _check(
             function,
             name,
@@ -196,7 +213,7 @@ class Decorator:
                 "args_rewrite": parts["args_rewrite"],
                 "cache_if": options["cache_if"],
             },
-            {"extra": parts["extra"], "timeout": options["timeout"]},
+            {"extra": parts["extra"], "timeout": options["timeout"], "tags": tags},
         )
         policy = Policy.of(name, **options)
         binder = Binder(function, name, ignore)
@@ -204,7 +221,12 @@ class Decorator:
             prefix, whole = default_prefix(function)
             registry.note(prefix, whole, function)
         key_of = key_maker(binder, prefix or "", key_generator=generator, **parts)
-        core = Core(function, policy, key_of, alias, self._clock, hit, miss)
+        tag = None
+        if tags is not None:
+            known = prefix or f"{function.__module__}.{name}"
+            tag = function_tag(known)
+            key_of = tagging(key_of, tags, tag, name)
+        core = Core(function, policy, key_of, alias, self._clock, hit, miss, tag)
         is_async = inspect.iscoroutinefunction(function)
         call: Any = (_async_wrapper if is_async else _sync_wrapper)(core)
         functools.update_wrapper(call, function)
@@ -271,8 +293,13 @@ def cache_memoize(
     version: Any = None,
     ignore: Iterable[str] = (),
     cache_if: Callable[..., object] | None = None,
+    tags: str | Iterable[str] | Callable[..., str | Iterable[str]] | None = None,
+    stale: float | timedelta | None = 0,
+    early_refresh: float = 0,
+    jitter: float = 0,
     wait: float | timedelta | None = None,
     lease: float | timedelta = 10,
+    hold: float | timedelta = 0,
 ) -> Decorator: ...
 def cache_memoize(*args: Any, **kwargs: Any) -> Any:
     """Memoize a function in a Django cache, for all processes that share it.
@@ -299,10 +326,24 @@ def cache_memoize(*args: Any, **kwargs: Any) -> Any:
     :param ignore: names of parameters that are not part of the key.
     :param cache_if: a callable of the result and the call's arguments that says
         whether to store.
+    :param tags: strings, or a callable of the call's arguments that gives some: names
+        by which :func:`invalidate_tags` forgets every call that has them. With any,
+        also ``()``, the function has ``invalidate_all()``.
+    :param stale: seconds or ``timedelta`` after the timeout in which callers still get
+        the old value at once, while one computes the new one (``CACHE_MEMOIZE``'s
+        ``REFRESH`` says where); a refresh that raises leaves the old value. None: for
+        ever. Not on backends that cannot replace atomically.
+    :param early_refresh: the beta of XFetch (1 is its authors' advice): the nearer the
+        timeout, and the slower the function, the likelier one caller has the value
+        refreshed before the timeout; 0: never.
+    :param jitter: the fraction, 0 to 1, by which each timeout is shortened at random,
+        so that what was stored together does not expire together.
     :param wait: seconds that a caller waits for another's computation of the same
         call before it computes for itself; None: as long as a lease; 0: never.
     :param lease: seconds for which a computation alone has the right to store. When
         its process dies, others wait that long. It grows for functions that are slower.
+    :param hold: seconds for which nothing is stored after an invalidation: longer than
+        read replicas lag, or than transactions last that read from a snapshot.
     :raises TypeError, ValueError: at decoration, for options that cannot be right.
     :raises UnkeyableArgument: at a call with an argument that cannot be told apart
         from others.
@@ -333,8 +374,13 @@ def _with_options(
     version: Any = None,
     ignore: Any = (),
     cache_if: Any = None,
+    tags: Any = None,
+    stale: Any = 0,
+    early_refresh: Any = 0,
+    jitter: Any = 0,
     wait: Any = None,
     lease: Any = 10,
+    hold: Any = 0,
     _clock: Any = None,
 ) -> Decorator:
     return Decorator(**locals())

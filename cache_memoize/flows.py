@@ -1,9 +1,9 @@
 """The protocol in the cache, written once for sync and async.
 
 Every flow is a coroutine over a Store; over the synchronous one it never suspends, and
-:func:`run` finishes it at once. The user's function is called between the flows, by
-the wrappers in decorator.py: inside a coroutine it would lose recursion depth, and
-``StopIteration`` would change its meaning.
+:func:`runner.run` finishes it at once. The user's function is called between the
+flows, by the wrappers in decorator.py: inside a coroutine it would lose recursion
+depth, and ``StopIteration`` would change its meaning.
 
 One key holds nothing, a lease (somebody is computing), or an entry. The right to store
 is the lease that one wrote; it is replaced by the entry only if it is still there. So
@@ -13,37 +13,32 @@ whatever deletes or replaces it, an invalidation for instance, wins.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from django.apps import apps
 
-from . import record, stats
+from . import pool, record, signing, stats, transactions
 from .clock import Clock
 from .policy import BACKEND, FAILED_FOR, Policy
-from .record import Record, pack
-from .store import MISTAKES, UNREADABLE, CacheDidNotAnswer, Store, is_decoding_error
-
-T = TypeVar("T")
+from .record import Claimed, Record, pack
+from .store import (
+    MISTAKES,
+    PATIENCE,
+    UNREAD,
+    UNREADABLE,
+    CacheDidNotAnswer,
+    Look,
+    Store,
+    is_decoding_error,
+    no_answer,
+)
+from .tags import TaggedKey
 
 #: Whether this context is computing something. Who computes never waits for others:
 #: so no circle of waiters can form, and recursion cannot block itself.
 computing: ContextVar[bool] = ContextVar("cache_memoize_computing", default=False)
-
-#: So many times in a row a flow looks again without waiting, before it concludes that
-#: the cache does not do what it says.
-PATIENCE = 8
-
-
-def run(flow: Coroutine[Any, Any, T]) -> T:
-    """Finish a flow over a synchronous store."""
-    try:
-        flow.send(None)
-    except StopIteration as end:
-        return end.value  # type: ignore[no-any-return]
-    flow.close()
-    raise RuntimeError("a flow over a synchronous store was suspended")
 
 
 class Memo:
@@ -62,7 +57,7 @@ class Memo:
 
 
 class Claim(NamedTuple):
-    """What came of asking: an entry, or the right to store, or neither."""
+    """What came of asking: an entry, or the right to store, or neither, or both."""
 
     key: str
     #: The entry to serve; its value is decoded.
@@ -70,8 +65,10 @@ class Claim(NamedTuple):
     value: Any = None
     #: What the key must still hold when the result is stored; None: do not store.
     lease: bytes | None = None
-    #: Whether the lease is an old entry that readers still get.
-    keeps_old: bool = False
+    #: The tokens that the tags had when the right to store was given.
+    tags: bytes = b""
+    #: The entry that readers still get, stamped with ``lease``'s token.
+    keeps: Record | None = None
     started: float = 0.0
     began: float = 0.0
 
@@ -88,29 +85,30 @@ def decode(found: Record) -> Any:
 
 
 async def claim(
-    memo: Memo, store: Store, key: str, first: Any = None, error: Any = None
+    memo: Memo, store: Store, key: str, first: Any = UNREAD, error: Any = None
 ) -> Claim:
     """An entry to serve, or the right to compute.
 
     ``first`` is what the wrapper has just read there, ``error`` what it got instead.
+    An entry together with the right to compute is one that is to be refreshed.
     """
     try:
-        if not usable(memo, store):
-            return _right(memo, key, None)
+        if not usable(memo, store) or await is_dirty(store, key):
+            return _right(memo, key)
         if error is None:
-            there = store.read(first)
+            look = await store.seen(key, first, hold=memo.policy.hold)
         elif is_decoding_error(error):
-            there = UNREADABLE
+            look = await store.look(key)
         else:
             raise error
-        return await _claim(memo, store, key, there)
+        return await _claim(memo, store, key, look)
     except MISTAKES:
         raise
     except Exception as trouble:
         if trouble is error or isinstance(trouble, CacheDidNotAnswer):
             store.trouble(trouble)
         memo.stats.trouble("the cache failed before the call", trouble)
-        return _right(memo, key, None)
+        return _right(memo, key)
 
 
 def usable(memo: Memo, store: Store) -> bool:
@@ -122,112 +120,215 @@ def usable(memo: Memo, store: Store) -> bool:
     )
 
 
-async def _claim(memo: Memo, store: Store, key: str, there: Record | None) -> Claim:
-    clock, policy, seconds = memo.clock, memo.policy, memo.lease()
+async def is_dirty(store: Store, key: str) -> bool:
+    """Whether a transaction of this thread has invalidated this call."""
+    if not transactions.live:
+        return False
+    keys = (key, *key.tags) if isinstance(key, TaggedKey) else (key,)
+    return await store.there(transactions.is_dirty, store.alias, keys)
+
+
+async def _claim(memo: Memo, store: Store, key: str, look: Look) -> Claim:
+    clock, policy = memo.clock, memo.policy
     awaited: bytes | None = None  # the lease of whom we wait for
     deadline = math.inf
     pauses = looks = lost = 0
-    if there is not None and there is not UNREADABLE and there.vouched:
-        there = await store.get(key)  # together with its voucher
+    if isinstance(look.record, Record) and look.record.vouched:
+        look = await store.look(key)  # together with its voucher
     while True:
+        there = look.record
         looks += 1
         lost = lost + 1 if there is None else 0
         if looks > PATIENCE:
             if lost > PATIENCE:
-                raise _no_answer(store)
-            return _right(memo, key, None)  # so much is going on: others will store
-        if there is None:
-            lease = pack(record.LEASE, clock.token())
-            if await store.take(key, None, lease, seconds):
-                return _right(memo, key, lease)
-            if lost == PATIENCE // 2:
-                # Some clients show what they cannot read as nothing.
-                await store.delete(key)
-        elif there is UNREADABLE:
+                raise no_answer(store)
+            return _right(memo, key)  # so much is going on: others will store
+        if there is UNREADABLE or (there is None and lost == PATIENCE // 2):
+            # Some clients show what they cannot read as nothing.
             await store.delete(key)
-        elif there.is_fresh(clock.time()):
+        elif there is None:
+            if mine := await _take(memo, store, key, look):
+                return mine
+        elif there.kind == record.BLOCK:
+            return _right(memo, key)
+        elif there.tags != look.tags:  # one of its tags was forgotten
+            if mine := await _take(memo, store, key, look):
+                return mine
+        elif there.is_fresh(now := clock.time(), _grace(memo, store, there)):
             try:
-                return Claim(key, there, decode(there))
+                value = decode(there)
             except Exception as unreadable:  # a class decides what unpickling raises
                 stats.logger.info("%s: unreadable entry: %r", memo.name, unreadable)
-                lease = pack(record.LEASE, clock.token())
-                if await store.take(key, there.raw, lease, seconds):
-                    return _right(memo, key, lease)
+                if mine := await _take(memo, store, key, look):
+                    return mine
+            else:
+                ours = Claim(key, there, value)
+                if not _wants_refresh(memo, store, there, now):
+                    return ours
+                return await _revalidate(memo, store, ours, look, now)
         elif there.kind in record.LEASES:
             if awaited is None:
                 deadline = clock.monotonic() + policy.budget(memo.slowest)
             elif there.kind == record.RETRY and there.token != awaited:
                 # The one we waited for failed. Waiting for the next one too would
                 # line the callers of a failing function up behind one another.
-                return _right(memo, key, None)
+                return _right(memo, key)
             awaited = there.token
             left = deadline - clock.monotonic()
             if computing.get() or left <= 0 or not store.can_wait():
                 if policy.store_result:
-                    return _right(memo, key, None)
+                    return _right(memo, key)
                 return Claim(key, there, True)  # a guard: somebody is at it
             await store.sleep(min(policy.pause(pauses, clock.random()), left))
             pauses += 1
             looks = lost = 0
         elif there.kind == record.FAILED and awaited is not None:
-            return _right(memo, key, None)
+            return _right(memo, key)
         else:  # an expired entry, or a failure that we did not wait for
             kind = record.RETRY if there.kind == record.FAILED else record.LEASE
-            lease = pack(kind, clock.token())
-            if await store.take(key, there.raw, lease, seconds):
-                return _right(memo, key, lease)
-        there = await store.get(key)
+            if mine := await _take(memo, store, key, look, kind):
+                return mine
+        look = await store.look(key)
 
 
-def _no_answer(store: Store) -> CacheDidNotAnswer:
-    return CacheDidNotAnswer(
-        f"the cache {store.alias!r} says that a key is taken, and that nothing is there"
-    )
+async def _take(
+    memo: Memo, store: Store, key: str, look: Look, kind: int = record.LEASE
+) -> Claim | None:
+    """Put a lease in the place of what was seen; None: it is not there any more."""
+    if look.tags is None or not await may_store(memo, store, look.since):
+        return _right(memo, key)
+    old = None if look.record is None else look.record.raw
+    lease = pack(kind, memo.clock.token(), tags=look.tags)
+    if not await store.take(key, old, lease, memo.lease()):
+        return None
+    return _right(memo, key, lease, look.tags)
+
+
+async def may_store(memo: Memo, store: Store, since: float = 0.0) -> bool:
+    """Whether what is computed here and now may be stored for everybody."""
+    hold = memo.policy.hold
+    if hold and memo.clock.time() - since < hold:  # a tag was forgotten just now
+        return False
+    return await store.there(transactions.may_store, hold, store.database())
+
+
+def _grace(memo: Memo, store: Store, there: Record) -> float:
+    """For how long after its timeout an entry may be served.
+
+    Only where replacing is atomic: nothing else could tell that it was invalidated
+    while it was being stamped.
+    """
+    stale = memo.policy.stale
+    return stale if there.kind == record.ENTRY and store.backend().atomic else 0.0
+
+
+def _wants_refresh(memo: Memo, store: Store, there: Record, now: float) -> bool:
+    """Whether this caller should see to a new value; it gets this one all the same."""
+    policy = memo.policy
+    if there.kind != record.ENTRY or there.is_claimed(now):
+        return False
+    if there.is_fresh(now):
+        if not policy.early_refresh or not store.backend().atomic:
+            return False
+        age = now - there.start
+        if not policy.is_early(age, there.timeout, there.cost, memo.clock.random()):
+            return False
+    return not pool.is_full()
+
+
+async def _revalidate(
+    memo: Memo, store: Store, ours: Claim, look: Look, now: float
+) -> Claim:
+    """``ours`` with the right to compute a new value, if nobody else has it."""
+    assert ours.found is not None and look.tags is not None
+    if not await may_store(memo, store, look.since):
+        return ours
+    attempts = ours.found.claim.attempts
+    seconds = memo.policy.claim_for(memo.slowest, attempts)
+    claimed = Claimed(now, seconds, min(attempts + 1, 255))
+    lease = await stamp(memo, store, ours.key, ours.found, claimed)
+    if lease is None:
+        return ours
+    right = _right(memo, ours.key, lease, look.tags, keeps=ours.found)
+    return right._replace(found=ours.found, value=ours.value)
+
+
+async def stamp(
+    memo: Memo, store: Store, key: str, there: Record, claimed: Claimed | None
+) -> bytes | None:
+    """Put a token of ours on an entry that readers still get; None: it is gone."""
+    left = there.remaining(memo.clock.time()) + memo.policy.stale
+    limit = max(left, float(memo.lease()))
+    new = signing.seal(key, record.restamp(there, memo.clock.token(), claimed))
+    return new if await store.swap(key, there.raw, new, lifetime(limit)) else None
 
 
 def _right(
-    memo: Memo, key: str, lease: bytes | None, *, keeps_old: bool = False
+    memo: Memo,
+    key: str,
+    lease: bytes | None = None,
+    tags: bytes = b"",
+    *,
+    keeps: Record | None = None,
 ) -> Claim:
     now, began = memo.clock.time(), memo.clock.monotonic()
-    return Claim(key, lease=lease, keeps_old=keeps_old, started=now, began=began)
+    return Claim(key, lease=lease, tags=tags, keeps=keeps, started=now, began=began)
 
 
 async def overtake(memo: Memo, store: Store, key: str) -> Claim:
     """The right to store for a refresh, whoever else has it: the newest wins.
 
-    Readers keep an entry that is fresh, stamped with the token of this refresh.
+    Readers keep an entry that may be served, stamped with the token of this refresh.
     """
     try:
-        if not usable(memo, store):
-            return _right(memo, key, None)
+        if not usable(memo, store) or await is_dirty(store, key):
+            return _right(memo, key)
         lost = 0
         for _ in range(PATIENCE):
-            there = await store.get(key)
+            look = await store.look(key)
+            there = look.record
             lost = lost + 1 if there is None else 0
-            token, now = memo.clock.token(), memo.clock.time()
-            lease, limit = pack(record.LEASE, token), float(memo.lease())
+            now = memo.clock.time()
             if there is UNREADABLE:
                 await store.delete(key)
-            elif there is None:
-                if await store.take(key, None, lease, lifetime(limit)):
-                    return _right(memo, key, lease)
-            else:
-                keeps_old = store.backend().atomic and there.is_fresh(now)
-                if keeps_old:
-                    lease = record.with_token(there.raw, token)
-                    limit = max(limit, there.remaining(now))
-                if await store.take(key, there.raw, lease, lifetime(limit)):
-                    return _right(memo, key, lease, keeps_old=keeps_old)
+                continue
+            if there is not None:
+                if there.kind == record.BLOCK:
+                    return _right(memo, key)
+                current = there.tags == look.tags and store.backend().atomic
+                if current and there.is_fresh(now, _grace(memo, store, there)):
+                    if not await may_store(memo, store, look.since):
+                        return _right(memo, key)
+                    mine = await _stamp_anyway(memo, store, key, there, now)
+                    if mine:
+                        return mine
+                    continue
+            if mine := await _take(memo, store, key, look):
+                return mine
         if lost == PATIENCE:
-            raise _no_answer(store)
-        return _right(memo, key, None)  # overtaken again and again, by newer ones
+            raise no_answer(store)
+        return _right(memo, key)  # overtaken again and again, by newer ones
     except MISTAKES:
         raise
     except Exception as trouble:
         if isinstance(trouble, CacheDidNotAnswer):
             store.trouble(trouble)
         memo.stats.trouble("the cache failed before the refresh", trouble)
-        return _right(memo, key, None)
+        return _right(memo, key)
+
+
+async def _stamp_anyway(
+    memo: Memo, store: Store, key: str, there: Record, now: float
+) -> Claim | None:
+    """A refresh by hand does not ask whether somebody else is at it."""
+    claimed = None
+    if memo.policy.revalidates:  # nobody else needs to begin
+        seconds = memo.policy.claim_for(memo.slowest, 0)
+        claimed = Claimed(now, seconds, there.claim.attempts)
+    lease = await stamp(memo, store, key, there, claimed)
+    if lease is None:
+        return None
+    return _right(memo, key, lease, there.tags, keeps=there)
 
 
 # --- after the call ------------------------------------------------------------------
@@ -259,7 +360,7 @@ async def fail(
     if isinstance(error, GeneratorExit):
         return  # nothing may be awaited now: the lease will run out
     if not isinstance(error, memo.policy.cache_exceptions):
-        if not claim.keeps_old:
+        if claim.keeps is None:
             # The shield lets the key be freed although this task is cancelled.
             await store.shield(release(memo, store, claim))
         return
@@ -287,8 +388,10 @@ async def _settle(
         return
     try:
         await _store(memo, store, claim, kind, encode, result, cost, args, kwargs)
-    except BaseException:
-        await store.shield(release(memo, store, claim))
+    except BaseException as error:
+        # Who is cancelled while storing a refresh leaves it to another thread.
+        if claim.keeps is None or isinstance(error, Exception):
+            await store.shield(release(memo, store, claim))
         raise
 
 
@@ -305,16 +408,18 @@ async def _store(
 ) -> None:
     assert claim.lease is not None
     timeout = timeout_of(memo, store, result, args, kwargs)
-    left = claim.started + timeout - memo.clock.time()
+    grace = memo.policy.stale if kind == record.ENTRY and timeout else 0.0
+    left = claim.started + timeout - memo.clock.time() + grace
     wanted = kind != record.ENTRY or memo.policy.wants(result, args, kwargs)
-    if left <= 0 or not wanted:
+    # The function itself may have written in a transaction that is still open.
+    if left <= 0 or not wanted or not await may_store(memo, store):
         return await release(memo, store, claim)
     try:
         payload = b"" if kind == record.RAN else await store.call(encode, result)
     except Exception as error:  # a class decides what pickling raises
         memo.stats.trouble_once("the result cannot be pickled", error)
         return await release(memo, store, claim)
-    new = entry(kind, claim.lease, payload, claim.started, timeout, cost)
+    new = entry(claim, kind, payload, timeout, cost)
     try:
         if not await store.swap(claim.key, claim.lease, new, lifetime(left)):
             stats.logger.debug("%s: not stored, the right to do so is gone", memo.name)
@@ -329,16 +434,25 @@ def timeout_of(memo: Memo, store: Store, result: Any, args: Any, kwargs: Any) ->
     timeout = memo.policy.timeout_for(result, args, kwargs)
     if timeout is BACKEND:
         timeout = store.default_timeout()
-        return math.inf if timeout is None else timeout
-    return timeout  # type: ignore[no-any-return]
+        timeout = math.inf if timeout is None else timeout
+    return memo.policy.jittered(timeout, memo.clock.random())
 
 
 def entry(
-    kind: int, lease: bytes, payload: bytes, start: float, timeout: float, cost: float
+    claim: Claim, kind: int, payload: bytes, timeout: float, cost: float
 ) -> bytes:
-    token = lease[-record.TRAILER_SIZE : -record.FRESHNESS_SIZE]
-    timeout = record.cap(timeout)
-    return pack(kind, token, payload, start=start, timeout=timeout, cost=cost)
+    """The record of a result, with the token that its lease had."""
+    assert claim.lease is not None
+    raw = pack(
+        kind,
+        claim.lease[-record.TRAILER_SIZE : -record.FRESHNESS_SIZE],
+        payload,
+        start=claim.started,
+        timeout=record.cap(timeout),
+        cost=cost,
+        tags=claim.tags,
+    )
+    return signing.seal(claim.key, raw)
 
 
 def lifetime(seconds: float) -> int | None:
@@ -354,8 +468,33 @@ async def release(memo: Memo, store: Store, claim: Claim) -> None:
     if claim.lease is None or store.breaker.blocks(memo.clock.monotonic()):
         return
     try:
-        mark = pack(record.FAILED, memo.clock.token())
+        mark = pack(record.FAILED, memo.clock.token(), tags=claim.tags)
         await store.swap(claim.key, claim.lease, mark, FAILED_FOR)
+    except MISTAKES:
+        raise
+    except Exception as error:
+        memo.stats.trouble("the cache failed after the call", error)
+
+
+async def postpone(memo: Memo, store: Store, claim: Claim, *, tried: bool) -> None:
+    """No new value came: readers keep the old one, and nobody tries for a while.
+
+    The pause grows with each failure. ``tried`` is False when nothing was even begun:
+    then the next caller may.
+    """
+    if claim.lease is None or claim.keeps is None:
+        return
+    if store.breaker.blocks(memo.clock.monotonic()):
+        return
+    mine, claimed = store.read(claim.key, claim.lease), None
+    if mine is None or mine is UNREADABLE:  # the secret has changed meanwhile
+        return
+    if tried:
+        attempts = max(mine.claim.attempts, 1)
+        seconds = memo.policy.retry_after(attempts)
+        claimed = Claimed(memo.clock.time(), seconds, attempts)
+    try:
+        await stamp(memo, store, claim.key, mine, claimed)
     except MISTAKES:
         raise
     except Exception as error:

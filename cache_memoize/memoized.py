@@ -19,14 +19,23 @@ from typing import (
 
 from asgiref.sync import async_to_sync, sync_to_async
 
-from . import controls
+from . import controls, record
+from .background import Refreshable
 from .breaker import breaker_of
 from .clock import Clock
 from .controls import Entry
-from .flows import Memo, run
+from .invalidation import forget
 from .policy import Policy
+from .runner import run
 from .stats import CacheInfo
-from .store import AsyncStore, Store
+from .store import (
+    AsyncStore,
+    Store,
+    afetch,
+    afetch_tagged,
+    fetch,
+    fetch_tagged,
+)
 
 __all__ = ["CONTROLS", "ClassMemoized", "Core", "Memoized", "watch_class_body"]
 
@@ -36,7 +45,7 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 
-class Core(Memo):
+class Core(Refreshable):
     """One memoized function: what its wrapper, its controls and the flows share."""
 
     def __init__(
@@ -48,6 +57,7 @@ class Core(Memo):
         clock: Clock,
         hit: Callable[..., object] | None,
         miss: Callable[..., object] | None,
+        tag: str | None,
     ) -> None:
         super().__init__(policy.owner, policy, clock)
         self.function = function
@@ -58,6 +68,12 @@ class Core(Memo):
         self.breaker = breaker_of(alias)
         self.store = Store(alias, self.breaker, clock)
         self.astore = AsyncStore(alias, self.breaker, clock)
+        #: The key of the tag that all calls have, if the function has tags.
+        self.tag = tag
+        self.fetch: Any = fetch if tag is None else fetch_tagged
+        self.afetch: Any = afetch if tag is None else afetch_tagged
+        #: The kind of the records that a hit may take without a second look.
+        self.plain = record.ENTRY if tag is None else record.ENTRY | record.TAGGED
 
 
 class Memoized(functools.partial, Generic[P, R, T]):  # type: ignore[type-arg]
@@ -142,18 +158,40 @@ class Memoized(functools.partial, Generic[P, R, T]):  # type: ignore[type-arg]
         Raises what the cache raised, or :exc:`CacheDidNotAnswer`, when it could not.
         """
         core, key, _ = self._call(args, kwargs)
-        run(controls.forget(core, core.store, key))
+        run(forget(core.store, core.name, key, core.policy.hold))
 
     async def ainvalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> None:
         core, key, _ = self._call(args, kwargs)
-        await controls.forget(core, core.astore, key)
+        await forget(core.astore, core.name, key, core.policy.hold)
+
+    def invalidate_all(self) -> None:
+        """Forget every call of this function, for all instances of a method too.
+
+        One key is deleted, however many calls there are. Raises TypeError if the
+        function has no ``tags=``, and what the cache raised when it could not.
+        """
+        core = self._core
+        run(forget(core.store, core.name, self._tag()))
+
+    async def ainvalidate_all(self) -> None:
+        core = self._core
+        await forget(core.astore, core.name, self._tag())
+
+    def _tag(self) -> str:
+        core = self._core
+        if core.tag is None:
+            raise TypeError(
+                f"{core.name}.invalidate_all(): the function has no tags, so nothing "
+                "says which entries are its own; write tags=() in its cache_memoize()"
+            )
+        return core.tag
 
     def get_cache_key(self, /, *args: P.args, **kwargs: P.kwargs) -> str:
         """The key of this call, before Django puts KEY_PREFIX and version in front."""
-        return self._call(args, kwargs)[1]
+        return str(self._call(args, kwargs)[1])
 
     async def aget_cache_key(self, /, *args: P.args, **kwargs: P.kwargs) -> str:
-        return self._call(args, kwargs)[1]
+        return str(self._call(args, kwargs)[1])
 
     def peek(self, /, *args: P.args, **kwargs: P.kwargs) -> Entry | None:
         """The stored :class:`Entry` of this call, or None. Never computes."""
@@ -180,7 +218,9 @@ class Memoized(functools.partial, Generic[P, R, T]):  # type: ignore[type-arg]
         """Counters of this function in this process since it started."""
         stats, core = self._core.stats, self._core
         state = core.breaker.state(core.clock.monotonic())
-        return CacheInfo(stats.hits, stats.misses, stats.errors, stats.saved, state)
+        return CacheInfo(
+            stats.hits, stats.misses, stats.stale, stats.errors, stats.saved, state
+        )
 
     async def acache_info(self) -> CacheInfo:
         return self.cache_info()

@@ -26,6 +26,14 @@ FAILED_FOR = 2
 FIRST_PAUSE, LONGEST_PAUSE, GROWTH = 0.010, 0.100, 1.5
 #: A lease that was too short is followed by this multiple of the slowest run.
 LEASE_FACTOR = 3
+#: Seconds for which an invalidation inside a transaction keeps others from storing. A
+#: process that dies between commit and hook leaves that behind, and nothing stale.
+BLOCK_FOR = 10
+#: The longest pause after refreshes that failed, in seconds.
+LONGEST_RETRY = 60.0
+#: A hit is early with probability exp(-(time left) / (beta * cost)): so many times
+#: beta * cost before the timeout that is one in five hundred million, and not drawn.
+EARLY_ZONE = 20
 
 
 def seconds(value: Any, option: str, owner: str) -> Any:
@@ -57,6 +65,21 @@ def _number(value: Any, option: str, owner: str) -> float:
     return float(number)
 
 
+def _factor(value: Any, option: str, owner: str, most: float) -> float:
+    """A plain number from 0 to ``most``."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(
+            f"cache_memoize: {option}= of {owner} takes a number, not "
+            f"{type(value).__name__}"
+        )
+    if not 0 <= value <= most or value == math.inf:
+        limits = "from 0 to 1" if most == 1 else "of 0 or more"
+        raise ValueError(
+            f"cache_memoize: {option}= of {owner} takes a number {limits}; 0 is off"
+        )
+    return float(value)
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """The options of one memoized function, except what makes up its key."""
@@ -68,6 +91,10 @@ class Policy:
     cache_if: Callable[..., object] | None = None
     wait: float | None = None
     lease: float = 10.0
+    stale: float = 0.0
+    early_refresh: float = 0.0
+    jitter: float = 0.0
+    hold: float = 0.0
 
     @classmethod
     def of(
@@ -80,6 +107,10 @@ class Policy:
         cache_if: Any,
         wait: Any,
         lease: Any,
+        stale: Any = 0,
+        early_refresh: Any = 0,
+        jitter: Any = 0,
+        hold: Any = 0,
     ) -> Policy:
         """A policy from the options as the user wrote them."""
         if not callable(timeout):
@@ -90,6 +121,18 @@ class Policy:
                 f"cache_memoize: lease= of {owner} must be more than 0 seconds and "
                 "end some day: it is what frees the key when a process dies"
             )
+        stale, hold = _number(stale, "stale", owner), _number(hold, "hold", owner)
+        early_refresh = _factor(early_refresh, "early_refresh", owner, math.inf)
+        if hold == math.inf:
+            raise ValueError(
+                f"cache_memoize: hold= of {owner} must end some day: nothing is stored "
+                "for that long after an invalidation"
+            )
+        if not store_result and (stale or early_refresh):
+            raise ValueError(
+                f"cache_memoize: {owner} is a guard (store_result=False): it has no "
+                "value that stale= or early_refresh= could serve; leave them out"
+            )
         return cls(
             owner=owner,
             timeout=timeout,
@@ -98,7 +141,43 @@ class Policy:
             cache_if=cache_if,
             wait=None if wait is None else _number(wait, "wait", owner),
             lease=lease,
+            stale=stale,
+            early_refresh=early_refresh,
+            jitter=_factor(jitter, "jitter", owner, 1.0),
+            hold=hold,
         )
+
+    @property
+    def revalidates(self) -> bool:
+        """Whether readers may get a value while another one is computed for it."""
+        return bool(self.stale or self.early_refresh)
+
+    @property
+    def zone(self) -> float:
+        """So many times its cost before its timeout, an entry may be refreshed."""
+        return EARLY_ZONE * self.early_refresh
+
+    def is_early(self, age: float, timeout: float, cost: float, random: float) -> bool:
+        """Whether to refresh now what is still fresh; ``random`` in 0..1, 1 excluded.
+
+        XFetch: Vattani, Chierichetti, Lowenstein, Optimal Probabilistic Cache Stampede
+        Prevention, VLDB 2015.
+        """
+        return age - cost * self.early_refresh * math.log(1 - random) >= timeout
+
+    def jittered(self, timeout: float, random: float) -> float:
+        """``timeout``, shortened by up to the fraction ``jitter``."""
+        return timeout * (1 - self.jitter * random) if self.jitter else timeout
+
+    def claim_for(self, slowest: float, attempts: int) -> float:
+        """Seconds for which a refresh, after so many tries, keeps others from it."""
+        longest = max(self._grown(slowest), LONGEST_RETRY)
+        return float(min(self._grown(slowest) * 2 ** min(attempts, 20), longest))
+
+    @staticmethod
+    def retry_after(attempts: int) -> float:
+        """Seconds until a refresh that failed for so many times is tried again."""
+        return float(min(2 ** min(attempts - 1, 20), LONGEST_RETRY))
 
     @property
     def stores(self) -> bool:

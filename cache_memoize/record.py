@@ -1,4 +1,4 @@
-"""What stands under a key: a pickled value and a trailer of 26 bytes. Pure.
+"""What stands under a key: a pickled value and a trailer of 26 bytes or more. Pure.
 
 The trailer comes last because ``pickle.loads`` ignores what follows a pickle: a hit
 reads the value without cutting it out. All records are ``bytes``, so no backend
@@ -23,11 +23,20 @@ RAN = _FORMAT | 3  # no payload: the mark of a guard
 LEASE = _FORMAT | 4  # somebody is computing
 RETRY = _FORMAT | 5  # ... after somebody whose computation failed
 FAILED = _FORMAT | 6  # a computation brought nothing to store
-#: Set where the record counts only while a second key holds its token (store.py).
+BLOCK = _FORMAT | 7  # an invalidation is under way: compute, and store nothing
+TAG = _FORMAT | 8  # stands under the key of a tag; its token is the tag's
+#: Set where the record counts only while a second key holds its token (backends.py).
 VOUCHED = 0x80
+#: Set where the tokens of tags stand before the trailer, and their number.
+TAGGED = 0x40
+#: Set where somebody refreshes an entry that readers still get: when that began
+#: (seconds since the epoch), for how long nobody else may, how often it was tried.
+CLAIMED = 0x20
+_FLAGS = VOUCHED | TAGGED | CLAIMED
 
 ENTRIES = frozenset({ENTRY, RAISED, RAN})
 LEASES = frozenset({LEASE, RETRY})
+_KINDS = ENTRIES | LEASES | {FAILED, BLOCK, TAG}
 
 #: A hit needs only these, so they come last: start (seconds since the epoch),
 #: timeout and cost (seconds), kind.
@@ -44,6 +53,20 @@ SKEW = 3600.0
 AHEAD = -SKEW
 TAIL = slice(-FRESHNESS_SIZE, None)
 
+_CLAIM = struct.Struct("<dfB")
+_TAG_END = struct.pack("<H", TAG)
+
+
+class Claimed(NamedTuple):
+    """Who refreshes an entry, or has failed to, keeps the others from it."""
+
+    at: float
+    seconds: float
+    attempts: int
+
+
+NOBODY = Claimed(0.0, 0.0, 0)
+
 
 class Record(NamedTuple):
     raw: bytes
@@ -53,9 +76,19 @@ class Record(NamedTuple):
     cost: float
     kind: int
     vouched: bool
+    #: The tokens of its tags, as they were before the computation; empty: no tags.
+    tags: bytes
+    claim: Claimed
+    #: Where the payload ends, and the signature if there is one (signing.py).
+    end: int
 
-    def is_fresh(self, now: float) -> bool:
-        return self.kind in ENTRIES and AHEAD < now - self.start < self.timeout
+    def is_fresh(self, now: float, grace: float = 0.0) -> bool:
+        """``grace``: how many seconds longer than its timeout."""
+        return self.kind in ENTRIES and AHEAD < now - self.start < self.timeout + grace
+
+    def is_claimed(self, now: float) -> bool:
+        # The distance, so that a clock that jumps does not keep refreshers away.
+        return abs(now - self.claim.at) < self.claim.seconds
 
     def remaining(self, now: float) -> float:
         return self.start + self.timeout - now
@@ -69,8 +102,16 @@ def pack(
     start: float = 0.0,
     timeout: float = 0.0,
     cost: float = 0.0,
+    tags: bytes = b"",
+    claim: Claimed | None = None,
 ) -> bytes:
-    return payload + token + _FRESHNESS.pack(start, timeout, cost, kind)
+    more = tags
+    if tags:
+        kind |= TAGGED
+    if claim is not None:
+        kind |= CLAIMED
+        more += _CLAIM.pack(*claim)
+    return payload + more + token + _FRESHNESS.pack(start, timeout, cost, kind)
 
 
 def parse(raw: Any) -> Record | None:
@@ -78,16 +119,49 @@ def parse(raw: Any) -> Record | None:
     if type(raw) is not bytes or len(raw) < TRAILER_SIZE:
         return None
     start, timeout, cost, kind = freshness(raw[TAIL])
-    token = raw[-TRAILER_SIZE:-FRESHNESS_SIZE]
-    known = kind & ~VOUCHED
-    if known not in ENTRIES and known not in LEASES and known != FAILED:
+    end = len(raw) - TRAILER_SIZE
+    token = raw[end:-FRESHNESS_SIZE]
+    known, tags, claim = kind & ~_FLAGS, b"", NOBODY
+    if known not in _KINDS:
         return None
-    return Record(raw, token, start, timeout, cost, known, known != kind)
+    if kind & CLAIMED:
+        end -= _CLAIM.size
+        if end < 0:
+            return None
+        claim = Claimed(*_CLAIM.unpack_from(raw, end))
+    if kind & TAGGED:
+        size = 1 + TOKEN_SIZE * raw[end - 1] if end else 0
+        if not 0 < size <= end:
+            return None
+        end -= size
+        tags = raw[end : end + size]
+    vouched = bool(kind & VOUCHED)
+    return Record(raw, token, start, timeout, cost, known, vouched, tags, claim, end)
 
 
-def with_token(raw: bytes, token: bytes) -> bytes:
+def restamp(found: Record, token: bytes, claim: Claimed | None = None) -> bytes:
     """The same entry, stamped by somebody else: for readers nothing has changed."""
-    return raw[:-TRAILER_SIZE] + token + raw[-FRESHNESS_SIZE:]
+    return pack(
+        found.kind,
+        token,
+        found.raw[: found.end],
+        start=found.start,
+        timeout=found.timeout,
+        cost=found.cost,
+        tags=found.tags,
+        claim=claim,
+    )
+
+
+def tokens(stored: list[Any]) -> bytes:
+    """The tokens of tags as records hold them, from what stands under the tags' keys;
+    empty if one is missing or is not there to be relied on."""
+    found = b""
+    for raw in stored:
+        if type(raw) is not bytes or raw[-2:] != _TAG_END:
+            return b""
+        found += raw[-TRAILER_SIZE:-FRESHNESS_SIZE]
+    return found + bytes((len(stored),))
 
 
 def vouched(raw: bytes) -> bytes:

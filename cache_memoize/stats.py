@@ -18,6 +18,8 @@ class CacheInfo(NamedTuple):
 
     hits: int
     misses: int
+    #: Those of the hits that were past their timeout.
+    stale: int
     #: How often the cache failed this function.
     errors: int
     #: Seconds of computation that hits made unnecessary.
@@ -29,12 +31,13 @@ class CacheInfo(NamedTuple):
 class Stats:
     """Counted without a lock: under free threading, an increment may get lost."""
 
-    __slots__ = ("errors", "hits", "misses", "name", "saved", "warned")
+    __slots__ = ("errors", "hits", "misses", "name", "saved", "stale", "warned")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.hits = 0
         self.misses = 0
+        self.stale = 0
         self.errors = 0
         self.saved = 0.0
         self.warned: set[str] = set()
@@ -53,6 +56,12 @@ class Stats:
             self.trouble(what, error)
         else:
             self.errors += 1
+
+    def warn_once(self, what: str, error: BaseException) -> None:
+        """Say once per function what is not as it was wished, and no trouble."""
+        if what not in self.warned:
+            self.warned.add(what)
+            logger.warning("%s: %s: %r", self.name, what, error)
 
     def hook(self, hook: Callable[..., object], args: Any, kwargs: Any) -> None:
         """Call a hit or miss callable; whatever it raises stays here."""

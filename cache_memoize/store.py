@@ -6,22 +6,35 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.core.cache import InvalidCacheBackendError, caches
 from django.core.cache.backends.base import InvalidCacheKey
 from django.core.exceptions import ImproperlyConfigured, SynchronousOnlyOperation
 
-from . import record
+from . import record, signing, transactions
 from .backends import Backend, backend_of
 from .breaker import SLOW, Breaker
 from .clock import Clock
 from .policy import FAILED_FOR
-from .record import Record
+from .record import TRAILER_SIZE, Record
+from .tags import TaggedKey
 
-__all__ = ["UNREADABLE", "AsyncStore", "CacheDidNotAnswer", "Store", "afetch", "fetch"]
+__all__ = [
+    "UNREAD",
+    "UNREADABLE",
+    "AsyncStore",
+    "CacheDidNotAnswer",
+    "Look",
+    "Store",
+    "afetch",
+    "afetch_tagged",
+    "fetch",
+    "fetch_tagged",
+]
 
+T = TypeVar("T")
 
 logger = logging.getLogger("cache_memoize")
 
@@ -35,6 +48,8 @@ class CacheDidNotAnswer(Exception):
 
 #: What stands under the key is not ours, or cannot be read.
 UNREADABLE: Any = object()
+#: Nobody has looked yet.
+UNREAD: Any = object()
 
 #: What unpickling and decoding raise. All else that a backend raises is trouble with
 #: the server. (Only foreign values get here: ours are bytes, see record.py.)
@@ -73,8 +88,14 @@ def _hangs(error: BaseException) -> bool:
 # --- which object ------------------------------------------------------------------
 
 _own = threading.local()
-#: Classes of which any thread may use any object: seen here first on every call.
-_shareable: set[type] = set()
+#: Classes of which any thread may use any object, by plain ``get``: seen here first on
+#: every call.
+_plain: set[type] = set()
+
+
+def aliases() -> list[str]:
+    """The names of all caches in the settings."""
+    return list(caches.settings)
 
 
 def client(alias: str) -> Any:
@@ -85,10 +106,12 @@ def client(alias: str) -> Any:
     read each other's answers. Where that matters, each thread has one of its own.
     """
     cache = caches[alias]
-    if type(cache) in _shareable:
+    if type(cache) in _plain:
         return cache
-    if backend_of(cache).shareable:
-        _shareable.add(type(cache))
+    backend = backend_of(cache)
+    if backend.shareable:
+        if type(backend).get is Backend.get:
+            _plain.add(type(cache))
         return cache
     # override_settings() makes new settings: what was built from the old ones goes.
     if getattr(_own, "settings", None) is not caches.settings:
@@ -98,22 +121,121 @@ def client(alias: str) -> Any:
     return _own.caches[alias]
 
 
+def close() -> None:
+    """Close the clients that are this thread's alone."""
+    for cache in getattr(_own, "caches", {}).values():
+        cache.close()
+    _own.caches = {}
+
+
 def fetch(alias: str, key: str) -> Any:
     """What stands under ``key``: the whole I/O of a hit."""
     cache = caches[alias]
-    if type(cache) not in _shareable:
+    if type(cache) in _plain:
+        raw = cache.get(key)
+    else:
         cache = client(alias)
-    return cache.get(key)
+        raw = backend_of(cache).get(cache, key)
+    return _genuine(key, raw) if signing.is_on() else raw
+
+
+def fetch_tagged(alias: str, key: TaggedKey) -> Any:
+    """The entry of a call if its tags are still those that it was made with;
+    otherwise all that was seen. One ``get_many``."""
+    cache = client(alias)
+    found = _read_many(alias, cache, key)
+    raw = found.get(key)
+    if type(raw) is bytes:
+        tokens = record.tokens([found.get(tag) for tag in key.tags])
+        if tokens and raw.endswith(tokens, 0, -TRAILER_SIZE):
+            return _genuine(key, raw) if signing.is_on() else raw
+    return found
 
 
 async def afetch(alias: str, key: str) -> Any:
-    cache = caches[alias]
-    if backend_of(cache).in_memory:
-        return cache.get(key)
+    if backend_of(caches[alias]).in_memory:
+        return fetch(alias, key)
     return await sync_to_async(fetch)(alias, key)
 
 
+async def afetch_tagged(alias: str, key: TaggedKey) -> Any:
+    if backend_of(caches[alias]).in_memory:
+        return fetch_tagged(alias, key)
+    return await sync_to_async(fetch_tagged)(alias, key)
+
+
+#: Aliases whose server takes no commands over several keys.
+_single: set[str] = set()
+
+
+def _read_many(alias: str, cache: Any, key: TaggedKey) -> dict[str, Any]:
+    """What stands under a key and those of its tags.
+
+    Redis Cluster answers only for keys of one slot (CROSSSLOT). Keys of one call
+    cannot be put into one slot, because its tags belong to other calls too: so from
+    then on they are read one by one. The same where one value cannot be read, which
+    fails all of them on some backends.
+    """
+    backend, keys = backend_of(cache), [key, *key.tags]
+    if alias not in _single:
+        try:
+            return backend.get_many(cache, keys)
+        except Exception as error:
+            if "CROSSSLOT" in str(error):
+                _single.add(alias)
+            elif not is_decoding_error(error):
+                raise
+    found = {}
+    for each in keys:
+        try:
+            raw = backend.get(cache, each)
+        except Exception as error:
+            if not is_decoding_error(error):
+                raise
+            raw = UNREADABLE
+        if raw is not None:
+            found[each] = raw
+    return found
+
+
+def _genuine(key: str, raw: Any) -> Any:
+    """``raw``, unless it is an entry without a right signature."""
+    found = record.parse(raw)
+    if found is None or found.kind not in record.ENTRIES:
+        return raw
+    if signing.is_genuine(key, found):
+        return raw
+    logger.warning("an entry whose signature is wrong, under %s: it is a miss", key)
+    return UNREADABLE
+
+
+class Look(NamedTuple):
+    """What stands under a key, and what its tags are at present."""
+
+    #: None: nothing; ``UNREADABLE``: nothing that is ours.
+    record: Record | None
+    #: The tokens of its tags, as a record holds them. None: a tag is being forgotten,
+    #: so nothing counts and nothing may be stored. Empty: it has no tags.
+    tags: bytes | None = b""
+    #: When the youngest of its tags came into being, in seconds since the epoch.
+    since: float = 0.0
+
+
 # --- what the protocol does ----------------------------------------------------------
+
+
+#: What may stand under the key of a tag.
+_TAGS = frozenset({record.TAG, record.BLOCK})
+
+#: So many times in a row one looks again without waiting, before one concludes that
+#: the cache does not do what it says.
+PATIENCE = 8
+
+
+def no_answer(store: Store) -> CacheDidNotAnswer:
+    return CacheDidNotAnswer(
+        f"the cache {store.alias!r} says that a key is taken, and that nothing is there"
+    )
 
 
 class Store:
@@ -127,6 +249,11 @@ class Store:
 
     def backend(self) -> Backend:
         return backend_of(caches[self.alias])
+
+    def database(self) -> str | None:
+        """The alias of the database that the cache itself is in, if it is in one."""
+        cache = caches[self.alias]
+        return backend_of(cache).database(cache)
 
     def default_timeout(self) -> float | None:
         """The backend's own timeout in seconds; None: it keeps values for ever."""
@@ -144,6 +271,57 @@ class Store:
     async def sleep(self, seconds: float) -> None:
         self.clock.sleep(seconds)
 
+    async def look(self, key: str) -> Look:
+        """What stands under ``key``; a tag that is not there comes into being."""
+        if not isinstance(key, TaggedKey):
+            return Look(await self.get(key))
+        return await self._resolve(key, await self._run("read_many", key))
+
+    async def seen(self, key: str, first: Any, *, hold: float) -> Look:
+        """The same, if ``fetch`` has just given ``first``."""
+        if first is UNREAD or (hold and isinstance(key, TaggedKey)):
+            return await self.look(key)
+        if isinstance(first, dict):
+            assert isinstance(key, TaggedKey)
+            return await self._resolve(key, first)
+        found = self.read(key, first)
+        if not isinstance(key, TaggedKey):
+            return Look(found)
+        if found is None or found is UNREADABLE:
+            return await self.look(key)
+        return Look(found, found.tags)  # fetch_tagged has compared them
+
+    async def _resolve(self, key: TaggedKey, found: dict[str, Any]) -> Look:
+        """Give each tag that is missing a new token: its old one counts no more."""
+        tags = []
+        database = self.database()
+        if database and not await self.there(transactions.may_store, 0.0, database):
+            # What is inserted inside a transaction makes the others wait for its end.
+            tokens = record.tokens([found.get(tag) for tag in key.tags])
+            return Look(self.read(key, found.get(key)), tokens or None)
+        for tag in key.tags:
+            there = self.read(tag, found.get(tag))
+            for look in range(PATIENCE):
+                if there is UNREADABLE or (there and there.kind not in _TAGS):
+                    await self.delete(tag)
+                elif there is None and look == PATIENCE // 2:
+                    # Some clients show what they cannot read as nothing.
+                    await self.delete(tag)
+                elif there is not None:
+                    break
+                now = self.clock.time()
+                new = record.pack(record.TAG, self.clock.token(), start=now)
+                if await self.add(tag, new, None):
+                    there = record.parse(new)
+                else:
+                    there = await self.get(tag)
+            else:
+                raise no_answer(self)
+            tags.append(there)
+        tokens = record.tokens([there.raw for there in tags])
+        since = max(there.start for there in tags)
+        return Look(self.read(key, found.get(key)), tokens or None, since)
+
     async def get(self, key: str) -> Record | None:
         """The record under ``key``, None, or ``UNREADABLE``."""
         try:
@@ -152,11 +330,20 @@ class Store:
             if not is_decoding_error(error):
                 raise
             return UNREADABLE  # type: ignore[no-any-return]
-        return self.read(raw)
+        return self.read(key, raw)
 
     @staticmethod
-    def read(raw: Any) -> Record | None:
-        return None if raw is None else (record.parse(raw) or UNREADABLE)
+    def read(key: str, raw: Any) -> Record | None:
+        if raw is None:
+            return None
+        found = record.parse(raw)
+        if found is None:
+            return UNREADABLE  # type: ignore[no-any-return]
+        if found.kind in record.ENTRIES and signing.is_on():
+            if _genuine(key, raw) is UNREADABLE:
+                return UNREADABLE  # type: ignore[no-any-return]
+            found = found._replace(end=found.end - signing.SIZE)
+        return found
 
     async def add(self, key: str, new: bytes, seconds: int | None) -> bool:
         return bool(await self._run("add", key, new, seconds))
@@ -186,6 +373,10 @@ class Store:
         """Run a function that may touch the database, as pickling a QuerySet does."""
         return function(*args)
 
+    async def there(self, function: Callable[..., T], *args: Any) -> T:
+        """Ask about the transactions of the thread that has them."""
+        return function(*args)
+
     async def _run(self, command: str, *args: Any) -> Any:
         return self._command(command, *args)
 
@@ -197,7 +388,10 @@ class Store:
             backend = backend_of(cache)
             if command in ("add", "set", "swap"):
                 args = (*args[:-1], backend.lifetime(args[-1]))
-            result = getattr(backend, command)(cache, *args)
+            if command == "read_many":
+                result: Any = _read_many(self.alias, cache, *args)
+            else:
+                result = getattr(backend, command)(cache, *args)
         except Exception as error:
             if not is_decoding_error(error) and not isinstance(error, MISTAKES):
                 self.trouble(error)
@@ -239,7 +433,9 @@ class AsyncStore(Store):
             return await super().take(key, old, lease, seconds)
         except asyncio.CancelledError:
             # The thread went on and may have written a lease that is nobody's now.
-            mark = record.pack(record.FAILED, self.clock.token())
+            mine = record.parse(lease)
+            assert mine is not None
+            mark = record.pack(record.FAILED, self.clock.token(), tags=mine.tags)
             await asyncio.shield(self.swap(key, lease, mark, FAILED_FOR))
             raise
 
@@ -251,6 +447,11 @@ class AsyncStore(Store):
             return function(*args)
         except SynchronousOnlyOperation:
             return await sync_to_async(function)(*args)
+
+    async def there(self, function: Callable[..., T], *args: Any) -> T:
+        if not transactions.seen:
+            return function(*args)
+        return await sync_to_async(function)(*args)
 
     async def _run(self, command: str, *args: Any) -> Any:
         if self.backend().in_memory:

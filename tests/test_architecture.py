@@ -11,12 +11,13 @@ PACKAGE = Path(cache_memoize.__file__).parent
 
 #: From the ground up; a module may import from the rows before its own only.
 LAYERS = [
-    {"keys", "policy", "record", "clock", "conf"},
-    {"binding", "breaker", "registry", "stats"},
+    {"keys", "policy", "record", "clock", "conf", "pool", "runner", "transactions"},
+    {"binding", "breaker", "registry", "stats", "tags", "signing", "worker"},
     {"backends"},
     {"store"},
-    {"flows"},
-    {"controls"},
+    {"flows", "invalidation"},
+    {"background", "controls"},
+    {"dependencies"},
     {"memoized"},
     {"decorator"},
     {"__init__"},
@@ -25,11 +26,13 @@ LAYERS = [
 DOORS = {
     "django.core.cache.caches": {"store"},
     "django.conf.settings": {"conf", "backends"},
-    "django.db.connections": {"backends"},
+    # A database cache is in a database; background.py closes what a thread opened.
+    "django.db.connections": {"backends", "transactions", "background"},
     "django.db.transaction": {"backends"},
+    "django.db.models.signals": {"dependencies"},
 }
 #: No I/O at all.
-PURE = {"keys", "binding", "policy", "record", "breaker"}
+PURE = {"keys", "binding", "policy", "record", "breaker", "tags"}
 
 
 def modules():

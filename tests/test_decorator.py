@@ -252,6 +252,7 @@ def test_every_control_has_its_twin():
         "peek",
         "prime",
         "cache_info",
+        "invalidate_all",
     }
     for twin in twins:
         assert inspect.iscoroutinefunction(vars(Memoized)[twin])
@@ -289,7 +290,7 @@ def test_the_two_wrappers_are_alike_but_for_await():
         source = re.sub(r"#.*", "", source)
         source = re.sub(r"run\((flows\.\w+\(.*\))\)", r"\1", source)
         source = re.sub(r"asyncio\.shield\((.*)\)", r"\1", source)
-        source = source.replace("await ", "").replace("afetch", "fetch")
+        source = source.replace("await ", "").replace("arevalidate", "revalidate")
         return re.sub(r"\s+", " ", source)
 
     assert shape(decorator._sync_wrapper) == shape(decorator._async_wrapper)
@@ -366,7 +367,7 @@ def test_a_parameter_named_refresh_is_refused():
 
 def test_unknown_options_and_a_positional_callable_timeout_are_refused():
     with pytest.raises(TypeError, match=r"cache_memoize\(\) got an unexpected"):
-        cache_memoize(60, tags=["x"])
+        cache_memoize(60, tag=["x"])
     with pytest.raises(TypeError, match="goes by keyword"):
         cache_memoize(lambda result: 5, "prefix")
 
@@ -391,8 +392,13 @@ def test_the_ten_established_parameters_keep_their_order_and_defaults():
         "version",
         "ignore",
         "cache_if",
+        "tags",
+        "stale",
+        "early_refresh",
+        "jitter",
         "wait",
         "lease",
+        "hold",
     }
     defaults = [p.default for p in parameters[:10]]
     expected = [DEFAULT_TIMEOUT, *[None] * 6, True, (), "default"]

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from cache_memoize import record
 from cache_memoize.record import (
+    BLOCK,
     ENTRIES,
     ENTRY,
     FAILED,
@@ -24,11 +25,14 @@ from cache_memoize.record import (
     RAN,
     RETRY,
     SKEW,
+    TAG,
+    Claimed,
+    Record,
     pack,
     parse,
 )
 
-KINDS = [ENTRY, RAISED, RAN, LEASE, RETRY, FAILED]
+KINDS = [ENTRY, RAISED, RAN, LEASE, RETRY, FAILED, BLOCK, TAG]
 TOKEN = b"8 bytes!"
 examples = settings(max_examples=80, deadline=None, derandomize=True, database=None)
 
@@ -43,7 +47,9 @@ def test_what_was_packed_comes_back(kind, payload):
     assert type(raw) is bytes and len(raw) == len(payload) + record.TRAILER_SIZE == (
         len(payload) + 26
     )
-    assert parse(raw) == (raw, TOKEN, 1.5e9, 60.0, 0.5, kind, False)
+    assert parse(raw) == Record(
+        raw, TOKEN, 1.5e9, 60.0, 0.5, kind, False, b"", record.NOBODY, len(payload)
+    )
 
 
 @examples
@@ -54,10 +60,24 @@ def test_what_was_packed_comes_back(kind, payload):
     st.floats(0, 1e10),
     st.floats(0, width=32),
     st.floats(0, 1e6, width=32),
+    st.sampled_from([b"", b"8 bytes!\x01", b"8 bytes!8 others\x02"]),
+    st.none()
+    | st.builds(Claimed, st.floats(0, 1e10), st.just(10.0), st.integers(0, 255)),
 )
-def test_whatever_it_is(kind, token, payload, start, timeout, cost):
-    raw = pack(kind, token, payload, start=start, timeout=timeout, cost=cost)
-    assert parse(raw) == (raw, token, start, timeout, cost, kind, False)
+def test_whatever_it_is(kind, token, payload, start, timeout, cost, tags, claim):
+    fields = {"start": start, "timeout": timeout, "cost": cost, "tags": tags}
+    raw = pack(kind, token, payload, **fields, claim=claim)
+    size = len(payload)
+    claim = claim or record.NOBODY
+    assert parse(raw) == Record(
+        raw, token, start, timeout, cost, kind, False, tags, claim, size
+    )
+
+
+@pytest.mark.parametrize("flag", [record.TAGGED, record.CLAIMED])
+@pytest.mark.parametrize("inside", [b"", b"\x01", b"12 bytes....", b"8 bytes!\xff"])
+def test_a_record_that_is_cut_off_is_none(flag, inside):
+    assert parse(pack(ENTRY | flag, TOKEN, inside)) is None
 
 
 def test_the_kinds_are_all_different_and_each_is_one_thing():
@@ -83,7 +103,7 @@ def test_the_kinds_are_all_different_and_each_is_one_thing():
         memoryview(pack(ENTRY, TOKEN)),
         pack(ENTRY, TOKEN)[1:],
         pack(0xC300, TOKEN),
-        pack(0xC307, TOKEN),
+        pack(0xC309, TOKEN),
         pack(0xC200 | 1, TOKEN),
         pack(1, TOKEN),
         pickle.dumps(["somebody", "else's"] * 5),
@@ -127,9 +147,33 @@ def test_the_freshness_alone_is_at_the_end():
 @pytest.mark.parametrize("payload", [b"", b"payload"])
 def test_another_token_changes_nothing_for_readers(payload):
     raw = pack(ENTRY, TOKEN, payload, start=1e9, timeout=60.0, cost=0.5)
-    stamped = record.with_token(raw, b"8 others")
+    stamped = record.restamp(parse(raw), b"8 others")
     assert parse(stamped) == parse(raw)._replace(raw=stamped, token=b"8 others")
-    assert record.with_token(stamped, TOKEN) == raw
+    assert record.restamp(parse(stamped), TOKEN) == raw
+
+
+def test_a_claim_keeps_the_entry_and_the_tokens_of_its_tags():
+    tags, claim = b"8 bytes!\x01", Claimed(1e9, 10.0, 2)
+    raw = pack(ENTRY, TOKEN, b"payload", start=1e9, timeout=60.0, tags=tags)
+    claimed = parse(record.restamp(parse(raw), b"8 others", claim))
+    assert (claimed.tags, claimed.claim, claimed.token) == (tags, claim, b"8 others")
+    assert claimed.raw[: claimed.end] == b"payload"
+    assert claimed.is_claimed(1e9 + 9.9) and not claimed.is_claimed(1e9 + 10)
+    assert claimed.is_claimed(1e9 - 9.9) and not claimed.is_claimed(1e9 - 10)
+    assert parse(record.restamp(claimed, TOKEN)) == parse(raw)
+
+
+def test_tokens_of_tags_count_only_together():
+    one, two = pack(TAG, b"token--1"), pack(TAG, b"token--2", start=1e9)
+    assert record.tokens([one, two]) == b"token--1token--2\x02"
+    for bad in (None, 5, b"", pack(BLOCK, b"token--1"), pack(ENTRY, b"token--1")):
+        assert record.tokens([one, bad]) == b""
+
+
+def test_grace_is_served_after_the_timeout_and_ends():
+    entry = parse(pack(ENTRY, TOKEN, start=1e9, timeout=60.0))
+    assert entry.is_fresh(1e9 + 59) and not entry.is_fresh(1e9 + 60)
+    assert entry.is_fresh(1e9 + 69, 10.0) and not entry.is_fresh(1e9 + 70, 10.0)
 
 
 @pytest.mark.parametrize("kind", KINDS)

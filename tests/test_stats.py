@@ -25,11 +25,12 @@ def test_everything_starts_at_zero():
 
 
 def test_cache_info_has_names():
-    info = CacheInfo(1, 2, 3, 4.5, "closed")
+    info = CacheInfo(3, 2, 1, 4, 4.5, "closed")
     assert info._asdict() == {
-        "hits": 1,
+        "hits": 3,
         "misses": 2,
-        "errors": 3,
+        "stale": 1,
+        "errors": 4,
         "saved": 4.5,
         "breaker": "closed",
     }

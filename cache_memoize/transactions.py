@@ -1,0 +1,279 @@
+"""What the open transactions of this thread did, and what waits for their commit.
+
+Whether a transaction has written is seen by Django's own instrumentation, an execute
+wrapper (:meth:`connection.execute_wrapper`). What has to happen at commit is one of
+``connection.on_commit``'s callbacks, and nothing but Django's list of them keeps it
+alive: so a rollback, also one to a savepoint, forgets it without being told.
+
+Blocks that a ``TestCase`` opened around a test do not count. For that, and to tell one
+transaction from the next, parts of Django's connection are used that are not
+documented: ``atomic_blocks``, ``savepoint_ids``, ``run_on_commit``. Here only, and
+``tests/test_transactions.py`` notices when they change.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from django.apps import apps
+from django.db import connections
+from django.db.backends.signals import connection_created
+
+__all__ = [
+    "before_write",
+    "in_test_case",
+    "is_dirty",
+    "live",
+    "may_store",
+    "postpone",
+    "seen",
+]
+
+Connection = Any
+
+#: Called before every statement that may write (dependencies.py connects late).
+before_write: list[Callable[[], None]] = []
+
+#: What begins with one of these only reads, or says something about the transaction.
+_READS = re.compile(
+    r"(?:\s|\(|--[^\n]*\n|/\*.*?\*/)*"
+    r"(?:SELECT|SAVEPOINT|RELEASE|ROLLBACK|BEGIN|START|SET|SHOW|PRAGMA|EXPLAIN|VALUES)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+_ISOLATION = re.compile(r"\s*SET\b.*\b(REPEATABLE|SERIALIZABLE)\b", re.I | re.S)
+_ROLLBACK_TO = re.compile(r"\s*ROLLBACK\s+TO\b", re.IGNORECASE)
+
+
+# --- one connection ------------------------------------------------------------------
+
+
+def _own_blocks(connection: Connection) -> list[Any]:
+    """The atomic blocks that are open, without those of a TestCase around a test."""
+    blocks = getattr(connection, "atomic_blocks", None)
+    if blocks is None:  # another Django: then every block counts
+        return [connection] if connection.in_atomic_block else []
+    return [b for b in blocks if not getattr(b, "_from_testcase", False)]
+
+
+def _has_autocommit_off(connection: Connection) -> bool:
+    return not (
+        connection.autocommit
+        or connection.in_atomic_block
+        or connection.connection is None
+    )
+
+
+def _savepoint(connection: Connection) -> str | None:
+    """The savepoint of the outermost block of the project's own, in a TestCase."""
+    blocks = getattr(connection, "atomic_blocks", ())
+    around = len(blocks) - len(_own_blocks(connection))
+    ids = connection.savepoint_ids
+    return ids[around - 1] if 0 < around <= len(ids) else None
+
+
+class Watch:
+    """An execute wrapper for one connection, which remembers one transaction."""
+
+    def __init__(self) -> None:
+        # Django makes a new list when a transaction ends: so this one, kept alive
+        # here, tells whether the transaction is still the same.
+        self._hooks: Any = None
+        self._savepoint: str | None = None
+        self._rolled_back = False
+        self.began = 0.0
+        self.wrote = False
+        self.snapshot = False
+
+    def __call__(
+        self, execute: Any, sql: Any, params: Any, many: bool, context: Any
+    ) -> Any:
+        connection = context["connection"]
+        writes = not (isinstance(sql, str) and _READS.match(sql))
+        if connection.in_atomic_block:
+            self.follow(connection)
+            if writes:
+                self.wrote = True
+            elif _ROLLBACK_TO.match(sql):
+                self._rolled_back = True  # Django is about to make a new list
+            elif _ISOLATION.match(sql):
+                self.snapshot = True
+        if writes:
+            for hook in before_write:
+                hook()
+        return execute(sql, params, many, context)
+
+    def follow(self, connection: Connection) -> None:
+        """Notice that another transaction has begun."""
+        savepoint = _savepoint(connection)
+        same = self._hooks is connection.run_on_commit or self._rolled_back
+        if not same or savepoint != self._savepoint or self._hooks is None:
+            self.began = time.monotonic()
+            self.wrote = self.snapshot = False
+        self._hooks, self._savepoint = connection.run_on_commit, savepoint
+        self._rolled_back = False
+
+
+def _watch_on(connection: Connection) -> Watch:
+    for wrapper in connection.execute_wrappers:
+        if isinstance(wrapper, Watch):
+            return wrapper
+    watch = Watch()
+    connection.execute_wrapper(watch).__enter__()  # for as long as it lives
+    if connection.in_atomic_block:
+        # It was opened before this library was there: nobody knows what it did.
+        watch.follow(connection)
+        watch.wrote = True
+    return watch
+
+
+#: Whether this process ever opened a database connection, as far as is known.
+seen = apps.ready
+
+
+def _connected(*, connection: Connection, **kwargs: Any) -> None:
+    global seen
+    seen = True
+    _watch_on(connection)
+
+
+connection_created.connect(_connected, dispatch_uid="cache_memoize.transactions")
+
+
+# --- all of this thread --------------------------------------------------------------
+
+
+def _open() -> list[Connection]:
+    """The connections of this thread that are in a transaction of the project's."""
+    return [
+        connection
+        for connection in connections.all(initialized_only=True)
+        if _own_blocks(connection) or _has_autocommit_off(connection)
+    ]
+
+
+def in_test_case() -> bool:
+    """Whether a TestCase's transaction is open: no other thread sees its rows."""
+    return any(
+        len(getattr(connection, "atomic_blocks", ())) > len(_own_blocks(connection))
+        for connection in connections.all(initialized_only=True)
+    )
+
+
+def may_store(hold: float, database: str | None = None) -> bool:
+    """Whether what is computed here and now is what everybody else would see.
+
+    Not so in a transaction that has written; nor in one that reads from a snapshot,
+    unless it is younger than ``hold`` seconds, for which every invalidation blocks.
+    ``database`` is the alias that the cache itself writes to, if it is a database:
+    what is written there inside a transaction is for nobody else before the commit.
+    """
+    for connection in _open():
+        if _has_autocommit_off(connection) or connection.alias == database:
+            return False
+        watch = _watch_on(connection)
+        watch.follow(connection)
+        if watch.wrote:
+            return False
+        # One that is open in the other sense: a TestCase's is not a snapshot.
+        age = time.monotonic() - watch.began
+        if (watch.snapshot or reads_snapshot(connection)) and not age < hold:
+            return False
+    return True
+
+
+def reads_snapshot(connection: Connection) -> bool:
+    """Whether a transaction sees the data as they were when it began."""
+    if connection.vendor == "sqlite":
+        return True
+    level = getattr(connection, "isolation_level", None)
+    if level is None:  # MySQL's own default; Oracle reads what is committed
+        return bool(connection.vendor == "mysql")
+    name = getattr(level, "name", str(level)).upper()
+    return "REPEATABLE" in name or "SERIALIZABLE" in name
+
+
+# --- what waits for a commit ---------------------------------------------------------
+
+#: What waits, in all threads. Empty but for moments: read on every call.
+live: dict[int, weakref.ref[Pending]] = {}
+
+
+class Pending:
+    """An action that waits for the commit of one connection's transaction."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        alias: str,
+        key: str,
+        action: Callable[[bool], None],
+    ) -> None:
+        self.connection = connection
+        self.alias = alias
+        self.key = key
+        self.action = action
+        self.done = False
+        self.thread = threading.get_ident()
+        self.savepoints = set(connection.savepoint_ids)
+        self.savepoint = _savepoint(connection)
+        number = id(self)
+        live[number] = weakref.ref(self, lambda _: live.pop(number, None))
+
+    def __call__(self) -> None:
+        """Committed: act, and say whether nothing else waits for the same."""
+        if not self.done:
+            self.done = True
+            self.action(not is_dirty(self.alias, (self.key,)))
+
+    def is_over(self) -> bool:
+        """Whether its block was left inside a TestCase, where nobody commits."""
+        return (
+            self.savepoint is not None
+            and self.savepoint not in self.connection.savepoint_ids
+        )
+
+
+def _waiting(alias: str, keys: Iterable[str]) -> list[Pending]:
+    """What waits in this thread for these keys; what need not wait any more is run."""
+    me, wanted, found = threading.get_ident(), set(keys), []
+    for reference in list(live.values()):
+        pending = reference()
+        if pending is None or pending.done or pending.thread != me:
+            continue
+        if pending.alias == alias and pending.key in wanted:
+            if pending.is_over():
+                pending()
+            else:
+                found.append(pending)
+    return found
+
+
+def is_dirty(alias: str, keys: Iterable[str]) -> bool:
+    """Whether a transaction of this thread has invalidated one of these keys."""
+    return bool(live) and bool(_waiting(alias, keys))
+
+
+def postpone(alias: str, key: str, action: Callable[[bool], None]) -> bool:
+    """Do ``action`` at the commit of every open transaction; False if none is open.
+
+    ``action`` is told whether it is the last one that waited for the key.
+    """
+    found = _open()
+    for connection in found:
+        ids = set(connection.savepoint_ids)
+        if any(
+            pending.connection is connection and pending.savepoints <= ids
+            for pending in _waiting(alias, (key,))
+        ):
+            continue  # that one will do, and lives as long as this one would
+        pending = Pending(connection, alias, key, action)
+        if connection.in_atomic_block:
+            connection.on_commit(pending)
+        else:  # autocommit is off: Django runs these when it is on again
+            connection.run_on_commit.append((ids, pending, False))
+    return bool(found)

@@ -1,0 +1,672 @@
+"""Old values served at once while one caller sees to the new one, and their end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import math
+import threading
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.core.cache import caches
+from django.db import connection
+from django.test import override_settings
+from django.utils import timezone, translation
+
+from cache_memoize import background, cache_memoize, pool, record
+from cache_memoize.policy import Policy
+from cache_memoize.store import Store
+from tests.conftest import ATOMIC, FakeClock, World, close_connections, in_thread
+
+QUICK_ATOMIC = ["locmem", "valkey", "pymemcache", "file"]
+
+
+def numbered(world, timeout=10, stale=100, **options):
+    """A function that says which run it was; it fails while ``trouble`` is set."""
+    runs = []
+
+    def function(x=0):
+        runs.append(x)
+        if function.trouble is not None:
+            raise function.trouble
+        return len(runs)
+
+    function.trouble = None
+    memoized = world.memoize(timeout, stale=stale, **options)(function)
+    return memoized, runs, function
+
+
+def later(f, *args):
+    """Call, and let the refresh in the background end."""
+    value = f(*args)
+    assert pool.join()
+    return value
+
+
+# --- serving -------------------------------------------------------------------------
+
+
+@pytest.mark.backends(ATOMIC)
+def test_the_old_value_at_once_and_the_new_one_from_then_on(world):
+    f, runs, _ = numbered(world)
+    assert f(1) == 1
+    world.clock.tick(9)
+    assert later(f, 1) == 1 and runs == [1]
+    world.clock.tick(2)
+    assert f.peek(1).stale and f.peek(1).value == 1
+    assert later(f, 1) == 1
+    assert runs == [1, 1]
+    assert not f.peek(1).stale
+    assert later(f, 1) == 2 and len(runs) == 2
+    info = f.cache_info()
+    assert (info.hits, info.misses, info.stale) == (3, 1, 1)
+
+
+@pytest.mark.backends(ATOMIC)
+def test_after_timeout_and_stale_it_is_gone(world):
+    f, runs, _ = numbered(world)
+    assert f(1) == 1
+    world.clock.tick(110.5)
+    assert f.peek(1) is None
+    assert f(1) == 2 == later(f, 1)
+    assert f.cache_info().stale == 0
+
+
+@pytest.mark.backends(ATOMIC)
+def test_the_backend_keeps_it_for_timeout_and_stale_and_nothing_else(
+    world, monkeypatch
+):
+    asked = []
+    command = Store._command
+
+    def noting(self, name, *args):
+        if name in ("add", "swap", "set"):
+            asked.append((name, args[-1]))
+        return command(self, name, *args)
+
+    monkeypatch.setattr(Store, "_command", noting)
+    f, runs, _ = numbered(world)
+    f(1)
+    assert asked == [("add", 10), ("swap", 110)]
+    asked.clear()
+    world.clock.tick(12)
+    later(f, 1)
+    assert asked == [("swap", 98), ("swap", 110)]  # stamped, replaced
+    asked.clear()
+    f.prime(5, 2)
+    assert asked == [("set", 110)]
+
+
+@pytest.mark.backends(ATOMIC)
+def test_an_invalidated_value_is_never_served_stale(world):
+    f, runs, _ = numbered(world, tags="t")
+    assert f(1) == 1
+    world.clock.tick(20)
+    f.invalidate(1)
+    assert f(1) == 2
+    world.clock.tick(20)
+    world.invalidate_tags("t")
+    assert f(1) == 3
+    world.clock.tick(20)
+    f.invalidate_all()
+    assert f(1) == 4 == f(1)
+
+
+@pytest.mark.backends(QUICK_ATOMIC)
+@pytest.mark.parametrize("how", ["invalidate", "tag", "prime", "refresh"])
+def test_what_happens_during_a_refresh_wins_over_it(backend, how):
+    world, inside = World(backend, "sync"), []
+    runs = []
+
+    def function(x=0):
+        runs.append(x)
+        number = len(runs)
+        if number == 2:  # the refresh in the background
+            inside.append(1)
+            in_thread(others[how])
+        return number
+
+    f = world.memoize(10, stale=100, tags="t")(function)
+    others = {
+        "invalidate": lambda: f.invalidate(1),
+        "tag": lambda: world.invalidate_tags("t"),
+        "prime": lambda: f.prime(30, 1),
+        "refresh": lambda: f.refresh(1),
+    }
+    f(1)
+    world.clock.tick(20)
+    assert later(f, 1) == 1
+    assert inside == [1]
+    expected = {"invalidate": 3, "tag": 3, "prime": 30, "refresh": 3}[how]
+    assert later(f, 1) == expected == later(f, 1)
+
+
+@pytest.mark.backends(["unknown", "pylibmc_without_cas"])
+def test_where_nothing_replaces_atomically_there_is_nothing_stale(world):
+    """Nothing could tell that the old value was invalidated meanwhile."""
+    f, runs, _ = numbered(world, early_refresh=1)
+    assert f(1) == 1
+    world.clock.tick(9.9)
+    world.clock.luck = 1 - 1e-16
+    assert f(1) == 1
+    world.clock.tick(2)
+    assert f(1) == 2 == f(1)
+    assert f.cache_info().stale == 0
+
+
+def test_exceptions_are_not_served_stale(world):
+    f, runs, function = numbered(world, cache_exceptions=ValueError)
+    function.trouble = ValueError("stored")
+    for _ in range(2):
+        with pytest.raises(ValueError, match="stored"):
+            f(1)
+    assert len(runs) == 1
+    function.trouble = None
+    world.clock.tick(11)
+    assert f(1) == 2 == f(1)
+
+
+# --- one refreshes -------------------------------------------------------------------
+
+
+@pytest.mark.backends([*QUICK_ATOMIC, "postgresql"])
+def test_of_eight_threads_one_refreshes_and_none_waits(backend):
+    clock, runs = FakeClock(), []
+    go_on, barrier = threading.Event(), threading.Barrier(8)
+
+    @cache_memoize(10, stale=100, prefix="eight", cache_alias=backend, _clock=clock)
+    def f():
+        runs.append(1)
+        if len(runs) > 1:
+            assert go_on.wait(30)
+        return len(runs)
+
+    f()
+    clock.tick(20)
+    results = []
+
+    def call():
+        barrier.wait()
+        results.append(f())
+        close_connections()
+
+    threads = [threading.Thread(target=call) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [1] * 8, "nobody waited for the refresh, which goes on"
+    go_on.set()
+    assert pool.join()
+    assert len(runs) == 2 and f() == 2
+    assert clock.sleeps == []
+
+
+@pytest.mark.backends(ATOMIC)
+def test_a_refresher_that_died_is_followed_by_another_after_its_lease(world):
+    f, runs, _ = numbered(world)
+    f(1)
+    key = f.get_cache_key(1)
+    world.clock.tick(20)
+    there = world.raw(key)
+    claim = record.Claimed(world.clock.time(), 10.0, 1)
+    world.cache.set(key, record.restamp(there, b"deadhand", claim), 90)
+    assert later(f, 1) == 1 and len(runs) == 1
+    world.clock.tick(10.1)
+    assert later(f, 1) == 1
+    assert later(f, 1) == 2
+
+
+@pytest.mark.backends(["locmem", "valkey"])
+def test_a_clock_that_jumps_does_not_keep_refreshers_away_for_long(world):
+    f, runs, _ = numbered(world)
+    f(1)
+    world.clock.tick(20)
+    key = f.get_cache_key(1)
+    ahead = record.Claimed(world.clock.time() + 3600, 10.0, 1)
+    stamped = record.restamp(world.raw(key), b"jumped!!", ahead)
+    world.cache.set(key, stamped, 90)
+    assert later(f, 1) == 1
+    assert later(f, 1) == 2
+
+
+# --- a refresh that fails ------------------------------------------------------------
+
+
+@pytest.mark.backends(ATOMIC)
+def test_a_failing_refresh_leaves_the_old_value_and_is_tried_after_growing_pauses(
+    world, caplog
+):
+    f, runs, function = numbered(world, stale=1000)
+    assert f(1) == 1
+    function.trouble = ValueError("broken")
+    world.clock.tick(11)
+    tried = []
+    for _ in range(400):  # a hundred seconds, four callers a second
+        before = len(runs)
+        assert later(f, 1) == 1
+        if len(runs) > before:
+            tried.append(world.clock.monotonic())
+        world.clock.tick(0.25)
+    pauses = [b - a for a, b in zip(tried, tried[1:], strict=False)]
+    assert pauses[:6] == [1, 2, 4, 8, 16, 32]
+    assert caplog.text.count("a refresh failed") == len(tried)
+    assert "broken" in caplog.text
+    function.trouble = None
+    world.clock.tick(120)
+    later(f, 1)
+    assert f(1) == len(runs), "it works again, and the pauses start anew"
+    assert world.raw(f.get_cache_key(1)).claim.attempts == 0
+
+
+@pytest.mark.backends(QUICK_ATOMIC)
+def test_after_the_hard_end_the_exception_reaches_the_caller(world):
+    f, runs, function = numbered(world)
+    f(1)
+    function.trouble = ValueError("broken")
+    world.clock.tick(50)
+    assert later(f, 1) == 1
+    world.clock.tick(61)
+    with pytest.raises(ValueError, match="broken"):
+        f(1)
+
+
+@pytest.mark.backends(QUICK_ATOMIC)
+def test_a_refresh_by_hand_tells_its_caller_and_keeps_the_old_value(world):
+    f, runs, function = numbered(world)
+    f(1)
+    world.clock.tick(20)
+    function.trouble = ValueError("broken")
+    with pytest.raises(ValueError, match="broken"):
+        f.refresh(1)
+    assert later(f, 1) == 1
+    function.trouble = None
+    assert f.refresh(1) == len(runs) == f(1)
+
+
+@pytest.mark.backends(QUICK_ATOMIC)
+def test_a_new_result_that_is_not_to_be_stored_takes_the_old_one_along(world):
+    """It is not true any more."""
+    f, runs, _ = numbered(world, cache_if=lambda result, x=0: result == 1)
+    f(1)
+    world.clock.tick(20)
+    assert later(f, 1) == 1
+    assert f.peek(1) is None
+    assert f(1) == 3
+
+
+# --- where it runs -------------------------------------------------------------------
+
+
+@pytest.mark.backends(QUICK_ATOMIC)
+def test_inline_the_caller_that_found_it_gets_the_new_value(world):
+    misses = []
+    f, runs, function = numbered(world, miss_callable=lambda x: misses.append(x))
+    with override_settings(CACHE_MEMOIZE={"REFRESH": "inline"}):
+        f(1)
+        world.clock.tick(20)
+        assert f(1) == 2
+        function.trouble = ValueError("broken")
+        world.clock.tick(20)
+        assert f(1) == 2, "a stale value is at hand"
+        assert len(runs) == 3
+        assert f(1) == 2 and len(runs) == 3
+    info = f.cache_info()
+    assert (info.hits, info.misses, info.stale) == (2, 2, 2)
+    assert misses == [1, 1]
+
+
+@pytest.mark.backends(["locmem"])
+def test_context_language_and_time_zone_of_the_caller_go_along(world):
+    variable = contextvars.ContextVar("variable", default="lost")
+    seen = []
+
+    def function():
+        zone = timezone.get_current_timezone_name()
+        seen.append((variable.get(), translation.get_language(), zone))
+        return len(seen)
+
+    f = world.memoize(10, stale=100)(function)
+    f()
+    world.clock.tick(20)
+    with translation.override("de"), timezone.override("Asia/Tokyo"):
+        token = variable.set("kept")
+        f()
+        variable.reset(token)
+        assert pool.join()
+    assert seen[1] == ("kept", "de", "Asia/Tokyo")
+
+
+@pytest.mark.backends(["locmem"])
+def test_what_the_caller_does_to_its_arguments_is_not_stored_under_the_old_key(
+    world, caplog
+):
+    """The refresh has the same objects as the caller, who goes on with them."""
+    argument, runs = [1], []
+
+    def function(numbers):
+        runs.append(list(numbers))
+        if len(runs) == 2:
+            argument.append(99)
+        return sum(numbers)
+
+    f = world.memoize(10, stale=100)(function)
+    f([1])
+    world.clock.tick(20)
+    assert later(f, argument) == 1
+    assert "the arguments were changed during the refresh" in caplog.text
+    assert later(f, [1]) == 1
+    world.clock.tick(2)
+    assert later(f, [1]) == 1 and later(f, [1]) == 1
+    assert runs == [[1], [1], [1]]
+
+
+@pytest.mark.backends(["locmem", "valkey"])
+def test_arguments_that_changed_before_the_refresh_began_stop_it(backend, monkeypatch):
+    world, jobs, runs, argument = World(backend, "sync"), [], [], [1]
+    monkeypatch.setattr(pool, "submit", lambda job: jobs.append(job) or True)
+
+    def function(numbers):
+        runs.append(list(numbers))
+        return sum(numbers)
+
+    f = world.memoize(10, stale=100)(function)
+    f([1])
+    world.clock.tick(20)
+    assert f(argument) == 1
+    argument.append(2)
+    jobs.pop()()
+    assert runs == [[1]]
+    assert f([1]) == 1 and len(jobs) == 1, "the next caller may begin at once"
+
+
+@pytest.mark.backends(["locmem", "valkey"])
+def test_a_full_queue_serves_stale_and_starts_nobody(backend, monkeypatch):
+    world = World(backend, "sync")
+    f, runs, _ = numbered(world)
+    monkeypatch.setattr(pool, "QUEUE", 2)
+    for n in range(20):
+        f(n)
+    started = len(runs)
+    world.clock.tick(20)
+    go_on = threading.Event()
+    for _ in range(pool.THREADS):
+        assert pool.submit(lambda: go_on.wait(30))
+        while pool._jobs:
+            threading.Event().wait(0.001)
+    assert [f(n) for n in range(20)] == list(range(1, 21))
+    assert len(pool._jobs) == 2
+    assert len(runs) == started
+    claimed = [world.raw(f.get_cache_key(n)).claim.attempts for n in range(20)]
+    assert claimed == [1, 1] + [0] * 18, "and nobody is kept from it later"
+    go_on.set()
+    assert pool.join()
+    assert len(runs) == started + 2
+
+
+def test_a_queue_that_fills_up_in_between_gives_the_right_back(monkeypatch):
+    world = World("locmem", "sync")
+    f, runs, _ = numbered(world)
+    f(1)
+    world.clock.tick(20)
+    monkeypatch.setattr(pool, "submit", lambda job: False)
+    assert f(1) == 1
+    assert world.raw(f.get_cache_key(1)).claim == record.NOBODY
+    world.cache.clear()
+
+
+def test_when_no_thread_can_be_started_the_caller_does_it(monkeypatch):
+    """As at the end of the process."""
+    world = World("locmem", "sync")
+    f, runs, _ = numbered(world)
+    f(1)
+    world.clock.tick(20)
+
+    def refuse(thread):
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert f(1) == 2
+    monkeypatch.undo()
+    world.cache.clear()
+
+
+def test_many_refreshes_use_few_threads():
+    world = World("locmem", "sync")
+    names = set()
+
+    def function(x):
+        names.add(threading.current_thread().name)
+        alive.append(sum(t.name == "cache_memoize" for t in threading.enumerate()))
+        return x
+
+    alive = []
+    f = world.memoize(10, stale=100)(function)
+    for n in range(100):
+        f(n)
+    world.clock.tick(20)
+    for n in range(100):
+        f(n)
+    assert pool.join()
+    assert max(alive) <= pool.THREADS
+    assert len(alive) == 200 and "cache_memoize" in names
+    world.cache.clear()
+
+
+@pytest.mark.django_db(transaction=True, databases=["default"])
+def test_a_refresh_leaves_no_database_connection_open():
+    from django.db import connections
+
+    world, seen = World("locmem", "sync"), []
+
+    def function():
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+        seen.append(connections["default"])
+        return len(seen)
+
+    f = world.memoize(10, stale=100)(function)
+    f()
+    world.clock.tick(20)
+    assert later(f) == 1
+    assert seen[1] is not seen[0] and seen[1].connection is None
+    world.cache.clear()
+
+
+@pytest.mark.django_db
+def test_in_a_test_case_the_caller_does_it():
+    """No other thread sees the rows of an open test."""
+    for kind in ("sync", "async"):
+        world = World("locmem", kind)
+        f, runs, _ = numbered(world)
+        f(1)
+        world.clock.tick(20)
+        assert f(1) == 2
+    world.cache.clear()
+
+
+# --- in a loop -----------------------------------------------------------------------
+
+
+def afunction(clock, alias="locmem"):
+    runs = []
+
+    @cache_memoize(10, stale=100, prefix="a", cache_alias=alias, _clock=clock)
+    async def f(x=0):
+        runs.append(x)
+        if len(runs) > 1:
+            await f.gate.wait()
+        return len(runs)
+
+    f.gate = asyncio.Event()
+    return f, runs
+
+
+@pytest.mark.backends(["locmem", "valkey"])
+def test_a_refresh_in_the_loop_survives_the_request(backend):
+    clock = FakeClock()
+    f, runs = afunction(clock, backend)
+
+    async def request():
+        assert await f() == 1
+
+    async def main():
+        await request()
+        clock.tick(20)
+        task = asyncio.create_task(request())
+        await task
+        cancelled = asyncio.create_task(asyncio.sleep(60))
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        while len(runs) < 2:
+            await asyncio.sleep(0)
+        assert await f() == 1, "the refresh goes on; nobody waits"
+        f.gate.set()
+        await asyncio.gather(*background._tasks)
+        assert await f() == 2
+
+    async_to_sync(main)()
+    assert not background._tasks
+
+
+@pytest.mark.backends(["locmem", "valkey"])
+def test_when_the_loop_ends_a_thread_goes_on(backend):
+    """Under WSGI a loop lives as long as one request."""
+    clock = FakeClock()
+    f, runs = afunction(clock, backend)
+    f.gate.set()
+    async_to_sync(f)()
+    clock.tick(20)
+    assert async_to_sync(f)() == 1
+    assert pool.join()
+    assert async_to_sync(f)() == len(runs) > 1
+
+
+def test_too_many_refreshes_in_loops_serve_stale_and_start_nobody(monkeypatch):
+    clock = FakeClock()
+    f, runs = afunction(clock)
+    monkeypatch.setattr(background, "TASKS", 2)
+
+    async def main():
+        for n in range(5):
+            f.gate.set()
+            await f(n)
+        f.gate.clear()
+        clock.tick(20)
+        assert [await f(n) for n in range(5)] == [1, 2, 3, 4, 5]
+        assert len(background._tasks) == 2
+        f.gate.set()
+        await asyncio.gather(*background._tasks)
+        assert len(runs) == 7
+
+    async_to_sync(main)()
+    caches["locmem"].clear()
+
+
+# --- early refresh -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "age, timeout, cost, beta, luck, early",
+    [
+        (50, 60, 1, 1, 0.0, False),  # -ln(1) = 0: only at the timeout itself
+        (60, 60, 1, 1, 0.0, True),
+        (50, 60, 1, 1, 1 - math.exp(-9.99), False),
+        (50, 60, 1, 1, 1 - math.exp(-10.01), True),
+        (50, 60, 2, 1, 1 - math.exp(-5.01), True),
+        (50, 60, 1, 2, 1 - math.exp(-5.01), True),
+        (50, 60, 1, 2, 1 - math.exp(-4.99), False),
+        (0, math.inf, 1e9, 9, 1 - 1e-16, False),
+        (59, 60, 0, 1, 1 - 1e-16, False),
+    ],
+)
+def test_early_is_the_formula_of_xfetch(age, timeout, cost, beta, luck, early):
+    policy = Policy("f", early_refresh=beta)
+    assert policy.is_early(age, timeout, cost, luck) is early
+    if early:  # the hit path gives it up before that
+        assert age >= timeout - policy.zone * cost
+
+
+@pytest.mark.backends(ATOMIC)
+def test_a_value_is_refreshed_early_by_luck_and_by_one(world):
+    def function(x=0):
+        runs.append(x)
+        world.clock.tick(1 if len(runs) == 1 else 0)
+        return len(runs)
+
+    runs = []
+    f = world.memoize(60, early_refresh=1)(function)
+    f()
+    world.clock.tick(50)  # age 51, cost 1: nine left
+    world.clock.luck = 1 - math.exp(-8.99)
+    assert later(f) == 1 and len(runs) == 1
+    world.clock.luck = 1 - math.exp(-9.01)
+    assert later(f) == 1 and len(runs) == 2
+    assert later(f) == 2 and len(runs) == 2
+    info = f.cache_info()
+    assert (info.hits, info.misses, info.stale) == (3, 1, 0)
+
+
+def test_zero_is_never_early(world):
+    f, runs, _ = numbered(world, stale=0)
+    f()
+    world.clock.luck = 1 - 1e-16
+    world.clock.tick(9.99)
+    assert f() == 1 and len(runs) == 1
+
+
+# --- jitter --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("luck, lives", [(0.0, 60), (0.5, 45), (0.999, 30.03)])
+def test_jitter_shortens_by_up_to_its_fraction(world, luck, lives):
+    f, runs, _ = numbered(world, timeout=60, stale=0, jitter=0.5)
+    world.clock.luck = luck
+    f()
+    assert world.raw(f.get_cache_key()).timeout == pytest.approx(lives)
+    world.clock.tick(lives - 0.01)
+    assert f() == 1
+    world.clock.tick(0.02)
+    assert f() == 2
+
+
+def test_jitter_leaves_for_ever_and_nothing_alone():
+    for timeout in (0.0, math.inf):
+        assert Policy("f", jitter=1.0).jittered(timeout, 0.7) == timeout
+    assert Policy("f").jittered(60.0, 0.9) == 60.0
+
+
+# --- options -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"stale": -1}, "stale= of .* must not be negative"),
+        ({"stale": "1h"}, "stale= of .* takes seconds"),
+        ({"jitter": 2}, "jitter= of .* from 0 to 1"),
+        ({"jitter": -0.1}, "jitter= of .* from 0 to 1"),
+        ({"jitter": True}, "jitter= of .* takes a number"),
+        ({"jitter": None}, "jitter= of .* takes a number"),
+        ({"early_refresh": -1}, "early_refresh= of .* of 0 or more"),
+        ({"early_refresh": math.inf}, "early_refresh= of .* of 0 or more"),
+        ({"early_refresh": math.nan}, "early_refresh= of .* of 0 or more"),
+        ({"hold": None}, "hold= of .* must end"),
+        ({"hold": -1}, "hold= of .* must not be negative"),
+        ({"stale": 1, "store_result": False}, "is a guard"),
+        ({"early_refresh": 1, "store_result": False}, "is a guard"),
+    ],
+)
+def test_options_that_cannot_be_right_are_refused_at_decoration(options, words):
+    with pytest.raises((TypeError, ValueError), match=words):
+        cache_memoize(60, **options)(close_connections)
+
+
+def test_stale_for_ever():
+    world = World("locmem", "sync")
+    f, runs, _ = numbered(world, stale=None)
+    f()
+    world.clock.tick(1e8)
+    assert later(f) == 1 and later(f) == 2
+    world.cache.clear()

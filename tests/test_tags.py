@@ -1,0 +1,360 @@
+"""Tags: one key forgets many calls, and nothing that was forgotten comes back."""
+
+from __future__ import annotations
+
+import pytest
+from django.core.cache import caches
+from django.test import override_settings
+
+from cache_memoize import cache_memoize, invalidate_tags, record, store, tags
+from cache_memoize.store import Store
+from tests.conftest import ATOMIC, FakeClock, World, in_thread
+
+
+def counted(world, timeout=60, **options):
+    runs = []
+
+    def function(x=0):
+        runs.append(x)
+        return len(runs)
+
+    return world.memoize(timeout, **options)(function), runs
+
+
+def test_a_tag_forgets_the_calls_that_have_it_and_no_other(world):
+    f, runs = counted(world, tags=lambda x=0: [f"number:{x}", "numbers"])
+    g, other = counted(world, tags="numbers")
+    assert [f(1), f(2), g(1), f(1), f(2), g(1)] == [1, 2, 1, 1, 2, 1]
+    world.invalidate_tags("number:1")
+    assert [f(1), f(2), g(1)] == [3, 2, 1]
+    world.invalidate_tags("numbers", "unheard of")
+    assert [f(1), f(2), g(1)] == [4, 5, 2]
+    assert [f(1), f(2), g(1)] == [4, 5, 2]
+
+
+def test_invalidate_all_forgets_every_call_of_one_function(world):
+    f, runs = counted(world, tags=())
+    g, other = counted(world, tags=())
+    assert [f(1), f(2), g(1)] == [1, 2, 1]
+    f.invalidate_all()
+    assert [f(1), f(2), g(1)] == [3, 4, 1]
+
+
+def test_invalidate_all_without_tags_says_what_to_write(world):
+    f, runs = counted(world)
+    with pytest.raises(TypeError, match=r"write tags=\(\) in its cache_memoize"):
+        f.invalidate_all()
+
+
+def test_one_call_is_forgotten_as_without_tags(world):
+    f, runs = counted(world, tags="t")
+    assert [f(1), f(2)] == [1, 2]
+    f.invalidate(1)
+    assert [f(1), f(2)] == [3, 2]
+
+
+def test_peek_prime_and_refresh_know_the_tags(world):
+    f, runs = counted(world, tags="t")
+    assert f.peek(1) is None
+    f.prime(10, 1)
+    assert f.peek(1).value == 10 == f(1)
+    world.invalidate_tags("t")
+    assert f.peek(1) is None
+    assert f.refresh(1) == 1 == f(1)
+    assert f.refresh(1) == 2 == f(1) == f.peek(1).value
+
+
+def test_a_tag_that_was_evicted_forgets_and_brings_nothing_back(world):
+    f, runs = counted(world, tags="t")
+    assert f(1) == 1
+    key = f._core.key_of((1,), {})
+    for tag in key.tags:
+        assert world.raw(tag).kind == record.TAG
+        before = world.raw(tag).token
+        world.cache.delete(tag)
+        assert f(1) == f(1) == len(runs)
+        assert world.raw(tag).token != before
+    assert len(runs) == 3
+
+
+@pytest.mark.parametrize("garbage", [5, "text", b"", b"x" * 26, None])
+def test_garbage_under_the_key_of_a_tag_is_healed(world, garbage):
+    f, runs = counted(world, tags="t")
+    assert f(1) == 1
+    world.cache.set(tags.tag_key("t"), garbage, None)
+    assert f(1) == 2 == f(1)
+
+
+def test_an_entry_under_the_key_of_a_tag_is_healed(world):
+    f, runs = counted(world, tags="t")
+    assert f(1) == 1
+    entry = record.pack(record.ENTRY, b"8 bytes!", start=world.clock.time(), timeout=60)
+    world.cache.set(tags.tag_key("t"), entry, None)
+    assert f(1) == 2 == f(1)
+
+
+def test_a_tag_forgotten_during_the_computation_wins(world):
+    def function(x=0):
+        if len(runs) < 2:
+            in_thread(lambda: world.invalidate_tags("t"))
+        runs.append(x)
+        return len(runs)
+
+    runs = []
+    f = world.memoize(60, tags="t")(function)
+    assert f(1) == 1
+    assert f(1) == 2
+    assert f(1) == 3 == f(1)
+
+
+@pytest.mark.backends(ATOMIC)
+def test_nobody_waits_for_a_computation_whose_tag_was_forgotten(world):
+    """Its result will count for nobody."""
+    f, runs = counted(world, tags="t")
+    f(1), f.invalidate(1)
+    key = f._core.key_of((1,), {})
+    look = store.Store.read(key.tags[0], world.cache.get(key.tags[0]))
+    old = record.tokens([look.raw] * len(key.tags))
+    world.cache.set(key, record.pack(record.LEASE, b"another!", tags=old), 10)
+    world.invalidate_tags("t")
+    assert f(1) == 2 == f(1)
+    assert world.clock.sleeps == []
+
+
+def test_a_waiter_whose_holder_lost_its_tag_gets_the_new_value(world):
+    f, runs = counted(world, tags="t")
+    f(1), f.invalidate(1)
+    key = f._core.key_of((1,), {})
+    tokens = record.tokens([world.cache.get(tag) for tag in key.tags])
+    world.cache.add(key, record.pack(record.LEASE, b"another!", tags=tokens), 10)
+
+    def while_waiting():
+        world.clock.on_sleep = lambda: None
+        in_thread(lambda: world.invalidate_tags("t"))
+
+    world.clock.on_sleep = while_waiting
+    if world.alias in ATOMIC:
+        assert f(1) == 2 == f(1)
+    else:
+        f(1)
+        world.cache.delete(key)
+
+
+def test_failures_are_told_to_waiters_with_tags_too(world):
+    f = world.memoize(60, tags="t")(failing)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="no"):
+            f()
+    raw = world.raw(f.get_cache_key())
+    assert raw.kind == record.FAILED and raw.tags
+    assert world.clock.sleeps == []
+
+
+def failing():
+    raise ValueError("no")
+
+
+@pytest.mark.backends(["locmem", "valkey"])
+def test_entries_with_and_without_tags_are_not_taken_for_each_other(world):
+    """As when tags= is added to a function, or taken away, in a new version."""
+    plain, runs = counted(world, prefix="both")
+    tagged, more = counted(world, prefix="both", tags=())
+    assert plain(1) == 1
+    assert (tagged(1), tagged(1)) == (1, 1)
+    assert (plain(1), plain(1)) == (2, 2)
+
+
+@pytest.mark.backends(["locmem", "valkey"])
+def test_bound_methods_have_tags_and_share_the_functions_own(backend):
+    def price(self, item):
+        runs.append(item)
+        return len(runs)
+
+    runs, shop = [], Shop()
+    options = {"tags": lambda self, item: item, "cache_alias": backend}
+    Shop.price = cache_memoize(60, prefix="price", **options)(price)
+    assert [shop.price("tea"), shop.price("tea"), shop.price("milk")] == [1, 1, 2]
+    invalidate_tags("tea", cache_alias=backend)
+    assert [shop.price("tea"), shop.price("milk")] == [3, 2]
+    shop.price.invalidate_all()
+    assert shop.price("milk") == 4
+
+
+class Shop:
+    """No attributes: the same in every process."""
+
+
+# --- what it costs -------------------------------------------------------------------
+
+
+@pytest.mark.backends(["locmem", "valkey", "pymemcache"])
+def test_a_hit_is_one_get_many_and_forgetting_one_delete(backend, monkeypatch):
+    world, asked = World(backend, "sync"), []
+    f, runs = counted(world, tags=["a", "b"])
+    f(1)
+    cls = type(store.client(backend))
+    for name in ("get", "get_many", "set", "add", "delete"):
+        original = getattr(cls, name)
+
+        def counting(self, *args, _name=name, _original=original, **kwargs):
+            asked.append(_name)
+            return _original(self, *args, **kwargs)
+
+        monkeypatch.setattr(cls, name, counting)
+    store._plain.clear()
+    monkeypatch.setattr("cache_memoize.backends._found", dict(backends_found()))
+    assert f(1) == 1
+    assert asked[0] == "get_many" and set(asked[1:]) <= {"get"}  # Django's own loop
+    asked.clear()
+    world.invalidate_tags("a")
+    assert asked == ["delete"]
+
+
+def backends_found():
+    from cache_memoize import backends
+
+    return backends._found
+
+
+def test_misses_of_tagged_functions_send_no_more_than_they_need(world, monkeypatch):
+    names = []
+    command = Store._command
+
+    def noting(self, name, *args):
+        names.append(name)
+        return command(self, name, *args)
+
+    f, runs = counted(world, tags="t")
+    f(0)
+    monkeypatch.setattr(Store, "_command", noting)
+    f(1)
+    assert names == ["add", "swap"]
+    names.clear()
+    world.cache.delete(f.get_cache_key(1))
+    f.peek(1)
+    assert names == ["read_many"]
+
+
+# --- servers that answer for one slot only -------------------------------------------
+
+
+def test_a_server_that_takes_no_several_keys_is_asked_one_by_one(monkeypatch):
+    """Redis Cluster: CROSSSLOT. Once seen, it is not tried again."""
+    world = World("locmem", "sync")
+    tried = []
+
+    def refuse(self, keys, version=None):
+        tried.append(keys)
+        raise RuntimeError("CROSSSLOT Keys in request don't hash to the same slot")
+
+    f, runs = counted(world, tags="t")
+    monkeypatch.setattr(type(world.cache), "get_many", refuse)
+    monkeypatch.setattr(store, "_single", set())
+    monkeypatch.setattr("cache_memoize.backends._found", dict(backends_found()))
+    assert [f(1), f(1), f(2)] == [1, 1, 2]
+    world.invalidate_tags("t")
+    assert f(1) == 3
+    assert len(tried) == 1
+
+
+# --- what is refused -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wrong", [5, [5], [""], b"t", {"t": 1}, [None]])
+def test_tags_that_are_not_strings_are_refused_and_nothing_runs(wrong):
+    with pytest.raises(TypeError, match=r"tags= of .*f "):
+        cache_memoize(60, tags=wrong)(plain_function)
+    runs = []
+
+    @cache_memoize(60, prefix="wrong tags", tags=lambda: wrong)
+    def f():
+        runs.append(1)
+
+    with pytest.raises(TypeError, match="tags= of"):
+        f()
+    assert runs == []
+    with pytest.raises(TypeError, match="not a string|takes strings"):
+        invalidate_tags(wrong, cache_alias="locmem")
+
+
+def plain_function():
+    pass
+
+
+plain_function.__qualname__ = "f"
+
+
+def test_more_tags_than_fit_are_refused():
+    many = [str(n) for n in range(255)]
+    with pytest.raises(ValueError, match="254 fit"):
+        cache_memoize(60, tags=many, prefix="many")(plain_function)()
+    f = cache_memoize(60, tags=many[1:], prefix="many", cache_alias="locmem")
+    f(plain_function)()
+    caches["locmem"].clear()
+
+
+def test_tags_are_forgotten_in_every_cache_and_trouble_in_one_is_raised_last():
+    settings = {
+        "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
+        "broken": {
+            "BACKEND": "django.core.cache.backends.redis.RedisCache",
+            "LOCATION": "redis://127.0.0.1:1",
+        },
+        "none": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"},
+        "other": {
+            "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
+            "LOCATION": "two",
+        },
+    }
+    with override_settings(CACHES=settings):
+        worlds = [World("default", "sync"), World("other", "sync")]
+        functions = [counted(world, tags="t")[0] for world in worlds]
+        assert [f(1) for f in functions] == [1, 1]
+        with pytest.raises(Exception, match=r"127\.0\.0\.1:1") as caught:
+            invalidate_tags("t")
+        assert "cache_alias=" in caught.value.__notes__[0]
+        assert [f(1) for f in functions] == [2, 2]
+        caches["default"].clear(), caches["other"].clear()
+
+
+# --- hold: replicas that lag ---------------------------------------------------------
+
+
+def test_hold_keeps_from_storing_for_a_while_after_an_invalidation(world):
+    f, runs = counted(world, hold=5)
+    assert [f(1), f(1)] == [1, 1]
+    f.invalidate(1)
+    assert [f(1), f(1)] == [2, 3]
+    assert world.raw(f.get_cache_key(1)).kind == record.BLOCK
+    world.cache.delete(f.get_cache_key(1))  # the block has run out
+    assert [f(1), f(1)] == [4, 4]
+
+
+def test_hold_counts_for_tags_too(world):
+    f, runs = counted(world, hold=5, tags="t")
+    world.invalidate_tags("t")
+    assert [f(1), f(1)] == [1, 2]
+    world.clock.tick(5.1)
+    assert [f(1), f(1)] == [3, 3]
+    world.invalidate_tags("t")
+    assert f(1) == 4
+    world.clock.tick(4)
+    assert f(1) == 5
+    world.clock.tick(1.1)
+    assert [f(1), f(1)] == [6, 6]
+
+
+def test_a_tag_key_outlives_every_entry(backend):
+    world = World(backend, "sync")
+    f, runs = counted(world, tags="t", timeout=None)
+    f(1)
+    asked = []
+    clock = FakeClock()
+    one = store.Store(backend, f._core.breaker, clock)
+    one._command = lambda name, *args: asked.append((name, args[-1])) or True
+    key = tags.TaggedKey("k")
+    key.tags = (tags.tag_key("new"),)
+    from cache_memoize.runner import run
+
+    run(one._resolve(key, {}))
+    assert asked == [("add", None)]
