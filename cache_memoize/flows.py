@@ -21,6 +21,7 @@ from django.apps import apps
 
 from . import pool, record, signing, stats, transactions
 from .clock import Clock
+from .invalidation import forget
 from .policy import BACKEND, FAILED_FOR, Policy
 from .record import Claimed, Record, pack
 from .store import (
@@ -282,6 +283,11 @@ async def overtake(memo: Memo, store: Store, key: str) -> Claim:
     """
     try:
         if not usable(memo, store) or await is_dirty(store, key):
+            return _right(memo, key)
+        if not await may_store(memo, store):
+            # For this transaction only. But what is there is to be replaced: so it is
+            # forgotten, for the others at the commit.
+            await forget(store, memo.name, key, memo.policy.hold)
             return _right(memo, key)
         lost = 0
         for _ in range(PATIENCE):

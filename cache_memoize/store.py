@@ -12,6 +12,7 @@ from asgiref.sync import sync_to_async
 from django.core.cache import InvalidCacheBackendError, caches
 from django.core.cache.backends.base import InvalidCacheKey
 from django.core.exceptions import ImproperlyConfigured, SynchronousOnlyOperation
+from django.db.transaction import TransactionManagementError
 
 from . import record, signing, transactions
 from .backends import Backend, backend_of
@@ -408,6 +409,8 @@ class Store:
 
     def trouble(self, error: BaseException) -> None:
         """Tell the breaker; it is the one that says so in the log."""
+        if isinstance(error, TransactionManagementError):
+            return  # a broken transaction of the project, and a cache in its database
         # A client that hides its errors hides them eight times before we know.
         hanging = isinstance(error, CacheDidNotAnswer) or _hangs(error)
         if self.breaker.failure(self.clock.monotonic(), hanging=hanging):

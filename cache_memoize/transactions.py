@@ -7,7 +7,8 @@ alive: so a rollback, also one to a savepoint, forgets it without being told.
 
 Blocks that a ``TestCase`` opened around a test do not count. For that, and to tell one
 transaction from the next, parts of Django's connection are used that are not
-documented: ``atomic_blocks``, ``savepoint_ids``, ``run_on_commit``. Here only, and
+documented: ``atomic_blocks``, ``savepoint_ids``, ``run_on_commit``,
+``execute_wrappers``. Here only, and
 ``tests/test_transactions.py`` notices when they change.
 """
 
@@ -80,9 +81,10 @@ class Watch:
     """An execute wrapper for one connection, which remembers one transaction."""
 
     def __init__(self) -> None:
-        # Django makes a new list when a transaction ends: so this one, kept alive
-        # here, tells whether the transaction is still the same.
-        self._hooks: Any = None
+        # Django makes a new list of hooks when a transaction ends: so this tells
+        # whether it is still the same. The number alone, because the hooks live and
+        # die with the list; taking a new one for an old one only stores less.
+        self._hooks = 0
         self._savepoint: str | None = None
         self._rolled_back = False
         self.began = 0.0
@@ -110,11 +112,11 @@ class Watch:
     def follow(self, connection: Connection) -> None:
         """Notice that another transaction has begun."""
         savepoint = _savepoint(connection)
-        same = self._hooks is connection.run_on_commit or self._rolled_back
-        if not same or savepoint != self._savepoint or self._hooks is None:
+        same = self._hooks == id(connection.run_on_commit) or self._rolled_back
+        if not same or savepoint != self._savepoint:
             self.began = time.monotonic()
             self.wrote = self.snapshot = False
-        self._hooks, self._savepoint = connection.run_on_commit, savepoint
+        self._hooks, self._savepoint = id(connection.run_on_commit), savepoint
         self._rolled_back = False
 
 
@@ -123,7 +125,8 @@ def _watch_on(connection: Connection) -> Watch:
         if isinstance(wrapper, Watch):
             return wrapper
     watch = Watch()
-    connection.execute_wrapper(watch).__enter__()  # for as long as it lives
+    # For as long as it lives: what execute_wrapper() gives would take it off again.
+    connection.execute_wrappers.append(watch)
     if connection.in_atomic_block:
         # It was opened before this library was there: nobody knows what it did.
         watch.follow(connection)

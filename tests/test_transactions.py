@@ -1,0 +1,752 @@
+"""Transactions: nothing uncommitted leaks, an invalidation counts from the commit on,
+and a rollback leaves nothing. In every world, on SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import pytest
+from asgiref.sync import async_to_sync, sync_to_async
+from django.core.cache import caches
+from django.db import DEFAULT_DB_ALIAS, connection, connections, transaction
+from django.test import TestCase, TransactionTestCase
+
+from cache_memoize import cache_memoize, invalidate_tags, record, transactions
+from cache_memoize.transactions import Watch
+from tests.conftest import ALL_DATABASES, World, close_connections, in_thread
+from tests.models import Post
+
+#: The cache, and the database that is written to.
+PLACES = ["locmem", "valkey", "pymemcache", "file"]
+
+
+@pytest.fixture(params=[d for d in ("default", "postgresql") if d in ALL_DATABASES])
+def database(request, transactional_db):
+    return request.param
+
+
+pytestmark = pytest.mark.django_db(transaction=True, databases=ALL_DATABASES)
+#: Reads only what is committed, in every statement anew.
+READ_COMMITTED = pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+
+
+def titled(world, database, **options):
+    """A memoized function of a row; says how often it ran."""
+    runs = []
+
+    def title(pk):
+        runs.append(pk)
+        return Post.objects.using(database).get(pk=pk).title
+
+    if world.kind == "async":
+        inner = title
+
+        def title(pk):
+            raise AssertionError
+
+        memoized = async_title(world, inner, options)
+    else:
+        memoized = world.memoize(60, **options)(title)
+    return memoized, runs
+
+
+def async_title(world, inner, options):
+    from tests.conftest import Caller, _numbers
+
+    options = {"prefix": f"title{next(_numbers)}", **options}
+
+    async def title(pk):
+        return await sync_to_async(inner)(pk)
+
+    memoize = cache_memoize(60, cache_alias=world.alias, _clock=world.clock, **options)
+    return Caller(memoize(title))
+
+
+def change(database, pk, title):
+    Post.objects.using(database).filter(pk=pk).update(title=title)
+
+
+@pytest.fixture
+def post(database):
+    return Post.objects.using(database).create(title="old").pk
+
+
+class Rollback(Exception):
+    pass
+
+
+# --- invalidation inside a transaction -----------------------------------------------
+
+
+@pytest.mark.backends(PLACES)
+@pytest.mark.parametrize("how", ["invalidate", "tag", "all", "refresh", "prime"])
+def test_it_counts_for_others_from_the_commit_on_and_here_at_once(
+    world, database, post, how
+):
+    f, runs = titled(world, database, tags="posts")
+    assert f(post) == "old"
+    forget = {
+        "invalidate": lambda: f.invalidate(post),
+        "tag": lambda: world.invalidate_tags("posts"),
+        "all": lambda: f.invalidate_all(),
+        "refresh": lambda: f.refresh(post),
+        "prime": lambda: f.prime("primed", post),
+    }[how]
+    with transaction.atomic(using=database):
+        change(database, post, "new")
+        forget()
+        assert f(post) == "new" == f(post), "its own"
+        # SQLite lets nobody read while another writes in some modes; WAL does not
+        # matter here: the others read the committed row.
+        if database == "postgresql":
+            assert in_thread(lambda: f(post)) == "old"
+            assert in_thread(lambda: f(post)) == "old"
+        assert f(post) == "new"
+    if how not in ("refresh", "prime"):
+        assert f.peek(post) is None
+    assert f(post) == "new"
+    before = len(runs)
+    assert f(post) == "new" == in_thread(lambda: f(post))
+    assert len(runs) == before, "and cached again"
+
+
+@pytest.mark.backends(["locmem", "valkey"])
+@READ_COMMITTED
+def test_what_others_compute_before_the_commit_is_not_stored(world, database, post):
+    f, runs = titled(world, database)
+    with transaction.atomic(using=database):
+        change(database, post, "new")
+        f.invalidate(post)
+        assert in_thread(lambda: f(post)) == "old"
+        assert world.raw(f.get_cache_key(post)).kind == record.BLOCK
+    assert f(post) == "new"
+
+
+@pytest.mark.backends(["locmem", "valkey"])
+@READ_COMMITTED
+def test_a_computation_begun_before_the_commit_and_ended_after_is_not_stored(
+    backend, database, post
+):
+    world = World(backend, "sync")
+    reading, go_on, results = threading.Event(), threading.Event(), []
+
+    def title(pk):
+        found = Post.objects.using(database).get(pk=pk).title
+        if not reading.is_set():
+            reading.set()
+            assert go_on.wait(30)
+        return found
+
+    f = world.memoize(60)(title)
+    with transaction.atomic(using=database):
+        change(database, post, "new")
+        other = threading.Thread(
+            target=lambda: (results.append(f(post)), close_connections())
+        )
+        other.start()
+        assert reading.wait(30)
+        f.invalidate(post)
+    go_on.set()
+    other.join()
+    assert results == ["old"]
+    assert f(post) == "new" == f(post)
+
+
+@pytest.mark.backends(PLACES)
+def test_after_a_rollback_the_old_value_counts_again(world, database, post):
+    f, runs = titled(world, database)
+    assert f(post) == "old"
+    with pytest.raises(Rollback), transaction.atomic(using=database):
+        change(database, post, "new")
+        f.invalidate(post)
+        assert f(post) == "new"
+        raise Rollback
+    assert not transactions.live
+    assert f(post) == "old" == f(post)
+    assert world.raw(f.get_cache_key(post)).kind == record.BLOCK
+    world.cache.delete(f.get_cache_key(post))  # it has run out
+    before = len(runs)
+    assert f(post) == "old" == f(post)
+    assert len(runs) == before + 1
+
+
+@pytest.mark.backends(PLACES)
+def test_savepoints_that_are_rolled_back(world, database, post):
+    f, runs = titled(world, database)
+    assert f(post) == "old"
+    with transaction.atomic(using=database):
+        with pytest.raises(Rollback), transaction.atomic(using=database):
+            change(database, post, "new")
+            f.invalidate(post)
+            assert f(post) == "new"
+            raise Rollback
+        assert f(post) == "old"
+        assert not transactions.live
+    assert f(post) == "old"
+    world.cache.delete(f.get_cache_key(post))
+    assert f(post) == "old" and f.peek(post).value == "old"
+
+
+@pytest.mark.backends(PLACES)
+def test_savepoints_that_are_kept(world, database, post):
+    f, runs = titled(world, database)
+    assert f(post) == "old"
+    with transaction.atomic(using=database):
+        with transaction.atomic(using=database):
+            change(database, post, "new")
+            f.invalidate(post)
+        with pytest.raises(Rollback), transaction.atomic(using=database):
+            f.invalidate(post)
+            raise Rollback
+        assert f(post) == "new"
+        assert len(transactions.live) == 1
+    assert f(post) == "new" and f.peek(post).value == "new"
+
+
+@pytest.mark.backends(["locmem"])
+def test_many_invalidations_of_one_key_wait_once(world, database, post):
+    f, runs = titled(world, database, tags=())
+    with transaction.atomic(using=database):
+        for _ in range(50):
+            f.invalidate_all()
+        assert len(transactions.live) == 1
+        assert len(connections[database].run_on_commit) == 1
+    assert not transactions.live
+
+
+@pytest.mark.backends(["locmem", "valkey"])
+def test_the_projects_own_hooks_see_fresh_data(world, database, post):
+    """Also those that were registered before the invalidation."""
+    f, runs = titled(world, database)
+    assert f(post) == "old"
+    seen = []
+    with transaction.atomic(using=database):
+        transaction.on_commit(lambda: seen.append(f(post)), using=database)
+        change(database, post, "new")
+        f.invalidate(post)
+        transaction.on_commit(lambda: seen.append(f(post)), using=database)
+        # The block has run out, and somebody stored the old value again.
+        world.cache.delete(f.get_cache_key(post))
+        if database == "postgresql":
+            assert in_thread(lambda: f(post)) == "old"
+    assert seen == ["new", "new"]
+    assert f(post) == "new"
+
+
+@pytest.mark.backends(["locmem", "valkey", "pymemcache"])
+def test_a_cache_that_is_away_at_the_commit_does_no_harm_while_the_block_stands(
+    backend, database, post, monkeypatch, caplog
+):
+    world = World(backend, "sync")
+    f, runs = titled(world, database)
+    f(post)
+    ran = []
+
+    def fail(self, key, version=None):
+        raise ConnectionError("away")
+
+    with transaction.atomic(using=database):
+        change(database, post, "new")
+        f.invalidate(post)
+        transaction.on_commit(lambda: ran.append(1), using=database)
+        monkeypatch.setattr(type(caches[backend]), "delete", fail)
+        monkeypatch.setattr("cache_memoize.backends._found", dict(_found()))
+    assert ran == [1], "the project's own hooks are not skipped"
+    assert "after the commit; the block will run out" in caplog.text
+    assert world.raw(f.get_cache_key(post)).kind == record.BLOCK
+    with pytest.raises(ConnectionError), transaction.atomic(using=database):
+        f.invalidate(post)
+        world.clock.tick(8)  # the block may have run out: now it is a lost invalidation
+    monkeypatch.undo()
+
+
+def _found():
+    from cache_memoize import backends
+
+    return backends._found
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
+@pytest.mark.backends(["valkey", "file"])
+@READ_COMMITTED
+def test_a_process_that_dies_between_commit_and_hook_leaves_nothing_stale(
+    backend, database, post
+):
+    world = World(backend, "sync")
+    f, runs = titled(world, database)
+    assert f(post) == "old"
+    close_connections()
+    child = os.fork()
+    if child == 0:
+        with transaction.atomic(using=database):
+            transaction.on_commit(
+                lambda: os.kill(os.getpid(), signal.SIGKILL), using=database
+            )
+            change(database, post, "new")
+            f.invalidate(post)
+        os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert os.WTERMSIG(status) == signal.SIGKILL
+    assert f(post) == "new" == f(post)
+    assert world.raw(f.get_cache_key(post)).kind == record.BLOCK
+    world.cache.delete(f.get_cache_key(post))
+
+
+# --- computing inside a transaction --------------------------------------------------
+
+
+@pytest.mark.backends(PLACES)
+def test_what_a_transaction_computed_after_writing_is_stored_by_nobody(
+    world, database, post
+):
+    f, runs = titled(world, database)
+    with pytest.raises(Rollback), transaction.atomic(using=database):
+        change(database, post, "phantom")
+        assert f(post) == "phantom" == f(post)
+        assert f.peek(post) is None
+        raise Rollback
+    assert f(post) == "old" == f(post)
+    assert f.peek(post).value == "old"
+
+
+@pytest.mark.backends(["locmem", "valkey"])
+def test_a_function_that_itself_writes_is_not_stored_inside_a_transaction(
+    world, database
+):
+    if world.kind == "async":
+        pytest.skip("the writing happens in a sync function")
+
+    def made():
+        return Post.objects.using(database).create(title="made").pk
+
+    f = world.memoize(60)(made)
+    with pytest.raises(Rollback), transaction.atomic(using=database):
+        f()
+        raise Rollback
+    assert f.peek() is None
+    pk = f()
+    assert f() == pk and Post.objects.using(database).filter(pk=pk).exists()
+
+
+@pytest.mark.backends(["locmem", "valkey"])
+@READ_COMMITTED
+def test_a_transaction_that_only_reads_stores_and_hits(world, database, post):
+    f, runs = titled(world, database)
+    with transaction.atomic(using=database):
+        assert Post.objects.using(database).count() == 1
+        assert f(post) == "old" == f(post)
+    assert f(post) == "old"
+    assert len(runs) == 1
+
+
+@pytest.mark.backends(["locmem", "valkey"])
+@READ_COMMITTED
+def test_what_is_undone_before_another_transaction_begins_does_not_count_for_it(
+    world, database, post
+):
+    f, runs = titled(world, database)
+    for ending in (None, Rollback):
+        try:
+            with transaction.atomic(using=database):
+                change(database, post, "other")
+                if ending:
+                    raise ending
+        except Rollback:
+            pass
+        f.invalidate(post)
+        with transaction.atomic(using=database):
+            f(post)
+        assert f.peek(post) is not None
+
+
+@pytest.mark.backends(["locmem"])
+@pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
+@READ_COMMITTED
+def test_a_snapshot_may_be_older_than_the_last_invalidation(
+    backend, database, post, level
+):
+    """It sees less than that did, so it stores only while it is younger than hold."""
+    world = World(backend, "sync")
+    f, runs = titled(world, database)
+    held, _ = titled(world, database, hold=1000)
+    with transaction.atomic(using=database):
+        with connections[database].cursor() as cursor:
+            cursor.execute(f"SET TRANSACTION ISOLATION LEVEL {level}")
+        assert Post.objects.using(database).count() == 1  # the snapshot is taken
+
+        def elsewhere():
+            change(database, post, "new")
+            f.invalidate(post)
+
+        in_thread(elsewhere)
+        assert f(post) == "old"
+        assert f.peek(post) is None
+        assert held(post) == "old" and held.peek(post).value == "old"
+    assert f(post) == "new"
+
+
+@pytest.mark.backends(["locmem"])
+@pytest.mark.parametrize("database", ["default"], indirect=True)
+def test_sqlite_reads_from_a_snapshot(backend, database, post, monkeypatch):
+    world = World(backend, "sync")
+    f, _ = titled(world, database)
+    held, _ = titled(world, database, hold=5)
+    with transaction.atomic(using=database):
+        assert f(post) == "old" == held(post)
+        assert f.peek(post) is None
+        assert held.peek(post).value == "old"
+        held.invalidate(post)
+        now = transactions.time.monotonic()
+        monkeypatch.setattr(transactions.time, "monotonic", lambda: now + 5)
+        world.cache.delete(held.get_cache_key(post))
+        held(post)
+        assert held.peek(post) is None
+    assert f(post) == "old" and f.peek(post).value == "old"
+
+
+# --- all open transactions count -----------------------------------------------------
+
+
+@pytest.mark.backends(["locmem", "valkey"])
+@READ_COMMITTED
+def test_with_two_databases_the_last_commit_counts(world, database, post):
+    f, runs = titled(world, database)
+    assert f(post) == "old"
+    with transaction.atomic(using=database):
+        change(database, post, "new")
+        with transaction.atomic(using="default"):
+            f.invalidate(post)
+            assert len(transactions.live) == 2
+        # The other one is committed, this one is not.
+        assert world.raw(f.get_cache_key(post)).kind == record.BLOCK
+        assert in_thread(lambda: f(post)) == "old"
+        assert f(post) == "new"
+    assert not transactions.live
+    assert f(post) == "new" and f.peek(post).value == "new"
+
+
+@pytest.mark.backends(["locmem", "valkey"])
+@READ_COMMITTED
+def test_writing_to_one_database_keeps_from_storing_whatever_is_read(
+    world, database, post
+):
+    f, runs = titled(world, database)
+    with transaction.atomic(using="default"):
+        Post.objects.using("default").create(title="written")
+        f(post)
+        assert f.peek(post) is None
+
+
+@pytest.mark.backends(["locmem", "valkey"])
+def test_durable_blocks_are_like_the_others(world, database, post):
+    f, runs = titled(world, database)
+    with transaction.atomic(using=database, durable=True):
+        change(database, post, "new")
+        f.invalidate(post)
+        assert f(post) == "new"
+    assert f(post) == "new" and f.peek(post).value == "new"
+
+
+@pytest.mark.backends(["locmem", "valkey"])
+def test_autocommit_off(world, database, post):
+    """Nothing is stored, and the invalidation counts when it is on again."""
+    f, runs = titled(world, database)
+    assert f(post) == "old"
+    transaction.set_autocommit(False, using=database)
+    try:
+        change(database, post, "new")
+        f.invalidate(post)
+        assert f(post) == "new"
+        assert world.raw(f.get_cache_key(post)).kind == record.BLOCK
+        transaction.commit(using=database)
+    finally:
+        transaction.set_autocommit(True, using=database)
+    assert f(post) == "new" and f.peek(post).value == "new"
+    transaction.set_autocommit(False, using=database)
+    try:
+        change(database, post, "phantom")
+        f.invalidate(post)
+        transaction.rollback(using=database)
+    finally:
+        transaction.set_autocommit(True, using=database)
+    assert not transactions.live
+    assert f(post) == "new"
+
+
+@pytest.mark.backends(["locmem", "valkey"])
+def test_an_async_caller_inside_the_transaction_of_its_sync_caller(
+    backend, database, post
+):
+    world = World(backend, "async")
+    f, runs = titled(world, database)
+    assert f(post) == "old"
+
+    async def work():
+        await sync_to_async(change)(database, post, "new")
+        await f.memoized.ainvalidate(post)
+        return await f.memoized(post)
+
+    with pytest.raises(Rollback), transaction.atomic(using=database):
+        assert async_to_sync(work)() == "new"
+        raise Rollback
+    assert f(post) == "old"
+    with transaction.atomic(using=database):
+        assert async_to_sync(work)() == "new"
+    assert f(post) == "new" and f.peek(post).value == "new"
+
+
+# --- a cache in the database of the transaction --------------------------------------
+
+
+@pytest.mark.backends(["postgresql", "sqlite"])
+def test_a_cache_in_the_same_database(backend):
+    database = {"postgresql": "postgresql", "sqlite": "default"}[backend]
+    world = World(backend, "sync")
+    post = Post.objects.using(database).create(title="old").pk
+    f, runs = titled(world, database, tags="t")
+    assert f(post) == "old"
+    with transaction.atomic(using=database):
+        assert f(post) == "old" and len(runs) == 1, "hits are served"
+        assert f(post + 1 - 1) == "old"
+        change(database, post, "new")
+        f.invalidate(post)
+        world.invalidate_tags("t")
+        assert f(post) == "new"
+    assert f(post) == "new" and f.peek(post).value == "new"
+
+
+@pytest.mark.backends(["postgresql", "sqlite"])
+def test_inside_a_transaction_nothing_is_written_that_others_would_wait_for(backend):
+    database = {"postgresql": "postgresql", "sqlite": "default"}[backend]
+    world = World(backend, "sync")
+    post = Post.objects.using(database).create(title="old").pk
+    for tags in (None, "t"):
+        f, runs = titled(world, database, tags=tags)
+        with transaction.atomic(using=database):
+            assert f(post) == "old"
+            assert f.peek(post) is None
+        assert f(post) == "old" and f.peek(post).value == "old"
+
+
+@pytest.mark.backends(["postgresql", "sqlite"])
+def test_an_error_of_such_a_cache_leaves_the_transaction_alone(backend):
+    database = {"postgresql": "postgresql", "sqlite": "default"}[backend]
+    world = World(backend, "sync")
+    post = Post.objects.using(database).create(title="old").pk
+    f, runs = titled(world, database)
+    assert f(post) == "old"
+    table = caches[backend]._table
+    caches[backend]._table = "not_there"
+    try:
+        with transaction.atomic(using=database):
+            change(database, post, "new")
+            assert f(post) == "new"
+            with pytest.raises(Exception, match="not_there"):
+                f.invalidate(post)
+            assert Post.objects.using(database).get(pk=post).title == "new"
+            caches[backend]._table = table
+    finally:
+        caches[backend]._table = table
+    assert f(post) == "new", "what was asked for was done at the commit"
+
+
+@pytest.mark.backends(["postgresql", "sqlite"])
+def test_in_a_broken_transaction_the_breaker_stays_closed(backend):
+    database = {"postgresql": "postgresql", "sqlite": "default"}[backend]
+    world = World(backend, "sync")
+    runs = []
+    f = world.memoize(60)(lambda: runs.append(1) or len(runs))
+    assert f() == 1
+    with transaction.atomic(using=database):
+        transaction.set_rollback(True, using=database)
+        for _ in range(5):
+            f()
+        assert f.cache_info().breaker == "closed"
+    assert f() == 1
+
+
+# --- tests of the project ------------------------------------------------------------
+
+
+class InATestCase(TestCase):
+    databases = "__all__"
+
+    def setUp(self):
+        caches["locmem"].clear()
+        self.post = Post.objects.create(title="old").pk
+        self.f, self.runs = titled(World("locmem", "sync"), "default", tags="t")
+
+    def test_it_acts_as_outside_of_transactions(self):
+        f = self.f
+        self.assertEqual([f(self.post), f(self.post)], ["old"] * 2)
+        self.assertEqual(len(self.runs), 1)
+        change("default", self.post, "new")
+        f.invalidate(self.post)
+        self.assertEqual([f(self.post), f(self.post)], ["new"] * 2)
+        self.assertEqual(len(self.runs), 2)
+        self.assertEqual(len(connection.run_on_commit), 0)
+
+    def test_a_block_inside_is_a_transaction_that_is_committed_at_its_end(self):
+        f = self.f
+        f(self.post)
+        with transaction.atomic():
+            change("default", self.post, "new")
+            invalidate_tags("t", cache_alias="locmem")
+            self.assertEqual([f(self.post), f(self.post)], ["new"] * 2)
+            self.assertEqual(len(self.runs), 3)
+        self.assertEqual([f(self.post), f(self.post)], ["new"] * 2)
+        self.assertEqual(len(self.runs), 4, "cached again, although nobody commits")
+
+    def test_a_block_inside_that_is_rolled_back(self):
+        f = self.f
+        f(self.post)
+        with self.assertRaises(Rollback), transaction.atomic():
+            change("default", self.post, "new")
+            f.invalidate(self.post)
+            raise Rollback
+        self.assertEqual(f(self.post), "old")
+        self.assertFalse(transactions.live)
+
+    def test_one_block_after_another(self):
+        f = self.f
+        for title in ("one", "two"):
+            with transaction.atomic():
+                change("default", self.post, title)
+                f.invalidate(self.post)
+            self.assertEqual([f(self.post), f(self.post)], [title] * 2)
+        with transaction.atomic():
+            self.assertEqual(f(self.post), "two")
+
+    def test_capture_on_commit_callbacks(self):
+        f = self.f
+        f(self.post)
+        with (
+            self.captureOnCommitCallbacks(execute=True) as callbacks,
+            transaction.atomic(),
+        ):
+            change("default", self.post, "new")
+            f.invalidate(self.post)
+        self.assertEqual(len(callbacks), 1)
+        self.assertEqual([f(self.post), f(self.post)], ["new"] * 2)
+        self.assertEqual(len(self.runs), 2)
+
+    def test_writing_adds_no_callbacks(self):
+        with self.captureOnCommitCallbacks() as callbacks, transaction.atomic():
+            change("default", self.post, "new")
+            self.f(self.post)
+        self.assertEqual(callbacks, [])
+
+
+class InATransactionTestCase(TransactionTestCase):
+    databases = "__all__"
+
+    def test_it_acts_as_in_production(self):
+        caches["locmem"].clear()
+        post = Post.objects.create(title="old").pk
+        f, runs = titled(World("locmem", "sync"), "default")
+        f(post)
+        with transaction.atomic():
+            change("default", post, "new")
+            f.invalidate(post)
+        self.assertEqual([f(post), f(post)], ["new"] * 2)
+        caches["locmem"].clear()
+
+
+# --- what is seen of a connection ----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "sql, reads",
+    [
+        ("SELECT 1", True),
+        ("  select 1", True),
+        ("(SELECT 1) UNION (SELECT 2)", True),
+        ("/* app=blog */ SELECT 1", True),
+        ("-- a remark\nSELECT 1", True),
+        ("SAVEPOINT s1", True),
+        ("RELEASE SAVEPOINT s1", True),
+        ("ROLLBACK TO SAVEPOINT s1", True),
+        ("SET TRANSACTION ISOLATION LEVEL READ COMMITTED", True),
+        ("PRAGMA foreign_keys", True),
+        ("EXPLAIN SELECT 1", True),
+        ("INSERT INTO t VALUES (1)", False),
+        ("UPDATE t SET a = 1", False),
+        ("DELETE FROM t", False),
+        ("WITH x AS (DELETE FROM t RETURNING 1) SELECT 1", False),
+        ("CALL procedure()", False),
+        ("TRUNCATE t", False),
+        ("SELECTED", False),
+        ("/* SELECT */ DELETE FROM t", False),
+        (object(), False),
+    ],
+)
+def test_what_counts_as_writing(sql, reads):
+    class Inside:
+        in_atomic_block = True
+        run_on_commit: list = []
+        savepoint_ids: list = []
+        atomic_blocks: list = []
+
+    watch = Watch()
+    watch(lambda *args: None, sql, None, False, {"connection": Inside()})
+    assert watch.wrote is not reads
+
+
+def test_every_connection_is_watched_from_its_first_statement_on(database):
+    def look():
+        connections[database].ensure_connection()
+        wrappers = connections[database].execute_wrappers
+        return sum(isinstance(wrapper, Watch) for wrapper in wrappers)
+
+    assert in_thread(look) == 1
+    assert transactions.seen
+
+
+def test_a_transaction_that_was_open_before_us_may_have_written(database):
+    with transaction.atomic(using=database):
+        wrappers = connections[database].execute_wrappers
+        before = list(wrappers)
+        wrappers[:] = [w for w in wrappers if not isinstance(w, Watch)]
+        try:
+            assert not transactions.may_store(1000)
+        finally:
+            wrappers[:] = before
+
+
+def test_djangos_private_parts_are_as_expected():
+    """Fails when another Django keeps its transactions in another way."""
+    one = connections[DEFAULT_DB_ALIAS]
+    assert one.atomic_blocks == [] == one.savepoint_ids == one.run_on_commit
+    with transaction.atomic():
+        hooks = one.run_on_commit
+        with transaction.atomic():
+            assert len(one.atomic_blocks) == 2 and len(one.savepoint_ids) == 1
+            assert one.atomic_blocks[0]._from_testcase is False
+            one.on_commit(print)
+            assert one.run_on_commit[0] == ({one.savepoint_ids[0]}, print, False)
+            one.run_on_commit.clear()
+        assert one.run_on_commit is hooks
+    assert one.run_on_commit is not hooks
+    hooks = one.run_on_commit
+    with pytest.raises(Rollback), transaction.atomic():
+        raise Rollback
+    assert one.run_on_commit is not hooks
+
+
+def test_without_them_every_block_counts(database, monkeypatch):
+    class Other:
+        """A connection of a Django that keeps no list of blocks."""
+
+        def __init__(self, real):
+            self.__dict__.update(
+                {k: v for k, v in vars(real).items() if k != "atomic_blocks"}
+            )
+
+    with transaction.atomic(using=database):
+        other = Other(connections[database])
+        assert transactions._own_blocks(other) == [other]
+        assert transactions._savepoint(other) is None
+    assert transactions._own_blocks(Other(connections[database])) == []
