@@ -1,7 +1,9 @@
 """One decorator that puts any Python function behind Django's cache framework."""
 
+from . import checks as _checks  # noqa: F401  # registers them
 from .controls import Entry
 from .decorator import Memoized, cache_memoize
+from .dependencies import ainvalidate_model, invalidate_model
 from .invalidation import ainvalidate_tags, invalidate_tags
 from .keys import UnkeyableArgument, register_key
 from .stats import CacheInfo
@@ -13,8 +15,10 @@ __all__ = [
     "Entry",
     "Memoized",
     "UnkeyableArgument",
+    "ainvalidate_model",
     "ainvalidate_tags",
     "cache_memoize",
+    "invalidate_model",
     "invalidate_tags",
     "register_key",
 ]

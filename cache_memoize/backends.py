@@ -134,7 +134,8 @@ class Redis(Backend):
 class DjangoRedis(Redis):
     """django-redis with its default client."""
 
-    swallows = True  # DJANGO_REDIS_IGNORE_EXCEPTIONS
+    def __init__(self, swallows: bool) -> None:
+        self.swallows = swallows  # DJANGO_REDIS_IGNORE_EXCEPTIONS
 
     def parts(self, cache: Cache, key: str) -> tuple[Any, str, Any]:
         client = cache.client
@@ -177,7 +178,12 @@ class PyLibMC(Memcached):
     def cas(
         self, client: Any, key: Any, new: bytes, version: Any, timeout: int
     ) -> bool:
-        return client.cas(key, new, version, time=timeout) is True
+        try:
+            return client.cas(key, new, version, time=timeout) is True
+        except Exception as error:
+            if type(error).__name__ != "NotFound":
+                raise
+            return False  # it went since gets(): a lost race, and no trouble
 
 
 class Database(Backend):
@@ -404,8 +410,10 @@ def backend_of(cache: Cache) -> Backend:
     if isinstance(backend, PyLibMC):
         behaviors = cache._options.get("behaviors") or {}
         return backend if behaviors.get("cas") else _VOUCHER_UNSHAREABLE
-    if isinstance(backend, DjangoRedis) and not _is_default_client(cache.client):
-        return _VOUCHER
+    if isinstance(backend, DjangoRedis):
+        if not _is_default_client(cache.client):
+            return _VOUCHER
+        return _DJANGO_REDIS_BACKENDS[bool(getattr(cache, "_ignore_exceptions", True))]
     return backend
 
 
@@ -418,11 +426,13 @@ def _recognise(cls: type) -> Backend:
             )
             return backend if same else _VOUCHER
     if any(f"{c.__module__}.{c.__qualname__}" == _DJANGO_REDIS for c in cls.__mro__):
-        return DjangoRedis()
+        return _DJANGO_REDIS_BACKENDS[True]
     return _VOUCHER
 
 
 _DJANGO_REDIS = "django_redis.cache.RedisCache"
+#: By whether it hides errors.
+_DJANGO_REDIS_BACKENDS = {hides: DjangoRedis(hides) for hides in (False, True)}
 
 
 def _is_default_client(client: Any) -> bool:

@@ -19,9 +19,9 @@ from asgiref.sync import async_to_sync
 from django.db import connections
 from django.utils import timezone, translation
 
-from . import conf, flows, pool, transactions, worker
+from . import clients, conf, pool, settling, transactions
 from . import store as stores
-from .flows import Claim, Memo, computing
+from .memo import Claim, Memo, computing
 from .runner import run
 from .stats import logger
 
@@ -45,7 +45,7 @@ class Refreshable(Memo):
 
 def _clean_up() -> None:
     connections.close_all()
-    stores.close()
+    clients.close()
 
 
 pool.at_end.append(_clean_up)
@@ -64,7 +64,7 @@ def revalidate(memo: Refreshable, claim: Claim, args: Any, kwargs: Any) -> Claim
     job = functools.partial(_refresh, memo, claim, args, kwargs)
     try:
         if not pool.submit(_with_context(job)):
-            run(flows.postpone(memo, memo.store, claim, tried=False))
+            run(settling.postpone(memo, memo.store, claim, tried=False))
     except RuntimeError:  # no thread can be started: the process is ending
         return job()
     return claim
@@ -88,7 +88,7 @@ def _refresh(memo: Refreshable, claim: Claim, args: Any, kwargs: Any) -> Claim:
     """Compute and store. Whatever the function raises leaves the old value."""
     claim = _begun(memo, claim)
     if memo.key_of(args, kwargs) != claim.key:
-        run(flows.postpone(memo, memo.store, claim, tried=False))
+        run(settling.postpone(memo, memo.store, claim, tried=False))
         return claim
     nested = computing.set(True)
     try:
@@ -101,7 +101,7 @@ def _refresh(memo: Refreshable, claim: Claim, args: Any, kwargs: Any) -> Claim:
         return claim
     finally:
         computing.reset(nested)
-    run(flows.settle(memo, memo.store, claim, result, args, kwargs))
+    run(settling.settle(memo, memo.store, claim, result, args, kwargs))
     return _served(memo, claim, result, args, kwargs)
 
 
@@ -115,7 +115,7 @@ async def arevalidate(memo: Refreshable, claim: Claim, args: Any, kwargs: Any) -
     if mode == "inline" or await memo.astore.there(transactions.in_test_case):
         return await _arefresh(memo, claim, args, kwargs, [])
     if len(_tasks) >= TASKS:
-        await flows.postpone(memo, memo.astore, claim, tried=False)
+        await settling.postpone(memo, memo.astore, claim, tried=False)
         return claim
     done: list[_Ending] = []
     task = asyncio.create_task(_arefresh(memo, claim, args, kwargs, done))
@@ -150,7 +150,7 @@ async def _arefresh(
     task may be cancelled in the middle of that."""
     claim = _begun(memo, claim)
     if memo.key_of(args, kwargs) != claim.key:
-        await flows.postpone(memo, memo.astore, claim, tried=False)
+        await settling.postpone(memo, memo.astore, claim, tried=False)
         return claim
     nested = computing.set(True)
     try:
@@ -195,19 +195,19 @@ def _failed(
     memo: Memo, claim: Claim, error: BaseException, args: Any, kwargs: Any
 ) -> _Ending:
     if isinstance(error, memo.policy.cache_exceptions):
-        return lambda to: flows.fail(memo, to, claim, error, args, kwargs)
+        return lambda to: settling.fail(memo, to, claim, error, args, kwargs)
     logger.warning(
         "%s: a refresh failed; the old value is served until it is too old",
         memo.name,
         exc_info=error,
     )
-    return lambda to: flows.postpone(memo, to, claim, tried=True)
+    return lambda to: settling.postpone(memo, to, claim, tried=True)
 
 
 async def _settle(
     memo: Memo, claim: Claim, result: Any, args: Any, kwargs: Any, to: stores.Store
 ) -> None:
-    await flows.settle(memo, to, claim, result, args, kwargs)
+    await settling.settle(memo, to, claim, result, args, kwargs)
 
 
 def _served(
@@ -232,21 +232,13 @@ def enqueue(memo: Refreshable, claim: Claim, args: Any, kwargs: Any) -> bool:
         # as a list, and a number as a key of a dict as a string.
         if memo.key_of(tuple(again[0]), again[1]) != claim.key:
             raise TypeError("the arguments do not come through JSON unchanged")
+        worker = importlib.import_module(f"{__package__}.worker")
         if getattr(worker.find(path), "_core", None) is not memo:
             raise TypeError(f"{path} is not this function, or not only this one")
-        _task().enqueue(path, *again)
+        worker.refresh.enqueue(path, *again)
     except Exception as error:
         memo.stats.warn_once(
             "the refresh cannot be a task, so a thread of this process does it", error
         )
         return False
     return True
-
-
-@functools.cache
-def _task() -> Any:
-    try:
-        tasks = importlib.import_module("django.tasks")
-    except ImportError:  # before Django 6
-        tasks = importlib.import_module("django_tasks")
-    return tasks.task(worker.refresh)

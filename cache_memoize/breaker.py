@@ -83,3 +83,8 @@ _breakers: dict[str, Breaker] = {}
 
 def breaker_of(alias: str) -> Breaker:
     return _breakers.setdefault(alias, Breaker())
+
+
+def known() -> list[str]:
+    """The aliases that memoized functions of this process use."""
+    return list(_breakers)

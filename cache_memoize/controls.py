@@ -7,20 +7,12 @@ from typing import Any, NamedTuple
 from django.apps import apps
 
 from . import record
-from .flows import (
-    Claim,
-    Memo,
-    decode,
-    entry,
-    is_dirty,
-    lifetime,
-    may_store,
-    timeout_of,
-    usable,
-)
+from .clients import MISTAKES, UNREADABLE
+from .flows import overtake
 from .invalidation import forget
-from .record import pack
-from .store import MISTAKES, UNREADABLE, Store
+from .memo import Memo, decode, is_dirty, lifetime, usable
+from .settling import entry, timeout_of
+from .store import Store
 
 __all__ = ["Entry", "peek", "prime"]
 
@@ -70,22 +62,18 @@ async def prime(
             f"{memo.name}.prime(): a {type(value).__name__} cannot be stored, because "
             f"it cannot be pickled ({error}); give plain data"
         ) from error
-    if not usable(memo, store):
-        return
+    # Like a refresh that takes no time: a late command of a client that has given up
+    # cannot undo an invalidation that came after.
+    claim = await overtake(memo, store, key)
     try:
-        look = await store.look(key)
-        known = look.tags is not None and await may_store(memo, store, look.since)
-        if timeout == 0 or not known or await is_dirty(store, key):
-            # Not to be stored, or not before a commit that others may come before.
-            # But what was there is not true any more.
+        if timeout == 0 and usable(memo, store):
+            # Not to be stored: but what was there is not true any more.
             return await forget(store, memo.name, key, memo.policy.hold)
-        assert look.tags is not None
-        lease = pack(record.LEASE, memo.clock.token())
-        now = memo.clock.time()
-        claim = Claim(key, lease=lease, tags=look.tags, started=now)
+        if claim.lease is None:
+            return
         new = entry(claim, kind, payload, timeout, 0.0)
         grace = memo.policy.stale if kind == record.ENTRY else 0.0
-        await store.set(key, new, lifetime(timeout + grace))
+        await store.swap(key, claim.lease, new, lifetime(timeout + grace))
     except MISTAKES:
         raise
     except Exception as error:

@@ -2,7 +2,8 @@
 
 A call's way: arguments -> key -> entry -> fresh? -> value; otherwise claim -> call ->
 settle -> value. The two wrappers are alike but for ``await``; a test holds them
-together. Everything that is not a hit is in flows.py.
+together. Everything that is not a hit is in flows.py
+(before the call) and settling.py (after it).
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ from typing import Any, ParamSpec, TypeVar, cast, overload
 
 from django.apps import apps
 
-from . import flows, registry
+from . import flows, registry, settling
 from .background import arevalidate, revalidate
 from .binding import Binder, default_prefix, key_maker
+from .clients import UNREAD
 from .clock import Clock
-from .flows import computing
+from .memo import Claim, computing
 from .memoized import CONTROLS, ClassMemoized, Core, Memoized, watch_class_body
 from .policy import BACKEND, Policy
 from .record import AHEAD, ENTRIES, RAISED, TAIL, freshness, loads
 from .runner import run
-from .store import UNREAD
 from .tags import function_tag, tagging
 from .transactions import live
 
@@ -78,14 +79,14 @@ def _sync_wrapper(core: Core) -> Callable[..., Any]:
         try:
             result = function(*args, **kwargs)
         except BaseException as raised:
-            run(flows.fail(core, store, claim, raised, args, kwargs))
+            run(settling.fail(core, store, claim, raised, args, kwargs))
             if on_miss is not None and isinstance(raised, stored):
                 stats.hook(on_miss, args, kwargs)
             raise
         finally:
             with suppress(ValueError):  # closed by another context
                 computing.reset(nested)
-        run(flows.settle(core, store, claim, result, args, kwargs))
+        run(settling.settle(core, store, claim, result, args, kwargs))
         if on_miss is not None:
             stats.hook(on_miss, args, kwargs)
         return result
@@ -131,14 +132,14 @@ def _async_wrapper(core: Core) -> Callable[..., Any]:
         try:
             result = await function(*args, **kwargs)
         except BaseException as raised:
-            await flows.fail(core, store, claim, raised, args, kwargs)
+            await settling.fail(core, store, claim, raised, args, kwargs)
             if on_miss is not None and isinstance(raised, stored):
                 stats.hook(on_miss, args, kwargs)
             raise
         finally:
             with suppress(ValueError):  # closed by another context
                 computing.reset(nested)
-        await flows.settle(core, store, claim, result, args, kwargs)
+        await settling.settle(core, store, claim, result, args, kwargs)
         if on_miss is not None:
             stats.hook(on_miss, args, kwargs)
         return result
@@ -146,7 +147,7 @@ def _async_wrapper(core: Core) -> Callable[..., Any]:
     return call
 
 
-def _serve(core: Core, claim: flows.Claim, args: Any, kwargs: Any) -> Any:
+def _serve(core: Core, claim: Claim, args: Any, kwargs: Any) -> Any:
     """An entry that the flow found: after waiting, past its timeout, or no plain value.
     None any more if this caller has just refreshed it."""
     stats, found = core.stats, claim.found

@@ -12,12 +12,13 @@ from collections.abc import Iterable
 
 from . import transactions
 from .breaker import breaker_of
+from .clients import UNREADABLE, aliases
 from .clock import Clock
 from .policy import BLOCK_FOR, FAILED_FOR
-from .record import BLOCK, FAILED, pack
+from .record import BLOCK, FAILED, Record, pack
 from .runner import run
 from .stats import logger
-from .store import PATIENCE, UNREADABLE, AsyncStore, CacheDidNotAnswer, Store, aliases
+from .store import PATIENCE, AsyncStore, CacheDidNotAnswer, Store
 from .tags import tag_key, tags_of
 
 __all__ = ["ainvalidate_tags", "forget", "invalidate_tags"]
@@ -67,12 +68,16 @@ async def _forget(store: Store, name: str, key: str, hold: float) -> None:
 
 async def _block(store: Store, name: str, key: str, seconds: int) -> None:
     """Nothing counts under this key, and nobody stores there, for so long."""
-    token = store.clock.token()
-    await store.set(key, pack(BLOCK, token), seconds)
-    if store.backend().swallows:
+    for _ in range(PATIENCE):
+        await store.set(key, pack(BLOCK, store.clock.token()), seconds)
+        if not store.backend().swallows:
+            return
+        # That nothing was said may be a client that gave its server up for a while.
+        # Somebody else's block will do as well; and somebody may have deleted ours.
         there = await store.get(key)
-        if there is None or there is UNREADABLE or there.token != token:
-            raise _lost(store, name)
+        if isinstance(there, Record) and there.kind == BLOCK:
+            return
+    raise _lost(store, name)
 
 
 async def _delete(store: Store, name: str, key: str) -> None:

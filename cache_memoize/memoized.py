@@ -18,24 +18,19 @@ from typing import (
 )
 
 from asgiref.sync import async_to_sync, sync_to_async
+from django.db.models import Model
 
-from . import controls, record
+from . import controls, dependencies, record
 from .background import Refreshable
 from .breaker import breaker_of
+from .clients import afetch, afetch_tagged, fetch, fetch_tagged
 from .clock import Clock
 from .controls import Entry
 from .invalidation import forget
 from .policy import Policy
 from .runner import run
 from .stats import CacheInfo
-from .store import (
-    AsyncStore,
-    Store,
-    afetch,
-    afetch_tagged,
-    fetch,
-    fetch_tagged,
-)
+from .store import AsyncStore, Store
 
 __all__ = ["CONTROLS", "ClassMemoized", "Core", "Memoized", "watch_class_body"]
 
@@ -172,6 +167,30 @@ class Memoized(functools.partial, Generic[P, R, T]):  # type: ignore[type-arg]
         """
         core = self._core
         run(forget(core.store, core.name, self._tag()))
+
+    def invalidate_on(
+        self,
+        model: type[Model] | str,
+        calls: Callable[[Any], tuple[Any, ...] | list[tuple[Any, ...]] | None]
+        | None = None,
+    ) -> None:
+        """Forget calls whenever an instance of ``model`` is saved or deleted, or one
+        of its many-to-many relations changes.
+
+        :param model: a model, also an abstract one, or ``"app.Model"``.
+        :param calls: a callable of the instance that gives the arguments of the call
+            to forget as a tuple, several of them as a list of tuples, or None for
+            nothing. Without it, every call is forgotten, for which the function needs
+            ``tags=``.
+        :raises TypeError: for what is not a model, and where ``tags=`` is missing.
+        """
+        core = self._core
+        every = None if core.tag is None else self.invalidate_all
+        dependencies.depend(model, core.name, self._forget, every, calls)
+
+    def _forget(self, args: tuple[Any, ...]) -> None:
+        core, key, _ = self._call(args, {})
+        run(forget(core.store, core.name, key, core.policy.hold))
 
     async def ainvalidate_all(self) -> None:
         core = self._core

@@ -1,39 +1,37 @@
-"""The one way to a Django cache: which object, how it fails, sync and async alike."""
+"""What the protocol asks of a Django cache, how that fails, sync and async alike."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple, TypeVar
 
 from asgiref.sync import sync_to_async
-from django.core.cache import InvalidCacheBackendError, caches
-from django.core.cache.backends.base import InvalidCacheKey
-from django.core.exceptions import ImproperlyConfigured, SynchronousOnlyOperation
+from django.core.cache import caches
+from django.core.exceptions import SynchronousOnlyOperation
 from django.db.transaction import TransactionManagementError
 
 from . import record, signing, transactions
 from .backends import Backend, backend_of
 from .breaker import SLOW, Breaker
+from .clients import (
+    MISTAKES,
+    UNREAD,
+    UNREADABLE,
+    client,
+    database_of,
+    genuine,
+    hangs,
+    is_decoding_error,
+    read_many,
+)
 from .clock import Clock
 from .policy import FAILED_FOR
-from .record import TRAILER_SIZE, Record
+from .record import Record
 from .tags import TaggedKey
 
-__all__ = [
-    "UNREAD",
-    "UNREADABLE",
-    "AsyncStore",
-    "CacheDidNotAnswer",
-    "Look",
-    "Store",
-    "afetch",
-    "afetch_tagged",
-    "fetch",
-    "fetch_tagged",
-]
+__all__ = ["AsyncStore", "CacheDidNotAnswer", "Look", "Store", "no_answer"]
 
 T = TypeVar("T")
 
@@ -45,169 +43,6 @@ class CacheDidNotAnswer(Exception):
 
     ``invalidate`` raises it when it could not make sure that the value is gone.
     """
-
-
-#: What stands under the key is not ours, or cannot be read.
-UNREADABLE: Any = object()
-#: Nobody has looked yet.
-UNREAD: Any = object()
-
-#: What unpickling and decoding raise. All else that a backend raises is trouble with
-#: the server. (Only foreign values get here: ours are bytes, see record.py.)
-_DECODING = (
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    ImportError,
-    LookupError,
-    MemoryError,
-    TypeError,
-    ValueError,
-)
-_DECODING_NAMES = {"UnpicklingError", "PickleError", "error"}  # "error": zlib, struct
-
-#: Mistakes in the project, which must not look like an outage.
-MISTAKES = (
-    ImproperlyConfigured,
-    InvalidCacheBackendError,
-    InvalidCacheKey,
-    SynchronousOnlyOperation,
-)
-
-
-def is_decoding_error(error: BaseException) -> bool:
-    if isinstance(error, (*MISTAKES, OSError)):
-        return False
-    return isinstance(error, _DECODING) or type(error).__name__ in _DECODING_NAMES
-
-
-def _hangs(error: BaseException) -> bool:
-    """A time-out, by whichever of the clients' classes."""
-    return any("Timeout" in cls.__name__ for cls in type(error).__mro__)
-
-
-# --- which object ------------------------------------------------------------------
-
-_own = threading.local()
-#: Classes of which any thread may use any object, by plain ``get``: seen here first on
-#: every call.
-_plain: set[type] = set()
-
-
-def aliases() -> list[str]:
-    """The names of all caches in the settings."""
-    return list(caches.settings)
-
-
-def client(alias: str) -> Any:
-    """The cache object of this alias, never one that another thread is using.
-
-    Django keeps them per context, and a context travels: ``sync_to_async`` and child
-    tasks take theirs into other threads, where two threads on one memcached client
-    read each other's answers. Where that matters, each thread has one of its own.
-    """
-    cache = caches[alias]
-    if type(cache) in _plain:
-        return cache
-    backend = backend_of(cache)
-    if backend.shareable:
-        if type(backend).get is Backend.get:
-            _plain.add(type(cache))
-        return cache
-    # override_settings() makes new settings: what was built from the old ones goes.
-    if getattr(_own, "settings", None) is not caches.settings:
-        _own.settings, _own.caches = caches.settings, {}
-    if alias not in _own.caches:
-        _own.caches[alias] = caches.create_connection(alias)
-    return _own.caches[alias]
-
-
-def close() -> None:
-    """Close the clients that are this thread's alone."""
-    for cache in getattr(_own, "caches", {}).values():
-        cache.close()
-    _own.caches = {}
-
-
-def fetch(alias: str, key: str) -> Any:
-    """What stands under ``key``: the whole I/O of a hit."""
-    cache = caches[alias]
-    if type(cache) in _plain:
-        raw = cache.get(key)
-    else:
-        cache = client(alias)
-        raw = backend_of(cache).get(cache, key)
-    return _genuine(key, raw) if signing.is_on() else raw
-
-
-def fetch_tagged(alias: str, key: TaggedKey) -> Any:
-    """The entry of a call if its tags are still those that it was made with;
-    otherwise all that was seen. One ``get_many``."""
-    cache = client(alias)
-    found = _read_many(alias, cache, key)
-    raw = found.get(key)
-    if type(raw) is bytes:
-        tokens = record.tokens([found.get(tag) for tag in key.tags])
-        if tokens and raw.endswith(tokens, 0, -TRAILER_SIZE):
-            return _genuine(key, raw) if signing.is_on() else raw
-    return found
-
-
-async def afetch(alias: str, key: str) -> Any:
-    if backend_of(caches[alias]).in_memory:
-        return fetch(alias, key)
-    return await sync_to_async(fetch)(alias, key)
-
-
-async def afetch_tagged(alias: str, key: TaggedKey) -> Any:
-    if backend_of(caches[alias]).in_memory:
-        return fetch_tagged(alias, key)
-    return await sync_to_async(fetch_tagged)(alias, key)
-
-
-#: Aliases whose server takes no commands over several keys.
-_single: set[str] = set()
-
-
-def _read_many(alias: str, cache: Any, key: TaggedKey) -> dict[str, Any]:
-    """What stands under a key and those of its tags.
-
-    Redis Cluster answers only for keys of one slot (CROSSSLOT). Keys of one call
-    cannot be put into one slot, because its tags belong to other calls too: so from
-    then on they are read one by one. The same where one value cannot be read, which
-    fails all of them on some backends.
-    """
-    backend, keys = backend_of(cache), [key, *key.tags]
-    if alias not in _single:
-        try:
-            return backend.get_many(cache, keys)
-        except Exception as error:
-            if "CROSSSLOT" in str(error):
-                _single.add(alias)
-            elif not is_decoding_error(error):
-                raise
-    found = {}
-    for each in keys:
-        try:
-            raw = backend.get(cache, each)
-        except Exception as error:
-            if not is_decoding_error(error):
-                raise
-            raw = UNREADABLE
-        if raw is not None:
-            found[each] = raw
-    return found
-
-
-def _genuine(key: str, raw: Any) -> Any:
-    """``raw``, unless it is an entry without a right signature."""
-    found = record.parse(raw)
-    if found is None or found.kind not in record.ENTRIES:
-        return raw
-    if signing.is_genuine(key, found):
-        return raw
-    logger.warning("an entry whose signature is wrong, under %s: it is a miss", key)
-    return UNREADABLE
 
 
 class Look(NamedTuple):
@@ -253,8 +88,7 @@ class Store:
 
     def database(self) -> str | None:
         """The alias of the database that the cache itself is in, if it is in one."""
-        cache = caches[self.alias]
-        return backend_of(cache).database(cache)
+        return database_of(self.alias)
 
     def default_timeout(self) -> float | None:
         """The backend's own timeout in seconds; None: it keeps values for ever."""
@@ -282,8 +116,7 @@ class Store:
         """The same, if ``fetch`` has just given ``first``."""
         if first is UNREAD or (hold and isinstance(key, TaggedKey)):
             return await self.look(key)
-        if isinstance(first, dict):
-            assert isinstance(key, TaggedKey)
+        if isinstance(first, dict) and isinstance(key, TaggedKey):
             return await self._resolve(key, first)
         found = self.read(key, first)
         if not isinstance(key, TaggedKey):
@@ -341,7 +174,7 @@ class Store:
         if found is None:
             return UNREADABLE  # type: ignore[no-any-return]
         if found.kind in record.ENTRIES and signing.is_on():
-            if _genuine(key, raw) is UNREADABLE:
+            if genuine(key, raw) is UNREADABLE:
                 return UNREADABLE  # type: ignore[no-any-return]
             found = found._replace(end=found.end - signing.SIZE)
         return found
@@ -390,7 +223,7 @@ class Store:
             if command in ("add", "set", "swap"):
                 args = (*args[:-1], backend.lifetime(args[-1]))
             if command == "read_many":
-                result: Any = _read_many(self.alias, cache, *args)
+                result: Any = read_many(self.alias, cache, *args)
             else:
                 result = getattr(backend, command)(cache, *args)
         except Exception as error:
@@ -412,7 +245,7 @@ class Store:
         if isinstance(error, TransactionManagementError):
             return  # a broken transaction of the project, and a cache in its database
         # A client that hides its errors hides them eight times before we know.
-        hanging = isinstance(error, CacheDidNotAnswer) or _hangs(error)
+        hanging = isinstance(error, CacheDidNotAnswer) or hangs(error)
         if self.breaker.failure(self.clock.monotonic(), hanging=hanging):
             logger.warning(
                 "cache %r does not work; it is left alone for a while", self.alias

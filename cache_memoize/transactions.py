@@ -26,7 +26,7 @@ from django.db import connections
 from django.db.backends.signals import connection_created
 
 __all__ = [
-    "before_write",
+    "atomic_requests",
     "in_test_case",
     "is_dirty",
     "live",
@@ -36,9 +36,6 @@ __all__ = [
 ]
 
 Connection = Any
-
-#: Called before every statement that may write (dependencies.py connects late).
-before_write: list[Callable[[], None]] = []
 
 #: What begins with one of these only reads, or says something about the transaction.
 _READS = re.compile(
@@ -95,18 +92,14 @@ class Watch:
         self, execute: Any, sql: Any, params: Any, many: bool, context: Any
     ) -> Any:
         connection = context["connection"]
-        writes = not (isinstance(sql, str) and _READS.match(sql))
         if connection.in_atomic_block:
             self.follow(connection)
-            if writes:
+            if not (isinstance(sql, str) and _READS.match(sql)):
                 self.wrote = True
             elif _ROLLBACK_TO.match(sql):
                 self._rolled_back = True  # Django is about to make a new list
             elif _ISOLATION.match(sql):
                 self.snapshot = True
-        if writes:
-            for hook in before_write:
-                hook()
         return execute(sql, params, many, context)
 
     def follow(self, connection: Connection) -> None:
@@ -196,8 +189,27 @@ def reads_snapshot(connection: Connection) -> bool:
     level = getattr(connection, "isolation_level", None)
     if level is None:  # MySQL's own default; Oracle reads what is committed
         return bool(connection.vendor == "mysql")
+    return _is_snapshot(level)
+
+
+def _is_snapshot(level: Any) -> bool:
+    if isinstance(level, int):  # psycopg's numbers: 2 is READ COMMITTED
+        return level > 2
     name = getattr(level, "name", str(level)).upper()
     return "REPEATABLE" in name or "SERIALIZABLE" in name
+
+
+def atomic_requests() -> list[tuple[str, bool]]:
+    """The databases on which every request is a transaction, and whether that reads
+    from a snapshot, as far as the settings tell."""
+    found = []
+    for connection in connections.all():
+        settings = connection.settings_dict
+        if settings["ATOMIC_REQUESTS"]:
+            level = settings["OPTIONS"].get("isolation_level")
+            snapshot = connection.vendor == "sqlite" or _is_snapshot(level)
+            found.append((connection.alias, snapshot))
+    return found
 
 
 # --- what waits for a commit ---------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import importlib.util
 import os
 import shutil
 import signal
@@ -35,6 +36,13 @@ def _postgres() -> str | None:
     on_path = shutil.which("postgres")
     debian = sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin/postgres")))
     return on_path or (debian[-1] if debian else None)
+
+
+def _mariadb() -> str | None:
+    """MariaDB, if what makes its data folder and a driver are there too."""
+    whole = shutil.which("mariadb-install-db") and importlib.util.find_spec("pymysql")
+    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"])
+    return shutil.which("mariadbd", path=path) if whole else None
 
 
 class Server:
@@ -86,37 +94,51 @@ class Server:
             os.waitpid(self.process.pid, os.WUNTRACED)  # until it has stopped
 
 
-class Postgres(Server):
+class DatabaseServer(Server):
     """A cluster of its own in a temporary folder; it refuses to run as root."""
 
-    def __init__(self) -> None:
-        super().__init__("postgresql", _postgres(), [])
-        self.folder: str | None = None
+    user = ""
 
     def _launch(self) -> subprocess.Popen[bytes]:
-        assert self.binary
-        self.folder = tempfile.mkdtemp(prefix="memoize-pg-")
-        user = None
-        if os.getuid() == 0:
-            user = "postgres"
-            shutil.chown(self.folder, user)
-        bin_folder = Path(self.binary).parent
-        quiet: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        subprocess.run(
-            [bin_folder / "initdb", "-D", self.folder, "-U", "tests", "-A", "trust"]
-            + ["-E", "UTF8", "--no-sync"],
-            check=True,
-            user=user,
-            cwd=self.folder,
-            **quiet,
-        )
-        return subprocess.Popen(
-            [self.binary, "-D", self.folder, "-p", str(self.port)]
+        self.folder = tempfile.mkdtemp(prefix=f"memoize-{self.name}-")
+        root = os.getuid() == 0
+        if root:
+            shutil.chown(self.folder, self.user)
+        how: Any = {
+            "user": self.user if root else None,
+            "cwd": self.folder,
+            "stdout": subprocess.DEVNULL,
+            "stderr": subprocess.DEVNULL,
+        }
+        subprocess.run(self._install(), check=True, **how)
+        return subprocess.Popen(self._serve(), **how)
+
+    def _install(self) -> list[str]:
+        raise NotImplementedError
+
+    def _serve(self) -> list[str]:
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        running = self.process is not None
+        super().stop()
+        if running:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Postgres(DatabaseServer):
+    user = "postgres"
+
+    def _install(self) -> list[str]:
+        initdb = str(Path(self.binary or "").parent / "initdb")
+        options = "-U tests -A trust -E UTF8 --no-sync".split()
+        return [initdb, "-D", self.folder, *options]
+
+    def _serve(self) -> list[str]:
+        return (
+            [self.binary or "", "-D", self.folder, "-p", str(self.port)]
             + ["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]
-            + ["-c", f"unix_socket_directories={self.folder}"],
-            user=user,
-            cwd=self.folder,
-            **quiet,
+            + ["-c", f"unix_socket_directories={self.folder}"]
         )
 
     def _accepts(self) -> bool:
@@ -130,13 +152,55 @@ class Postgres(Server):
             return False
         return True
 
+
+class MariaDB(DatabaseServer):
+    user = "mysql"
+
+    def _install(self) -> list[str]:
+        options = "--auth-root-authentication-method=normal --skip-test-db".split()
+        folder = f"--datadir={self.folder}/data"
+        return ["mariadb-install-db", "--no-defaults", folder, *options]
+
+    def _serve(self) -> list[str]:
+        return (
+            [self.binary or "", "--no-defaults", f"--datadir={self.folder}/data"]
+            + [f"--port={self.port}", "--bind-address=127.0.0.1"]
+            + [f"--socket={self.folder}/socket", "--innodb-flush-method=nosync"]
+        )
+
+
+class ValkeyCluster(Server):
+    """One node that owns all slots: commands on keys of two slots are refused."""
+
+    def _launch(self) -> subprocess.Popen[bytes]:
+        self.folder = tempfile.mkdtemp(prefix="memoize-cluster-")
+        self.arguments += ["--dir", self.folder]
+        return super()._launch()
+
+    def start(self) -> None:
+        import redis
+
+        if self.process is not None:
+            return
+        super().start()
+        with redis.Redis(port=self.port) as client:
+            client.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
+            self._until(lambda: self._serves(client), "has no slots")
+
+    @staticmethod
+    def _serves(client: Any) -> bool:
+        return bool(client.execute_command("CLUSTER INFO")["cluster_state"] == "ok")
+
     def stop(self) -> None:
+        running = self.process is not None
         super().stop()
-        if self.folder:
+        if running:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
 _REDIS = ["--port", "PORT", "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+# The port of the cluster's own talk is 10000 higher if nothing is said: too high.
+_CLUSTER = [*_REDIS, "--cluster-enabled", "yes", "--cluster-port", str(free_port())]
 _MEMCACHED = ["-p", "PORT", "-l", "127.0.0.1", "-U", "0", "-t", "2"]
 if hasattr(os, "getuid") and os.getuid() == 0:
     _MEMCACHED += ["-u", getpass.getuser()]
@@ -147,7 +211,9 @@ SERVERS = {
         Server("valkey", _valkey(), _REDIS),
         Server("redis", shutil.which("redis-server"), _REDIS),
         Server("memcached", shutil.which("memcached"), _MEMCACHED),
-        Postgres(),
+        Postgres("postgresql", _postgres(), []),
+        MariaDB("mariadb", _mariadb(), []),
+        ValkeyCluster("valkey_cluster", _valkey(), _CLUSTER),
     )
 }
 

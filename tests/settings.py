@@ -31,6 +31,18 @@ if SERVERS["postgresql"].binary:
         "NAME": "postgres",
         "TEST": {"NAME": "test_memoize"},
     }
+if SERVERS["mariadb"].binary:
+    import pymysql
+
+    pymysql.install_as_MySQLdb()
+    DATABASES["mariadb"] = {
+        "ENGINE": "django.db.backends.mysql",
+        "HOST": "127.0.0.1",
+        "PORT": SERVERS["mariadb"].port,
+        "USER": "root",
+        "OPTIONS": {"isolation_level": None},  # the server's own: REPEATABLE READ
+        "TEST": {"NAME": "test_memoize"},
+    }
 DATABASE_ROUTERS = ["tests.routers.CacheRouter"]
 
 _REDIS = "django.core.cache.backends.redis.RedisCache"

@@ -236,6 +236,16 @@ def test_keyword_only_parameters_count_by_name_in_whatever_order_they_are_define
     assert key_of(f)(a=2, b=1) != key_of(g)(a=1, b=2)
 
 
+def test_functions_that_share_a_prefix_differ_by_the_names_of_keyword_only_ones():
+    def f(*, a): ...
+
+    def g(*, b): ...
+
+    def h(a): ...
+
+    assert len({key_of(f)(a=1), key_of(g)(b=1), key_of(h)(a=1)}) == 3
+
+
 # --- the same by hand ----------------------------------------------------------------
 
 
@@ -761,9 +771,10 @@ def test_a_key_starts_with_what_a_person_recognises_and_shows_no_argument():
 
 
 def test_a_captured_value_is_not_shown():
-    prefix, _ = default_prefix(capturing("secret"))
-    assert "secret" in prefix
-    assert "secret" not in key_of(lambda: ..., prefix=prefix)()
+    for function in (capturing("secret"), two_captured("secret", "secret")):
+        prefix, _ = default_prefix(function)
+        assert "secret" in prefix
+        assert "secret" not in key_of(lambda: ..., prefix=prefix)()
 
 
 # --- the default prefix --------------------------------------------------------------
@@ -892,6 +903,24 @@ def test_a_function_that_calls_itself_can_be_decorated():
     assert prefixes[0][1] and prefixes[0][0].endswith("<locals>.countdown")
 
 
+def test_what_such_a_function_captured_beside_itself_is_part_of_the_prefix():
+    prefixes = []
+
+    def make(step):
+        def decorate(function):
+            prefixes.append(default_prefix(function))
+            return function
+
+        @decorate
+        def countdown(number):
+            return countdown(number - step) if number else "done"
+
+        return countdown
+
+    assert make(1)(2) == make(2)(2) == "done"
+    assert prefixes[0] != prefixes[1] and prefixes[0][1] and prefixes[1][1]
+
+
 def test_what_is_captured_but_assigned_later_makes_the_prefix_ambiguous():
     """Two such functions would share their entries without a warning."""
     results = []
@@ -922,8 +951,30 @@ def test_a_def_inside_a_lambda_has_a_name():
 
     make.__qualname__ = "<lambda>"
     inner = make()
-    inner.__qualname__ = "<lambda>.<locals>.inner"
-    assert default_prefix(inner)[0] == "tests.test_binding.<lambda>.<locals>.inner"
+    for outer in ("", "outer.<locals>."):
+        inner.__qualname__ = name = f"{outer}<lambda>.<locals>.inner"
+        assert default_prefix(inner)[0] == f"tests.test_binding.{name}"
+
+
+def test_a_partial_that_holds_what_cannot_be_keyed_is_refused_by_its_name():
+    with pytest.raises(UnkeyableArgument) as caught:
+        default_prefix(functools.partial(both, object()))
+    error = caught.value
+    assert error.function == "tests.test_binding.both"
+    assert error.parameter == "functools.partial"
+
+
+# --- what was written once -----------------------------------------------------------
+
+
+def test_a_release_has_the_keys_of_the_one_before():
+    """Else an upgrade starts with a cold cache: on purpose only, and never unsaid."""
+    key = key_of(both)(1, c=2)
+    assert key == "prefix:4057520b68069c815650b6a8bd2935b819f52e05"
+    rewritten = key_of(
+        both, version=1, extra=lambda *a, **k: "x", args_rewrite=lambda *a, **k: a
+    )
+    assert rewritten(1, c=2) == "prefix:b89b4cb8dacc5d39a9751e848887417518c94d59"
 
 
 # --- in every process ----------------------------------------------------------------

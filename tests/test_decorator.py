@@ -244,7 +244,7 @@ def test_partials_and_bound_methods_can_be_memoized():
 def test_every_control_has_its_twin():
     controls = {c for c in memoized.CONTROLS if f"a{c}" in memoized.CONTROLS}
     twins = {f"a{c}" for c in controls}
-    assert controls | twins == set(memoized.CONTROLS)
+    assert controls | twins | {"invalidate_on"} == set(memoized.CONTROLS)
     assert controls == {
         "refresh",
         "invalidate",
@@ -254,6 +254,8 @@ def test_every_control_has_its_twin():
         "cache_info",
         "invalidate_all",
     }
+    # Registers something, and talks to no cache.
+    assert "invalidate_on" in memoized.CONTROLS
     for twin in twins:
         assert inspect.iscoroutinefunction(vars(Memoized)[twin])
 
@@ -288,9 +290,10 @@ def test_the_two_wrappers_are_alike_but_for_await():
         source = source.split("    def call", 1)[-1].split("async def call", 1)[-1]
         source = re.sub(r"except GeneratorExit:.*?raise\n\s+", "", source, flags=re.S)
         source = re.sub(r"#.*", "", source)
-        source = re.sub(r"run\((flows\.\w+\(.*\))\)", r"\1", source)
+        source = re.sub(r"run\(((?:flows|settling)\.\w+\(.*\))\)", r"\1", source)
         source = re.sub(r"asyncio\.shield\((.*)\)", r"\1", source)
         source = source.replace("await ", "").replace("arevalidate", "revalidate")
+        source = source.replace("afetch", "fetch")
         return re.sub(r"\s+", " ", source)
 
     assert shape(decorator._sync_wrapper) == shape(decorator._async_wrapper)

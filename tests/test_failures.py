@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import pickle
 import signal
 import sys
@@ -17,7 +18,14 @@ from django.core.cache.backends.locmem import LocMemCache
 from django.db import connection, transaction
 from django.test import override_settings
 
-from cache_memoize import CacheDidNotAnswer, breaker, cache_memoize, record, store
+from cache_memoize import (
+    CacheDidNotAnswer,
+    breaker,
+    cache_memoize,
+    clients,
+    record,
+    store,
+)
 from tests.conftest import FakeClock, World, close_connections
 from tests.servers import _MEMCACHED, _REDIS, SERVERS, Server
 
@@ -572,7 +580,7 @@ def test_the_sync_store_is_finished_at_once():
     with pytest.raises(RuntimeError, match="was suspended"):
         run(flow())
     assert issubclass(store.AsyncStore, store.Store)
-    assert async_to_sync(store.AsyncStore.sleep) and callable(store.afetch)
+    assert async_to_sync(store.AsyncStore.sleep) and callable(clients.afetch)
 
 
 def test_priming_before_the_apps_are_ready_stores_nothing(
@@ -585,3 +593,109 @@ def test_priming_before_the_apps_are_ready_stores_nothing(
     f.prime(5)
     monkeypatch.setattr(apps, "ready", True)
     assert f.peek() is None
+
+
+# --- what is under our keys and is not ours ------------------------------------------
+
+
+@pytest.mark.parametrize("foreign", [{"a": 1}, [1], None, b"x" * 40])
+@pytest.mark.parametrize("tags", [None, "t"])
+def test_foreign_values_are_healed_by_calls_and_refreshes(world, foreign, tags):
+    runs = []
+    f = world.memoize(60, tags=tags)(lambda: runs.append(1) or len(runs))
+    for call in (f, f.refresh):
+        world.cache.set(f.get_cache_key(), foreign, 60)
+        assert call() == len(runs)
+        assert f() == len(runs)
+    assert len(runs) == 2
+    assert f.cache_info().errors == 0
+    assert f.cache_info().breaker == "closed"
+
+
+@pytest.mark.backends(["valkey", "redis", "django_redis"])
+def test_another_type_of_redis_under_a_key_is_healed(world):
+    runs = []
+    f = world.memoize(60)(lambda: runs.append(1) or len(runs))
+    key = f.get_cache_key()
+    client = backend_client(world)
+    for call in (f, f.refresh):
+        client.delete(world.cache.make_key(key))
+        client.rpush(world.cache.make_key(key), "a", "list")
+        assert call() == len(runs) == f()
+    assert f.cache_info().breaker == "closed"
+
+
+def backend_client(world):
+    if hasattr(world.cache, "client"):
+        return world.cache.client.get_client(write=True)
+    return world.cache._cache.get_client(None, write=True)
+
+
+@pytest.mark.backends(["locmem", "valkey", "pymemcache"])
+def test_a_clock_that_is_set_back_does_not_make_values_live_longer(world, monkeypatch):
+    asked = []
+    command = store.Store._command
+
+    def noting(self, name, *args):
+        if name == "swap":
+            asked.append(args[-1])
+        return command(self, name, *args)
+
+    monkeypatch.setattr(store.Store, "_command", noting)
+
+    def function():
+        world.clock.tick(-600)
+        return 1
+
+    f = world.memoize(60, stale=10)(function)
+    f()
+    world.clock.tick(590)
+    f.refresh()
+    assert max(asked) <= 70
+
+
+@pytest.mark.backends(["pymemcache", "pylibmc", "django_redis"])
+def test_a_block_that_somebody_deletes_is_written_again(backend, monkeypatch):
+    """It is no sign of a server that keeps nothing."""
+    from cache_memoize.invalidation import _block
+    from cache_memoize.runner import run
+
+    world = World(backend, "sync")
+    f = world.memoize(60)(lambda: 1)
+    one, key = f._core.store, f.get_cache_key()
+    one.backend().swallows or pytest.skip("says so by itself")
+    deleted = []
+    original = type(one).set
+
+    async def vanishing(self, key, new, seconds):
+        await original(self, key, new, seconds)
+        if len(deleted) < 3:
+            deleted.append(1)
+            world.cache.delete(key)
+
+    monkeypatch.setattr(type(one), "set", vanishing)
+    run(_block(one, "f", key, 10))
+    assert world.raw(key).kind == record.BLOCK
+    world.cache.delete(key)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
+@pytest.mark.backends(["pymemcache", "pylibmc", "pylibmc_without_cas", "valkey"])
+def test_children_of_a_server_that_has_called_already_have_sockets_of_their_own(
+    backend,
+):
+    @cache_memoize(60, prefix="preloaded", cache_alias=backend)
+    def function(x):
+        return x
+
+    assert [function(n) for n in range(20)] == list(range(20))
+    children = []
+    for _ in range(3):
+        child = os.fork()
+        if child == 0:
+            wrong = sum(function(n % 20) != n % 20 for n in range(400))
+            os._exit(min(wrong, 99))
+        children.append(child)
+    assert all(function(n % 20) == n % 20 for n in range(400))
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]

@@ -43,7 +43,7 @@ from django.utils.translation import gettext_lazy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache_memoize import UnkeyableArgument, register_key
+from cache_memoize import UnkeyableArgument, cache_memoize, register_key
 from cache_memoize.binding import Binder, key_maker
 from cache_memoize.keys import digest, encode, label
 from tests.conftest import examples
@@ -232,6 +232,11 @@ class Addressed:
         return f"<Addressed at {id(self):#x}>"
 
 
+class AddressedInCapitals:
+    def __repr__(self):
+        return f"<Addressed at 0x{0xFEDCBA98:X}>"
+
+
 class Silent:
     def __init__(self):
         self.lock = threading.Lock()
@@ -263,6 +268,9 @@ class Service2:
 
     @classmethod
     def of_class(cls): ...
+
+    @cache_memoize(60)
+    def remembered(self): ...
 
 
 def function(): ...
@@ -399,11 +407,14 @@ def different():
             Real(1.0),
             Real("-0.0"),
             Raw(b"1"),
+            Raw(b"2"),
             Row([1]),
             made(Row, [1], total=5),
             Couple((1,)),
             Bag({1}),
+            Bag({2}),
             FrozenBag({1}),
+            FrozenBag({2}),
             Table({1: 2}),
             made(Table, {1: 2}, name="t"),
             collections.Counter("aab"),
@@ -499,6 +510,7 @@ def different():
             Access(0),
             Unsure.READ,
             Unsure(8),
+            Unsure(16),
         ],
         "named tuple": [
             Pair(1, 2),
@@ -543,6 +555,7 @@ def different():
         "function": [
             function,
             other_function,
+            Service2().remembered,
             len,
             math.sqrt,
             "a".upper,
@@ -787,6 +800,7 @@ REFUSED = {
     "object with a lock": (Silent, "state that no attribute shows"),
     "text beside a lock": (lambda: Locked("secret"), "state that no attribute shows"),
     "text with an address": (Addressed, "a memory address"),
+    "in capitals": (AddressedInCapitals, "a memory address"),
     "method of a locked": (lambda: Silent().__init__, "state that no attribute shows"),
     "subclass with a lock": (
         lambda: made(Text, "secret", lock=threading.Lock()),
@@ -853,6 +867,8 @@ def test_a_refusal_travels_between_processes():
     error = refusal(object())
     again = pickle.loads(pickle.dumps(error))
     assert str(again) == str(error) and vars(again) == vars(error)
+    alone = UnkeyableArgument(error.type_name, error.reason, "blog.fetch", "argument")
+    assert error.args == alone.args == tuple(vars(error).values())
 
 
 # --- register_key --------------------------------------------------------------------
@@ -1021,6 +1037,8 @@ def test_nothing_that_a_value_holds_is_lost(name):
 
 def test_a_lazy_number_is_not_its_text():
     assert told_apart(lazy(lambda: 1, int)(), lazy(lambda: "1", str)())
+    error = refusal(lazy(lambda: 1, int)(), "it is lazy and no text; pass what")
+    assert error.type_name.endswith("__proxy__")
 
 
 def test_a_class_method_is_an_argument_like_any_method():
@@ -1111,9 +1129,39 @@ def test_a_digest_can_be_used_again_and_again():
 
 
 def test_a_label_is_legal_on_memcached_and_keeps_what_a_person_recognises():
-    assert label("blog.views.front-page_2") == "blog.views.front-page_2"
+    assert label("blog.Views.FRONT-page_2") == "blog.Views.FRONT-page_2"
     assert label("café.<locals>.f g\n\0\x7f") == "caf_._locals_.f_g___"
     assert label("x" * 100 + ".the_end") == ("x" * 100 + ".the_end")[-60:]
+
+
+# --- what was written once -----------------------------------------------------------
+
+#: Every entry of a running site stands under such texts.
+WRITTEN = [
+    ((None, True, False), "(NTF)"),
+    ([1, -1, 255], "[i1;i-1;iff;)"),
+    ((1.5, -0.0, math.nan), "(f1.5;f-0.0;fnan;)"),
+    ("a\u00e9", "s2:a\u00e9"),
+    (b"a\xff", "b2:a\u00ff"),
+    ({"b", "a"}, "{s1:as1:b)"),
+    (frozenset({2, 1}), "<i1;i2;)"),
+    ({"b": 1, "a": (2,)}, "ds1:a(i2;)s1:bi1;)"),
+    (..., "os17:builtins.ellipsisN"),
+    (Text("a"), "os20:tests.test_keys.Text(s1:ad))"),
+    (Colour.RED, "os22:tests.test_keys.Colours3:RED"),
+    (len, "os35:builtins.builtin_function_or_methods12:builtins.len"),
+    (decimal.Decimal("1.0"), "os15:decimal.Decimals3:1.0"),
+    (Slim(1, 2), "os20:tests.test_keys.Slimds1:xi1;s1:yi2;)"),
+    (Plain(a=1), "os21:tests.test_keys.Plainds1:ai1;)"),
+    (Post(pk=1), "m(s10:tests.Posti1;)"),
+    (gettext_lazy("a"), "zs1:a"),
+]
+
+
+@pytest.mark.parametrize("value, text", WRITTEN, ids=lambda value: type(value).__name__)
+def test_a_release_writes_what_the_one_before_wrote(value, text):
+    """Else an upgrade starts with a cold cache: on purpose only, and never unsaid."""
+    assert encode(value) == text
 
 
 # --- properties ----------------------------------------------------------------------

@@ -17,7 +17,8 @@ import pytest
 from django.core.cache import caches
 
 from cache_memoize import cache_memoize, record
-from cache_memoize.store import Store, client
+from cache_memoize.clients import client
+from cache_memoize.store import Store
 from tests.conftest import (
     ATOMIC,
     BACKENDS,

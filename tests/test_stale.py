@@ -95,7 +95,7 @@ def test_the_backend_keeps_it_for_timeout_and_stale_and_nothing_else(
     assert asked == [("swap", 98), ("swap", 110)]  # stamped, replaced
     asked.clear()
     f.prime(5, 2)
-    assert asked == [("set", 110)]
+    assert asked == [("add", 10), ("swap", 110)]
 
 
 @pytest.mark.backends(ATOMIC)

@@ -614,3 +614,26 @@ def test_a_time_out_that_the_client_hides_is_not_waited_for_again(kind, monkeypa
     assert world.clock.monotonic() == 2
     assert f.cache_info()[:4] == (0, 1, 0, 1)
     assert f.cache_info().breaker == "open"
+
+
+# --- clients that send a command twice -----------------------------------------------
+
+
+@pytest.mark.backends(["locmem", "valkey", "unknown"])
+@pytest.mark.parametrize("tags", [None, "t"])
+@pytest.mark.parametrize("name", ["call", "refresh"])
+def test_ones_own_lease_is_not_waited_for(world, monkeypatch, tags, name):
+    """The answer to the first try was lost, and the client tried again."""
+    f = world.memoize(60, tags=tags)(lambda_free())
+    f(), f.invalidate()
+    original = Store.take
+
+    async def twice(self, key, old, lease, seconds):
+        assert await original(self, key, old, lease, seconds)
+        return await original(self, key, old, lease, seconds)
+
+    monkeypatch.setattr(Store, "take", twice)
+    assert (f if name == "call" else f.refresh)() == 2
+    assert world.clock.sleeps == []
+    monkeypatch.undo()
+    assert f() == 2, "and it was stored"

@@ -6,7 +6,7 @@ import pytest
 from django.core.cache import caches
 from django.test import override_settings
 
-from cache_memoize import cache_memoize, invalidate_tags, record, store, tags
+from cache_memoize import cache_memoize, clients, invalidate_tags, record, store, tags
 from cache_memoize.store import Store
 from tests.conftest import ATOMIC, FakeClock, World, in_thread
 
@@ -192,7 +192,7 @@ def test_a_hit_is_one_get_many_and_forgetting_one_delete(backend, monkeypatch):
     world, asked = World(backend, "sync"), []
     f, runs = counted(world, tags=["a", "b"])
     f(1)
-    cls = type(store.client(backend))
+    cls = type(clients.client(backend))
     for name in ("get", "get_many", "set", "add", "delete"):
         original = getattr(cls, name)
 
@@ -201,7 +201,7 @@ def test_a_hit_is_one_get_many_and_forgetting_one_delete(backend, monkeypatch):
             return _original(self, *args, **kwargs)
 
         monkeypatch.setattr(cls, name, counting)
-    store._plain.clear()
+    clients._plain.clear()
     monkeypatch.setattr("cache_memoize.backends._found", dict(backends_found()))
     assert f(1) == 1
     assert asked[0] == "get_many" and set(asked[1:]) <= {"get"}  # Django's own loop
@@ -249,7 +249,7 @@ def test_a_server_that_takes_no_several_keys_is_asked_one_by_one(monkeypatch):
 
     f, runs = counted(world, tags="t")
     monkeypatch.setattr(type(world.cache), "get_many", refuse)
-    monkeypatch.setattr(store, "_single", set())
+    monkeypatch.setattr(clients, "_single", set())
     monkeypatch.setattr("cache_memoize.backends._found", dict(backends_found()))
     assert [f(1), f(1), f(2)] == [1, 1, 2]
     world.invalidate_tags("t")

@@ -1,0 +1,230 @@
+"""Which cache object to use, in which thread, and the reads that a hit consists of."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.core.cache import InvalidCacheBackendError, caches
+from django.core.cache.backends.base import InvalidCacheKey
+from django.core.exceptions import ImproperlyConfigured, SynchronousOnlyOperation
+
+from . import record, signing
+from .backends import Backend, backend_of
+from .record import TRAILER_SIZE
+from .tags import TaggedKey
+
+__all__ = [
+    "MISTAKES",
+    "UNREAD",
+    "UNREADABLE",
+    "afetch",
+    "afetch_tagged",
+    "aliases",
+    "client",
+    "close",
+    "database_of",
+    "fetch",
+    "fetch_tagged",
+    "genuine",
+    "hangs",
+    "is_decoding_error",
+    "read_many",
+    "settings_of",
+]
+
+logger = logging.getLogger("cache_memoize")
+
+#: What stands under the key is not ours, or cannot be read.
+UNREADABLE: Any = object()
+#: Nobody has looked yet.
+UNREAD: Any = object()
+
+#: What unpickling and decoding raise. All else that a backend raises is trouble with
+#: the server. (Only foreign values get here: ours are bytes, see record.py.)
+_DECODING = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    TypeError,
+    ValueError,
+)
+_DECODING_NAMES = {"UnpicklingError", "PickleError", "error"}  # "error": zlib, struct
+
+#: Mistakes in the project, which must not look like an outage.
+MISTAKES = (
+    ImproperlyConfigured,
+    InvalidCacheBackendError,
+    InvalidCacheKey,
+    SynchronousOnlyOperation,
+)
+
+
+def is_decoding_error(error: BaseException) -> bool:
+    if isinstance(error, (*MISTAKES, OSError)):
+        return False
+    # Redis, where a list is under our key; pylibmc, where what is there is no zip.
+    if str(error).startswith(("WRONGTYPE", "Failed to decompress")):
+        return True
+    return isinstance(error, _DECODING) or type(error).__name__ in _DECODING_NAMES
+
+
+def hangs(error: BaseException) -> bool:
+    """A time-out, by whichever of the clients' classes."""
+    return any("Timeout" in cls.__name__ for cls in type(error).__mro__)
+
+
+# --- which object ------------------------------------------------------------------
+
+_own = threading.local()
+#: What a parent process had: closing it would say goodbye on the parent's sockets.
+_parents: list[Any] = []
+
+
+def _after_fork() -> None:
+    """A child that read from the sockets of its parent would read its answers."""
+    global _own
+    _parents.append(_own.__dict__)
+    _own = threading.local()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+#: Classes of which any thread may use any object, by plain ``get``: seen here first on
+#: every call.
+_plain: set[type] = set()
+
+
+def aliases() -> list[str]:
+    """The names of all caches in the settings."""
+    return list(caches.settings)
+
+
+def settings_of(alias: str) -> dict[str, Any] | None:
+    """What the settings say of this cache; None if they know no such."""
+    found: dict[str, Any] | None = caches.settings.get(alias)
+    return found
+
+
+def database_of(alias: str) -> str | None:
+    """The alias of the database that this cache is in, if it is in one."""
+    cache = caches[alias]
+    return backend_of(cache).database(cache)
+
+
+def client(alias: str) -> Any:
+    """The cache object of this alias, never one that another thread is using.
+
+    Django keeps them per context, and a context travels: ``sync_to_async`` and child
+    tasks take theirs into other threads, where two threads on one memcached client
+    read each other's answers. Where that matters, each thread has one of its own.
+    """
+    cache = caches[alias]
+    if type(cache) in _plain:
+        return cache
+    backend = backend_of(cache)
+    if backend.shareable:
+        if type(backend).get is Backend.get:
+            _plain.add(type(cache))
+        return cache
+    # override_settings() makes new settings: what was built from the old ones goes.
+    if getattr(_own, "settings", None) is not caches.settings:
+        _own.settings, _own.caches = caches.settings, {}
+    if alias not in _own.caches:
+        _own.caches[alias] = caches.create_connection(alias)
+    return _own.caches[alias]
+
+
+def close() -> None:
+    """Close the clients that are this thread's alone."""
+    for cache in getattr(_own, "caches", {}).values():
+        cache.close()
+    _own.caches = {}
+
+
+def fetch(alias: str, key: str) -> Any:
+    """What stands under ``key``: the whole I/O of a hit."""
+    cache = caches[alias]
+    if type(cache) in _plain:
+        raw = cache.get(key)
+    else:
+        cache = client(alias)
+        raw = backend_of(cache).get(cache, key)
+    return genuine(key, raw) if signing.is_on() else raw
+
+
+def fetch_tagged(alias: str, key: TaggedKey) -> Any:
+    """The entry of a call if its tags are still those that it was made with;
+    otherwise all that was seen. One ``get_many``."""
+    cache = client(alias)
+    found = read_many(alias, cache, key)
+    raw = found.get(key)
+    if type(raw) is bytes:
+        tokens = record.tokens([found.get(tag) for tag in key.tags])
+        if tokens and raw.endswith(tokens, 0, -TRAILER_SIZE):
+            return genuine(key, raw) if signing.is_on() else raw
+    return found
+
+
+async def afetch(alias: str, key: str) -> Any:
+    if backend_of(caches[alias]).in_memory:
+        return fetch(alias, key)
+    return await sync_to_async(fetch)(alias, key)
+
+
+async def afetch_tagged(alias: str, key: TaggedKey) -> Any:
+    if backend_of(caches[alias]).in_memory:
+        return fetch_tagged(alias, key)
+    return await sync_to_async(fetch_tagged)(alias, key)
+
+
+#: Aliases whose server takes no commands over several keys.
+_single: set[str] = set()
+
+
+def read_many(alias: str, cache: Any, key: TaggedKey) -> dict[str, Any]:
+    """What stands under a key and those of its tags.
+
+    Redis Cluster answers only for keys of one slot (CROSSSLOT). Keys of one call
+    cannot be put into one slot, because its tags belong to other calls too: so from
+    then on they are read one by one. The same where one value cannot be read, which
+    fails all of them on some backends.
+    """
+    backend, keys = backend_of(cache), [key, *key.tags]
+    if alias not in _single:
+        try:
+            return backend.get_many(cache, keys)
+        except Exception as error:
+            if "CROSSSLOT" in str(error):
+                _single.add(alias)
+            elif not is_decoding_error(error):
+                raise
+    found = {}
+    for each in keys:
+        try:
+            raw = backend.get(cache, each)
+        except Exception as error:
+            if not is_decoding_error(error):
+                raise
+            raw = UNREADABLE
+        if raw is not None:
+            found[each] = raw
+    return found
+
+
+def genuine(key: str, raw: Any) -> Any:
+    """``raw``, unless it is an entry without a right signature."""
+    found = record.parse(raw)
+    if found is None or found.kind not in record.ENTRIES:
+        return raw
+    if signing.is_genuine(key, found):
+        return raw
+    logger.warning("an entry whose signature is wrong, under %s: it is a miss", key)
+    return UNREADABLE

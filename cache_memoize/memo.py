@@ -1,0 +1,108 @@
+"""What the protocol knows of one memoized function, and of one call of it."""
+
+from __future__ import annotations
+
+import math
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+from django.apps import apps
+
+from . import record, signing, stats, transactions
+from .clock import Clock
+from .policy import Policy
+from .record import Claimed, Record
+from .store import Store
+from .tags import TaggedKey
+
+__all__ = ["Claim", "Memo", "computing"]
+
+#: Whether this context is computing something. Who computes never waits for others:
+#: so no circle of waiters can form, and recursion cannot block itself.
+computing: ContextVar[bool] = ContextVar("cache_memoize_computing", default=False)
+
+
+class Memo:
+    """What the flows need to know of one memoized function."""
+
+    def __init__(self, name: str, policy: Policy, clock: Clock) -> None:
+        self.name = name
+        self.policy = policy
+        self.clock = clock
+        self.stats = stats.Stats(name)
+        #: Seconds of the slowest run that outlasted its lease in this process.
+        self.slowest = 0.0
+
+    def lease(self) -> int:
+        return math.ceil(self.policy.lease_for(self.slowest))
+
+
+class Claim(NamedTuple):
+    """What came of asking: an entry, or the right to store, or neither, or both."""
+
+    key: str
+    #: The entry to serve; its value is decoded.
+    found: Record | None = None
+    value: Any = None
+    #: What the key must still hold when the result is stored; None: do not store.
+    lease: bytes | None = None
+    #: The tokens that the tags had when the right to store was given.
+    tags: bytes = b""
+    #: The entry that readers still get, stamped with ``lease``'s token.
+    keeps: Record | None = None
+    started: float = 0.0
+    began: float = 0.0
+
+
+def decode(found: Record) -> Any:
+    if found.kind == record.RAN:
+        return True
+    if found.kind == record.RAISED:
+        return record.loads_exception(found.raw)
+    return record.loads(found.raw)
+
+
+# --- what is asked before anything is read or stored ---------------------------------
+
+
+def usable(memo: Memo, store: Store) -> bool:
+    return (
+        apps.ready
+        and memo.policy.stores
+        and not store.breaker.blocks(memo.clock.monotonic())
+        and store.backend().stores
+    )
+
+
+async def is_dirty(store: Store, key: str) -> bool:
+    """Whether a transaction of this thread has invalidated this call."""
+    if not transactions.live:
+        return False
+    keys = (key, *key.tags) if isinstance(key, TaggedKey) else (key,)
+    return await store.there(transactions.is_dirty, store.alias, keys)
+
+
+async def may_store(memo: Memo, store: Store, since: float = 0.0) -> bool:
+    """Whether what is computed here and now may be stored for everybody."""
+    hold = memo.policy.hold
+    if hold and memo.clock.time() - since < hold:  # a tag was forgotten just now
+        return False
+    return await store.there(transactions.may_store, hold, store.database())
+
+
+def lifetime(seconds: float) -> int | None:
+    """Whole seconds, at least one: backends take fractions for "delete at once".
+
+    Thirty years and more are for ever: dates so far away overflow in some backends.
+    """
+    return None if seconds >= 1e9 else max(1, math.ceil(seconds))
+
+
+async def stamp(
+    memo: Memo, store: Store, key: str, there: Record, claimed: Claimed | None
+) -> bytes | None:
+    """Put a token of ours on an entry that readers still get; None: it is gone."""
+    left = min(there.remaining(memo.clock.time()), there.timeout) + memo.policy.stale
+    limit = max(left, float(memo.lease()))
+    new = signing.seal(key, record.restamp(there, memo.clock.token(), claimed))
+    return new if await store.swap(key, there.raw, new, lifetime(limit)) else None

@@ -1,0 +1,177 @@
+"""After the call: store what it gave, or free the key for others."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from . import record, signing, stats
+from .clients import MISTAKES, UNREADABLE
+from .memo import Claim, Memo, lifetime, may_store, stamp
+from .policy import BACKEND, FAILED_FOR
+from .record import Claimed, pack
+from .store import Store
+
+__all__ = ["fail", "postpone", "settle"]
+
+
+async def settle(
+    memo: Memo, store: Store, claim: Claim, result: Any, args: Any, kwargs: Any
+) -> None:
+    """Store a result, if the right to do so still stands.
+
+    Raises what the user's ``timeout`` or ``cache_if`` raises, with the key freed.
+    """
+    kind = record.ENTRY if memo.policy.store_result else record.RAN
+    await _settle(memo, store, claim, kind, record.dumps, result, args, kwargs)
+
+
+async def fail(
+    memo: Memo,
+    store: Store,
+    claim: Claim,
+    error: BaseException,
+    args: Any,
+    kwargs: Any,
+) -> None:
+    """The function raised: store that, or free the key for others.
+
+    Raises nothing of its own making: the caller is to see the function's error.
+    """
+    if isinstance(error, GeneratorExit):
+        return  # nothing may be awaited now: the lease will run out
+    if not isinstance(error, memo.policy.cache_exceptions):
+        if claim.keeps is None:
+            # The shield lets the key be freed although this task is cancelled.
+            await store.shield(release(memo, store, claim))
+        return
+    kind, encode = record.RAISED, record.dumps_exception
+    try:
+        await _settle(memo, store, claim, kind, encode, error, args, kwargs)
+    except Exception:
+        stats.logger.exception("%s: the exception was not stored", memo.name)
+
+
+async def _settle(
+    memo: Memo,
+    store: Store,
+    claim: Claim,
+    kind: int,
+    encode: Callable[[Any], bytes],
+    result: Any,
+    args: Any,
+    kwargs: Any,
+) -> None:
+    cost = memo.clock.monotonic() - claim.began
+    # An old record fades, so that one slow day does not make leases long for ever.
+    memo.slowest = max(cost, memo.slowest * 0.9)
+    if claim.lease is None:
+        return
+    try:
+        await _store(memo, store, claim, kind, encode, result, cost, args, kwargs)
+    except BaseException as error:
+        # Who is cancelled while storing a refresh leaves it to another thread.
+        if claim.keeps is None or isinstance(error, Exception):
+            await store.shield(release(memo, store, claim))
+        raise
+
+
+async def _store(
+    memo: Memo,
+    store: Store,
+    claim: Claim,
+    kind: int,
+    encode: Callable[[Any], bytes],
+    result: Any,
+    cost: float,
+    args: Any,
+    kwargs: Any,
+) -> None:
+    assert claim.lease is not None
+    timeout = timeout_of(memo, store, result, args, kwargs)
+    grace = memo.policy.stale if kind == record.ENTRY and timeout else 0.0
+    # Not more than the timeout, though the clock may have been set back meanwhile.
+    age = max(0.0, memo.clock.time() - claim.started)
+    left = timeout - age + grace
+    wanted = kind != record.ENTRY or memo.policy.wants(result, args, kwargs)
+    # The function itself may have written in a transaction that is still open.
+    if left <= 0 or not wanted or not await may_store(memo, store):
+        return await release(memo, store, claim)
+    try:
+        payload = b"" if kind == record.RAN else await store.call(encode, result)
+    except Exception as error:  # a class decides what pickling raises
+        memo.stats.trouble_once("the result cannot be pickled", error)
+        return await release(memo, store, claim)
+    new = entry(claim, kind, payload, timeout, cost)
+    try:
+        if not await store.swap(claim.key, claim.lease, new, lifetime(left)):
+            stats.logger.debug("%s: not stored, the right to do so is gone", memo.name)
+    except MISTAKES:
+        raise
+    except Exception as error:
+        memo.stats.trouble_once("the cache did not take the result", error)
+        await release(memo, store, claim)
+
+
+def timeout_of(memo: Memo, store: Store, result: Any, args: Any, kwargs: Any) -> float:
+    timeout = memo.policy.timeout_for(result, args, kwargs)
+    if timeout is BACKEND:
+        timeout = store.default_timeout()
+        timeout = math.inf if timeout is None else timeout
+    return memo.policy.jittered(timeout, memo.clock.random())
+
+
+def entry(
+    claim: Claim, kind: int, payload: bytes, timeout: float, cost: float
+) -> bytes:
+    """The record of a result, with the token that its lease had."""
+    assert claim.lease is not None
+    raw = pack(
+        kind,
+        claim.lease[-record.TRAILER_SIZE : -record.FRESHNESS_SIZE],
+        payload,
+        start=claim.started,
+        timeout=record.cap(timeout),
+        cost=cost,
+        tags=claim.tags,
+    )
+    return signing.seal(claim.key, raw)
+
+
+async def release(memo: Memo, store: Store, claim: Claim) -> None:
+    """Nothing to store: say so to those who wait, if the key is still ours."""
+    if claim.lease is None or store.breaker.blocks(memo.clock.monotonic()):
+        return
+    try:
+        mark = pack(record.FAILED, memo.clock.token(), tags=claim.tags)
+        await store.swap(claim.key, claim.lease, mark, FAILED_FOR)
+    except MISTAKES:
+        raise
+    except Exception as error:
+        memo.stats.trouble("the cache failed after the call", error)
+
+
+async def postpone(memo: Memo, store: Store, claim: Claim, *, tried: bool) -> None:
+    """No new value came: readers keep the old one, and nobody tries for a while.
+
+    The pause grows with each failure. ``tried`` is False when nothing was even begun:
+    then the next caller may.
+    """
+    if claim.lease is None or claim.keeps is None:
+        return
+    if store.breaker.blocks(memo.clock.monotonic()):
+        return
+    mine, claimed = store.read(claim.key, claim.lease), None
+    if mine is None or mine is UNREADABLE:  # the secret has changed meanwhile
+        return
+    if tried:
+        attempts = max(mine.claim.attempts, 1)
+        seconds = memo.policy.retry_after(attempts)
+        claimed = Claimed(memo.clock.time(), seconds, attempts)
+    try:
+        await stamp(memo, store, claim.key, mine, claimed)
+    except MISTAKES:
+        raise
+    except Exception as error:
+        memo.stats.trouble("the cache failed after the call", error)

@@ -1,0 +1,977 @@
+"""Signals of a model forget the calls of the functions that depend on it."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import gc
+import os
+import pickle
+import subprocess
+import sys
+import weakref
+from pathlib import Path
+
+import pytest
+from django.apps import apps
+from django.core import serializers
+from django.db import models, transaction
+from django.db.migrations.state import ModelState, ProjectState
+from django.db.models.deletion import Collector
+from django.db.models.signals import (
+    class_prepared,
+    m2m_changed,
+    post_delete,
+    post_save,
+    pre_delete,
+)
+from django.utils.connection import ConnectionDoesNotExist
+
+from cache_memoize import cache_memoize, dependencies
+from cache_memoize.dependencies import (
+    ainvalidate_model,
+    depend,
+    invalidate_model,
+    unknown_models,
+)
+from tests.models import (
+    Article,
+    Bar,
+    Bistro,
+    Draft,
+    Labelled,
+    Loan,
+    Memo,
+    Place,
+    Post,
+    Reader,
+    Restaurant,
+    Shop,
+    SpecialPost,
+    Tag,
+)
+
+SIGNALS = [class_prepared, m2m_changed, post_delete, post_save, pre_delete]
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def registrations_end_with_the_test(monkeypatch):
+    for name in ("_known", "_abstract", "_unknown", "_watched"):
+        monkeypatch.setattr(dependencies, name, type(getattr(dependencies, name))())
+    for signal in SIGNALS:
+        monkeypatch.setattr(signal, "receivers", list(signal.receivers))
+        signal.sender_receivers_cache.clear()
+    yield
+    monkeypatch.undo()
+    for signal in SIGNALS:
+        signal.sender_receivers_cache.clear()
+
+
+class Forgotten(list):
+    """What was forgotten; each look at it clears it. ``"all"`` is every call."""
+
+    def __init__(self, model, calls=None, name="blog.f", tags=True):
+        everything = (lambda: self.append("all")) if tags else None
+        depend(model, name, self.append, everything, calls)
+
+    def seen(self):
+        found = [i if i == "all" else i[0] for i in self]
+        self.clear()
+        return sorted(set(found))
+
+
+def by_pk(one):
+    return (one.pk,)
+
+
+def by_labels(one):
+    return [(f"{one.pk}:{label.name}",) for label in one.labels.all()]
+
+
+def later(name, *bases, **attributes):
+    """A model class that is made after everything was registered."""
+    attributes |= {"__module__": "tests.models"}
+    return type(name, bases, attributes)
+
+
+@pytest.fixture
+def no_later_models():
+    there = dict(apps.all_models["tests"])
+    yield
+    apps.all_models["tests"].clear()
+    apps.all_models["tests"].update(there)
+    apps.clear_cache()
+    gc.collect()
+
+
+# --- save and delete -----------------------------------------------------------------
+
+
+def test_a_created_a_saved_and_a_deleted_row_forget():
+    forgotten = Forgotten(Post, by_pk)
+    post = Post.objects.create(title="a")
+    pk = post.pk
+    assert forgotten.seen() == [pk]
+    post.save(update_fields=["title"])
+    assert forgotten.seen() == [pk]
+    post.delete()
+    assert post.pk is None
+    assert forgotten.seen() == [pk]
+
+
+def test_without_a_callable_every_call_is_forgotten():
+    forgotten = Forgotten(Post)
+    post = Post.objects.create(title="a")
+    assert forgotten == ["all"]
+    post.delete()
+    assert forgotten == ["all", "all"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "calls"),
+    [
+        ((1,), [(1,)]),
+        ((), [()]),
+        ((1, None), [(1, None)]),
+        ([(1,), (2,)], [(1,), (2,)]),
+        ([], []),
+        (None, []),
+    ],
+)
+def test_one_call_several_or_none(answer, calls):
+    forgotten = Forgotten(Post, lambda post: answer)
+    Post.objects.create(title="a")
+    assert sorted(forgotten) == calls
+
+
+@pytest.mark.parametrize(
+    ("answer", "what"),
+    [
+        (1, "int"),
+        ("ab", "str"),
+        ({"pk": 1}, "dict"),
+        ({(1,)}, "set"),
+        (False, "bool"),
+        (Post.objects.none(), "QuerySet"),
+        ([(1,), 2], "a list with int"),
+        ([None], "a list with NoneType"),
+    ],
+)
+def test_another_answer_names_the_function_the_fault_and_the_cure(answer, what):
+    forgotten = Forgotten(Post, lambda post: answer)
+    with pytest.raises(TypeError) as caught:
+        Post.objects.create(title="a")
+    text = str(caught.value)
+    assert f"blog.f.invalidate_on(Post): the callable returned {what}; write" in text
+    assert "(post.pk,)" in text
+    assert not forgotten
+
+
+def test_a_fixture_counts_like_a_save():
+    forgotten = Forgotten(Post, by_pk)
+    text = '[{"model": "tests.post", "pk": 7, "fields": {"title": "raw"}}]'
+    for one in serializers.deserialize("json", text):
+        one.save()
+    assert forgotten.seen() == [7]
+
+
+def test_a_queryset_that_deletes_tells_of_each_row():
+    forgotten = Forgotten(Post, by_pk)
+    keys = [Post.objects.create(title=title).pk for title in "ab"]
+    forgotten.clear()
+    Post.objects.all().delete()
+    assert forgotten.seen() == keys
+
+
+def test_a_deletion_asks_while_relations_are_there():
+    article = Article.objects.create(title="a")
+    article.labels.add(Tag.objects.create(name="x"))
+    pk = article.pk
+    forgotten = Forgotten(Article, lambda one: (f"{one.pk}:{one.labels.get().name}",))
+    article.delete()  # after it, get() would raise
+    assert forgotten.seen() == [f"{pk}:x"]
+
+
+def test_a_deletion_is_forgotten_after_it_not_before():
+    post = Post.objects.create(title="a")
+    there = []
+    depend(Post, "f", lambda args: there.append(Post.objects.exists()), None, by_pk)
+    post.delete()
+    assert there == [False]
+
+
+def test_a_deletion_that_was_not_announced_asks_afterwards():
+    forgotten = Forgotten(Post, by_pk)
+    post_delete.send(sender=Post, instance=Post(pk=3), using="default")
+    assert forgotten.seen() == [3]
+
+
+def test_a_deletion_that_failed_leaves_nothing_for_the_next():
+    forgotten = Forgotten(Post, lambda post: (post.title,))
+    post = Post.objects.create(title="a")
+    forgotten.clear()
+
+    def refuse(**kwargs):
+        raise RuntimeError("no")
+
+    pre_delete.connect(refuse, sender=Post)
+    with pytest.raises(RuntimeError), transaction.atomic():
+        post.delete()
+    pre_delete.disconnect(refuse, sender=Post)
+    assert forgotten.seen() == []
+    post.title = "b"
+    post.delete()
+    assert forgotten.seen() == ["b"]
+
+
+def test_what_is_kept_for_a_deletion_neither_leaks_nor_is_pickled():
+    forgotten = Forgotten(Post, lambda post: (post,))
+    post = Post.objects.create(title="a")
+    forgotten.clear()
+    pre_delete.send(sender=Post, instance=post, using="default")
+    assert pickle.loads(pickle.dumps(post)).title == "a"
+    assert copy.deepcopy(post) == post
+    gone = weakref.ref(post)
+    del post
+    gc.collect()
+    assert gone() is None
+
+
+def test_the_database_of_the_change_is_asked():
+    Forgotten(Restaurant, by_pk)
+    with pytest.raises(ConnectionDoesNotExist, match="another"):
+        post_save.send(sender=Place, instance=Place(pk=1), using="another")
+
+
+# --- proxies -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("registered", [Post, SpecialPost, "tests.SpecialPost"])
+@pytest.mark.parametrize("saved", [Post, SpecialPost])
+def test_a_proxy_and_its_model_are_the_same_rows(registered, saved):
+    forgotten = Forgotten(registered, by_pk)
+    post = saved.objects.create(title="a")
+    pk = post.pk
+    assert forgotten.seen() == [pk]
+    post.delete()
+    assert forgotten.seen() == [pk]
+
+
+def test_the_callable_of_a_proxy_gets_the_proxy():
+    forgotten = Forgotten(Draft, lambda draft: (draft.shout(),))
+    article = Article.objects.create(title="a")
+    assert forgotten.seen() == ["A"]
+    assert type(article) is Article
+
+
+def test_a_relation_of_the_model_is_one_of_the_proxy():
+    tag = Tag.objects.create(name="x")
+    article = Article.objects.create(title="a")
+    forgotten = Forgotten(Draft, lambda draft: (draft.shout(),))
+    article.labels.add(tag)
+    assert forgotten.seen() == ["A"]
+    tag.article_set.clear()
+    assert forgotten.seen() == ["A"]
+    Draft.objects.get().labels.set([tag])
+    assert forgotten.seen() == ["A"]
+
+
+# --- inheritance ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", [Restaurant, Bistro, Shop, Bar])
+def test_a_child_is_a_row_of_its_parent(model):
+    forgotten = Forgotten(Place, lambda place: (place.pk, place.name))
+    one = model(name="a")
+    if model is Shop:
+        one.code = "s"
+    one.save()
+    pk = Place.objects.get().pk
+    assert set(forgotten) == {(pk, "a")}
+    forgotten.clear()
+    one.delete()
+    assert set(forgotten) == {(pk, "a")}
+
+
+def test_a_child_with_a_key_of_its_own_is_seen_with_the_key_of_its_parent():
+    got = []
+    depend(Place, "f", print, None, lambda place: got.append(place))
+    Post.objects.create(title="a")
+    Place.objects.create(name="takes the first key")
+    shop = Shop.objects.create(name="a", code="s")
+    assert type(got[-1]) is Place and got[-1].pk == shop.place_id
+
+
+@pytest.mark.parametrize(("child", "saved"), [(Bistro, Restaurant), (Bistro, Place)])
+def test_a_parent_that_is_saved_finds_its_child(child, saved):
+    forgotten = Forgotten(child, lambda one: (type(one).__name__, one.pk, one.name))
+    one = child.objects.create(name="a")
+    saved.objects.create(name="no child")
+    forgotten.clear()
+    parent = saved.objects.get(name="a")
+    parent.name = "b"
+    parent.save()
+    assert forgotten == [("Bistro", one.pk, "b")]
+
+
+def test_a_parent_finds_a_child_with_a_key_of_its_own():
+    Place.objects.create(name="takes the first key")
+    shop = Shop.objects.create(name="a", code="s")
+    forgotten = Forgotten(Shop, by_pk)
+    shop.place.save()
+    assert forgotten.seen() == ["s"]
+
+
+def test_a_parent_without_a_child_forgets_nothing():
+    forgotten = Forgotten(Restaurant)
+    place = Place.objects.create(name="a")
+    assert forgotten == []
+    Restaurant(place_ptr=place, name="b").save()
+    assert forgotten == ["all"]
+    place.save()
+    assert forgotten == ["all", "all"]
+
+
+def test_a_parent_that_is_deleted_takes_its_child_along():
+    forgotten = Forgotten(Restaurant, by_pk)
+    restaurant = Restaurant.objects.create(name="a")
+    forgotten.clear()
+    Place.objects.all().delete()
+    assert forgotten.seen() == [restaurant.pk]
+
+
+def test_a_sister_that_shares_the_parent_counts():
+    restaurant = Restaurant.objects.create(name="a")
+    bar = Bar(place_ptr_id=restaurant.pk, name="b")
+    bar.save()
+    forgotten = Forgotten(Restaurant, lambda one: (one.name,))
+    bar.name = "c"
+    bar.save()
+    assert forgotten.seen() == ["c"]
+    Bar.objects.create(name="another place")
+    assert forgotten.seen() == []
+
+
+def test_an_abstract_model_stands_for_all_its_children():
+    forgotten = Forgotten(Labelled, by_labels)
+    tag = Tag.objects.create(name="x")
+    article, memo = Article.objects.create(title="a"), Memo.objects.create()
+    article.labels.add(tag)
+    assert forgotten.seen() == [f"{article.pk}:x"]
+    tag.memo_set.add(memo)
+    assert forgotten.seen() == [f"{memo.pk}:x"]
+    Draft.objects.get().save()
+    assert forgotten.seen() == [f"{article.pk}:x"]
+    shop = Shop.objects.create(name="a", code="s")
+    shop.labels.set([tag])
+    assert forgotten.seen() == ["s:x"]
+    shop.place.save()
+    assert forgotten.seen() == ["s:x"]
+    Place.objects.create(name="no shop").save()
+    assert forgotten.seen() == []
+
+
+# --- classes that appear later -------------------------------------------------------
+
+
+def test_a_later_proxy_is_connected(no_later_models):
+    forgotten = Forgotten(Post, by_pk)
+    Late = later("LateProxy", Post, Meta=type("Meta", (), {"proxy": True}))
+    post = Late.objects.create(title="a")
+    assert forgotten.seen() == [post.pk]
+
+
+def test_a_later_child_is_connected(no_later_models):
+    Forgotten(Place, by_pk)
+    Late = later("LateChild", Place)
+    for signal in (post_save, pre_delete, post_delete):
+        assert signal.has_listeners(Late)
+
+
+def test_a_later_child_of_an_abstract_model_is_connected(no_later_models):
+    forgotten = Forgotten(Labelled)
+    Late = later("LateLabelled", Labelled)
+    Grand = later("LateGrandchild", Late)
+    for one in (Late, Grand):
+        assert post_save.has_listeners(one)
+        assert m2m_changed.has_listeners(Late.labels.through)
+    assert len([d for d in dependencies._known if d.model in (Late, Grand)]) == 1
+    post_save.send(sender=Grand, instance=Grand(pk=1), using="default")
+    assert forgotten == ["all"]
+
+
+def test_a_later_relation_to_an_old_model_is_connected(no_later_models):
+    Forgotten(Post)
+    Late = later("LateFan", models.Model, posts=models.ManyToManyField("tests.Post"))
+    assert m2m_changed.has_listeners(Late.posts.through)
+
+
+def test_a_relation_to_a_model_that_comes_later_is_connected(no_later_models):
+    Forgotten("tests.Post", by_pk)
+    Early = later(
+        "LateEarly", models.Model, to=models.ManyToManyField("tests.LateOther")
+    )
+    assert not m2m_changed.has_listeners(Early.to.through)
+    later("LateOther", Post)
+    assert m2m_changed.has_listeners(Early.to.through)
+
+
+def test_a_relation_that_is_added_to_an_old_model_is_connected(no_later_models):
+    Late = later("LateOwner", models.Model)
+    Forgotten(Late)
+    Late.add_to_class("tags", models.ManyToManyField(Tag, related_name="+"))
+    assert m2m_changed.has_listeners(Late.tags.through)
+
+
+def test_a_swapped_out_model_has_no_relation(no_later_models, settings):
+    settings.LATE_MODEL = "tests.Post"
+    Forgotten(Tag, by_pk)
+    Meta = type("Meta", (), {"swappable": "LATE_MODEL"})
+    later("LateSwapped", models.Model, tags=models.ManyToManyField(Tag), Meta=Meta)
+
+
+@pytest.fixture
+def past_memo():
+    """A model as a migration sees it."""
+    state = ProjectState()
+    state.add_model(ModelState.from_model(Tag))
+    key = [("id", models.AutoField(primary_key=True))]
+    state.add_model(ModelState("tests", "Memo", key, bases=(Labelled,)))
+    return state.apps.get_model("tests.memo")
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_past_models_of_migrations_are_left_alone(when, request):
+    if when == "before":
+        past = request.getfixturevalue("past_memo")
+    Forgotten(Labelled)
+    Forgotten(Tag)
+    if when == "after":
+        past = request.getfixturevalue("past_memo")
+    assert issubclass(past, Labelled) and past is not Memo
+    assert not post_save.has_listeners(past)
+    assert not m2m_changed.has_listeners(past.labels.through)
+
+
+def test_a_migration_forgets_by_hand(past_memo):
+    forgotten, other = Forgotten(Memo), Forgotten(Tag)
+    invalidate_model(past_memo)
+    assert forgotten == ["all"] and other == []
+
+
+# --- relations -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def tags():
+    return [Tag.objects.create(name=name) for name in "xyz"]
+
+
+@pytest.fixture
+def articles():
+    return [Article.objects.create(title=title) for title in "abc"]
+
+
+def test_forward_add_remove_set_and_clear(tags, articles):
+    x, y, z = tags
+    one = articles[0]
+    forgotten = Forgotten(Article, by_pk)
+    one.labels.add(x)
+    assert forgotten.seen() == [one.pk]
+    one.labels.set([y])
+    assert forgotten.seen() == [one.pk]
+    one.labels.remove(y)
+    assert forgotten.seen() == [one.pk]
+    one.labels.add(y, z)
+    forgotten.clear()
+    one.labels.clear()
+    assert forgotten.seen() == [one.pk]
+    one.labels.create(name="new")
+    assert forgotten.seen() == [one.pk]
+
+
+def test_reverse_add_remove_set_and_clear(tags, articles):
+    x = tags[0]
+    a, b, c = articles
+    forgotten = Forgotten(Article, lambda article: (article.title,))
+    x.article_set.add(a, b)
+    assert forgotten.seen() == ["a", "b"]
+    x.article_set.remove(b)
+    assert forgotten.seen() == ["b"]
+    x.article_set.set([c])
+    assert forgotten.seen() == ["a", "c"]
+    x.article_set.add(b)
+    forgotten.clear()
+    x.article_set.clear()
+    assert forgotten.seen() == ["b", "c"]
+
+
+def test_the_other_end_counts_too(tags, articles):
+    x, y, z = tags
+    one = articles[0]
+    forgotten = Forgotten(Tag, lambda tag: (tag.name,))
+    one.labels.add(x, y)
+    assert forgotten.seen() == ["x", "y"]
+    one.labels.remove(y)
+    assert forgotten.seen() == ["y"]
+    y.article_set.add(one)
+    assert forgotten.seen() == ["y"]
+    one.labels.clear()
+    assert forgotten.seen() == ["x", "y"]
+    z.article_set.clear()
+    assert forgotten.seen() == ["z"]
+
+
+def test_what_is_there_already_is_no_change(tags, articles):
+    articles[0].labels.add(tags[0])
+    forgotten = Forgotten(Article)
+    articles[0].labels.add(tags[0])
+    assert forgotten == []
+
+
+def by_title_and_label(article):
+    names = [tag.name for tag in article.labels.all()]
+    return [(article.title + name,) for name in names or "-"]
+
+
+def test_before_and_after_a_relation_changes_the_callable_is_asked(tags, articles):
+    a, b, _ = articles
+    forgotten = Forgotten(Article, by_title_and_label)
+    a.labels.add(tags[0])
+    assert forgotten.seen() == ["a-", "ax"]
+    a.labels.add(*tags)
+    tags[1].article_set.add(a, b)
+    assert forgotten.seen() == ["ax", "ay", "az", "b-", "by"]
+    a.labels.remove(tags[0])
+    assert forgotten.seen() == ["ax", "ay", "az"]
+    tags[1].article_set.clear()
+    assert forgotten.seen() == ["ay", "az", "b-", "by"]
+    a.labels.clear()
+    assert forgotten.seen() == ["a-", "az"]
+
+
+def test_the_same_call_is_forgotten_once(articles):
+    forgotten = Forgotten(Article, lambda article: [(1,), (True,), ("1",)])
+    articles[0].similar.add(articles[1])
+    assert sorted(map(repr, forgotten)) == ["('1',)", "(1,)", "(True,)"]
+
+
+def test_calls_that_only_look_the_same_are_all_forgotten():
+    posts = [Post(pk=1), Post(pk=2)]
+    assert repr(posts[0]) == repr(posts[1])
+    forgotten = Forgotten(Post, lambda post: [(one,) for one in posts])
+    Post.objects.create(title="a")
+    assert forgotten == [(posts[0],), (posts[1],)]
+
+
+def test_a_removal_is_forgotten_after_it_not_before(tags, articles):
+    there = []
+    depend(
+        Article,
+        "f",
+        lambda args: there.append(Article.labels.through.objects.count()),
+        None,
+        by_pk,
+    )
+    articles[0].labels.add(*tags)
+    articles[0].labels.clear()
+    assert set(there) == {3, 0} and there[0] == 3
+
+
+def test_without_a_callable_a_relation_forgets_every_call_once(tags, articles):
+    forgotten = Forgotten(Article)
+    for change in (
+        lambda: articles[0].labels.add(tags[0]),
+        lambda: articles[0].labels.clear(),
+        lambda: tags[0].article_set.add(*articles),
+        lambda: tags[0].article_set.clear(),
+    ):
+        change()
+        assert forgotten == ["all"]
+        forgotten.clear()
+    tags[0].article_set.clear()
+    assert forgotten == []  # no article was there
+
+
+def test_a_symmetrical_relation_has_two_ends(articles):
+    a, b, c = articles
+    forgotten = Forgotten(Article, lambda article: (article.title,))
+    a.similar.add(b, c)
+    assert forgotten.seen() == ["a", "b", "c"]
+    b.similar.remove(a)
+    assert forgotten.seen() == ["a", "b"]
+    c.similar.clear()
+    assert forgotten.seen() == ["a", "c"]
+
+
+def test_a_relation_to_itself_that_is_not_symmetrical(articles):
+    a, b, c = articles
+    forgotten = Forgotten(Article, lambda article: (article.title,))
+    a.sources.add(b)
+    assert forgotten.seen() == ["a", "b"]
+    b.cited.add(c)
+    assert forgotten.seen() == ["b", "c"]
+    c.sources.clear()
+    assert forgotten.seen() == ["b", "c"]
+    b.cited.clear()
+    assert forgotten.seen() == ["a", "b"]
+
+
+def test_a_relation_of_a_parent_is_one_of_the_child(tags):
+    x = tags[0]
+    bistro = Bistro.objects.create(name="a")
+    place = Place.objects.create(name="no bistro")
+    forgotten = Forgotten(Bistro, lambda one: (type(one).__name__,))
+    for change in (
+        lambda: bistro.tags.add(x),
+        lambda: Place.objects.get(name="a").tags.clear(),
+        lambda: x.place_set.add(bistro, place),
+        lambda: x.place_set.remove(bistro),
+        lambda: bistro.tags.set([x]),
+        lambda: x.place_set.clear(),
+    ):
+        change()
+        assert forgotten.seen() == ["Bistro"]
+    place.tags.add(x)
+    x.place_set.clear()
+    assert forgotten.seen() == []
+
+
+def test_a_relation_of_a_child_is_one_of_the_parent(tags):
+    forgotten = Forgotten(Place, by_pk)
+    Place.objects.create(name="takes the first key")
+    shop = Shop.objects.create(name="a", code="s")
+    forgotten.clear()
+    shop.labels.add(tags[0])
+    assert forgotten.seen() == [shop.place_id]
+    tags[0].shop_set.clear()
+    assert forgotten.seen() == [shop.place_id]
+
+
+def test_a_table_of_links_that_points_to_another_column(articles):
+    reader = Reader.objects.create()
+    mine = Forgotten(Article, lambda article: (article.title,))
+    readers = Forgotten(Reader, by_pk)
+    reader.articles.add(articles[0], articles[1])
+    assert mine.seen() == ["a", "b"] and readers.seen() == [reader.pk]
+    reader.articles.remove(articles[1])
+    assert mine.seen() == ["b"] and readers.seen() == [reader.pk]
+    reader.articles.clear()
+    assert mine.seen() == ["a"] and readers.seen() == [reader.pk]
+    articles[2].readers.add(reader)
+    articles[2].readers.clear()
+    assert mine.seen() == ["c"] and readers.seen() == [reader.pk]
+
+
+def test_two_relations_by_one_table(no_later_models, articles):
+    both = models.ManyToManyField(Reader, through=Loan, related_name="+")
+    Article.add_to_class("borrowers", both)
+    try:
+        apps.clear_cache()
+        reader = Reader.objects.create()
+        mine = Forgotten(Article, lambda article: (article.title,))
+        articles[0].borrowers.add(reader)
+        assert mine.seen() == ["a"]
+        reader.articles.clear()
+        assert mine.seen() == ["a"]
+    finally:
+        Article._meta.local_many_to_many.remove(both)
+        del Article.borrowers
+        apps.clear_cache()
+
+
+# --- what others notice --------------------------------------------------------------
+
+
+def can_fast_delete(model):
+    return Collector(using="default").can_fast_delete(model.objects.all())
+
+
+def test_other_models_keep_their_short_cuts(django_assert_num_queries, tags):
+    Forgotten(Post, by_pk)
+    Forgotten(Restaurant, by_pk)
+    assert not can_fast_delete(Post)
+    assert can_fast_delete(Loan)
+    for signal in SIGNALS[1:]:
+        assert not signal.has_listeners(Memo)
+    assert not post_delete.has_listeners(Bar) and not pre_delete.has_listeners(Place)
+    memo = Memo.objects.create()
+    with django_assert_num_queries(1):
+        memo.labels.add(tags[0])  # with a receiver it reads first, in a transaction
+
+
+def test_everything_is_connected_once_however_often_it_is_registered():
+    Forgotten(Article, by_pk)
+    before = [len(signal.receivers) for signal in SIGNALS]
+    Forgotten(Article, by_pk)
+    Forgotten(Draft, by_pk)
+    assert [len(signal.receivers) for signal in SIGNALS] == before
+
+
+def test_two_callables_of_one_function_both_count():
+    forgotten = Forgotten(Post, by_pk)
+    depend(Post, "blog.f", forgotten.append, None, lambda post: (post.title,))
+    post = Post.objects.create(title="a")
+    assert set(forgotten) == {(post.pk,), ("a",)}
+
+
+def test_a_receiver_that_was_connected_later_sees_fresh_data():
+    order = []
+    depend(Post, "f", lambda args: order.append("forgotten"), None, by_pk)
+
+    def other(**kwargs):
+        order.append("other")
+
+    post_save.connect(other, sender=Post)
+    Post.objects.create(title="a")
+    assert order == ["forgotten", "other"]
+
+
+# --- errors --------------------------------------------------------------------------
+
+
+def test_an_error_of_the_callable_goes_to_who_saved_and_names_the_function():
+    Forgotten(Post, lambda post: post.nothing)
+    with pytest.raises(AttributeError, match="nothing") as caught:
+        Post.objects.create(title="a")
+    assert caught.value.__notes__ == ["Raised by blog.f.invalidate_on(Post)."]
+
+
+def test_all_have_their_turn_and_the_first_error_is_raised(caplog):
+    def fail(text):
+        def forget(*args):
+            raise ConnectionError(text)
+
+        return forget
+
+    forgotten = [Forgotten(Post, by_pk)]
+    depend(Post, "first", fail("first"), None, lambda post: [(1,), (2,)])
+    forgotten.append(Forgotten(Post, by_pk))
+    depend(Post, "second", fail("second"), fail("second"))
+    forgotten.append(Forgotten(Post))
+    with pytest.raises(ConnectionError, match="first") as caught:
+        Post.objects.create(title="a")
+    assert caught.value.__notes__ == ["Raised by first.invalidate_on(Post)."]
+    assert [str(i.exc_info[1]) for i in caplog.records] == ["first", "second"]
+    assert all(forgotten)
+
+
+def test_one_error_that_is_raised_by_all_is_raised():
+    error = ConnectionError("down")
+
+    def fail(*args):
+        raise error
+
+    depend(Post, "first", fail, fail)
+    depend(Post, "second", fail, fail)
+    with pytest.raises(ConnectionError, match="down"):
+        Post.objects.create(title="a")
+    with pytest.raises(ConnectionError, match="down"):
+        invalidate_model(Post)
+
+
+def test_an_error_before_a_deletion_keeps_the_row():
+    forgotten = Forgotten(Post, by_pk)
+    post = Post.objects.create(title="a")
+    Forgotten(Post, lambda post: post.nothing)
+    with pytest.raises(AttributeError), transaction.atomic():
+        post.delete()
+    assert Post.objects.exists()
+    assert forgotten.seen() == [post.pk]
+
+
+# --- registration --------------------------------------------------------------------
+
+
+def test_without_tags_and_callable_the_cure_is_named():
+    with pytest.raises(TypeError) as caught:
+        depend(Post, "blog.f", print)
+    text = str(caught.value)
+    assert text.startswith("blog.f.invalidate_on(Post) without a callable")
+    assert "tags=()" in text
+    assert not dependencies._known
+
+
+@pytest.mark.parametrize("model", [int, Post(), models.Model, None, 3])
+def test_what_is_no_model_is_refused(model):
+    with pytest.raises(TypeError, match="is no model; write"):
+        depend(model, "f", print, None, by_pk)
+    with pytest.raises(TypeError, match="is no model; write"):
+        invalidate_model(model)
+
+
+def test_what_cannot_be_called_is_refused():
+    with pytest.raises(TypeError, match=r"f.invalidate_on\(Post\): 'pk' is not callab"):
+        depend(Post, "f", print, None, "pk")
+
+
+@pytest.mark.parametrize("name", ["tests.Nothing", "nothing.Post"])
+def test_an_unknown_name_is_a_lookup_error_once_models_are_loaded(name):
+    with pytest.raises(LookupError, match=r"[Nn]othing"):
+        depend(name, "f", print, None, by_pk)
+    with pytest.raises(LookupError, match=r"[Nn]othing"):
+        invalidate_model(name)
+    assert unknown_models() == []
+
+
+@pytest.mark.parametrize("name", ["Post", "a.b.c", ""])
+def test_a_malformed_name_is_a_value_error(name):
+    with pytest.raises(ValueError):
+        depend(name, "f", print, None, by_pk)
+    with pytest.raises(ValueError):
+        invalidate_model(name)
+
+
+def test_a_name_waits_for_its_model_while_models_are_loading(
+    monkeypatch, no_later_models
+):
+    with monkeypatch.context() as loading:
+        loading.setattr(apps, "models_ready", False)
+        Forgotten("tests.LateNamed", by_pk)
+        Forgotten("tests.LateNamed", by_pk, name="blog.g")
+    waiting = [("blog.f", "tests.LateNamed"), ("blog.g", "tests.LateNamed")]
+    assert unknown_models() == waiting
+    Late = later("LateNamed", Post)
+    assert unknown_models() == []
+    assert post_save.has_listeners(Late)
+
+
+MODELS = """
+from django.db import models
+from cache_memoize.dependencies import depend
+
+forgotten = []
+
+class Cart(models.Model):
+    depend("shop.Item", "f", forgotten.append, None, lambda item: (item.name,))
+    items = models.ManyToManyField("Item")
+
+class Item(models.Model):
+    name = models.CharField(max_length=9)
+
+depend(Cart, "f", forgotten.append, None, lambda cart: ("cart",))
+"""
+MAIN = """
+from cache_memoize.dependencies import depend, unknown_models
+
+early = []
+depend("shop.Item", "f", early.append, None, lambda item: (item.name,))
+depend("shop.Typo", "wrong", print, None, print)
+
+import django
+from django.conf import settings
+from django.db import connection
+
+memory = {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}
+settings.configure(DATABASES={"default": memory}, INSTALLED_APPS=["shop"])
+django.setup()
+
+from shop.models import Cart, Item, forgotten
+
+with connection.schema_editor() as editor:
+    editor.create_model(Item)
+    editor.create_model(Cart)
+with connection.cursor() as cursor:
+    cursor.execute("INSERT INTO shop_item VALUES (1, 'tea')")
+    cursor.execute("INSERT INTO shop_cart VALUES (1)")
+Cart.objects.get().items.add(1)
+assert sorted(forgotten) == [("cart",), ("tea",)] and early == [("tea",)], forgotten
+Item.objects.all().delete()
+assert early == [("tea",)] * 2 and unknown_models() == [("wrong", "shop.Typo")]
+print("done")
+"""
+
+
+def test_registered_before_settings_and_models_are_loaded(tmp_path):
+    """What comes first is that for which Django looks for receivers beforehand."""
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop/__init__.py").touch()
+    (tmp_path / "shop/models.py").write_text(MODELS)
+    (tmp_path / "main.py").write_text(MAIN)
+    root = Path(__file__).resolve().parent.parent
+    environment = {k: v for k, v in os.environ.items() if k != "DJANGO_SETTINGS_MODULE"}
+    done = subprocess.run(
+        [sys.executable, tmp_path / "main.py"],
+        env=environment | {"PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout == "done\n", done.stderr
+
+
+# --- by hand -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "given", [Post, SpecialPost, "tests.Post", "tests.specialpost"]
+)
+@pytest.mark.parametrize("registered", [Post, SpecialPost, "tests.Post"])
+def test_a_model_and_its_proxies_are_forgotten_by_hand(given, registered):
+    forgotten, other = Forgotten(registered, by_pk), Forgotten(Tag)
+    invalidate_model(given)
+    assert forgotten == ["all"] and other == []
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        (Place, "place restaurant bistro bar shop labelled"),
+        (Bistro, "place restaurant bistro bar shop labelled"),
+        (Shop, "place restaurant bistro bar shop labelled"),
+        (Article, "article labelled"),
+        (Labelled, "article labelled place restaurant bistro bar shop"),
+        (Post, ""),
+    ],
+)
+def test_models_that_share_rows_are_forgotten_together(given, names):
+    everything = (Place, Restaurant, Bistro, Bar, Shop, Article, Labelled, Tag)
+    forgotten = {m.__name__.lower(): Forgotten(m) for m in everything}
+    invalidate_model(given)
+    assert {name for name, seen in forgotten.items() if seen} == set(names.split())
+
+
+def test_a_function_without_tags_is_named_before_anything_is_forgotten():
+    forgotten = Forgotten(Post)
+    Forgotten(Post, by_pk, name="blog.plain", tags=False)
+    Forgotten(Post, by_pk, name="blog.plain", tags=False)
+    with pytest.raises(TypeError, match=r"tags=\(\)\) for blog.plain$"):
+        invalidate_model(Post)
+    assert forgotten == []
+
+
+def test_by_hand_all_have_their_turn_and_the_first_error_is_raised():
+    def fail():
+        raise ConnectionError("down")
+
+    forgotten = [Forgotten(Post)]
+    depend(Post, "first", print, fail)
+    forgotten.append(Forgotten(Post))
+    with pytest.raises(ConnectionError, match="down") as caught:
+        invalidate_model(Post)
+    assert caught.value.__notes__ == ["Raised by first.invalidate_on(Post)."]
+    assert forgotten == [["all"], ["all"]]
+
+
+def test_by_hand_in_async_code():
+    forgotten = Forgotten(Post)
+    asyncio.run(ainvalidate_model("tests.Post"))
+    assert forgotten == ["all"]
+
+
+# --- the real thing ------------------------------------------------------------------
+
+
+@cache_memoize(60, prefix="tests.dependencies.title_of")
+def title_of(pk):
+    return Post.objects.get(pk=pk).title
+
+
+def test_a_memoized_function_follows_its_model():
+    depend(Post, "title_of", lambda args: title_of.invalidate(*args), None, by_pk)
+    post = Post.objects.create(title="a")
+    assert title_of(post.pk) == "a"
+    post.title = "b"
+    post.save()
+    assert title_of(post.pk) == "b"
