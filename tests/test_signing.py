@@ -14,9 +14,20 @@ SIGN = {"SIGN": True}
 unpickled = []
 
 
+def note(what):
+    unpickled.append(what)
+
+
 class Evil:
+    """Says so when it is unpickled."""
+
     def __reduce__(self):
-        return unpickled.append, ("!",)
+        return note, ("!",)
+
+
+def test_unpickling_it_would_show():
+    pickle.loads(pickle.dumps(Evil()))
+    assert unpickled == ["!"]
 
 
 @pytest.fixture(autouse=True)
