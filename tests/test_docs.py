@@ -12,6 +12,7 @@ import ast
 import contextlib
 import inspect
 import io
+import pickle
 import re
 import sys
 import threading
@@ -20,22 +21,43 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from django import VERSION
+from django.conf import settings
 from django.core.cache import caches
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
-from django.db.models.signals import post_save
+from django.db import transaction
+from django.db.models.signals import (
+    class_prepared,
+    m2m_changed,
+    post_delete,
+    post_save,
+    pre_delete,
+)
 from django.http import HttpRequest
 from django.test import override_settings
 
 import cache_memoize as library
-from cache_memoize import UnkeyableArgument, backends, cache_memoize, conf, decorator
+from cache_memoize import (
+    UnkeyableArgument,
+    backends,
+    cache_memoize,
+    checks,
+    conf,
+    dependencies,
+    memoized,
+    pool,
+)
+from cache_memoize.clients import fetch, fetch_tagged
 from cache_memoize.memoized import CONTROLS
-from cache_memoize.store import Store, fetch
+from cache_memoize.store import Store
 from tests import models
 from tests.backends import UnknownCache
-from tests.conftest import World
+from tests.conftest import FakeClock, World
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
+SIGNALS = [class_prepared, m2m_changed, post_delete, post_save, pre_delete]
+CLOCK = FakeClock()
 PAGES = [*ROOT.glob("README.rst"), *sorted(DOCS.glob("*.rst"))]
 
 
@@ -108,12 +130,18 @@ def page_module(request, monkeypatch):
     blog.models = models
     monkeypatch.setitem(sys.modules, "blog", blog)
     monkeypatch.setitem(sys.modules, "blog.models", models)
-    monkeypatch.setattr(post_save, "receivers", list(post_save.receivers))
+    for name in ("_known", "_abstract", "_unknown", "_watched"):
+        monkeypatch.setattr(dependencies, name, type(getattr(dependencies, name))())
+    for signal in SIGNALS:
+        monkeypatch.setattr(signal, "receivers", list(signal.receivers))
+        signal.sender_receivers_cache.clear()
     registered = dict(library.keys._REGISTERED)
     module = types.ModuleType(f"docs_{request.node.name}")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     yield module
-    post_save.sender_receivers_cache.clear()
+    monkeypatch.undo()
+    for signal in SIGNALS:
+        signal.sender_receivers_cache.clear()
     library.keys._REGISTERED.clear()
     library.keys._REGISTERED.update(registered)
     caches["default"].clear()
@@ -164,9 +192,13 @@ def with_examples():
 
 @pytest.mark.parametrize("path", list(with_examples()))
 def test_the_examples_run(path, page_module):
-    for block in python(path):
-        if not is_settings(block):
-            run(path, block, page_module.__dict__)
+    # invalidate_tags() goes to all caches, and here no server is to be needed.
+    only = {"default": settings.CACHES["default"]}
+    with override_settings(CACHES=only):
+        for block in python(path):
+            if not is_settings(block):
+                run(path, block, page_module.__dict__)
+                assert pool.join()  # "a moment later"
 
 
 SETTINGS = [(p, b) for p in PAGES for b in python(p) if is_settings(b)]
@@ -175,17 +207,22 @@ SETTINGS = [(p, b) for p in PAGES for b in python(p) if is_settings(b)]
 @pytest.mark.parametrize(
     "path, block", SETTINGS, ids=[f"{p.stem}:{b.line}" for p, b in SETTINGS]
 )
-def test_the_settings_are_settings(path, block):
+def test_the_settings_are_settings(path, block, page_module, monkeypatch):
     """They can be loaded, and the clients take their options."""
-    settings: dict[str, Any] = {}
-    exec(compile(block.source, str(path), "exec"), settings)
-    settings = {name: value for name, value in settings.items() if name.isupper()}
-    assert settings
+    given: dict[str, Any] = {}
+    exec(compile(block.source, str(path), "exec"), given)
+    given = {name: value for name, value in given.items() if name.isupper()}
+    assert given
+    monkeypatch.setitem(sys.modules, "blog.serializers", page_module)
+    for other in python(path):
+        if other.caption == "blog/serializers.py":
+            run(path, other, page_module.__dict__)
     if "PyLibMC" in block.source:
         pytest.importorskip("pylibmc")
-    with override_settings(**settings):
-        assert conf.get("ON_ERROR") in ("log", "raise")
-        for alias in settings.get("CACHES", ()):
+    with override_settings(**given):
+        for name in conf.SETTINGS:
+            conf.get(name)
+        for alias in given.get("CACHES", ()):
             cache = caches[alias]
             backend = backends.backend_of(cache)
             assert backend.atomic
@@ -195,6 +232,89 @@ def test_the_settings_are_settings(path, block):
                 cache._cache.get_client().connection_pool.make_connection()
             elif isinstance(backend, backends.Memcached):
                 assert cache._cache
+
+
+UNPICKLED: list[str] = []
+
+
+def note_that_it_was_unpickled():
+    UNPICKLED.append("!")
+
+
+class Evil:
+    def __reduce__(self):
+        return note_that_it_was_unpickled, ()
+
+
+@pytest.mark.parametrize("kind", ["redis", "django_redis"])
+@pytest.mark.parametrize("with_serializer", [True, False])
+def test_signed_and_with_this_serializer_nothing_foreign_is_unpickled(
+    kind, with_serializer, page_module, monkeypatch, servers
+):
+    """And the control: with the usual serializer the backend itself unpickles it."""
+    server, howto = servers("redis"), DOCS / "howto.rst"
+    monkeypatch.setitem(sys.modules, "blog.serializers", page_module)
+    (lines,) = [b for b in python(howto) if b.caption == "blog/serializers.py"]
+    run(howto, lines, page_module.__dict__)
+    backend, option = {
+        "redis": ("django.core.cache.backends.redis.RedisCache", "serializer"),
+        "django_redis": ("django_redis.cache.RedisCache", "SERIALIZER"),
+    }[kind]
+    cache = {"BACKEND": backend, "LOCATION": f"redis://127.0.0.1:{server.port}/5"}
+    if with_serializer:
+        cache["OPTIONS"] = {option: "blog.serializers.BytesAndInts"}
+    UNPICKLED.clear()
+    with override_settings(CACHES={"default": cache}, CACHE_MEMOIZE={"SIGN": True}):
+        for tags in (None, "t"):
+            f = cache_memoize(60, prefix=f"signed {tags}", tags=tags)(lambda: [1])
+            assert f() == f() == [1] and f.cache_info().hits == 1
+            f.invalidate()
+            f()
+            if kind == "redis":
+                client = caches["default"]._cache.get_client(None, write=True)
+            else:
+                client = caches["default"].client.get_client(write=True)
+            full_key = caches["default"].make_key(f.get_cache_key())
+            client.set(full_key, pickle.dumps(Evil()))
+            assert f() == [1]
+        assert bool(UNPICKLED) is not with_serializer
+        if with_serializer:
+            caches["default"].set("number", -5)
+            assert (
+                caches["default"].incr("number")
+                == -4
+                == caches["default"].get("number")
+            )
+            with pytest.raises(TypeError, match="bytes and int only"):
+                caches["default"].set("text", "no")
+        caches["default"].clear()
+        caches["default"].close()
+
+
+@cache_memoize(60, stale=60, prefix="tasked", _clock=CLOCK)
+def tasked(name, more=()):
+    return [name, CLOCK.time()]
+
+
+@pytest.mark.parametrize("travels", [True, False])
+def test_a_stale_value_is_refreshed_by_a_task(travels, monkeypatch, caplog):
+    """With the backend that runs tasks at once; a tuple does not come through JSON."""
+    tasks = "django.tasks" if VERSION >= (6, 0) else "django_tasks"
+    pytest.importorskip(tasks)
+    submitted = []
+    monkeypatch.setattr(pool, "submit", lambda job: submitted.append(job) or True)
+    immediate = {"default": {"BACKEND": f"{tasks}.backends.immediate.ImmediateBackend"}}
+    mode = {"REFRESH": "task"}
+    with override_settings(CACHE_MEMOIZE=mode, TASKS=immediate):
+        more = [1] if travels else (1,)
+        old = tasked("x", more)
+        CLOCK.tick(61)
+        assert tasked("x", more) == old
+        new = tasked("x", more)
+        assert (new != old) is travels
+        assert len(submitted) == (0 if travels else 1)
+        assert ("cannot be a task" in caplog.text) is not travels
+    caches["default"].clear()
 
 
 def test_every_block_has_a_language_that_somebody_checks():
@@ -217,7 +337,7 @@ def test_the_public_names():
     assert sorted(first_literals("reference", "Public names")) == library.__all__
     text = (DOCS / "reference.rst").read_text("utf-8")
     for name in library.__all__:
-        assert re.search(rf"^\.\. (auto)?\w+:: {name}(\(\))?$", text, re.M), name
+        assert re.search(rf"^\.\. (auto)?\w+:: {name}(\(.*\))?$", text, re.M), name
 
 
 def test_the_options_and_their_defaults():
@@ -235,9 +355,8 @@ def test_the_options_and_their_defaults():
 
 def test_the_controls():
     documented = first_literals("reference", "Controls")
-    assert sorted([*documented, *(f"a{name}" for name in documented)]) == sorted(
-        CONTROLS
-    )
+    twins = [f"a{name}" for name in documented if name != "invalidate_on"]
+    assert sorted([*documented, *twins]) == sorted(CONTROLS)
 
 
 @pytest.mark.parametrize("name", ["Entry", "CacheInfo"])
@@ -245,7 +364,7 @@ def test_the_fields(name):
     assert tuple(first_literals("reference", name)) == getattr(library, name)._fields
 
 
-def test_the_setting():
+def test_the_settings():
     documented = {
         literals(name)[0]: (
             ast.literal_eval(literals(default)[0]),
@@ -258,7 +377,7 @@ def test_the_setting():
 
 def logged():
     """(level, message) of every use of the logger in the code."""
-    by_helper = {"trouble": "warning", "trouble_once": "warning"}
+    helpers = ("trouble", "trouble_once", "warn_once")
     for path in (ROOT / "cache_memoize").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
@@ -266,8 +385,8 @@ def logged():
                 text = next((a for a in node.args if isinstance(a, ast.Constant)), None)
                 if text is None or not isinstance(text.value, str):
                     continue
-                if name in by_helper:
-                    yield by_helper[name], text.value
+                if name in helpers:
+                    yield "warning", text.value
                 elif ast.unparse(node.func.value).endswith("logger"):
                     yield name, text.value
 
@@ -286,6 +405,16 @@ def test_the_messages_of_the_logger():
     said = {each: {d for d in documented if is_part(d, each)} for each in in_code}
     assert all(said.values()), "a message is not documented"
     assert set().union(*said.values()) == documented
+
+
+def test_the_system_checks():
+    source = inspect.getsource(checks)
+    in_code = re.findall(r'id="(.+)"', source)
+    assert first_literals("reference", "Checks") == in_code
+    rows = table("reference", "Checks")
+    for name in ("socket_timeout", "SOCKET_TIMEOUT", "timeout"):
+        assert name in literals(rows[0][2]) and f'"{name}"' in source
+    assert "``hold=``" in rows[1][2] and "non_atomic_requests" in rows[1][2]
 
 
 # --- keys ----------------------------------------------------------------------------
@@ -332,15 +461,19 @@ def sent(monkeypatch, nothing_left_behind):
     command = Store._command
 
     def note(self, name, *args):
-        commands.append(name)
+        commands.append(name.replace("read_many", "get_many"))
         return command(self, name, *args)
 
-    def note_fetch(alias, key):
-        commands.append("get")
-        return fetch(alias, key)
+    def noting(name, function):
+        def note_fetch(alias, key):
+            commands.append(name)
+            return function(alias, key)
+
+        return note_fetch
 
     monkeypatch.setattr(Store, "_command", note)
-    monkeypatch.setattr(decorator, "fetch", note_fetch)
+    monkeypatch.setattr(memoized, "fetch", noting("get", fetch))
+    monkeypatch.setattr(memoized, "fetch_tagged", noting("get_many", fetch_tagged))
     return commands
 
 
@@ -390,9 +523,31 @@ def commands_of_every_path(world, sent):
     note("wait for another caller", waiter)
     assert waiter() == 1 and waiter.cache_info().misses == 0
     waiter.invalidate()
+
+    held = world.memoize(60, hold=5)(lambda: 1)
+    note("invalidate, with ``hold``", held.invalidate)
+
+    def in_transaction():
+        with transaction.atomic():
+            f.invalidate()
+
+    f()
+    note("invalidate, in a transaction", in_transaction)
+    stale = world.memoize(60, stale=60)(lambda: 1)
+    stale()
+    world.clock.tick(61)
+    with override_settings(CACHE_MEMOIZE={"REFRESH": "inline"}):
+        note("a stale entry", stale)
+
+    tagged = world.memoize(60, tags="t")(lambda x: x)
+    note("with tags: miss, and two tags that are new", lambda: tagged(1))
+    note("with tags: miss", lambda: tagged(2))
+    note("with tags: hit", lambda: tagged(2))
+    note("a tag is forgotten", lambda: world.invalidate_tags("t"))
     return found
 
 
+@pytest.mark.django_db(transaction=True)
 @pytest.mark.backends(["locmem"])
 def test_the_commands_of_each_path(backend, sent):
     documented = {row[0]: literals(row[1])[0] for row in table("design", "Commands")}
@@ -445,11 +600,21 @@ def test_every_file_is_in_the_table():
 def test_the_figures_of_the_code():
     """Those that are said in prose."""
     pages = {path.stem: " ".join(path.read_text("utf-8").split()) for path in PAGES}
-    breaker, policy = library.breaker, library.policy
+    breaker, policy, background = library.breaker, library.policy, library.background
+    claims = [policy.Policy.retry_after(n) for n in range(1, 10)]
+    assert claims[:3] == [1, 2, 4] and claims[-1] == 60
+    signature = library.signing.SIZE
     for page, said in [
         ("design", f"{library.record.TRAILER_SIZE} bytes behind it"),
         ("design", f"grow from {policy.FIRST_PAUSE * 1000:.0f} to"),
         ("design", f"to {policy.LONGEST_PAUSE * 1000:.0f} milliseconds"),
+        ("design", "pause of 1, 2, 4 … up to 60 seconds"),
+        ("design", f"is *blocked* at once for {policy.BLOCK_FOR} seconds"),
+        ("design", f"{pool.THREADS} per process at most"),
+        ("design", f"{pool.QUEUE} jobs that wait"),
+        ("design", f"tasks of the running loop, {background.TASKS} at most"),
+        ("design", f"carries {signature} bytes more"),
+        ("reference", f"at most {library.tags.MOST - 1} for a call"),
         ("failures", f"after {breaker.THRESHOLD} failures in a row"),
         ("failures", f"each within {breaker.WINDOW:.0f} seconds"),
         ("failures", f"more than {breaker.SLOW:.0f} second"),

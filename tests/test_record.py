@@ -80,6 +80,22 @@ def test_a_record_that_is_cut_off_is_none(flag, inside):
     assert parse(pack(ENTRY | flag, TOKEN, inside)) is None
 
 
+@pytest.mark.parametrize("payload", [b"", b"payload"])
+@pytest.mark.parametrize("tags", [b"", record.tokens([]), b"8 bytes!\x01"])
+@pytest.mark.parametrize("claim", [None, Claimed(1e9, 10.0, 2)])
+def test_whatever_stands_before_the_trailer_or_does_not(payload, tags, claim):
+    found = parse(pack(ENTRY, TOKEN, payload, tags=tags, claim=claim))
+    assert (found.raw[: found.end], found.tags) == (payload, tags)
+    assert found.claim == claim or found.claim is record.NOBODY
+
+
+def test_what_is_not_said_is_nothing():
+    found = parse(pack(LEASE, TOKEN))
+    assert (found.start, found.timeout, found.cost, found.tags) == (0.0, 0.0, 0.0, b"")
+    assert found.claim == (0.0, 0.0, 0)
+    assert not any(found.is_claimed(now) for now in (0.0, 0.5, 1.0, 1e9))
+
+
 def test_the_kinds_are_all_different_and_each_is_one_thing():
     assert len(set(KINDS)) == len(KINDS)
     assert {ENTRY, RAISED, RAN} == ENTRIES
@@ -197,6 +213,7 @@ def test_a_vouched_record_is_the_same_but_for_that(kind):
 )
 def test_an_entry_is_fresh_until_its_timeout(kind, age, fresh):
     """A clock may be behind by an hour; what is further ahead was set right since."""
+    assert SKEW == 60 * 60
     found = parse(pack(kind, TOKEN, start=1e9, timeout=60.0))
     assert found.is_fresh(1e9 + age) is fresh
 
@@ -288,6 +305,17 @@ class Made(Exception):
         self.code = code
 
 
+class Strict(Exception):
+    """Its ``__new__`` wants the arguments, its ``__init__`` others."""
+
+    def __new__(cls, text, **others):
+        return super().__new__(cls, text)
+
+    def __init__(self, text, *, code):
+        super().__init__(text)
+        self.code = code
+
+
 class Slotted(Exception):
     __slots__ = ()
 
@@ -310,6 +338,7 @@ def with_attributes(error, **attributes):
         Doubling("ab"),
         Unpickled("a"),
         Made("a", 5),
+        Strict("a", code=5),
         Slotted("a"),
         UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid"),
         StopIteration(5),
