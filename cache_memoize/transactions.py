@@ -14,6 +14,7 @@ documented: ``atomic_blocks``, ``savepoint_ids``, ``run_on_commit``,
 
 from __future__ import annotations
 
+import functools
 import re
 import threading
 import time
@@ -214,8 +215,18 @@ def atomic_requests() -> list[tuple[str, bool]]:
 
 # --- what waits for a commit ---------------------------------------------------------
 
-#: What waits, in all threads. Empty but for moments: read on every call.
-live: dict[int, weakref.ref[Pending]] = {}
+#: What waits, in all threads, by cache alias and key. Empty but for moments: whether
+#: it is, is read on every call.
+live: dict[tuple[str, str], set[weakref.ref[Pending]]] = {}
+_lock = threading.RLock()  # what is collected may be so anywhere
+
+
+def _gone(where: tuple[str, str], reference: weakref.ref[Pending]) -> None:
+    with _lock:
+        others = live.get(where, set())
+        others.discard(reference)
+        if not others:
+            live.pop(where, None)
 
 
 class Pending:
@@ -236,8 +247,11 @@ class Pending:
         self.thread = threading.get_ident()
         self.savepoints = set(connection.savepoint_ids)
         self.savepoint = _savepoint(connection)
-        number = id(self)
-        live[number] = weakref.ref(self, lambda _: live.pop(number, None))
+        where = (alias, key)
+        with _lock:
+            live.setdefault(where, set()).add(
+                weakref.ref(self, functools.partial(_gone, where))
+            )
 
     def __call__(self) -> None:
         """Committed: act, and say whether nothing else waits for the same."""
@@ -255,12 +269,13 @@ class Pending:
 
 def _waiting(alias: str, keys: Iterable[str]) -> list[Pending]:
     """What waits in this thread for these keys; what need not wait any more is run."""
-    me, wanted, found = threading.get_ident(), set(keys), []
-    for reference in list(live.values()):
-        pending = reference()
-        if pending is None or pending.done or pending.thread != me:
-            continue
-        if pending.alias == alias and pending.key in wanted:
+    me, found = threading.get_ident(), []
+    for key in keys:
+        with _lock:
+            waiting = [reference() for reference in live.get((alias, key), ())]
+        for pending in waiting:
+            if pending is None or pending.done or pending.thread != me:
+                continue
             if pending.is_over():
                 pending()
             else:

@@ -18,13 +18,16 @@ class Post(models.Model):
     def keyword_set(self) -> set[str]:
         return set(self.keywords.split())
 
-    def rewrite(self, title: str, keywords: str) -> set[str]:
-        """Save the edit; return all keywords that the post had before or has now."""
+    #: The keywords that the last edit replaced.
+    replaced: frozenset[str] = frozenset()
+
+    def rewrite(self, title: str, keywords: str) -> None:
+        """Save the edit, and remember the keywords that it replaces."""
         row = Post.objects.filter(pk=self.pk)
         with transaction.atomic():
             # A write first: it takes SQLite's write lock, so the keywords read next
             # are the ones replaced, even if another worker saves this post now.
             row.update(title=title)
-            before = row.get().keyword_set
-            row.update(keywords=keywords)
-        return before | set(keywords.split())
+            self.replaced = frozenset(row.get().keyword_set)
+            self.title, self.keywords = title, keywords
+            self.save()

@@ -72,6 +72,7 @@ def forget_related_posts_by_hand(pk: int) -> None:
 # related_posts(pk)                 from the cache, or computed by one caller at a time
 # related_posts(pk, _refresh=True)  computed anew and stored
 # related_posts.invalidate(pk)      forgotten, even if being computed at this moment
+# related_posts.invalidate_on(...)  forgotten whenever a post is saved; see below
 
 
 @cache_memoize(DAY, hit_callable=hit, miss_callable=miss)
@@ -90,15 +91,22 @@ def popular_keywords() -> list[str]:
     return [word for word, _ in by_count[:20]]
 
 
-def forget_everything_about(pk: int, keywords: set[str]) -> None:
-    """Invalidate what an edit of this post may have changed.
+# --- What an edit changes -------------------------------------------------------------
 
-    `keywords` are those before and after the edit. Any other post that has one of
-    them may list this post, under its old title or for a keyword it no longer has;
-    a post that has none of them did not list it and will not.
+
+def affected(post: Post) -> list[tuple[int]]:
+    """The arguments of the calls that an edit of this post may have changed.
+
+    Any other post that has one of its keywords, before the edit or after it, may list
+    this post, under its old title or for a keyword that it no longer has; a post that
+    has none of them did not list it and will not.
     """
-    popular_keywords.invalidate()
-    related_posts.invalidate(pk)
-    for post in Post.objects.exclude(pk=pk).only("keywords"):
-        if keywords & post.keyword_set:
-            related_posts.invalidate(post.pk)
+    keywords = post.keyword_set | post.replaced
+    others = Post.objects.exclude(pk=post.pk).only("keywords")
+    return [(post.pk,)] + [(o.pk,) for o in others if keywords & o.keyword_set]
+
+
+# Whoever saves or deletes a post: the calls are forgotten, at once for this
+# transaction, and for everybody else at its commit.
+related_posts.invalidate_on(Post, affected)
+popular_keywords.invalidate_on(Post, lambda post: ())

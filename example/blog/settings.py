@@ -32,7 +32,7 @@ DATABASES = {
         "NAME": DATA / "blog.sqlite3",
         # SQLite has one writer at a time: the others wait instead of failing.
         "OPTIONS": {"timeout": 20},
-        # Invalidation belongs after the commit; see views.edit.
+        # SQLite reads from a snapshot: inside of a transaction nothing is stored.
         "ATOMIC_REQUESTS": False,
     }
 }

@@ -9,7 +9,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from .measure import measured
 from .models import Post
-from .related import forget_everything_about, popular_keywords, related_posts
+from .related import popular_keywords, related_posts
 
 
 class PostForm(forms.ModelForm):
@@ -45,10 +45,7 @@ def edit(request: HttpRequest, pk: int) -> HttpResponse:
     post = get_object_or_404(Post, pk=pk)
     form = PostForm(request.POST or None, instance=post)
     if request.method == "POST" and form.is_valid():
-        keywords = post.rewrite(**form.cleaned_data)
-        # After the commit: before it, another worker could compute with the old row
-        # and store that.
-        forget_everything_about(pk, keywords)
+        post.rewrite(**form.cleaned_data)  # forgets what it changes: see related.py
         return redirect("read", pk)
     context = {"post": post, "form": form, "measured": measured(related_posts, pk)}
     return render(request, "edit.html", context)
