@@ -94,7 +94,7 @@ def _after_fork() -> None:
     _own = threading.local()
 
 
-if hasattr(os, "register_at_fork"):
+if hasattr(os, "register_at_fork"):  # pragma: no branch
     os.register_at_fork(after_in_child=_after_fork)
 
 #: Classes of which any thread may use any object, by plain ``get``: seen here first on

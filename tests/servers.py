@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import getpass
 import importlib.util
 import os
@@ -14,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 
 def free_port() -> int:
@@ -51,10 +52,21 @@ class Server:
     def __init__(self, name: str, binary: str | None, arguments: list[str]) -> None:
         self.name = name
         self.binary = binary
-        # Processes that a test starts are told where the servers of the test are.
-        self.port = int(os.environ.get(f"MEMOIZE_{name.upper()}") or free_port())
-        self.arguments = [a.replace("PORT", str(self.port)) for a in arguments]
         self.process: subprocess.Popen[bytes] | None = None
+        self._arguments = arguments
+        # Processes that a test starts are told where the servers of the test are.
+        self._listen(int(os.environ.get(f"MEMOIZE_{name.upper()}") or free_port()))
+
+    def _listen(self, port: int) -> None:
+        self.port = port
+        self.arguments = [a.replace("PORT", str(port)) for a in self._arguments]
+
+    def another(self) -> Self:
+        """One more of this kind, for a test that breaks it."""
+        twin = copy.copy(self)
+        twin.process = None
+        twin._listen(free_port())
+        return twin
 
     def start(self) -> None:
         if self.process is not None:

@@ -699,3 +699,33 @@ def test_children_of_a_server_that_has_called_already_have_sockets_of_their_own(
         children.append(child)
     assert all(function(n % 20) == n % 20 for n in range(400))
     assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
+
+
+def test_prime_when_the_cache_fails_in_the_middle(anywhere, chaos, caplog):
+    f = anywhere.memoize(60)(lambda: 1)
+    original = type(f._core.store).swap
+
+    async def fail(self, *args):
+        raise ConnectionError("away")
+
+    for cls in (store.Store, store.AsyncStore):
+        cls.swap = fail
+    try:
+        f.prime(5)
+    finally:
+        store.Store.swap = original
+        del store.AsyncStore.swap
+    assert "prime() could not store the value" in caplog.text
+    anywhere.cache.clear()
+
+
+def test_what_a_parent_had_is_left_alone_after_a_fork():
+    before = clients._own
+    before.marked = True
+    try:
+        clients._after_fork()
+        assert not hasattr(clients._own, "marked")
+        assert clients._parents[-1]["marked"] is True
+    finally:
+        clients._own = before
+        clients._parents.clear()

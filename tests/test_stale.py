@@ -670,3 +670,122 @@ def test_stale_for_ever():
     world.clock.tick(1e8)
     assert later(f) == 1 and later(f) == 2
     world.cache.clear()
+
+
+# --- what seldom happens -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_stop_during_an_inline_refresh_goes_to_the_caller(kind, stop):
+    world = World("locmem", kind)
+    f, runs, function = numbered(world)
+    f(1)
+    world.clock.tick(20)
+    function.trouble = stop()
+    with override_settings(CACHE_MEMOIZE={"REFRESH": "inline"}), pytest.raises(stop):
+        f(1)
+    function.trouble = None
+    assert f(1) == 1, "the old value is still there"
+    assert pool.join()
+    world.cache.clear()
+
+
+def test_an_exception_that_is_cached_replaces_the_stale_value():
+    world = World("locmem", "sync")
+    f, runs, function = numbered(world, cache_exceptions=ValueError)
+    f(1)
+    world.clock.tick(20)
+    function.trouble = ValueError("the new result")
+    assert later(f, 1) == 1
+    with pytest.raises(ValueError, match="the new result"):
+        f(1)
+    assert len(runs) == 2
+    world.cache.clear()
+
+
+def test_arguments_that_changed_before_a_task_began_stop_it():
+    clock, runs, argument = FakeClock(), [], [1]
+
+    @cache_memoize(10, stale=100, prefix="at", cache_alias="locmem", _clock=clock)
+    async def f(numbers):
+        runs.append(list(numbers))
+        return sum(numbers)
+
+    async def main():
+        await f([1])
+        clock.tick(20)
+        assert await f(argument) == 1
+        argument.append(2)
+        await asyncio.gather(*background._tasks)
+        assert runs == [[1]]
+
+    async_to_sync(main)()
+    caches["locmem"].clear()
+
+
+def test_what_cache_if_raises_in_a_task_is_logged(caplog):
+    clock, wrong = FakeClock(), []
+
+    def cache_if(result):
+        if wrong:
+            raise KeyError("cache_if")
+        return True
+
+    options = {"prefix": "ci", "cache_alias": "locmem", "cache_if": cache_if}
+
+    @cache_memoize(10, stale=100, _clock=clock, **options)
+    async def f():
+        return 1
+
+    async def main():
+        await f()
+        clock.tick(20)
+        wrong.append(1)
+        assert await f() == 1
+        await asyncio.gather(*background._tasks, return_exceptions=True)
+        await asyncio.sleep(0)
+
+    async_to_sync(main)()
+    assert "a refresh failed" in caplog.text
+    caches["locmem"].clear()
+
+
+@pytest.mark.parametrize("tried", [True, False])
+def test_a_cache_that_is_away_after_a_failed_refresh(monkeypatch, tried, caplog):
+    world = World("locmem", "sync")
+    f, runs, function = numbered(world)
+    f(1)
+    world.clock.tick(20)
+
+    def fail(self, key, version=None):
+        raise ConnectionError("away")
+
+    def trouble():
+        monkeypatch.setattr(type(world.cache), "make_and_validate_key", fail)
+        if not tried:
+            f._core.breaker.tripped = True
+            f._core.breaker._retry_at = 1e9
+        raise ValueError("broken")
+
+    f._core.function = lambda x: trouble()
+    assert later(f, 1) == 1
+    assert ("the cache failed after the call" in caplog.text) is tried
+    monkeypatch.undo()
+    world.cache.clear()
+
+
+def test_giving_back_what_one_does_not_have_is_nothing():
+    from cache_memoize import settling
+    from cache_memoize.memo import Claim
+    from cache_memoize.runner import run
+
+    world = World("locmem", "sync")
+    f, runs, _ = numbered(world)
+    memo = f._core
+    assert run(settling.postpone(memo, memo.store, Claim("k"), tried=True)) is None
+    f(1)
+    there = world.raw(f.get_cache_key(1))
+    claim = Claim("k", lease=b"not a record", keeps=there)
+    assert run(settling.postpone(memo, memo.store, claim, tried=True)) is None
+    world.cache.clear()

@@ -358,3 +358,53 @@ def test_a_tag_key_outlives_every_entry(backend):
 
     run(one._resolve(key, {}))
     assert asked == [("add", None)]
+
+
+def test_a_cache_that_says_a_tag_is_taken_and_not_there_is_given_up(monkeypatch):
+    world = World("locmem", "sync")
+    f, runs = counted(world, tags="t")
+    monkeypatch.setattr(type(world.cache), "add", lambda *a, **k: False)
+    monkeypatch.setattr("cache_memoize.backends._found", dict(backends_found()))
+    assert [f(1), f(1)] == [1, 2]
+    assert f.cache_info().errors >= 1
+    monkeypatch.undo()
+    world.cache.clear()
+
+
+def test_one_value_that_cannot_be_read_does_not_hide_the_others(monkeypatch):
+    """It fails a whole get_many, on some backends."""
+    world = World("locmem", "sync")
+    f, runs = counted(world, tags="t")
+    assert f(1) == 1
+    key = world.cache.make_key(f.get_cache_key(1))
+    world.cache._cache[key] = b"no pickle"
+    assert [f(1), f(1)] == [2, 2]
+    assert f.cache_info().errors == 0
+    world.cache.clear()
+
+
+@pytest.mark.parametrize("many", [True, False])
+def test_a_server_that_is_away_is_an_outage_for_tagged_functions_too(monkeypatch, many):
+    world = World("locmem", "sync")
+    f, runs = counted(world, tags="t")
+    monkeypatch.setattr(clients, "_single", set() if many else {"locmem"})
+
+    def fail(self, key, version=None):
+        raise ConnectionError("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(world.cache), "make_and_validate_key", fail)
+        assert [f(1), f(1)] == [1, 2]
+    assert f.cache_info().errors == 2
+    world.cache.clear()
+
+
+def test_a_block_that_never_stands_is_a_lost_invalidation(monkeypatch):
+    """As on a server that takes no writes, behind a client that hides that."""
+    world = World("unknown", "sync")
+    f, runs = counted(world, hold=5)
+    monkeypatch.setattr(type(world.cache), "set", lambda *a, **k: None)
+    monkeypatch.setattr("cache_memoize.backends._found", dict(backends_found()))
+    with pytest.raises(store.CacheDidNotAnswer, match="call invalidate.. again"):
+        f.invalidate(1)
+    world.cache.clear()

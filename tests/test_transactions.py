@@ -756,3 +756,23 @@ def test_without_them_every_block_counts(database, monkeypatch):
         assert transactions._own_blocks(other) == [other]
         assert transactions._savepoint(other) is None
     assert transactions._own_blocks(Other(connections[database])) == []
+
+
+def test_an_unknown_isolation_level_is_a_snapshot_on_mysql_only():
+    class Connection:
+        isolation_level = None
+
+        def __init__(self, vendor):
+            self.vendor = vendor
+
+    assert transactions.reads_snapshot(Connection("mysql"))
+    assert not transactions.reads_snapshot(Connection("oracle"))
+
+
+def test_what_waits_is_done_once(database):
+    done = []
+    with transaction.atomic(using=database):
+        transactions.postpone("locmem", "key", done.append)
+        (waiting,) = transactions._waiting("locmem", ["key"])
+        waiting()
+    assert done == [True]
