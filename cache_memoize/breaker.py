@@ -6,6 +6,7 @@ process. The pattern is Michael Nygard's (Release It!, 2007).
 
 from __future__ import annotations
 
+import os
 import threading
 
 __all__ = ["Breaker", "breaker_of"]
@@ -88,3 +89,13 @@ def breaker_of(alias: str) -> Breaker:
 def known() -> list[str]:
     """The aliases that memoized functions of this process use."""
     return list(_breakers)
+
+
+def _after_fork() -> None:
+    """Another thread of the parent may have held a lock."""
+    for breaker in _breakers.values():
+        breaker._lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch
+    os.register_at_fork(after_in_child=_after_fork)

@@ -202,7 +202,7 @@ def read_many(alias: str, cache: Any, key: TaggedKey) -> dict[str, Any]:
         try:
             return backend.get_many(cache, keys)
         except Exception as error:
-            if "CROSSSLOT" in str(error):
+            if "slot" in str(error).lower():  # redis-py leaves CROSSSLOT itself out
                 _single.add(alias)
             elif not is_decoding_error(error):
                 raise

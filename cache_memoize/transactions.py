@@ -15,6 +15,7 @@ documented: ``atomic_blocks``, ``savepoint_ids``, ``run_on_commit``,
 from __future__ import annotations
 
 import functools
+import os
 import re
 import threading
 import time
@@ -219,6 +220,16 @@ def atomic_requests() -> list[tuple[str, bool]]:
 #: it is, is read on every call.
 live: dict[tuple[str, str], set[weakref.ref[Pending]]] = {}
 _lock = threading.RLock()  # what is collected may be so anywhere
+
+
+def _after_fork() -> None:
+    """Another thread of the parent may have held it."""
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _gone(where: tuple[str, str], reference: weakref.ref[Pending]) -> None:

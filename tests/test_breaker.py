@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from cache_memoize import breaker
 from cache_memoize.breaker import PAUSE, THRESHOLD, WINDOW, Breaker, breaker_of
 
 
@@ -159,3 +160,12 @@ def test_the_first_second_of_the_clock_is_like_any_other(order):
 def test_there_is_one_per_alias():
     assert breaker_of("one of a kind") is breaker_of("one of a kind")
     assert breaker_of("one of a kind") is not breaker_of("another")
+
+
+def test_a_child_of_a_fork_has_locks_of_its_own(monkeypatch):
+    """Another thread of the parent may have held one."""
+    held = breaker.Breaker()
+    monkeypatch.setattr(breaker, "_breakers", {"one": held})
+    with held._lock:
+        breaker._after_fork()
+        assert held.failure(1.0, hanging=True)

@@ -9,6 +9,7 @@ from django.test import override_settings
 from cache_memoize import cache_memoize, clients, invalidate_tags, record, store, tags
 from cache_memoize.store import Store
 from tests.conftest import ATOMIC, FakeClock, World, in_thread
+from tests.servers import SERVERS
 
 
 def counted(world, timeout=60, **options):
@@ -408,3 +409,28 @@ def test_a_block_that_never_stands_is_a_lost_invalidation(monkeypatch):
     with pytest.raises(store.CacheDidNotAnswer, match="call invalidate.. again"):
         f.invalidate(1)
     world.cache.clear()
+
+
+def test_a_real_cluster_answers_for_one_slot_only():
+    """Redis Cluster: keys are read one by one, and nothing else changes."""
+    server = SERVERS["valkey_cluster"]
+    if not server.binary:
+        pytest.skip("needs valkey")
+    server.start()
+    settings = {
+        "default": {
+            "BACKEND": "django.core.cache.backends.redis.RedisCache",
+            "LOCATION": f"redis://127.0.0.1:{server.port}",
+        }
+    }
+    try:
+        with override_settings(CACHES=settings):
+            f, runs = counted(World("default", "sync"), tags=["t", "u"])
+            assert [f(1), f(1), f(2)] == [1, 1, 2]
+            invalidate_tags("t")
+            assert [f(1), f(1)] == [3, 3]
+            assert f.cache_info().errors == 0
+            caches["default"].clear()
+    finally:
+        clients._single.discard("default")
+        server.stop()

@@ -776,3 +776,9 @@ def test_what_waits_is_done_once(database):
         (waiting,) = transactions._waiting("locmem", ["key"])
         waiting()
     assert done == [True]
+
+
+def test_a_child_of_a_fork_has_a_lock_of_its_own():
+    before = transactions._lock
+    transactions._after_fork()
+    assert transactions._lock is not before
