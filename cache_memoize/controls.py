@@ -11,8 +11,9 @@ from .clients import MISTAKES, UNREADABLE
 from .flows import overtake
 from .invalidation import forget
 from .memo import Memo, decode, is_dirty, lifetime, usable
+from .record import Record
 from .settling import entry, timeout_of
-from .store import Store
+from .store import PATIENCE, Store
 
 __all__ = ["Entry", "peek", "prime"]
 
@@ -64,16 +65,27 @@ async def prime(
         ) from error
     # Like a refresh that takes no time: a late command of a client that has given up
     # cannot undo an invalidation that came after.
-    claim = await overtake(memo, store, key)
+    first = None
     try:
-        if timeout == 0 and usable(memo, store):
-            # Not to be stored: but what was there is not true any more.
-            return await forget(store, memo.name, key, memo.policy.hold)
-        if claim.lease is None:
-            return
-        new = entry(claim, kind, payload, timeout, 0.0)
-        grace = memo.policy.stale if kind == record.ENTRY else 0.0
-        await store.swap(key, claim.lease, new, lifetime(timeout + grace))
+        for _ in range(PATIENCE):
+            claim = await overtake(memo, store, key)
+            first = claim.started if first is None else first
+            if timeout == 0 and usable(memo, store):
+                # Not to be stored: but what was there is not true any more.
+                return await forget(store, memo.name, key, memo.policy.hold)
+            if claim.lease is None:
+                return
+            new = entry(claim, kind, payload, timeout, 0.0)
+            grace = memo.policy.stale if kind == record.ENTRY else 0.0
+            if await store.swap(key, claim.lease, new, lifetime(timeout + grace)):
+                return
+            # A refresh has stamped the old entry, and may yet fail. What else came in
+            # between, an invalidation or a newer value, wins.
+            there = await store.get(key)
+            if not (isinstance(there, Record) and there.kind in record.ENTRIES):
+                return
+            if there.start > first:
+                return
     except MISTAKES:
         raise
     except Exception as error:

@@ -9,6 +9,8 @@ import pytest
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
 from cache_memoize import UnkeyableArgument, record
+from cache_memoize.store import Store
+from tests.conftest import ATOMIC, in_thread
 
 
 class Counted:
@@ -454,3 +456,34 @@ def test_prime_may_be_given_an_argument_named_value(world):
     f = world.memoize(60)(lambda value: value)
     f.prime("given", value=1)
     assert f(1) == "given"
+
+
+@pytest.mark.backends(ATOMIC)
+def test_a_refresh_that_fails_does_not_lose_what_was_primed_meanwhile(
+    world, monkeypatch
+):
+    """It stamps the old entry between the two commands of prime()."""
+    results = [1, ValueError("broken")]
+
+    def function():
+        result = results.pop(0)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    f = world.memoize(60)(function)
+    assert f() == 1
+    world.clock.tick(1)
+    original = Store.swap
+
+    async def between(self, key, old, new, seconds):
+        if results and record.parse(new).start > record.parse(old).start:
+            monkeypatch.setattr(Store, "swap", original)
+            with pytest.raises(ValueError, match="broken"):
+                in_thread(f.refresh)
+        return await original(self, key, old, new, seconds)
+
+    monkeypatch.setattr(Store, "swap", between)
+    f.prime(5)
+    assert results == []
+    assert f() == 5
