@@ -1,0 +1,204 @@
+"""The commands that the protocol is made of, one by one, on local memory."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from django.core.cache import caches
+
+from cache_memoize import record, store
+from cache_memoize.breaker import Breaker
+from cache_memoize.clients import UNREAD, UNREADABLE
+from cache_memoize.runner import run
+from cache_memoize.store import CacheDidNotAnswer, Store
+from cache_memoize.tags import TaggedKey, tag_key
+from tests.conftest import FakeClock
+
+ENTRY = record.pack(record.ENTRY, b"8 bytes!", b"payload", timeout=60.0)
+LEASE = record.pack(record.LEASE, b"8 bytes!")
+OTHER = record.pack(record.LEASE, b"8 others")
+
+
+class Watched(Store):
+    """Writes down which commands it sends."""
+
+    def __init__(self):
+        super().__init__("locmem", Breaker(), FakeClock())
+        self.sent = []
+
+    def _command(self, command, *args):
+        self.sent.append(command)
+        return super()._command(command, *args)
+
+
+@pytest.fixture
+def cache():
+    caches["locmem"].clear()
+    yield caches["locmem"]
+    caches["locmem"].clear()
+
+
+@pytest.fixture
+def watched(cache):
+    return Watched()
+
+
+def tagged(*tags):
+    key = TaggedKey("key")
+    key.tags = tuple(map(tag_key, tags))
+    return key
+
+
+def lives(cache, key):
+    """Whether what stands there has an end."""
+    return cache._expire_info[cache.make_key(key)] is not None
+
+
+# --- what was read is not read again -------------------------------------------------
+
+
+def test_what_the_wrapper_has_read_is_not_read_again(watched):
+    assert run(watched.seen("key", ENTRY, hold=0)) == (record.parse(ENTRY), b"", 0.0)
+    assert run(watched.seen("key", None, hold=0)) == (None, b"", 0.0)
+    assert run(watched.seen("key", b"foreign", hold=0)).record is UNREADABLE
+    assert watched.sent == []
+
+
+def test_what_nobody_has_read_is_read(watched, cache):
+    cache.set("key", ENTRY)
+    assert run(watched.seen("key", UNREAD, hold=0)).record == record.parse(ENTRY)
+    assert watched.sent == ["get"]
+
+
+def test_an_entry_whose_tags_were_compared_is_taken_with_them(watched):
+    token = b"a token.\x01"
+    entry = record.pack(record.ENTRY, b"8 bytes!", timeout=60.0, tags=token)
+    look = run(watched.seen(tagged("a"), entry, hold=0))
+    assert (look.record, look.tags) == (record.parse(entry), token)
+    assert watched.sent == []
+
+
+@pytest.mark.parametrize("first", [None, b"foreign"])
+def test_without_such_an_entry_key_and_tags_are_read_together(watched, first):
+    look = run(watched.seen(tagged("a"), first, hold=0))
+    assert look.record is None and len(look.tags) == 9
+    assert watched.sent == ["read_many", "add"]
+
+
+def test_with_a_hold_the_age_of_the_tags_is_asked_for(watched):
+    run(watched.seen(tagged("a"), ENTRY, hold=5))
+    assert watched.sent[0] == "read_many"
+
+
+# --- tags ----------------------------------------------------------------------------
+
+
+def test_a_tag_that_somebody_else_has_just_made_is_taken_as_it_is(watched, cache):
+    """Two callers who both found it missing must end up with one token."""
+    key = tagged("a")
+    mine = record.pack(record.TAG, b"a token.", start=5.0)
+    cache.set(key.tags[0], mine)
+    look = run(watched._resolve(key, {}))  # it was not there a moment ago
+    assert (look.tags, look.since) == (b"a token.\x01", 5.0)
+    assert cache.get(key.tags[0]) == mine
+    assert watched.sent == ["add", "get"]
+
+
+def test_the_youngest_tag_says_since_when(watched, cache):
+    key = tagged("a", "b")
+    for tag, start in zip(key.tags, (7.0, 5.0), strict=True):
+        cache.set(tag, record.pack(record.TAG, b"a token.", start=start))
+    assert run(watched.look(key)).since == 7.0
+
+
+def test_what_is_no_tag_makes_room_for_one(watched, cache):
+    key = tagged("a")
+    for there in (b"foreign", ENTRY):
+        cache.set(key.tags[0], there)
+        assert len(run(watched.look(key)).tags) == 9
+        assert record.parse(cache.get(key.tags[0])).kind == record.TAG
+
+
+def test_a_tag_is_there_for_ever(watched, cache):
+    key = tagged("a")
+    run(watched.look(key))
+    assert not lives(cache, key.tags[0])
+
+
+# --- time ----------------------------------------------------------------------------
+
+
+def test_what_is_written_for_some_seconds_ends(watched, cache):
+    assert run(watched.add("key", LEASE, 5)) and lives(cache, "key")
+    assert run(watched.swap("key", LEASE, OTHER, 5)) and lives(cache, "key")
+    assert run(watched.take("key", OTHER, LEASE, 5)) and lives(cache, "key")
+    assert not run(watched.take("key", None, OTHER, 5))
+    run(watched.delete("key"))
+    assert run(watched.take("key", None, LEASE, 5)) and lives(cache, "key")
+    run(watched.set("key", LEASE, 5))
+    assert lives(cache, "key")
+    run(watched.set("key", LEASE, None))
+    assert not lives(cache, "key")
+
+
+# --- trouble -------------------------------------------------------------------------
+
+
+def failing(monkeypatch, watched, error):
+    def get(backend, cache, key):
+        raise error
+
+    monkeypatch.setattr(type(watched.backend()), "get", get)
+    with pytest.raises(type(error)):
+        run(watched.look("key"))
+
+
+def test_what_cannot_be_read_says_nothing_of_the_server(monkeypatch, watched):
+    def get(backend, cache, key):
+        raise ValueError("no pickle")
+
+    monkeypatch.setattr(type(watched.backend()), "get", get)
+    for _ in range(5):
+        assert run(watched.look("key")).record is UNREADABLE
+    assert watched.breaker.state(0) == "closed" and not watched.breaker._failures
+
+
+@pytest.mark.parametrize("error", store.MISTAKES)
+def test_a_mistake_in_the_project_says_nothing_of_the_server(
+    monkeypatch, watched, error
+):
+    failing(monkeypatch, watched, error("a mistake"))
+    assert not watched.breaker._failures
+
+
+def test_trouble_is_counted_and_told_once_by_name(monkeypatch, watched, caplog):
+    with monkeypatch.context() as patch:
+        for _ in range(4):
+            failing(patch, watched, ConnectionError("gone"))
+    assert watched.breaker.state(watched.clock.monotonic()) == "open"
+    watched.clock.tick(6)
+    assert not watched.breaker.blocks(watched.clock.monotonic())
+    with caplog.at_level(logging.INFO):
+        run(watched.look("key"))
+    assert watched.breaker.state(watched.clock.monotonic()) == "closed"
+    told = [(each.name, each.getMessage()) for each in caplog.records]
+    assert told == [
+        (
+            "cache_memoize",
+            "cache 'locmem' does not work; it is left alone for a while",
+        ),
+        ("cache_memoize", "cache 'locmem' works again"),
+    ]
+
+
+def test_an_answer_that_took_long_counts_as_a_time_out(monkeypatch, watched, caplog):
+    def get(backend, cache, key):
+        watched.clock.tick(1.5)
+
+    monkeypatch.setattr(type(watched.backend()), "get", get)
+    assert run(watched.look("key")).record is None
+    assert watched.breaker.tripped
+    monkeypatch.setattr(type(watched.backend()), "swallows", True)
+    with pytest.raises(CacheDidNotAnswer, match="the cache 'locmem' took over a sec"):
+        run(watched.look("key"))
