@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import faulthandler
 import itertools
 import json
 import math
@@ -33,6 +34,8 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Coroutine, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextvars import ContextVar
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -83,7 +86,9 @@ PEERS_ON = ["locmem", "valkey", "pymemcache"]
 QUICK = ["locmem", "valkey", "pymemcache"]
 LONGEST_PAUSE = 0.0015
 ROLES = 4
-#: A trial takes milliseconds. One that takes so many seconds is blocked.
+#: A trial takes milliseconds. One that takes so many seconds was blocked...
+BLOCKED = 5
+#: ... and one that takes so many is given up.
 PATIENCE = 60
 
 _numbers = itertools.count(1)
@@ -102,8 +107,12 @@ class Found(NamedTuple):
     errors: int
     #: Reads of the cache's value, without a computation: none, and nothing was tried.
     hits: int
+    #: A trial that takes seconds, not milliseconds, was blocked.
+    slowest: float
     seconds: float
-    #: Of the first ones that went wrong.
+    #: What the writer and the fourth one did in those that went wrong.
+    schedules: dict[str, int]
+    #: Of the first of them.
     seeds: list[int]
 
 
@@ -197,6 +206,13 @@ def finish(role: Coroutine[Any, Any, Any]) -> Any:
 # --- the truth -----------------------------------------------------------------------
 
 
+class Failed(Exception):
+    """What a computation raises when it is to fail."""
+
+
+failing: ContextVar[bool] = ContextVar("failing", default=False)
+
+
 class Numbers:
     """In memory, by argument of the function."""
 
@@ -220,6 +236,8 @@ class Numbers:
         time.sleep(before)
         value = self.look(n)
         time.sleep(after)
+        if failing.get():
+            raise Failed
         return value
 
     async def acompute(self, n: int) -> int:
@@ -228,6 +246,8 @@ class Numbers:
         await asyncio.sleep(before)
         value = self.look(n)
         await asyncio.sleep(after)
+        if failing.get():
+            raise Failed
         return value
 
 
@@ -266,8 +286,17 @@ class RolledBack(Exception):
 class Trial:
     """One schedule. All that is random in it comes from its seed."""
 
-    def __init__(self, kind: str, seed: int, subjects: list[Subject], truth: Numbers):
-        self.kind, self.truth = kind, truth
+    def __init__(
+        self,
+        kind: str,
+        seed: int,
+        subjects: list[Subject],
+        truth: Numbers,
+        in_table: bool,
+    ) -> None:
+        self.truth = truth
+        #: Then clear() locks many rows, in another order than the transactions do.
+        self.in_table = in_table and isinstance(truth, Rows)
         self.n = next(_numbers) + (os.getpid() << 24)
         self.rng = random.Random(f"{kind} {seed}")
         self.subject = self.rng.choice(subjects)
@@ -287,12 +316,14 @@ class Trial:
         self.subject.begin(self.n)
         writer = self.writer
         other = self.others()
+        self.schedule = f"{self.way}, {other.__name__}"
         if isinstance(self.truth, Rows):
             writer = self.row_writer
             roles[1] = self.reader_in_transaction
         #: A refresh that another one has overtaken stores nothing: it is the newest
         #: that wins, and what it brought is there when that one has returned.
-        self.only_at_rest = self.way == "refresh" and other == self.refresher
+        refreshers = (self.refresher, self.failing_refresher)
+        self.only_at_rest = self.way == "refresh" and other in refreshers
         if rng.random() < 0.5:
             team.complete(self.read())
         roles += [other, writer]
@@ -306,11 +337,11 @@ class Trial:
         """What the fourth one does."""
         found = [self.reader, self.invalidator]
         if hasattr(self.subject, "refresh"):
-            found += [self.refresher] * 2
-        if hasattr(self.subject, "evict"):
-            found.append(self.evictor)
+            found += [self.refresher, self.failing_refresher]
         if isinstance(self.truth, Rows):
             found.append(self.reader_that_wrote)
+        if hasattr(self.subject, "evict") and not self.in_table:
+            found.append(self.evictor)
         return self.rng.choice(found)
 
     async def spin(self, rng: random.Random) -> None:
@@ -330,6 +361,17 @@ class Trial:
         for _ in range(2):
             await self.spin(rng)
             await self.subject.refresh(self.n)
+
+    async def failing_refresher(self, rng: random.Random) -> None:
+        """What it raises must not undo what others did meanwhile."""
+        before = failing.set(True)
+        try:
+            for _ in range(2):
+                await self.spin(rng)
+                with contextlib.suppress(Failed):
+                    await self.subject.refresh(self.n)
+        finally:
+            failing.reset(before)
 
     async def invalidator(self, rng: random.Random) -> None:
         """Without news: it must not do harm."""
@@ -501,23 +543,32 @@ def count(
         label += f" in {connections[truth.database].vendor}"
     clear(alias)
     stale = phantom = errors = hits = 0
+    slowest = 0.0
     seeds: list[int] = []
+    schedules: Counter[str] = Counter()
     started = said = time.monotonic()
     for seed in range(first, first + trials):
-        trial = Trial(kind, seed, subjects, truth)
+        trial = Trial(kind, seed, subjects, truth, alias in DATABASES)
         tasks = trial.subject.tasks
         if tasks not in teams:
             teams[tasks] = Tasks() if tasks else Threads()
+        began = time.monotonic()
+        # Before it is given up, everybody's whereabouts.
+        faulthandler.dump_traceback_later(PATIENCE * 0.9)
         try:
             trial.run(teams[tasks])
         except Exception:
             errors += 1
             if errors == 1:
                 say(f"{label}, seed {seed}:\n{traceback.format_exc()}")
+        faulthandler.cancel_dump_traceback_later()
+        slowest = max(slowest, time.monotonic() - began)
         # At least: what refreshes compute is taken for reads that found nothing.
         hits += max(len(trial.seen) - truth.computations.pop(trial.n, 0), 0)
         stale += trial.stale
         phantom += trial.phantom
+        if trial.stale or trial.phantom:
+            schedules[trial.schedule] += 1
         if (trial.stale or trial.phantom or errors > len(seeds)) and len(seeds) < 5:
             seeds.append(seed)
         if seed % 50 == 0:
@@ -535,7 +586,8 @@ def count(
     seconds = time.monotonic() - started
     say(
         f"{label}: {trials} trials in {seconds:.1f} s, "
-        f"{stale} stale, {phantom} phantom, {errors} errors, {hits} hits"
+        f"{stale} stale, {phantom} phantom, {errors} errors, {hits} hits, "
+        f"slowest {slowest:.2f} s"
     )
     return Found(
         alias,
@@ -547,7 +599,9 @@ def count(
         phantom,
         errors,
         hits,
+        round(slowest, 3),
         round(seconds, 1),
+        dict(schedules),
         seeds,
     )
 
@@ -580,6 +634,7 @@ def group(aliases: list[str], options: Options) -> list[Found]:
     # So that threads come in between each other more often than by default.
     sys.setswitchinterval(0.0005)
     sys.unraisablehook = not_of_pylibmc
+    faulthandler.enable()
     prepare_sqlite()
     found = []
     try:
@@ -710,9 +765,14 @@ def verdict(results: list[Found]) -> list[str]:
     """What is wrong: with the library, or with the harness."""
     wrong = [
         f"{f.alias}, {place(f)}: {f.stale} stale, {f.phantom} phantom, {f.errors} "
-        f"errors; seeds {f.seeds}"
+        f"errors; {f.schedules}; seeds {f.seeds}"
         for f in results
         if f.subject == OURS and (f.stale or f.phantom or f.errors)
+    ]
+    wrong += [
+        f"{f.alias}, {place(f)}: a trial took {f.slowest} s"
+        for f in results
+        if f.subject == OURS and f.slowest > BLOCKED
     ]
     wrong += [
         f"{f.alias}, {f.subject}, {place(f)}: nothing came from the cache"
@@ -729,7 +789,7 @@ def verdict(results: list[Found]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--trials", type=int, default=5000, help="per backend")
-    parser.add_argument("--few", type=int, help="per scheme compared; a fifth")
+    parser.add_argument("--few", type=int, help="per scheme compared; a tenth")
     parser.add_argument("--peers", type=Path, help="where other packages are")
     parser.add_argument("--quick", action="store_true", help="three backends, 300")
     parser.add_argument("--only", nargs="+", choices=BACKENDS, metavar="BACKEND")
@@ -741,7 +801,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     trials = 300 if given.quick else given.trials
-    few = trials // 5 if given.few is None else given.few
+    few = trials // 10 if given.few is None else given.few
     options = Options(trials, few, given.peers, given.kinds, given.first, given.ours)
     wanted = given.only or (QUICK if given.quick else list(BACKENDS))
     # Where the servers are, for the processes.
@@ -764,13 +824,12 @@ def main() -> None:
             prepare("postgresql")
             connections.close_all()
         # One process per group: what is left behind by one cannot help another.
-        context = multiprocessing.get_context("spawn")
-        with context.Pool(given.jobs, maxtasksperchild=1) as pool:
+        with ProcessPoolExecutor(
+            given.jobs, multiprocessing.get_context("spawn"), max_tasks_per_child=1
+        ) as pool:
             longest = sorted(groups.values(), key=len, reverse=True)
-            jobs = [pool.apply_async(group, (names, options)) for names in longest]
-            results = [found for job in jobs for found in job.get()]
-            pool.close()
-            pool.join()
+            jobs = [pool.submit(group, names, options) for names in longest]
+            results = [found for job in jobs for found in job.result()]
     finally:
         for one in SERVERS.values():
             one.stop()

@@ -138,7 +138,6 @@ class Worker:
         self.calls: Counter[str] = Counter()
         self.slowest = 0.0
         self.wrong: list[str] = []
-        self.since = 0.0
 
     def run(self) -> None:
         try:
@@ -147,13 +146,12 @@ class Worker:
         except Exception as error:
             self.wrong.append(repr(error))
         finally:
-            self.since = 0.0
             close_connections()
 
     def step(self) -> None:
         chance = self.rng.random()
         n = self.rng.choice(NUMBERS)
-        began = self.since = time.time()
+        began = time.time()
         if chance < 0.1:
             # Only its own numbers: so what it publishes is in order.
             own = self.number + (n % 2) * PROCESSES * THREADS
@@ -175,27 +173,33 @@ class Worker:
                 name = f"{function.__name__}({n})"
                 self.wrong.append(f"{name}: {found}, not {oldest} to {newest}")
         took = time.time() - began
-        self.since = 0.0
         self.slowest = max(self.slowest, took)
         if took > self.bound:
             self.wrong.append(f"took {took:.1f} s")
 
 
 def work(number: int, end: float, bound: float) -> None:
-    """One process; says what it found."""
+    """One process; says what it finds."""
     workers = [Worker(number * THREADS + n, end, bound) for n in range(THREADS)]
     threads = [threading.Thread(target=one.run, daemon=True) for one in workers]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join(max(end + bound - time.time(), 0))
-    wrong = [trouble for one in workers for trouble in one.wrong]
-    wrong += ["a thread is blocked" for thread in threads if thread.is_alive()]
-    calls = sum((one.calls for one in workers), Counter())
-    slowest = max(one.slowest for one in workers)
-    print(json.dumps({"wrong": wrong, "calls": calls, "slowest": slowest}), flush=True)
-    if any(thread.is_alive() for thread in threads):
+    while any(t.is_alive() for t in threads) and time.time() < end + bound:
+        time.sleep(0.25)
+        report(workers, [])
+    blocked = ["a thread is blocked" for thread in threads if thread.is_alive()]
+    report(workers, blocked)
+    if blocked:
         os._exit(1)
+
+
+def report(workers: list[Worker], more: list[str]) -> None:
+    """A line of what there is so far: this process may be killed at any time."""
+    calls = sum((one.calls.copy() for one in workers), Counter())
+    wrong = [trouble for one in workers for trouble in one.wrong] + more
+    slowest = max(one.slowest for one in workers)
+    said = {"wrong": wrong, "calls": calls, "slowest": slowest}
+    print(json.dumps(said), flush=True)
 
 
 # --- the one who kills ---------------------------------------------------------------
@@ -216,40 +220,59 @@ class Process:
             text=True,
         )
 
-    def kill(self) -> None:
+    def kill(self) -> str:
         self.process.send_signal(signal.SIGKILL)
-        self.process.communicate()
+        return self.process.communicate()[0]
 
 
-def soak(seconds: float, bound: float, seed: int) -> dict[str, Any]:
-    """Let them work, kill some; what those found that lived to the end."""
-    rng, kills = random.Random(seed), 0
+class Tally:
+    """What all of them found, also those that were killed."""
+
+    def __init__(self) -> None:
+        self.calls: Counter[str] = Counter()
+        self.wrong: list[str] = []
+        self.slowest = 0.0
+        self.kills = 0
+
+    def add(self, text: str) -> None:
+        """The last whole line is what counts; a process that was young has none."""
+        lines = text.split("\n")[:-1]
+        if lines:
+            said = json.loads(lines[-1])
+            self.calls.update(said["calls"])
+            self.wrong += said["wrong"]
+            self.slowest = max(self.slowest, said["slowest"])
+
+
+def soak(seconds: float, bound: float, seed: int) -> Tally:
+    """Let them work, and kill some."""
+    rng, tally = random.Random(seed), Tally()
     end = time.time() + seconds
     processes = [Process(number, end, bound) for number in range(PROCESSES)]
-    found: dict[str, Any] = {"calls": Counter(), "wrong": [], "slowest": 0.0}
     try:
         # Not in the last seconds: a process needs one to start.
         while (left := end - time.time()) > 3:
             time.sleep(min(1.5 + rng.random() * 2, left))
             victim = rng.choice(processes)
-            victim.kill()
+            tally.add(victim.kill())
             victim.start()
-            kills += 1
+            tally.kills += 1
         for one in processes:
             limit = max(end - time.time(), 0) + 2 * bound
             try:
                 text, _ = one.process.communicate(timeout=limit)
-                said = json.loads(text)
-            except (subprocess.TimeoutExpired, ValueError):
-                found["wrong"].append("a process did not come to its end")
-                continue
-            found["calls"].update(said["calls"])
-            found["wrong"] += said["wrong"]
-            found["slowest"] = max(found["slowest"], said["slowest"])
+            except subprocess.TimeoutExpired:
+                tally.wrong.append("a process did not come to its end")
+                text = one.kill()
+            else:
+                if one.process.returncode:
+                    tally.wrong.append("a process failed")
+            tally.add(text)
     finally:
         for one in processes:
-            one.kill()
-    return found | {"kills": kills}
+            if one.process.poll() is None:
+                one.kill()
+    return tally
 
 
 def main() -> None:
@@ -277,14 +300,14 @@ def main() -> None:
         found = soak(options.seconds, options.bound, options.seed)
     finally:
         SERVERS["valkey"].stop()
-    for name, number in sorted(found["calls"].items()):
+    for name, number in sorted(found.calls.items()):
         print(f"{name}: {number:,}")
-    total = sum(found["calls"].values())
-    print(f"{total:,} calls by those who lived, {found['kills']} processes killed")
-    print(f"slowest: {found['slowest']:.2f} s")
-    for trouble in found["wrong"][:20]:
+    total = sum(found.calls.values())
+    print(f"{total:,} calls, {found.kills} processes killed")
+    print(f"slowest: {found.slowest:.2f} s")
+    for trouble in found.wrong[:20]:
         print(f"WRONG: {trouble}")
-    sys.exit(bool(found["wrong"] or not total or not found["kills"]))
+    sys.exit(bool(found.wrong or not total or not found.kills))
 
 
 if __name__ == "__main__":
