@@ -20,10 +20,10 @@ from django.db import connections
 from django.utils import timezone, translation
 
 from . import clients, conf, pool, settling, transactions
-from . import store as stores
 from .memo import Claim, Memo, computing
 from .runner import run
 from .stats import logger
+from .store import AsyncStore, Store
 
 __all__ = ["Refreshable", "arevalidate", "enqueue", "revalidate"]
 
@@ -39,8 +39,8 @@ class Refreshable(Memo):
     function: Callable[..., Any]
     key_of: Callable[[Any, Any], str]
     miss: Callable[..., object] | None
-    store: stores.Store
-    astore: stores.AsyncStore
+    store: Store
+    astore: AsyncStore
 
 
 def _clean_up() -> None:
@@ -87,7 +87,7 @@ def _with_context(job: Callable[[], object]) -> Callable[[], None]:
 def _refresh(memo: Refreshable, claim: Claim, args: Any, kwargs: Any) -> Claim:
     """Compute and store. Whatever the function raises leaves the old value."""
     claim = _begun(memo, claim)
-    if memo.key_of(args, kwargs) != claim.key:
+    if _have_changed(memo, claim, args, kwargs):
         run(settling.postpone(memo, memo.store, claim, tried=False))
         return claim
     nested = computing.set(True)
@@ -149,7 +149,7 @@ async def _arefresh(
     """Leaves in ``done`` what remains to be done once the function has ended: this
     task may be cancelled in the middle of that."""
     claim = _begun(memo, claim)
-    if memo.key_of(args, kwargs) != claim.key:
+    if _have_changed(memo, claim, args, kwargs):
         await settling.postpone(memo, memo.astore, claim, tried=False)
         return claim
     nested = computing.set(True)
@@ -164,7 +164,7 @@ async def _arefresh(
         return claim
     finally:
         computing.reset(nested)
-    done.append(functools.partial(_settle, memo, claim, result, args, kwargs))
+    done.append(lambda to: settling.settle(memo, to, claim, result, args, kwargs))
     await done[0](memo.astore)
     return _served(memo, claim, result, args, kwargs)
 
@@ -181,14 +181,18 @@ class _ArgumentsChanged(Exception):
     pass
 
 
-def _unchanged(memo: Refreshable, claim: Claim, args: Any, kwargs: Any) -> None:
+def _have_changed(memo: Refreshable, claim: Claim, args: Any, kwargs: Any) -> bool:
     """The caller went on with its objects: the result must not get the old key."""
-    if memo.key_of(args, kwargs) != claim.key:
+    return memo.key_of(args, kwargs) != claim.key
+
+
+def _unchanged(memo: Refreshable, claim: Claim, args: Any, kwargs: Any) -> None:
+    if _have_changed(memo, claim, args, kwargs):
         raise _ArgumentsChanged("the arguments were changed during the refresh")
 
 
 #: What remains to be done: a flow over whichever store.
-_Ending = Callable[[stores.Store], Coroutine[Any, Any, None]]
+_Ending = Callable[[Store], Coroutine[Any, Any, None]]
 
 
 def _failed(
@@ -202,12 +206,6 @@ def _failed(
         exc_info=error,
     )
     return lambda to: settling.postpone(memo, to, claim, tried=True)
-
-
-async def _settle(
-    memo: Memo, claim: Claim, result: Any, args: Any, kwargs: Any, to: stores.Store
-) -> None:
-    await settling.settle(memo, to, claim, result, args, kwargs)
 
 
 def _served(

@@ -14,7 +14,7 @@ from django.core.exceptions import ImproperlyConfigured, SynchronousOnlyOperatio
 
 from . import record, signing
 from .backends import Backend, backend_of
-from .record import TRAILER_SIZE
+from .record import TRAILER_SIZE, Record
 from .tags import TaggedKey
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "genuine",
     "hangs",
     "is_decoding_error",
+    "is_forged",
     "read_many",
     "settings_of",
 ]
@@ -157,7 +158,7 @@ def fetch(alias: str, key: str) -> Any:
     else:
         cache = client(alias)
         raw = backend_of(cache).get(cache, key)
-    return genuine(key, raw) if signing.is_on() else raw
+    return raw if signing.state is False else genuine(key, raw)
 
 
 def fetch_tagged(alias: str, key: TaggedKey) -> Any:
@@ -169,7 +170,7 @@ def fetch_tagged(alias: str, key: TaggedKey) -> Any:
     if type(raw) is bytes:
         tokens = record.tokens([found.get(tag) for tag in key.tags])
         if tokens and raw.endswith(tokens, 0, -TRAILER_SIZE):
-            return genuine(key, raw) if signing.is_on() else raw
+            return raw if signing.state is False else genuine(key, raw)
     return found
 
 
@@ -222,9 +223,14 @@ def read_many(alias: str, cache: Any, key: TaggedKey) -> dict[str, Any]:
 def genuine(key: str, raw: Any) -> Any:
     """``raw``, unless it is an entry without a right signature."""
     found = record.parse(raw)
-    if found is None or found.kind not in record.ENTRIES:
-        return raw
+    return UNREADABLE if found is not None and is_forged(key, found) else raw
+
+
+def is_forged(key: str, found: Record) -> bool:
+    """Whether it is an entry without a right signature, although it has to have one."""
+    if found.kind not in record.ENTRIES or not signing.is_on():
+        return False
     if signing.is_genuine(key, found):
-        return raw
+        return False
     logger.warning("an entry whose signature is wrong, under %s: it is a miss", key)
-    return UNREADABLE
+    return True

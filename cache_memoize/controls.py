@@ -10,7 +10,7 @@ from . import record
 from .clients import MISTAKES, UNREADABLE
 from .flows import overtake
 from .invalidation import forget
-from .memo import Memo, decode, is_dirty, lifetime, usable
+from .memo import Memo, decode, encode, is_dirty, lifetime, usable
 from .record import Record
 from .settling import entry, timeout_of
 from .store import PATIENCE, Store
@@ -37,8 +37,7 @@ async def peek(memo: Memo, store: Store, key: str) -> Entry | None:
         now = memo.clock.time()
         if there is None or there is UNREADABLE or there.tags != tags:
             return None
-        grace = memo.policy.stale if there.kind == record.ENTRY else 0.0
-        if not there.is_fresh(now, grace):
+        if not there.is_fresh(now, memo.grace(there.kind)):
             return None
         return Entry(decode(there), now - there.start, not there.is_fresh(now))
     except MISTAKES:
@@ -55,9 +54,8 @@ async def prime(
     if not apps.ready:
         return
     timeout = timeout_of(memo, store, value, args, kwargs)
-    kind = record.ENTRY if memo.policy.store_result else record.RAN
     try:
-        payload = b"" if kind == record.RAN else await store.call(record.dumps, value)
+        payload = await store.call(encode, memo.kind, value)
     except Exception as error:
         raise TypeError(
             f"{memo.name}.prime(): a {type(value).__name__} cannot be stored, because "
@@ -75,9 +73,9 @@ async def prime(
                 return await forget(store, memo.name, key, memo.policy.hold)
             if claim.lease is None:
                 return
-            new = entry(claim, kind, payload, timeout, 0.0)
-            grace = memo.policy.stale if kind == record.ENTRY else 0.0
-            if await store.swap(key, claim.lease, new, lifetime(timeout + grace)):
+            new = entry(claim, memo.kind, payload, timeout, 0.0)
+            left = lifetime(timeout + memo.grace(memo.kind))
+            if await store.swap(key, claim.lease, new, left):
                 return
             # A refresh has stamped the old entry, and may yet fail. What else came in
             # between, an invalidation or a newer value, wins.

@@ -2,8 +2,8 @@
 
 A call's way: arguments -> key -> entry -> fresh? -> value; otherwise claim -> call ->
 settle -> value. The two wrappers are alike but for ``await``; a test holds them
-together. Everything that is not a hit is in flows.py
-(before the call) and settling.py (after it).
+together. Everything that is not a hit is in flows.py (before the call) and settling.py
+(after it).
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ def _serve(core: Core, claim: Claim, args: Any, kwargs: Any) -> Any:
     if found.kind in ENTRIES and not found.is_fresh(core.clock.time()):
         stats.stale += 1
     if core.hit is not None:
-        core.stats.hook(core.hit, args, kwargs)
+        stats.hook(core.hit, args, kwargs)
     if found.kind == RAISED:
         raise claim.value
     return claim.value

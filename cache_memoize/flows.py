@@ -153,8 +153,7 @@ def _grace(memo: Memo, store: Store, there: Record) -> float:
     Only where replacing is atomic: nothing else could tell that it was invalidated
     while it was being stamped.
     """
-    stale = memo.policy.stale
-    return stale if there.kind == record.ENTRY and store.backend().atomic else 0.0
+    return memo.grace(there.kind) if store.backend().atomic else 0.0
 
 
 def _wants_refresh(memo: Memo, store: Store, there: Record, now: float) -> bool:

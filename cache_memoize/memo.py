@@ -30,11 +30,17 @@ class Memo:
         self.policy = policy
         self.clock = clock
         self.stats = stats.Stats(name)
+        #: What stands under a key when the function has returned.
+        self.kind = record.ENTRY if policy.store_result else record.RAN
         #: Seconds of the slowest run that outlasted its lease in this process.
         self.slowest = 0.0
 
     def lease(self) -> int:
         return math.ceil(self.policy.lease_for(self.slowest))
+
+    def grace(self, kind: int) -> float:
+        """For how many seconds after its timeout such a record is still there."""
+        return self.policy.stale if kind == record.ENTRY else 0.0
 
 
 class Claim(NamedTuple):
@@ -52,6 +58,15 @@ class Claim(NamedTuple):
     keeps: Record | None = None
     started: float = 0.0
     began: float = 0.0
+
+
+def encode(kind: int, result: Any) -> bytes:
+    """The payload of a record of this kind; raises what pickling raises."""
+    if kind == record.RAN:
+        return b""
+    if kind == record.RAISED:
+        return record.dumps_exception(result)
+    return record.dumps(result)
 
 
 def decode(found: Record) -> Any:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 from . import record, signing, stats
 from .clients import MISTAKES, UNREADABLE
-from .memo import Claim, Memo, lifetime, may_store, stamp
+from .memo import Claim, Memo, encode, lifetime, may_store, stamp
 from .policy import BACKEND, FAILED_FOR
 from .record import Claimed, pack
 from .store import Store
@@ -23,8 +22,7 @@ async def settle(
 
     Raises what the user's ``timeout`` or ``cache_if`` raises, with the key freed.
     """
-    kind = record.ENTRY if memo.policy.store_result else record.RAN
-    await _settle(memo, store, claim, kind, record.dumps, result, args, kwargs)
+    await _settle(memo, store, claim, memo.kind, result, args, kwargs)
 
 
 async def fail(
@@ -46,9 +44,8 @@ async def fail(
             # The shield lets the key be freed although this task is cancelled.
             await store.shield(release(memo, store, claim))
         return
-    kind, encode = record.RAISED, record.dumps_exception
     try:
-        await _settle(memo, store, claim, kind, encode, error, args, kwargs)
+        await _settle(memo, store, claim, record.RAISED, error, args, kwargs)
     except Exception:
         stats.logger.exception("%s: the exception was not stored", memo.name)
 
@@ -58,7 +55,6 @@ async def _settle(
     store: Store,
     claim: Claim,
     kind: int,
-    encode: Callable[[Any], bytes],
     result: Any,
     args: Any,
     kwargs: Any,
@@ -69,7 +65,7 @@ async def _settle(
     if claim.lease is None:
         return
     try:
-        await _store(memo, store, claim, kind, encode, result, cost, args, kwargs)
+        await _store(memo, store, claim, kind, result, cost, args, kwargs)
     except BaseException as error:
         # Who is cancelled while storing a refresh leaves it to another thread.
         if claim.keeps is None or isinstance(error, Exception):
@@ -82,7 +78,6 @@ async def _store(
     store: Store,
     claim: Claim,
     kind: int,
-    encode: Callable[[Any], bytes],
     result: Any,
     cost: float,
     args: Any,
@@ -90,7 +85,7 @@ async def _store(
 ) -> None:
     assert claim.lease is not None
     timeout = timeout_of(memo, store, result, args, kwargs)
-    grace = memo.policy.stale if kind == record.ENTRY and timeout else 0.0
+    grace = memo.grace(kind) if timeout else 0.0
     # Not more than the timeout, though the clock may have been set back meanwhile.
     age = max(0.0, memo.clock.time() - claim.started)
     left = timeout - age + grace
@@ -99,7 +94,7 @@ async def _store(
     if left <= 0 or not wanted or not await may_store(memo, store):
         return await release(memo, store, claim)
     try:
-        payload = b"" if kind == record.RAN else await store.call(encode, result)
+        payload = await store.call(encode, kind, result)
     except Exception as error:  # a class decides what pickling raises
         memo.stats.trouble_once("the result cannot be pickled", error)
         return await release(memo, store, claim)

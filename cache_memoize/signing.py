@@ -21,21 +21,21 @@ __all__ = ["SIZE", "is_genuine", "is_on", "seal"]
 SIZE = 32
 _SALT = "cache_memoize.signing"
 
-#: Whether signatures are on; None: not asked yet.
-_on: bool | None = None
+#: Whether signatures are on; None: not asked yet. Read on every hit.
+state: bool | None = None
 
 
 def is_on() -> bool:
-    global _on
-    if _on is None:
-        _on = bool(conf.get("SIGN"))
-    return _on
+    global state
+    if state is None:
+        state = bool(conf.get("SIGN"))
+    return state
 
 
 def _forget(*, setting: str, **kwargs: Any) -> None:
-    global _on
+    global state
     if setting == "CACHE_MEMOIZE":
-        _on = None
+        state = None
 
 
 setting_changed.connect(_forget, dispatch_uid="cache_memoize.signing")

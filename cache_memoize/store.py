@@ -21,9 +21,9 @@ from .clients import (
     UNREADABLE,
     client,
     database_of,
-    genuine,
     hangs,
     is_decoding_error,
+    is_forged,
     read_many,
 )
 from .clock import Clock
@@ -173,9 +173,9 @@ class Store:
         found = record.parse(raw)
         if found is None:
             return UNREADABLE  # type: ignore[no-any-return]
+        if is_forged(key, found):
+            return UNREADABLE  # type: ignore[no-any-return]
         if found.kind in record.ENTRIES and signing.is_on():
-            if genuine(key, raw) is UNREADABLE:
-                return UNREADABLE  # type: ignore[no-any-return]
             found = found._replace(end=found.end - signing.SIZE)
         return found
 

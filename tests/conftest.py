@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import hypothesis
 import pytest
-from asgiref.sync import async_to_sync
+from asgiref.sync import async_to_sync, sync_to_async
 from django.conf import settings
 from django.core.cache import caches
 from django.core.management import call_command
@@ -149,6 +149,7 @@ class World:
     def memoize(self, *args: Any, **options: Any) -> Callable[[Any], Any]:
         options.setdefault("cache_alias", self.alias)
         options.setdefault("_clock", self.clock)
+        queries = options.pop("queries", False)  # then not in the thread of the loop
 
         def decorate(function: Any) -> Any:
             # Many tests use one factory; what it captures cannot be part of a key.
@@ -157,7 +158,11 @@ class World:
                 return cache_memoize(*args, **options)(function)
 
             async def twin(*a: Any, **k: Any) -> Any:
-                return function(*a, **k)
+                return (
+                    await sync_to_async(function)(*a, **k)
+                    if queries
+                    else function(*a, **k)
+                )
 
             twin.__qualname__ = function.__qualname__
             twin.__wrapped__ = function
@@ -174,6 +179,17 @@ class World:
     def raw(self, key: str) -> Any:
         """The record under a key, whatever it is."""
         return record.parse(self.cache.get(key))
+
+
+def counted(world: World, timeout: Any = 60, **options: Any) -> tuple[Any, list[Any]]:
+    """A memoized function that gives the number of its run, and its runs."""
+    runs: list[Any] = []
+
+    def function(x: Any = 0) -> int:
+        runs.append(x)
+        return len(runs)
+
+    return world.memoize(timeout, **options)(function), runs
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,18 @@ class Counted:
         return self.result if self.result is not None else (self.runs, *args)
 
 
+def one_after_another(results):
+    """A function that gives, or raises, what is in the list."""
+
+    def function():
+        result = results.pop(0)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    return function
+
+
 def counted(world, *args, result=None, **options):
     body = Counted(result)
 
@@ -94,14 +106,7 @@ def test_readers_keep_the_old_value_during_a_refresh(world):
 
 def test_a_refresh_that_raises_leaves_the_old_value(world):
     results = [1, ValueError("no"), 3]
-
-    def function():
-        result = results.pop(0)
-        if isinstance(result, Exception):
-            raise result
-        return result
-
-    f = world.memoize(60)(function)
+    f = world.memoize(60)(one_after_another(results))
     assert f() == 1
     with pytest.raises(ValueError, match="no"):
         f.refresh()
@@ -299,14 +304,7 @@ def test_an_exception_that_was_returned_is_a_value(world):
 
 def test_other_exceptions_pass_and_the_next_call_is_stored_again(world):
     results = [ValueError(), KeyError(), 3]
-
-    def function():
-        result = results.pop(0)
-        if isinstance(result, Exception):
-            raise result
-        return result
-
-    f = world.memoize(60, cache_exceptions=IndexError)(function)
+    f = world.memoize(60, cache_exceptions=IndexError)(one_after_another(results))
     for error in (ValueError, KeyError):
         with pytest.raises(error):
             f()
@@ -464,14 +462,7 @@ def test_a_refresh_that_fails_does_not_lose_what_was_primed_meanwhile(
 ):
     """It stamps the old entry between the two commands of prime()."""
     results = [1, ValueError("broken")]
-
-    def function():
-        result = results.pop(0)
-        if isinstance(result, Exception):
-            raise result
-        return result
-
-    f = world.memoize(60)(function)
+    f = world.memoize(60)(one_after_another(results))
     assert f() == 1
     world.clock.tick(1)
     original = Store.swap

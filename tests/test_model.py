@@ -77,28 +77,9 @@ class Machine(RuleBasedStateMachine):
                 raise ValueError("the function fails")
             return int(Post.objects.get(pk=owner.rows[key]).title)
 
-        if kind == "async":
-            from asgiref.sync import sync_to_async
-
-            from cache_memoize import cache_memoize
-            from tests.conftest import Caller, _numbers
-
-            async def atitle(key):
-                return await sync_to_async(title)(key)
-
-            memoize = cache_memoize(
-                TIMEOUT,
-                prefix=f"model{next(_numbers)}",
-                stale=STALE,
-                tags=lambda key: f"key:{key}",
-                cache_alias=self.alias,
-                _clock=self.world.clock,
-            )
-            self.f = Caller(memoize(atitle))
-        else:
-            self.f = self.world.memoize(
-                TIMEOUT, stale=STALE, tags=lambda key: f"key:{key}"
-            )(title)
+        self.f = self.world.memoize(
+            TIMEOUT, stale=STALE, tags=lambda key: f"key:{key}", queries=True
+        )(title)
 
     def teardown(self):
         if self.block is not None:

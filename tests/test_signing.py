@@ -8,7 +8,7 @@ import pytest
 from django.test import override_settings
 
 from cache_memoize import record, signing
-from tests.conftest import ATOMIC
+from tests.conftest import ATOMIC, counted
 
 SIGN = {"SIGN": True}
 unpickled = []
@@ -35,16 +35,6 @@ def signed():
     unpickled.clear()
     with override_settings(CACHE_MEMOIZE=SIGN):
         yield
-
-
-def counted(world, timeout=60, **options):
-    runs = []
-
-    def function(x=0):
-        runs.append(x)
-        return len(runs)
-
-    return world.memoize(timeout, **options)(function), runs
 
 
 @pytest.mark.parametrize("tags", [None, "t"])

@@ -8,18 +8,8 @@ from django.test import override_settings
 
 from cache_memoize import cache_memoize, clients, invalidate_tags, record, store, tags
 from cache_memoize.store import Store
-from tests.conftest import ATOMIC, FakeClock, World, in_thread
+from tests.conftest import ATOMIC, FakeClock, World, counted, in_thread
 from tests.servers import SERVERS
-
-
-def counted(world, timeout=60, **options):
-    runs = []
-
-    def function(x=0):
-        runs.append(x)
-        return len(runs)
-
-    return world.memoize(timeout, **options)(function), runs
 
 
 def test_a_tag_forgets_the_calls_that_have_it_and_no_other(world):

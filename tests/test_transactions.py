@@ -14,9 +14,15 @@ from django.core.cache import caches
 from django.db import DEFAULT_DB_ALIAS, connection, connections, transaction
 from django.test import TestCase, TransactionTestCase
 
-from cache_memoize import cache_memoize, invalidate_tags, record, transactions
+from cache_memoize import invalidate_tags, record, transactions
 from cache_memoize.transactions import Watch
-from tests.conftest import ALL_DATABASES, World, close_connections, in_thread
+from tests.conftest import (
+    ALL_DATABASES,
+    DATABASES,
+    World,
+    close_connections,
+    in_thread,
+)
 from tests.models import Post
 
 #: The cache, and the database that is written to.
@@ -46,28 +52,7 @@ def titled(world, database, **options):
         runs.append(pk)
         return Post.objects.using(database).get(pk=pk).title
 
-    if world.kind == "async":
-        inner = title
-
-        def title(pk):
-            raise AssertionError
-
-        memoized = async_title(world, inner, options)
-    else:
-        memoized = world.memoize(60, **options)(title)
-    return memoized, runs
-
-
-def async_title(world, inner, options):
-    from tests.conftest import Caller, _numbers
-
-    options = {"prefix": f"title{next(_numbers)}", **options}
-
-    async def title(pk):
-        return await sync_to_async(inner)(pk)
-
-    memoize = cache_memoize(60, cache_alias=world.alias, _clock=world.clock, **options)
-    return Caller(memoize(title))
+    return world.memoize(60, queries=True, **options)(title), runs
 
 
 def change(database, pk, title):
@@ -507,11 +492,16 @@ def test_an_async_caller_inside_the_transaction_of_its_sync_caller(
 # --- a cache in the database of the transaction --------------------------------------
 
 
+def in_its_database(backend):
+    """A world whose cache is a table, the database of that, and a row there."""
+    database = DATABASES[backend]
+    post = Post.objects.using(database).create(title="old").pk
+    return World(backend, "sync"), database, post
+
+
 @pytest.mark.backends(["postgresql", "sqlite"])
 def test_a_cache_in_the_same_database(backend):
-    database = {"postgresql": "postgresql", "sqlite": "default"}[backend]
-    world = World(backend, "sync")
-    post = Post.objects.using(database).create(title="old").pk
+    world, database, post = in_its_database(backend)
     f, runs = titled(world, database, tags="t")
     assert f(post) == "old"
     with transaction.atomic(using=database):
@@ -526,9 +516,7 @@ def test_a_cache_in_the_same_database(backend):
 
 @pytest.mark.backends(["postgresql", "sqlite"])
 def test_inside_a_transaction_nothing_is_written_that_others_would_wait_for(backend):
-    database = {"postgresql": "postgresql", "sqlite": "default"}[backend]
-    world = World(backend, "sync")
-    post = Post.objects.using(database).create(title="old").pk
+    world, database, post = in_its_database(backend)
     for tags in (None, "t"):
         f, runs = titled(world, database, tags=tags)
         with transaction.atomic(using=database):
@@ -539,9 +527,7 @@ def test_inside_a_transaction_nothing_is_written_that_others_would_wait_for(back
 
 @pytest.mark.backends(["postgresql", "sqlite"])
 def test_an_error_of_such_a_cache_leaves_the_transaction_alone(backend):
-    database = {"postgresql": "postgresql", "sqlite": "default"}[backend]
-    world = World(backend, "sync")
-    post = Post.objects.using(database).create(title="old").pk
+    world, database, post = in_its_database(backend)
     f, runs = titled(world, database)
     assert f(post) == "old"
     table = caches[backend]._table
@@ -561,8 +547,7 @@ def test_an_error_of_such_a_cache_leaves_the_transaction_alone(backend):
 
 @pytest.mark.backends(["postgresql", "sqlite"])
 def test_in_a_broken_transaction_the_breaker_stays_closed(backend):
-    database = {"postgresql": "postgresql", "sqlite": "default"}[backend]
-    world = World(backend, "sync")
+    world, database, _ = in_its_database(backend)
     runs = []
     f = world.memoize(60)(lambda: runs.append(1) or len(runs))
     assert f() == 1
