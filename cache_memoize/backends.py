@@ -379,7 +379,7 @@ class Voucher(Backend):
         return True
 
     def _vouch(self, cache: Cache, key: str, new: bytes, seconds: int | None) -> None:
-        token = new[-record.TRAILER_SIZE : -record.FRESHNESS_SIZE]
+        token = record.token_of(new)
         super().set(cache, self.voucher(key), token, seconds)
 
 

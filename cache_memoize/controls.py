@@ -6,14 +6,12 @@ from typing import Any, NamedTuple
 
 from django.apps import apps
 
-from . import record
 from .clients import MISTAKES, UNREADABLE
 from .flows import overtake
 from .invalidation import forget
-from .memo import Memo, decode, encode, is_dirty, lifetime, usable
-from .record import Record
-from .settling import entry, timeout_of
-from .store import PATIENCE, Store
+from .memo import Memo, decode, encode, is_dirty, usable
+from .settling import entry, put, timeout_of
+from .store import Store
 
 __all__ = ["Entry", "peek", "prime"]
 
@@ -63,27 +61,14 @@ async def prime(
         ) from error
     # Like a refresh that takes no time: a late command of a client that has given up
     # cannot undo an invalidation that came after.
-    first = None
+    claim = await overtake(memo, store, key)
     try:
-        for _ in range(PATIENCE):
-            claim = await overtake(memo, store, key)
-            first = claim.started if first is None else first
-            if timeout == 0 and usable(memo, store):
-                # Not to be stored: but what was there is not true any more.
-                return await forget(store, memo.name, key, memo.policy.hold)
-            if claim.lease is None:
-                return
+        if timeout == 0 and usable(memo, store):
+            # Not to be stored: but what was there is not true any more.
+            await forget(store, memo.name, key, memo.policy.hold)
+        elif claim.lease is not None:
             new = entry(claim, memo.kind, payload, timeout, 0.0)
-            left = lifetime(timeout + memo.grace(memo.kind))
-            if await store.swap(key, claim.lease, new, left):
-                return
-            # A refresh has stamped the old entry, and may yet fail. What else came in
-            # between, an invalidation or a newer value, wins.
-            there = await store.get(key)
-            if not (isinstance(there, Record) and there.kind in record.ENTRIES):
-                return
-            if there.start > first:
-                return
+            await put(store, claim, new, timeout + memo.grace(memo.kind))
     except MISTAKES:
         raise
     except Exception as error:

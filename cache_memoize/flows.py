@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from . import pool, record, stats
+from . import pool, record, stats, transactions
 from .clients import MISTAKES, UNREAD, UNREADABLE, is_decoding_error
 from .invalidation import forget
 from .memo import (
@@ -113,7 +113,7 @@ async def _claim(memo: Memo, store: Store, key: str, look: Look) -> Claim:
                 return _right(memo, key)
             awaited = there.token
             left = deadline - clock.monotonic()
-            if computing.get() or left <= 0 or not store.can_wait():
+            if left <= 0 or not await _can_wait(store):
                 if policy.store_result:
                     return _right(memo, key)
                 return Claim(key, there, True)  # a guard: somebody is at it
@@ -127,6 +127,13 @@ async def _claim(memo: Memo, store: Store, key: str, look: Look) -> Claim:
             if mine := await _take(memo, store, key, look, token, kind):
                 return mine
         look = await store.look(key)
+
+
+async def _can_wait(store: Store) -> bool:
+    """Whether nobody can be waiting for this caller in turn."""
+    if computing.get() or not store.can_wait():
+        return False
+    return not await store.there(transactions.has_written)
 
 
 async def _take(

@@ -90,6 +90,13 @@ class Record(NamedTuple):
         # The distance, so that a clock that jumps does not keep refreshers away.
         return abs(now - self.claim.at) < self.claim.seconds
 
+    def is_same(self, other: Record) -> bool:
+        """Whether it is the same value of the same computation, whoever stamped it."""
+        return (
+            (self.kind, self.start, self.timeout, self.cost, self.tags)
+            == (other.kind, other.start, other.timeout, other.cost, other.tags)
+        ) and self.raw[: self.end] == other.raw[: other.end]
+
     def remaining(self, now: float) -> float:
         return self.start + self.timeout - now
 
@@ -120,7 +127,7 @@ def parse(raw: Any) -> Record | None:
         return None
     start, timeout, cost, kind = freshness(raw[TAIL])
     end = len(raw) - TRAILER_SIZE
-    token = raw[end:-FRESHNESS_SIZE]
+    token = token_of(raw)
     known, tags, claim = kind & ~_FLAGS, b"", NOBODY
     if known not in _KINDS:
         return None
@@ -153,6 +160,11 @@ def restamp(found: Record, token: bytes, claim: Claimed | None = None) -> bytes:
     )
 
 
+def token_of(raw: bytes) -> bytes:
+    """The token of a record of ours."""
+    return raw[-TRAILER_SIZE:-FRESHNESS_SIZE]
+
+
 def tokens(stored: list[Any]) -> bytes:
     """The tokens of tags as records hold them, from what stands under the tags' keys;
     empty if one is missing or is not there to be relied on."""
@@ -160,7 +172,7 @@ def tokens(stored: list[Any]) -> bytes:
     for raw in stored:
         if type(raw) is not bytes or raw[-2:] != _TAG_END:
             return b""
-        found += raw[-TRAILER_SIZE:-FRESHNESS_SIZE]
+        found += token_of(raw)
     return found + bytes((len(stored),))
 
 

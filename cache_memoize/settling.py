@@ -9,8 +9,8 @@ from . import record, signing, stats
 from .clients import MISTAKES, UNREADABLE
 from .memo import Claim, Memo, encode, lifetime, may_store, stamp
 from .policy import BACKEND, FAILED_FOR
-from .record import Claimed, pack
-from .store import Store
+from .record import Claimed, Record, pack
+from .store import PATIENCE, Store
 
 __all__ = ["fail", "postpone", "settle"]
 
@@ -100,13 +100,46 @@ async def _store(
         return await release(memo, store, claim)
     new = entry(claim, kind, payload, timeout, cost)
     try:
-        if not await store.swap(claim.key, claim.lease, new, lifetime(left)):
+        if not await put(store, claim, new, left):
             stats.logger.debug("%s: not stored, the right to do so is gone", memo.name)
     except MISTAKES:
         raise
     except Exception as error:
         memo.stats.trouble_once("the cache did not take the result", error)
         await release(memo, store, claim)
+
+
+async def put(store: Store, claim: Claim, new: bytes, left: float) -> bool:
+    """Store ``new`` for ``left`` seconds, if the right to do so still stands.
+
+    A refresh that began later has stamped the entry that readers keep, and may yet
+    fail. Until it is through they get ``new``, under its stamp, rather than what was
+    there. Whatever else came in between wins: an invalidation, or another value.
+    """
+    assert claim.lease is not None
+    held, ours = claim.lease, new
+    for _ in range(PATIENCE):
+        if await store.swap(claim.key, held, ours, lifetime(left)):
+            return True
+        there = await store.get(claim.key)
+        if claim.keeps is None or not isinstance(there, Record):
+            return False
+        if there.token == record.token_of(claim.lease):
+            ours = new  # an older refresh has put its value under our stamp
+        elif there.is_same(claim.keeps):
+            ours = _under(store, claim.key, new, there)
+        else:
+            return False
+        held = there.raw
+    return False
+
+
+def _under(store: Store, key: str, new: bytes, there: Record) -> bytes:
+    """The entry ``new``, under the stamp that ``there`` has."""
+    mine = store.read(key, new)
+    assert isinstance(mine, Record)
+    claimed = there.claim if there.claim.seconds else None
+    return signing.seal(key, record.restamp(mine, there.token, claimed))
 
 
 def timeout_of(memo: Memo, store: Store, result: Any, args: Any, kwargs: Any) -> float:
@@ -124,7 +157,7 @@ def entry(
     assert claim.lease is not None
     raw = pack(
         kind,
-        claim.lease[-record.TRAILER_SIZE : -record.FRESHNESS_SIZE],
+        record.token_of(claim.lease),
         payload,
         start=claim.started,
         timeout=record.cap(timeout),

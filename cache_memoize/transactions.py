@@ -29,6 +29,7 @@ from django.db.backends.signals import connection_created
 
 __all__ = [
     "atomic_requests",
+    "has_written",
     "in_test_case",
     "is_dirty",
     "live",
@@ -162,6 +163,20 @@ def in_test_case() -> bool:
     )
 
 
+def has_written() -> bool:
+    """Whether a transaction of this thread has: it holds locks, which whoever is
+    waited for may need, and what it computes is for itself alone."""
+    return any(_wrote(connection) for connection in _open())
+
+
+def _wrote(connection: Connection) -> bool:
+    if _has_autocommit_off(connection):
+        return True  # nobody tells where its transactions end
+    watch = _watch_on(connection)
+    watch.follow(connection)
+    return watch.wrote
+
+
 def may_store(hold: float, database: str | None = None) -> bool:
     """Whether what is computed here and now is what everybody else would see.
 
@@ -171,12 +186,9 @@ def may_store(hold: float, database: str | None = None) -> bool:
     what is written there inside a transaction is for nobody else before the commit.
     """
     for connection in _open():
-        if _has_autocommit_off(connection) or connection.alias == database:
+        if connection.alias == database or _wrote(connection):
             return False
         watch = _watch_on(connection)
-        watch.follow(connection)
-        if watch.wrote:
-            return False
         # One that is open in the other sense: a TestCase's is not a snapshot.
         age = time.monotonic() - watch.began
         if (watch.snapshot or reads_snapshot(connection)) and not age < hold:

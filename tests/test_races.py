@@ -159,6 +159,96 @@ def test_of_several_refreshes_the_one_that_started_last_wins(world):
     assert f() == 2
 
 
+class Overtaken:
+    """A function whose first refresh is overtaken by a second one, which is stopped at
+    its end while the first one goes on to its own."""
+
+    def __init__(self, world, second):
+        self.runs = 0
+        self.second = second
+        self.inside, self.go_on = threading.Event(), threading.Event()
+        self.f = world.memoize(60, stale=60)(self.function())
+
+    def function(self):
+        def function():
+            self.runs += 1
+            number = self.runs
+            if number == 2:  # the first refresh
+                self.other = threading.Thread(target=self.run_second)
+                self.other.start()
+                assert self.inside.wait(30)
+            if number == 3:  # the second one: it has stamped the entry
+                self.inside.set()
+                assert self.go_on.wait(30)
+                if isinstance(self.second, Exception):
+                    raise self.second
+            return number
+
+        return function
+
+    def run_second(self):
+        try:
+            self.f.refresh()
+        except ValueError:
+            pass
+        finally:
+            close_connections()
+
+    def end(self):
+        self.go_on.set()
+        self.other.join()
+
+
+@pytest.mark.backends(ATOMIC)
+@pytest.mark.parametrize("second", ["succeeds", ValueError("broken")], ids=str)
+def test_a_refresh_that_returned_counts_until_a_newer_one_is_through(world, second):
+    """Also if the newer one, which has stamped the old entry already, fails."""
+    overtaken = Overtaken(world, second)
+    f = overtaken.f
+    assert f() == 1
+    world.clock.tick(1)
+    assert f.refresh() == 2
+    assert f() == 2, "the newer one is not through yet"
+    overtaken.end()
+    assert f() == (3 if second == "succeeds" else 2)
+
+
+@pytest.mark.backends(ATOMIC)
+def test_an_invalidation_wins_over_both_of_two_refreshes(world):
+    overtaken = Overtaken(world, "succeeds")
+    f = overtaken.f
+    assert f() == 1
+    world.clock.tick(1)
+    assert f.refresh() == 2
+    f.invalidate()
+    overtaken.end()
+    assert f() == 4
+
+
+@pytest.mark.backends(["locmem", "valkey"])
+def test_an_older_refresh_does_not_replace_what_a_newer_one_has_stored(
+    world, monkeypatch
+):
+    """Which comes in between its look and its own replacement."""
+    overtaken = Overtaken(world, "succeeds")
+    f = overtaken.f
+    assert f() == 1
+    world.clock.tick(1)
+    original = Store.get
+
+    async def then(self, key):
+        there = await original(self, key)
+        if overtaken.runs == 3 and not overtaken.go_on.is_set():
+            overtaken.end()
+        return there
+
+    monkeypatch.setattr(Store, "get", then)
+    assert f.refresh() == 2
+    assert overtaken.go_on.is_set()
+    monkeypatch.undo()
+    assert f() == 3
+
+
 def test_a_waiter_whose_holder_was_invalidated_gets_the_new_value(world):
     source = Source()
 

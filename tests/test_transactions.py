@@ -767,3 +767,32 @@ def test_a_child_of_a_fork_has_a_lock_of_its_own():
     before = transactions._lock
     transactions._after_fork()
     assert transactions._lock is not before
+
+
+@pytest.mark.leaves_lease
+@pytest.mark.backends(PLACES)
+def test_a_transaction_that_has_written_waits_for_nobody(world, database, post):
+    """Whoever computes may need a lock of its own; and its value is for it alone."""
+    f, runs = titled(world, database)
+    lease = record.pack(record.LEASE, b"another!")
+    world.cache.add(f.get_cache_key(post), lease, 10)
+    with transaction.atomic(using=database):
+        change(database, post, "new")
+        assert f(post) == "new"
+    assert world.clock.sleeps == []
+    assert world.cache.get(f.get_cache_key(post)) == lease
+    f(post)
+    assert sum(world.clock.sleeps) == pytest.approx(10)
+
+
+@pytest.mark.leaves_lease
+@pytest.mark.backends(["postgresql", "sqlite"])
+def test_nor_for_a_lease_in_a_cache_in_the_same_database(backend):
+    world, database, post = in_its_database(backend)
+    f, runs = titled(world, database)
+    lease = record.pack(record.LEASE, b"another!")
+    world.cache.add(f.get_cache_key(post), lease, 10)
+    with transaction.atomic(using=database):
+        change(database, post, "new")
+        assert f(post) == "new"
+    assert world.clock.sleeps == []
