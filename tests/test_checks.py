@@ -115,3 +115,10 @@ def test_a_cache_in_the_database_of_atomic_requests(monkeypatch):
 def test_they_run_with_djangos_own_without_installed_apps():
     registered = checks.registry.registry.registered_checks
     assert {ours.check_caches, ours.check_databases} <= registered
+
+
+def test_without_redis_py_nothing_is_known_of_it(monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "redis.connection", None)
+    assert ours._redis_has_one() is False

@@ -729,3 +729,17 @@ def test_what_a_parent_had_is_left_alone_after_a_fork():
     finally:
         clients._own = before
         clients._parents.clear()
+
+
+def test_a_key_that_is_refused_after_the_call_is_raised(anywhere, monkeypatch):
+    """A mistake in the project, which must not pass for an outage."""
+
+    async def refuse(self, *args):
+        raise InvalidCacheKey("refused")
+
+    f = anywhere.memoize(60)(lambda: 1)
+    monkeypatch.setattr(store.Store, "swap", refuse)
+    with pytest.raises(InvalidCacheKey):
+        f()
+    monkeypatch.undo()
+    anywhere.cache.clear()

@@ -23,6 +23,7 @@ from tests.conftest import (
     ATOMIC,
     BACKENDS,
     FakeClock,
+    World,
     close_connections,
     how_many,
     in_thread,
@@ -488,3 +489,22 @@ def test_our_own_steps_would_catch_a_store_that_does_not_compare(
     f()
     assert f() < source.value
     caches["locmem"].clear()
+
+
+def test_a_refresh_that_loses_every_race_stores_nothing(monkeypatch):
+    """It must not go on for ever."""
+    world, original, swaps = World("locmem", "sync"), Store.swap, []
+    runs = []
+    f = world.memoize(60)(lambda: runs.append(1) or len(runs))
+    assert f() == 1
+
+    async def lose(self, *args):
+        swaps.append(1)
+        return await original(self, *args) if len(swaps) == 1 else False
+
+    monkeypatch.setattr(Store, "swap", lose)
+    assert f.refresh() == 2
+    assert len(swaps) == 9
+    monkeypatch.undo()
+    assert f() == 1
+    world.cache.clear()

@@ -10,6 +10,7 @@ import threading
 import pytest
 from asgiref.sync import async_to_sync
 from django.core.cache import caches
+from django.core.cache.backends.base import InvalidCacheKey
 from django.db import connection
 from django.test import override_settings
 from django.utils import timezone, translation
@@ -788,4 +789,54 @@ def test_giving_back_what_one_does_not_have_is_nothing():
     there = world.raw(f.get_cache_key(1))
     claim = Claim("k", lease=b"not a record", keeps=there)
     assert run(settling.postpone(memo, memo.store, claim, tried=True)) is None
+    world.cache.clear()
+
+
+@pytest.mark.parametrize("when", ["release", "postpone", "prime"])
+def test_mistakes_of_the_project_are_raised_wherever_they_show(monkeypatch, when):
+    """A key that the backend refuses is no outage."""
+    world = World("locmem", "sync")
+    f, runs, function = numbered(world)
+    f(1)
+    world.clock.tick(20)
+
+    async def refuse(self, *args):
+        raise InvalidCacheKey("refused")
+
+    def broken(x):
+        monkeypatch.setattr(Store, "swap", refuse)
+        raise ValueError("broken")
+
+    f._core.function = broken
+    with (
+        override_settings(CACHE_MEMOIZE={"REFRESH": "inline"}),
+        pytest.raises(InvalidCacheKey),
+    ):
+        if when == "postpone":
+            f(1)
+        elif when == "prime":
+            monkeypatch.setattr(Store, "swap", refuse)
+            f.prime(5, 2)
+        else:
+            monkeypatch.setattr(Store, "swap", refuse)
+            from cache_memoize import settling
+            from cache_memoize.memo import Claim
+            from cache_memoize.runner import run
+
+            run(settling.release(f._core, f._core.store, Claim("k", lease=b"l")))
+    monkeypatch.undo()
+    world.cache.clear()
+
+
+def test_a_refresh_during_hold_leaves_the_entry_that_counts(monkeypatch):
+    """The tag is young, and the entry is of before somebody set the clock back."""
+    world = World("locmem", "sync")
+    f, runs, _ = numbered(world, hold=5, tags="t")
+    world.clock.tick(10)
+    f(1)
+    world.clock.tick(6)
+    assert f(1) == 2 == f(1)
+    world.clock.tick(-12)
+    assert f.refresh(1) == 3
+    assert f.peek(1).value == 2
     world.cache.clear()

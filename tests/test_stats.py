@@ -116,3 +116,11 @@ def test_a_hook_can_stop_the_program():
 
     with pytest.raises(KeyboardInterrupt):
         Stats("blog.f").hook(interrupt, (), {})
+
+
+def test_what_is_not_as_wished_is_said_once_and_is_no_error(log):
+    stats = Stats("blog.f")
+    for _ in range(2):
+        stats.warn_once("not so", ValueError("this way"))
+    assert log.messages == ["blog.f: not so: ValueError('this way')"]
+    assert stats.errors == 0

@@ -131,3 +131,18 @@ def test_a_function_is_found_by_its_name():
 
     assert find("tests.test_tasks:numbered") is numbered
     assert find("tests.test_tasks:Shop.price") is Shop.price
+
+
+def test_a_name_that_leads_elsewhere_falls_back_to_a_thread(caplog, monkeypatch):
+    """As when a later definition has taken it."""
+    monkeypatch.setattr("tests.test_tasks.numbered", anumbered)
+    function = numbered_itself
+    assert function(1) == 1
+    clock.tick(20)
+    assert function(1) == 1
+    assert pool.join()
+    assert function(1) == 2
+    assert "is not this function, or not only this one" in caplog.text
+
+
+numbered_itself = numbered

@@ -796,3 +796,20 @@ def test_nor_for_a_lease_in_a_cache_in_the_same_database(backend):
         change(database, post, "new")
         assert f(post) == "new"
     assert world.clock.sleeps == []
+
+
+@pytest.mark.backends(["locmem"])
+def test_the_projects_own_execute_wrappers_stay_where_they_are(world, database, post):
+    def wrapper(execute, *args):
+        return execute(*args)
+
+    f, runs = titled(world, database)
+    connection = connections[database]
+    connection.execute_wrappers.insert(0, wrapper)
+    try:
+        with transaction.atomic(using=database):
+            change(database, post, "new")
+            assert f(post) == "new" and f.peek(post) is None
+        assert connection.execute_wrappers[0] is wrapper
+    finally:
+        connection.execute_wrappers.remove(wrapper)
