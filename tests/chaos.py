@@ -371,6 +371,8 @@ class Crowd:
                     elif number < 3 or not subject.is_async:  # each call makes a loop
                         self._read(number, subject)
                 self._rounds[number] += 1
+                if number == 0:
+                    self._let_read()
         except BaseException as error:  # of this class itself
             self.raised.append(error)
         finally:
@@ -396,10 +398,20 @@ class Crowd:
         except Exception as error:
             self.lost.append(error)
 
+    def _let_read(self) -> None:
+        """Readers who are slower than the writer would never meet what was cached."""
+        have_gone = self._after(2)
+        while not have_gone() and not self._end.wait(0.002):
+            pass
+
+    def _after(self, rounds: int) -> Callable[[], bool]:
+        """Whether every reader has gone so many rounds more."""
+        goals = [done + rounds for done in self._rounds[1:]]
+        return lambda: all(map(int.__ge__, self._rounds[1:], goals))
+
     def rounds(self, number: int) -> None:
         """Until every reader has gone so many rounds more."""
-        goals = [done + number for done in self._rounds[1:]]
-        self.until(lambda: all(map(int.__ge__, self._rounds[1:], goals)), "goes on")
+        self.until(self._after(number), "goes on")
 
     def losses(self, number: int) -> None:
         """Until so many more invalidations raised."""
