@@ -231,21 +231,23 @@ def table(results: dict[str, dict[str, Any]]) -> str:
             + [str(count[outcome]) for outcome in (KILLED, TIMED_OUT, SURVIVED)]
             + [f"{rate(result):.1f} %"]
         )
+    text = _list_table(rows)
+    rows = [["what survived", "why"]]
+    for name, result in results.items():
+        for was, now in result["left"]:
+            why = REASONS.get((name, was, now), "No reason is known.")
+            rows.append([f"``{name}``: ``{was}`` |to| ``{now}``", why])
+    if len(rows) > 1:
+        text += "\n.. |to| unicode:: U+2192\n\n" + _list_table(rows)
+    return text
+
+
+def _list_table(rows: list[list[str]]) -> str:
     text = ".. list-table::\n   :header-rows: 1\n\n"
     for row in rows:
         text += "".join(
             f"   {'*' if n == 0 else ' '} - {cell}\n" for n, cell in enumerate(row)
         )
-    for name, result in results.items():
-        groups: dict[str, list[tuple[str, str]]] = {}
-        for was, now in result["left"]:
-            why = REASONS.get((name, was, now), "No reason is known.")
-            groups.setdefault(why, []).append((was, now))
-        if groups:
-            text += f"\nWhat survived in ``{name}``, and why:\n"
-        for why, pairs in groups.items():
-            text += f"\n{why}\n\n.. code-block:: diff\n\n"
-            text += "".join(f"   - {was}\n   + {now}\n" for was, now in pairs)
     return text
 
 
