@@ -433,7 +433,7 @@ class Crowd:
 
         self.until(reached, "is cached")
 
-    def until(self, condition: Callable[[], bool], what: str) -> None:
+    def until(self, condition: Callable[[], object], what: str) -> None:
         for _ in range(12000):  # a minute; it takes less than a second
             if condition() or self.raised or self.wrong:
                 return
