@@ -6,9 +6,11 @@ error message, when a call does not fit.
 
 from __future__ import annotations
 
+import datetime
 import functools
 import inspect
 import types
+import uuid
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
@@ -53,6 +55,7 @@ class Binder:
         self.var_keyword = next((p.name for p in of[_VAR_KEYWORD]), None)
         self.ignore = self._check_ignore(ignore)
         self.by_keyword = {*self.positional[self.positional_only :], *self.keyword_only}
+        self.rest = {} if self.ignore else self._rests()
         if "_refresh" in self.defaults:
             raise TypeError(
                 f"cache_memoize: {name} has a parameter named _refresh, which the "
@@ -73,6 +76,22 @@ class Binder:
                 f"are not among its parameters {list(self.defaults)}"
             )
         return names
+
+    def _rests(self) -> dict[int, str]:
+        """What follows the text of so many positional arguments: that of the defaults,
+        where those can never change."""
+        found = {}
+        for given in range(len(self.positional) + 1):
+            names = self.positional[given:]
+            if all(_is_fixed(self.defaults[n]) for n in names + self.keyword_only):
+                found[given] = "".join(
+                    [encode(self.defaults[name]) for name in names]
+                    + [
+                        _NAMED + encode(name) + encode(self.defaults[name])
+                        for name in self.keyword_only
+                    ]
+                )
+        return found
 
     def bind(self, args: Args, kwargs: Kwargs) -> list[tuple[str, Any, bool]]:
         """``(parameter, value, by name?)`` of a call, defaults filled in."""
@@ -122,16 +141,17 @@ class Binder:
 
     def text(self, args: Args, kwargs: Kwargs) -> str:
         """The arguments of a call as text."""
-        bound = self.bind(args, kwargs)
         try:
+            if not kwargs and len(args) in self.rest:  # the same, with less to do
+                return "".join(map(encode, args)) + self.rest[len(args)]
             return "".join(
                 [
                     _NAMED + encode(name) + encode(value) if by_name else encode(value)
-                    for name, value, by_name in bound
+                    for name, value, by_name in self.bind(args, kwargs)
                 ]
             )
         except (UnkeyableArgument, RecursionError):
-            for name, value, _ in bound:
+            for name, value, _ in self.bind(args, kwargs):
                 encode_part(value, self.name, name)
             raise
 
@@ -152,6 +172,14 @@ _KINDS = (
     _KEYWORD_ONLY,
     _VAR_KEYWORD,
 ) = tuple(inspect._ParameterKind)
+
+#: Defaults that cannot change behind the back of what is remembered.
+_FIXED = (bool, bytes, datetime.date, float, int, str, uuid.UUID)
+
+
+def _is_fixed(default: Any) -> bool:
+    return default is None or type(default) in _FIXED
+
 
 #: Before a value that counts by its name. No encoded value starts with it.
 _NAMED = "="
@@ -227,16 +255,16 @@ def _is_frozen(value: Any) -> bool:
 
 #: Arguments of these exact types are remembered together with their key. Values of
 #: two of them are never equal, as 1, 1.0 and True are; 0.0 equals -0.0, so no floats;
-#: comparing bytes with str warns under ``python -b``, so no bytes.
-_REMEMBERED = frozenset({int, str, type(None)})
+#: comparing bytes with str warns under ``python -b``, so no bytes; a datetime equals
+#: that of another zone, or of the other fold.
+_REMEMBERED = frozenset({int, str, type(None), datetime.date, uuid.UUID})
 _REMEMBERED_CALLS = 1024
-#: Defaults that cannot change behind the back of what is remembered.
-_FROZEN = _REMEMBERED | {bool, float, bytes}
 
 
 def _is_small(value: Any) -> bool:
-    size = value.bit_length() if type(value) is int else len(value or "")
-    return size <= 64
+    if isinstance(value, int):
+        return value.bit_length() <= 64
+    return not isinstance(value, str) or len(value) <= 64
 
 
 def key_maker(
@@ -270,8 +298,8 @@ def key_maker(
             text += _EXTRA + encode_part(more, name, "extra=")
         return start + digest_of(text)
 
-    given = {type(value) for value in binder.defaults.values() if value is not _MISSING}
-    if args_rewrite is not None or callable(extra) or not given <= _FROZEN:
+    given = [value for value in binder.defaults.values() if value is not _MISSING]
+    if args_rewrite is not None or callable(extra) or not all(map(_is_fixed, given)):
         return compute  # may depend on more than the arguments
 
     known: dict[Any, str] = {}

@@ -13,7 +13,7 @@ from django.core.cache.backends.base import InvalidCacheKey
 from django.core.exceptions import ImproperlyConfigured, SynchronousOnlyOperation
 
 from . import record, signing
-from .backends import Backend, backend_of
+from .backends import backend_of
 from .record import TRAILER_SIZE, Record
 from .tags import TaggedKey
 
@@ -33,6 +33,7 @@ __all__ = [
     "hangs",
     "is_decoding_error",
     "is_forged",
+    "is_in_memory",
     "read_many",
     "settings_of",
 ]
@@ -83,24 +84,38 @@ def hangs(error: BaseException) -> bool:
 
 # --- which object ------------------------------------------------------------------
 
-_own = threading.local()
+
+class _Objects:
+    """The cache objects of one thread, made from one state of the settings."""
+
+    def __init__(self, settings: Any) -> None:
+        self.settings = settings
+        #: By alias: those that are in memory, so that nothing has to be closed. Asking
+        #: Django each time would take a tenth of such a hit.
+        self.memory: dict[str, Any] = {}
+        #: By alias: those that no other thread may use.
+        self.own: dict[str, Any] = {}
+
+
+class _Thread(threading.local):
+    def __init__(self) -> None:
+        self.has = _Objects(None)
+
+
+_thread = _Thread()
 #: What a parent process had: closing it would say goodbye on the parent's sockets.
 _parents: list[Any] = []
 
 
 def _after_fork() -> None:
     """A child that read from the sockets of its parent would read its answers."""
-    global _own
-    _parents.append(_own.__dict__)
-    _own = threading.local()
+    global _thread
+    _parents.append(_thread.has)
+    _thread = _Thread()
 
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch
     os.register_at_fork(after_in_child=_after_fork)
-
-#: Classes of which any thread may use any object, by plain ``get``: seen here first on
-#: every call.
-_plain: set[type] = set()
 
 
 def aliases() -> list[str]:
@@ -127,34 +142,36 @@ def client(alias: str) -> Any:
     tasks take theirs into other threads, where two threads on one memcached client
     read each other's answers. Where that matters, each thread has one of its own.
     """
-    cache = caches[alias]
-    if type(cache) in _plain:
-        return cache
-    backend = backend_of(cache)
-    if backend.shareable:
-        if type(backend).get is Backend.get:
-            _plain.add(type(cache))
-        return cache
+    has = _thread.has
     # override_settings() makes new settings: what was built from the old ones goes.
-    if getattr(_own, "settings", None) is not caches.settings:
-        _own.settings, _own.caches = caches.settings, {}
-    if alias not in _own.caches:
-        _own.caches[alias] = caches.create_connection(alias)
-    return _own.caches[alias]
+    if has.settings is not caches.settings:
+        close()
+        has = _thread.has = _Objects(caches.settings)
+    if alias in has.memory:
+        return has.memory[alias]
+    cache = caches[alias]
+    backend = backend_of(cache)
+    if backend.in_memory:
+        has.memory[alias] = cache
+    if backend.shareable:
+        return cache
+    if alias not in has.own:
+        has.own[alias] = caches.create_connection(alias)
+    return has.own[alias]
 
 
 def close() -> None:
     """Close the clients that are this thread's alone."""
-    for cache in getattr(_own, "caches", {}).values():
+    for cache in _thread.has.own.values():
         cache.close()
-    _own.caches = {}
+    _thread.has.own = {}
 
 
 def fetch(alias: str, key: str) -> Any:
     """What stands under ``key``: the whole I/O of a hit."""
-    cache = caches[alias]
-    if type(cache) in _plain:
-        raw = cache.get(key)
+    has = _thread.has
+    if has.settings is caches.settings and alias in has.memory:
+        raw = has.memory[alias].get(key)
     else:
         cache = client(alias)
         raw = backend_of(cache).get(cache, key)
@@ -174,14 +191,22 @@ def fetch_tagged(alias: str, key: TaggedKey) -> Any:
     return found
 
 
+def is_in_memory(alias: str) -> bool:
+    """Whether this cache answers without waiting for anything."""
+    has = _thread.has
+    if has.settings is caches.settings and alias in has.memory:
+        return True
+    return backend_of(caches[alias]).in_memory
+
+
 async def afetch(alias: str, key: str) -> Any:
-    if backend_of(caches[alias]).in_memory:
+    if is_in_memory(alias):
         return fetch(alias, key)
     return await sync_to_async(fetch)(alias, key)
 
 
 async def afetch_tagged(alias: str, key: TaggedKey) -> Any:
-    if backend_of(caches[alias]).in_memory:
+    if is_in_memory(alias):
         return fetch_tagged(alias, key)
     return await sync_to_async(fetch_tagged)(alias, key)
 

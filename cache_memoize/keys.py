@@ -8,6 +8,7 @@ that an argument could forge.
 from __future__ import annotations
 
 import array
+import binascii
 import collections
 import datetime
 import decimal
@@ -72,17 +73,18 @@ class UnkeyableArgument(TypeError):
 
 
 def digest(head: str) -> Callable[[str], str]:
-    """A function from text to 160 bits of SHA-256 (FIPS 180-4) in hex.
+    """A function from text to 168 bits of SHA-256 (FIPS 180-4) in base64 (RFC 4648).
 
     ``head`` is what all of its texts have in common, hashed once. SHA-256 and not
-    MD5, which hosts in FIPS mode refuse.
+    MD5, which hosts in FIPS mode refuse. Not hexadecimal: Django looks at every
+    character of a key that local memory is asked for.
     """
     common = hashlib.sha256(_string(head).encode("utf-8", "surrogatepass"))
 
     def of(text: str) -> str:
         whole = common.copy()
         whole.update(text.encode("utf-8", "surrogatepass"))
-        return whole.hexdigest()[:40]
+        return binascii.b2a_base64(whole.digest()[:21], newline=False).decode()
 
     return of
 
@@ -94,8 +96,8 @@ def label(prefix: str) -> str:
 
 def encode(value: Any) -> str:
     """``value`` as text; raises :exc:`UnkeyableArgument` where that is not safe."""
-    write = _PLAIN.get(type(value))
-    return _encode_other(value) if write is None else write(value)
+    write = _writers.get(type(value))
+    return _encode_new(value) if write is None else write(value)
 
 
 def _string(value: str) -> str:
@@ -132,6 +134,8 @@ _PLAIN: dict[type, Callable[[Any], str]] = {
     frozenset: lambda value: "<" + _unordered(value),
     dict: lambda value: "d" + _mapping(value),
 }
+#: These, and those that are known since a value of the class was seen.
+_writers = dict(_PLAIN)
 
 
 def _named(value: Any) -> str:
@@ -169,16 +173,21 @@ def _builtin_function(value: Any) -> Any:
     return (owner, value.__name__)
 
 
-def _model(value: Model) -> Any:
-    parts = value.pk if isinstance(value.pk, tuple) else (value.pk,)
-    if None in parts:
-        raise UnkeyableArgument(
-            _class_name(type(value)), "a model instance without a primary key is nobody"
-        )
+def _model_writer(cls: type[Model]) -> Callable[[Any], str]:
     # The concrete model: a proxy or deferred instance is the same row. The database
     # alias does not count: a row read from a replica must be found by invalidate().
-    concrete = cast("type[Model]", value._meta.concrete_model)
-    return (concrete._meta.label, value.pk)
+    concrete = cast("type[Model]", cls._meta.concrete_model)
+    head = "m(" + encode(concrete._meta.label)
+
+    def write(value: Model) -> str:
+        pk = value.pk
+        if pk is None or (isinstance(pk, tuple) and None in pk):
+            raise UnkeyableArgument(
+                _class_name(cls), "a model instance without a primary key is nobody"
+            )
+        return head + encode(pk) + ")"
+
+    return write
 
 
 def _zone(value: zoneinfo.ZoneInfo) -> Any:
@@ -268,65 +277,100 @@ def register_key(type: type, function: Callable[[Any], Any]) -> None:
             f"register_key: how {type.__name__} counts is fixed; register a subclass "
             "of your own, or use args_rewrite="
         )
+    global _writers
     _REGISTERED[type] = function
+    _writers = dict(_PLAIN)
 
 
-def _encode_other(value: Any) -> str:
-    cls = type(value)
+def _encode_new(value: Any) -> str:
+    """A value of a class that was not seen before; the next is written without search.
+
+    The name of a class is looked at once: whether it leads to that class.
+    """
+    cls, writers = type(value), _writers
+    write = _writer(cls, value)
+    text = write(value)
+    writers[cls] = write
+    return text
+
+
+def _writer(cls: type, value: Any) -> Callable[[Any], str]:
+    """How values of a class are written; raises for a class that cannot be."""
     for base in cls.__mro__:
         if base in _REGISTERED:
-            return _tagged(cls, _REGISTERED[base](value))
+            return _tagging(cls, _REGISTERED[base])
     if isinstance(value, LazyObject):
-        # request.user is the user: f(request.user) and f(user) are one call.
-        value.__class__  # noqa: B018 - the attribute access makes it load
-        return encode(value._wrapped)
+        return _lazy
     if isinstance(value, Model):
-        return "m" + encode(_model(value))
+        return _model_writer(cls)
     if isinstance(value, Promise):  # of a class that Django makes inside a function
         if not hasattr(cls, "casefold"):
             _refuse("it is lazy and no text; pass what it comes to")(value)
-        return "z" + encode(str(value))
+        return lambda value: "z" + encode(str(value))
     if isinstance(value, enum.Enum):
-        return _tagged(cls, value.name if value.name is not None else value.value)
+        return _tagging(cls, _member)
     for base in cls.__mro__:
         if base in _NAMES:
-            return _tagged(cls, _NAMES[base](value))
+            return _tagging(cls, _NAMES[base])
         if base in _VALUES:
-            parts = _VALUES[base](value)
-            if cls is not base:
-                parts = (parts, _attributes(value, base))
-            return _tagged(cls, parts)
-    return _tagged(cls, _describe(value))
+            if cls is base:
+                return _tagging(cls, _VALUES[base])
+            return _tagging(cls, _and(_VALUES[base], _attributes_of(cls, base)))
+    return _tagging(cls, _describing(cls))
 
 
-def _tagged(cls: type, parts: Any) -> str:
-    name = _class_name(cls) if cls in _VALUES or cls in _NAMES else _named(cls)
-    return f"o{_string(name)}{encode(parts)}"
+def _tagging(cls: type, rule: Callable[[Any], Any]) -> Callable[[Any], str]:
+    """A writer of what ``rule`` makes of a value, with the name of its class."""
+    head: str | None = None
+
+    def write(value: Any) -> str:
+        nonlocal head
+        parts = rule(value)  # first: it says best why a value is refused
+        if head is None:
+            own = cls in _VALUES or cls in _NAMES
+            head = "o" + _string(_class_name(cls) if own else _named(cls))
+        return head + encode(parts)
+
+    return write
+
+
+def _and(rule: Callable[[Any], Any], more: Callable[[Any], Any]) -> Any:
+    return lambda value: (rule(value), more(value))
+
+
+def _lazy(value: Any) -> str:
+    # request.user is the user: f(request.user) and f(user) are one call.
+    value.__class__  # noqa: B018 - the attribute access makes it load
+    return encode(value._wrapped)
+
+
+def _member(value: enum.Enum) -> Any:
+    return value.name if value.name is not None else value.value
 
 
 _CACHED_PROPERTIES = (functools.cached_property, django_cached_property)
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{4}")
 
 
-def _describe(value: Any) -> Any:
+def _describing(cls: type) -> Callable[[Any], Any]:
     """An object of a class nobody told us about: its attributes, or its own text.
 
     Its text only where it has no attributes: a text is made for people and may leave
     out what counts, as that of a file leaves out the content.
     """
-    cls = type(value)
     if cls is object:
-        return _refuse("a bare object() is nothing but its address")(value)
+        return _refuse("a bare object() is nothing but its address")
     if hasattr(cls, "__array__"):
-        return _refuse("an array or table may keep its data where none looks")(value)
+        return _refuse("an array or table may keep its data where none looks")
     # As the standard library's copyreg does it: more bytes than the attributes need
     # are state in C that no attribute shows (a file, a lock, a generator).
     words = len(_slots(cls, object))
     words += (cls.__dictoffset__ > 0) + (cls.__weakrefoffset__ > 0)
     known = object.__basicsize__ + words * struct.calcsize("P")
     if cls.__basicsize__ > known or cls.__itemsize__:
-        return _refuse("it holds state that no attribute shows")(value)
-    return _attributes(value, object) or _own_texts(value)
+        return _refuse("it holds state that no attribute shows")
+    attributes = _attributes_of(cls, object)
+    return lambda value: attributes(value) or _own_texts(value)
 
 
 def _own_texts(value: Any) -> list[str]:
@@ -356,19 +400,26 @@ def _slots(cls: type, base: type) -> dict[str, Any]:
     }
 
 
-def _attributes(value: Any, base: type) -> dict[str, Any]:
-    """What ``value`` holds beyond what its base class ``base`` holds.
+def _attributes_of(cls: type, base: type) -> Callable[[Any], dict[str, Any]]:
+    """What a value of ``cls`` holds beyond what the class ``base`` holds.
 
     Values that a cached property left behind do not count: the same object must have
     the same key before and after the property was read.
     """
-    cls = type(value)
-    found = {
-        name: getattr(value, name) for name in _slots(cls, base) if hasattr(value, name)
+    slots, has_dict = list(_slots(cls, base)), cls.__dictoffset__ != 0
+    left_behind = {
+        name
+        for each in cls.__mro__
+        for name in vars(each)
+        if isinstance(_defined(cls, name), _CACHED_PROPERTIES)
     }
-    found |= vars(value) if cls.__dictoffset__ else {}
-    return {
-        name: attribute
-        for name, attribute in found.items()
-        if not isinstance(_defined(cls, name), _CACHED_PROPERTIES)
-    }
+
+    def attributes(value: Any) -> dict[str, Any]:
+        found = {name: getattr(value, name) for name in slots if hasattr(value, name)}
+        if has_dict:
+            found |= vars(value)
+        for name in left_behind & found.keys() if left_behind else ():
+            del found[name]
+        return found
+
+    return attributes

@@ -24,6 +24,7 @@ from .clients import (
     hangs,
     is_decoding_error,
     is_forged,
+    is_in_memory,
     read_many,
 )
 from .clock import Clock
@@ -290,6 +291,6 @@ class AsyncStore(Store):
         return await sync_to_async(function)(*args)
 
     async def _run(self, command: str, *args: Any) -> Any:
-        if self.backend().in_memory:
+        if is_in_memory(self.alias):
             return self._command(command, *args)
         return await sync_to_async(self._command)(command, *args)

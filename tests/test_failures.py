@@ -720,14 +720,15 @@ def test_prime_when_the_cache_fails_in_the_middle(anywhere, chaos, caplog):
 
 
 def test_what_a_parent_had_is_left_alone_after_a_fork():
-    before = clients._own
-    before.marked = True
+    before = clients._thread
+    before.has.own["theirs"] = object()
     try:
         clients._after_fork()
-        assert not hasattr(clients._own, "marked")
-        assert clients._parents[-1]["marked"] is True
+        assert clients._thread.has.own == {}
+        assert "theirs" in clients._parents[-1].own
     finally:
-        clients._own = before
+        del before.has.own["theirs"]
+        clients._thread = before
         clients._parents.clear()
 
 

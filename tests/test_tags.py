@@ -192,7 +192,7 @@ def test_a_hit_is_one_get_many_and_forgetting_one_delete(backend, monkeypatch):
             return _original(self, *args, **kwargs)
 
         monkeypatch.setattr(cls, name, counting)
-    clients._plain.clear()
+    clients._thread.has.memory.clear()
     monkeypatch.setattr("cache_memoize.backends._found", dict(backends_found()))
     assert f(1) == 1
     assert asked[0] == "get_many" and set(asked[1:]) <= {"get"}  # Django's own loop
