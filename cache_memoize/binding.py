@@ -314,7 +314,7 @@ def key_maker(
                 if type(value) not in types_of:
                     return compute(args, kwargs)
             # No positional call looks like this: a tuple is not remembered.
-            call: Any = (args, *kwargs.items())
+            call: Any = (args, *kwargs, *kwargs.values())
         else:
             call = args
         key = get(call)

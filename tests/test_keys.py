@@ -1138,14 +1138,18 @@ def test_a_label_is_legal_on_memcached_and_keeps_what_a_person_recognises():
 
 #: Every entry of a running site stands under such texts.
 WRITTEN = [
-    ((None, True, False), "(NTF)"),
-    ([1, -1, 255], "[i1;i-1;iff;)"),
-    ((1.5, -0.0, math.nan), "(f1.5;f-0.0;fnan;)"),
+    ((None, True, False), "l19:(None, True, False)"),
+    ([1, -1, 255], "l12:[1, -1, 255]"),
+    ((1.5, -0.0, math.nan), "l16:(1.5, -0.0, nan)"),
+    (["a\u00e9", b"'"], "l15:['a\\xe9', b\"'\"]"),
+    ((1, (2,), [[]]), "(i1;l4:(2,)[l2:[]))"),
+    ([10**5000], f"[i{10**5000:x};)"),
+    (["a" * 4000], "[s4000:" + "a" * 4000 + ")"),
     ("a\u00e9", "s2:a\u00e9"),
     (b"a\xff", "b2:a\u00ff"),
     ({"b", "a"}, "{s1:as1:b)"),
     (frozenset({2, 1}), "<i1;i2;)"),
-    ({"b": 1, "a": (2,)}, "ds1:a(i2;)s1:bi1;)"),
+    ({"b": 1, "a": (2,)}, "ds1:al4:(2,)s1:bi1;)"),
     (..., "os17:builtins.ellipsisN"),
     (Text("a"), "os20:tests.test_keys.Text(s1:ad))"),
     (Colour.RED, "os22:tests.test_keys.Colours3:RED"),
