@@ -1,6 +1,7 @@
 """One decorator that puts any Python function behind Django's cache framework."""
 
 from . import checks as _checks  # noqa: F401  # registers them
+from .batch import Progress
 from .controls import Entry
 from .decorator import Memoized, cache_memoize
 from .dependencies import ainvalidate_model, invalidate_model
@@ -14,6 +15,7 @@ __all__ = [
     "CacheInfo",
     "Entry",
     "Memoized",
+    "Progress",
     "UnkeyableArgument",
     "ainvalidate_model",
     "ainvalidate_tags",

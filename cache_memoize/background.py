@@ -38,7 +38,6 @@ class Refreshable(Memo):
 
     function: Callable[..., Any]
     key_of: Callable[[Any, Any], str]
-    miss: Callable[..., object] | None
     store: Store
     astore: AsyncStore
 

@@ -22,12 +22,14 @@ __all__ = [
     "UNREAD",
     "UNREADABLE",
     "afetch",
+    "afetch_many",
     "afetch_tagged",
     "aliases",
     "client",
     "close",
     "database_of",
     "fetch",
+    "fetch_many",
     "fetch_tagged",
     "genuine",
     "hangs",
@@ -181,14 +183,30 @@ def fetch(alias: str, key: str) -> Any:
 def fetch_tagged(alias: str, key: TaggedKey) -> Any:
     """The entry of a call if its tags are still those that it was made with;
     otherwise all that was seen. One ``get_many``."""
-    cache = client(alias)
-    found = read_many(alias, cache, key)
+    return _first(key, read_many(alias, client(alias), (key, *key.tags)))
+
+
+def fetch_many(alias: str, keys: list[str]) -> dict[str, Any]:
+    """What ``fetch`` or ``fetch_tagged`` gives for each of these keys, by one
+    ``get_many``."""
+    wanted = dict.fromkeys(keys)
+    for key in keys:
+        if isinstance(key, TaggedKey):
+            wanted |= dict.fromkeys(key.tags)
+    found = read_many(alias, client(alias), tuple(wanted))
+    return {key: _first(key, found) for key in keys}
+
+
+def _first(key: str, found: dict[str, Any]) -> Any:
+    """What a hit needs of what was read, if it is one."""
     raw = found.get(key)
-    if type(raw) is bytes:
+    if isinstance(key, TaggedKey):
+        if type(raw) is not bytes:
+            return found
         tokens = record.tokens([found.get(tag) for tag in key.tags])
-        if tokens and raw.endswith(tokens, 0, -TRAILER_SIZE):
-            return raw if signing.state is False else genuine(key, raw)
-    return found
+        if not tokens or not raw.endswith(tokens, 0, -TRAILER_SIZE):
+            return found
+    return raw if signing.state is False else genuine(key, raw)
 
 
 def is_in_memory(alias: str) -> bool:
@@ -211,22 +229,28 @@ async def afetch_tagged(alias: str, key: TaggedKey) -> Any:
     return await sync_to_async(fetch_tagged)(alias, key)
 
 
+async def afetch_many(alias: str, keys: list[str]) -> dict[str, Any]:
+    if is_in_memory(alias):
+        return fetch_many(alias, keys)
+    return await sync_to_async(fetch_many)(alias, keys)
+
+
 #: Aliases whose server takes no commands over several keys.
 _single: set[str] = set()
 
 
-def read_many(alias: str, cache: Any, key: TaggedKey) -> dict[str, Any]:
-    """What stands under a key and those of its tags.
+def read_many(alias: str, cache: Any, keys: tuple[str, ...]) -> dict[str, Any]:
+    """What stands under these keys.
 
     Redis Cluster answers only for keys of one slot (CROSSSLOT). Keys of one call
     cannot be put into one slot, because its tags belong to other calls too: so from
     then on they are read one by one. The same where one value cannot be read, which
     fails all of them on some backends.
     """
-    backend, keys = backend_of(cache), [key, *key.tags]
+    backend = backend_of(cache)
     if alias not in _single:
         try:
-            return backend.get_many(cache, keys)
+            return backend.get_many(cache, list(keys))
         except Exception as error:
             if "slot" in str(error).lower():  # redis-py leaves CROSSSLOT itself out
                 _single.add(alias)

@@ -24,10 +24,10 @@ from .background import arevalidate, revalidate
 from .binding import Binder, default_prefix, key_maker
 from .clients import UNREAD
 from .clock import Clock
-from .memo import Claim, computing
+from .memo import computing, serve
 from .memoized import CONTROLS, ClassMemoized, Core, Memoized, watch_class_body
 from .policy import BACKEND, Policy
-from .record import AHEAD, ENTRIES, RAISED, TAIL, freshness, loads
+from .record import AHEAD, TAIL, freshness, loads
 from .runner import run
 from .tags import function_tag, tagging
 from .transactions import live
@@ -73,7 +73,7 @@ def _sync_wrapper(core: Core) -> Callable[..., Any]:
         if claim.found is not None:
             if claim.lease is not None:
                 claim = revalidate(core, claim, args, kwargs)
-            return _serve(core, claim, args, kwargs)
+            return serve(core, claim, args, kwargs)
         stats.misses += 1
         nested = computing.set(True)
         try:
@@ -126,7 +126,7 @@ def _async_wrapper(core: Core) -> Callable[..., Any]:
         if claim.found is not None:
             if claim.lease is not None:
                 claim = await arevalidate(core, claim, args, kwargs)
-            return _serve(core, claim, args, kwargs)
+            return serve(core, claim, args, kwargs)
         stats.misses += 1
         nested = computing.set(True)
         try:
@@ -145,24 +145,6 @@ def _async_wrapper(core: Core) -> Callable[..., Any]:
         return result
 
     return call
-
-
-def _serve(core: Core, claim: Claim, args: Any, kwargs: Any) -> Any:
-    """An entry that the flow found: after waiting, past its timeout, or no plain value.
-    None any more if this caller has just refreshed it."""
-    stats, found = core.stats, claim.found
-    if found is None:
-        stats.misses += 1
-        return claim.value
-    stats.hits += 1
-    stats.saved += found.cost
-    if found.kind in ENTRIES and not found.is_fresh(core.clock.time()):
-        stats.stale += 1
-    if core.hit is not None:
-        stats.hook(core.hit, args, kwargs)
-    if found.kind == RAISED:
-        raise claim.value
-    return claim.value
 
 
 # --- the decorator -------------------------------------------------------------------

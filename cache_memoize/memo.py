@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from .record import Claimed, Record
 from .store import Store
 from .tags import TaggedKey
 
-__all__ = ["Claim", "Memo", "computing"]
+__all__ = ["Claim", "Memo", "computing", "serve"]
 
 #: Whether this context is computing something. Who computes never waits for others:
 #: so no circle of waiters can form, and recursion cannot block itself.
@@ -24,6 +25,9 @@ computing: ContextVar[bool] = ContextVar("cache_memoize_computing", default=Fals
 
 class Memo:
     """What the flows need to know of one memoized function."""
+
+    hit: Callable[..., object] | None
+    miss: Callable[..., object] | None
 
     def __init__(self, name: str, policy: Policy, clock: Clock) -> None:
         self.name = name
@@ -75,6 +79,24 @@ def decode(found: Record) -> Any:
     if found.kind == record.RAISED:
         return record.loads_exception(found.raw)
     return record.loads(found.raw)
+
+
+def serve(memo: Memo, claim: Claim, args: Any, kwargs: Any) -> Any:
+    """An entry that the flow found: after waiting, past its timeout, or no plain value.
+    None any more if this caller has just refreshed it."""
+    stats, found = memo.stats, claim.found
+    if found is None:
+        stats.misses += 1
+        return claim.value
+    stats.hits += 1
+    stats.saved += found.cost
+    if found.kind in record.ENTRIES and not found.is_fresh(memo.clock.time()):
+        stats.stale += 1
+    if memo.hit is not None:
+        stats.hook(memo.hit, args, kwargs)
+    if found.kind == record.RAISED:
+        raise claim.value
+    return claim.value
 
 
 # --- what is asked before anything is read or stored ---------------------------------

@@ -6,7 +6,7 @@ import functools
 import inspect
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -21,7 +21,7 @@ from asgiref.sync import async_to_sync, sync_to_async
 from django.db.models import Model
 
 from . import controls, dependencies, record
-from .background import Refreshable
+from .batch import Batch, Batchable, Progress, achunks, aiterate, chunks
 from .breaker import breaker_of
 from .clients import afetch, afetch_tagged, fetch, fetch_tagged
 from .clock import Clock
@@ -38,9 +38,10 @@ P = ParamSpec("P")
 Q = ParamSpec("Q")
 R = TypeVar("R")
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Core(Refreshable):
+class Core(Batchable):
     """One memoized function: what its wrapper, its controls and the flows share."""
 
     def __init__(
@@ -146,6 +147,81 @@ class Memoized(functools.partial, Generic[P, R, T]):  # type: ignore[type-arg]
         if not inspect.iscoroutinefunction(call):
             call = sync_to_async(call)
         return await call(*self.args, *args, **{**kwargs, "_refresh": True})  # type: ignore
+
+    def map(
+        self, items: Iterable[Any], /, *, return_exceptions: bool = False
+    ) -> list[T]:
+        """The results for many items, in order. An item is the argument of a call, or
+        a tuple of its arguments.
+
+        Hits are read together, 500 by one command of the cache; what is missing is
+        computed, one after the other, or by the function given to :meth:`many`. Equal
+        items are computed once. If some raise, the others are computed and stored all
+        the same; then the first error is raised.
+
+        :param return_exceptions: put errors into the list in place of results.
+        """
+        batch = Batch(self._core, self.args, items)
+        if batch.is_async:
+            return async_to_sync(batch.map)(items).get(return_exceptions)
+        return run(batch.map(items)).get(return_exceptions)
+
+    async def amap(
+        self,
+        items: Iterable[Any] | AsyncIterable[Any],
+        /,
+        *,
+        return_exceptions: bool = False,
+    ) -> list[T]:
+        batch = Batch(self._core, self.args, items)
+        if batch.is_async:
+            found = await batch.map([item async for item in aiterate(items)])
+            return found.get(return_exceptions)
+        given = [item async for item in aiterate(items)]
+        return await sync_to_async(self.map)(given, return_exceptions=return_exceptions)
+
+    def warm(self, items: Iterable[Any], /) -> Iterator[Progress]:
+        """Refresh many items, as in :meth:`map`, and say after each how far it is.
+
+        An iterator: nothing is done before somebody loops over it. What the function
+        raises is part of the :class:`Progress`, and the next item follows.
+        """
+        batch = Batch(self._core, self.args, items)
+        for chunk in chunks(items, batch.size):
+            if batch.is_async:
+                yield from async_to_sync(batch.refresh)(chunk)
+            else:
+                yield from run(batch.refresh(chunk))
+
+    async def awarm(
+        self, items: Iterable[Any] | AsyncIterable[Any], /
+    ) -> AsyncIterator[Progress]:
+        batch = Batch(self._core, self.args, items)
+        async for chunk in achunks(items, batch.size):
+            if batch.is_async:
+                steps = await batch.refresh(chunk)
+            else:
+                steps = await sync_to_async(run)(batch.refresh(chunk))
+            for step in steps:
+                yield step
+
+    def many(self, function: F, /) -> F:
+        """Register what computes many items at once, for :meth:`map` and :meth:`warm`.
+
+        It takes a list of items and gives their results in the same order; for a
+        method, the instance comes first. It is a coroutine function if the memoized
+        function is one. Use it as a decorator.
+        """
+        core = self._core
+        if inspect.iscoroutinefunction(function) != inspect.iscoroutinefunction(
+            core.function
+        ):
+            raise TypeError(
+                f"{core.name}.many: this function and the memoized one must both be "
+                "coroutine functions, or neither; change one of them"
+            )
+        core.many = function
+        return function
 
     def invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> None:
         """Forget this call, and what any computation under way would store.

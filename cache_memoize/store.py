@@ -111,7 +111,7 @@ class Store:
         """What stands under ``key``; a tag that is not there comes into being."""
         if not isinstance(key, TaggedKey):
             return Look(await self.get(key))
-        return await self._resolve(key, await self._run("read_many", key))
+        return await self._resolve(key, await self._run("read_many", (key, *key.tags)))
 
     async def seen(self, key: str, first: Any, *, hold: float) -> Look:
         """The same, if ``fetch`` has just given ``first``."""

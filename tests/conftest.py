@@ -130,6 +130,19 @@ class Caller:
             return getattr(self.memoized, name)
         return async_to_sync(getattr(self.memoized, f"a{name}"))
 
+    def warm(self, items: Any) -> Any:
+        async def collect() -> list[Any]:
+            return [step async for step in self.memoized.awarm(items)]
+
+        return async_to_sync(collect)()
+
+    def many(self, function: Any) -> Any:
+        async def twin(*args: Any) -> Any:
+            return function(*args)
+
+        self.memoized.many(twin)
+        return function
+
 
 _numbers = itertools.count()
 
@@ -302,9 +315,10 @@ def nothing_left_behind(
     written: set[tuple[str, str]] = set()
     command = Store._command
 
-    def remember(self: Store, name: str, key: str, *args: Any) -> Any:
+    def remember(self: Store, name: str, key: Any, *args: Any) -> Any:
         result = command(self, name, key, *args)
-        written.add((self.alias, key))
+        if name != "read_many":
+            written.add((self.alias, key))
         return result
 
     monkeypatch.setattr(Store, "_command", remember)

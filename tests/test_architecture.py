@@ -20,6 +20,7 @@ LAYERS = [
     {"memo"},
     {"flows", "settling"},
     {"background", "controls", "dependencies"},
+    {"batch"},
     {"memoized"},
     {"decorator"},
     {"__init__"},

@@ -1,0 +1,330 @@
+"""Many calls at once: ``map`` reads them by one command, ``warm`` refreshes them.
+
+Written once for sync and async, like the flows. What is no hit goes through the flows
+of a single call: one call after the other, or together, if a function was registered
+that computes many. Who holds the leases of several calls waits for nobody, so that no
+two can wait for each other.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Iterator,
+    Sized,
+)
+from contextlib import contextmanager, suppress
+from itertools import islice
+from typing import Any, NamedTuple, TypeVar
+
+from django.apps import apps
+
+from . import flows, record, settling
+from .background import Refreshable, arevalidate, revalidate
+from .clients import UNREAD, afetch_many, fetch_many
+from .memo import Claim, computing, serve
+from .record import AHEAD, TAIL, freshness
+from .transactions import live
+
+__all__ = ["Batch", "Batchable", "Progress", "achunks", "aiterate", "chunks"]
+
+T = TypeVar("T")
+
+#: So many calls are read by one command, and computed by one call of a bulk function.
+CHUNK = 500
+
+
+class Batchable(Refreshable):
+    """What many calls at once need to know of a memoized function."""
+
+    alias: str
+    #: The kind of the records that a hit may take without a second look.
+    plain: int
+    #: Takes a list of items and gives their results in the same order.
+    many: Callable[..., Any] | None = None
+
+
+class Progress(NamedTuple):
+    """How far :meth:`warm` has come."""
+
+    #: What was refreshed last, as it was given.
+    item: Any
+    #: What the function raised for it.
+    error: Exception | None
+    done: int
+    #: How many of the ``done`` raised.
+    failed: int
+    #: Of how many; None where nobody can tell before the end.
+    total: int | None
+
+
+class _Call(NamedTuple):
+    item: Any
+    args: tuple[Any, ...]
+    key: str
+    #: What was read under the key.
+    first: Any = UNREAD
+
+
+class _Outcome(NamedTuple):
+    value: Any
+    error: Exception | None = None
+
+
+class Batch:
+    """Many calls of one function. ``bound``: the instance of a method, if it is one."""
+
+    def __init__(self, memo: Batchable, bound: tuple[Any, ...], items: Any) -> None:
+        self.memo = memo
+        self.bound = bound
+        self.total = len(items) if isinstance(items, Sized) else None
+        self.done = self.failed = 0
+        self.is_async = inspect.iscoroutinefunction(memo.function)
+        self.store = memo.astore if self.is_async else memo.store
+        #: So many are computed together.
+        self.size = 1 if memo.many is None else CHUNK
+
+    async def map(self, items: Iterable[Any]) -> Results:
+        calls = self._calls(items)
+        outcomes: dict[str, _Outcome] = {}
+        for chunk in chunks(_unique(calls), CHUNK):
+            seen, error = await self._read([call.key for call in chunk])
+            missing = self._take_hits(chunk, seen, outcomes)
+            for group in self._groups(missing):
+                outcomes |= await self._compute(group, error=error)
+                error = None  # told once
+        return Results(calls, outcomes)
+
+    async def refresh(self, items: Iterable[Any]) -> list[Progress]:
+        """Compute these items anew."""
+        calls, found = self._calls(items), []
+        outcomes = await self._compute(_unique(calls), refresh=True)
+        for call in calls:
+            error = outcomes[call.key].error
+            self.done += 1
+            self.failed += error is not None
+            step = Progress(call.item, error, self.done, self.failed, self.total)
+            found.append(step)
+        return found
+
+    def _calls(self, items: Iterable[Any]) -> list[_Call]:
+        found = []
+        for item in items:
+            # Exactly: a named tuple is one argument.
+            args = (*self.bound, *(item if type(item) is tuple else (item,)))
+            found.append(_Call(item, args, self.memo.key_of(args, {})))
+        return found
+
+    async def _read(self, keys: list[str]) -> tuple[dict[str, Any], Any]:
+        """What stands under the keys, or what reading them raised."""
+        memo = self.memo
+        if (
+            not (memo.policy.stores and apps.ready)
+            or self.store.breaker.tripped
+            or live
+        ):
+            return {}, None
+        try:
+            if self.is_async:
+                return await afetch_many(memo.alias, keys), None
+            return fetch_many(memo.alias, keys), None
+        except Exception as error:
+            return {}, error
+
+    def _take_hits(
+        self, chunk: list[_Call], seen: dict[str, Any], outcomes: dict[str, _Outcome]
+    ) -> list[_Call]:
+        """Put what counts into ``outcomes``; gives the others, with what was read."""
+        memo, stats, zone = self.memo, self.memo.stats, self.memo.policy.zone
+        now, missing = memo.clock.time(), []
+        for call in chunk:
+            raw = seen.get(call.key) if seen else UNREAD
+            with suppress(Exception):  # whatever it is, the flow will see
+                if type(raw) is bytes:
+                    start, timeout, cost, kind = freshness(raw[TAIL])
+                    age = now - start
+                    if kind == memo.plain and AHEAD < age < timeout - zone * cost:
+                        outcomes[call.key] = _Outcome(record.loads(raw))
+                        stats.hits += 1
+                        stats.saved += cost
+                        if memo.hit is not None:
+                            stats.hook(memo.hit, call.args, {})
+                        continue
+            missing.append(call._replace(first=raw))
+        return missing
+
+    def _groups(self, missing: list[_Call]) -> Iterator[list[_Call]]:
+        """What is computed together; last, and each alone, what others are at."""
+        yield from chunks([call for call in missing if not _is_leased(call)], self.size)
+        yield from chunks([call for call in missing if _is_leased(call)], 1)
+
+    async def _compute(
+        self, group: list[_Call], *, refresh: bool = False, error: Any = None
+    ) -> dict[str, _Outcome]:
+        """Claim, call and settle all of a group."""
+        memo, store = self.memo, self.store
+        outcomes: dict[str, _Outcome] = {}
+        mine: list[tuple[_Call, Claim]] = []
+        try:
+            with _computing(len(group) > 1):
+                for call in group:
+                    claim = await self._claim(call, refresh, error)
+                    error = None
+                    if claim.found is None:
+                        mine.append((call, claim))
+                    else:
+                        outcomes[call.key] = await self._serve(call, claim)
+            if not mine:
+                return outcomes
+            began = memo.clock.monotonic()
+            with _computing(True):
+                # Not in a coroutine of its own: StopIteration would change.
+                got = self._start([call for call, _ in mine])
+                results = self._checked(mine, await got if self.is_async else got)
+        except BaseException as raised:
+            for call, claim in mine:
+                await settling.fail(memo, store, claim, raised, call.args, {})
+                if memo.miss and isinstance(raised, memo.policy.cache_exceptions):
+                    memo.stats.hook(memo.miss, call.args, {})
+            if not isinstance(raised, Exception):
+                raise
+            failed = {call.key: _Outcome(None, raised) for call in group}
+            return failed | outcomes
+        took = memo.clock.monotonic() - began
+        for (call, claim), result in zip(mine, results, strict=True):
+            # Its share of the cost; the leases have to last for the whole.
+            claim = claim._replace(began=memo.clock.monotonic() - took / len(mine))
+            outcomes[call.key] = await self._settle(call, claim, result)
+            memo.slowest = max(memo.slowest, took)
+        return outcomes
+
+    async def _claim(self, call: _Call, refresh: bool, error: Any) -> Claim:
+        memo, store = self.memo, self.store
+        if refresh:
+            return await flows.overtake(memo, store, call.key)
+        return await flows.claim(memo, store, call.key, call.first, error)
+
+    async def _serve(self, call: _Call, claim: Claim) -> _Outcome:
+        if claim.lease is not None and self.is_async:
+            claim = await arevalidate(self.memo, claim, call.args, {})
+        elif claim.lease is not None:
+            claim = revalidate(self.memo, claim, call.args, {})
+        try:
+            return _Outcome(serve(self.memo, claim, call.args, {}))
+        except Exception as stored:
+            return _Outcome(None, stored)
+
+    def _start(self, calls: list[_Call]) -> Any:
+        memo = self.memo
+        memo.stats.misses += len(calls)
+        if memo.many is not None:
+            return memo.many(*self.bound, [call.item for call in calls])
+        return memo.function(*calls[0].args)
+
+    def _checked(self, mine: list[tuple[_Call, Claim]], got: Any) -> list[Any]:
+        results = [got] if self.memo.many is None else list(got)
+        if len(results) != len(mine):
+            raise ValueError(
+                f"{self.memo.name}.many: the function gave {len(results)} results for "
+                f"{len(mine)} items; give one for each, in the same order"
+            )
+        return results
+
+    async def _settle(self, call: _Call, claim: Claim, result: Any) -> _Outcome:
+        memo = self.memo
+        try:
+            await settling.settle(memo, self.store, claim, result, call.args, {})
+        except Exception as raised:  # the user's timeout= or cache_if=
+            return _Outcome(None, raised)
+        if memo.miss is not None:
+            memo.stats.hook(memo.miss, call.args, {})
+        return _Outcome(result)
+
+
+@contextmanager
+def _computing(yes: bool) -> Iterator[None]:
+    """Who is computing, or holds leases, waits for nobody."""
+    before = computing.set(yes or computing.get())
+    try:
+        yield
+    finally:
+        computing.reset(before)
+
+
+def _is_leased(call: _Call) -> bool:
+    first = call.first.get(call.key) if isinstance(call.first, dict) else call.first
+    found = record.parse(first)
+    return found is not None and found.kind in record.LEASES
+
+
+def _unique(calls: list[_Call]) -> list[_Call]:
+    found: dict[str, _Call] = {}
+    for call in calls:
+        found.setdefault(call.key, call)
+    return list(found.values())
+
+
+class Results(NamedTuple):
+    """What came of :meth:`Batch.map`."""
+
+    calls: list[_Call]
+    outcomes: dict[str, _Outcome]
+
+    def get(self, return_exceptions: bool) -> list[Any]:
+        """In the order of the items; raises the first error, unless they are wanted."""
+        results, served = [], set()
+        for call in self.calls:
+            value, error = self.outcomes[call.key]
+            if error is not None:
+                if not return_exceptions:
+                    raise error
+                value = error
+            elif call.key in served:
+                # As if they had been called one by one: no two share an object.
+                value = _copy(value)
+            served.add(call.key)
+            results.append(value)
+        return results
+
+
+def _copy(value: Any) -> Any:
+    try:
+        return record.loads(record.dumps(value))
+    except Exception:  # then nothing was stored either
+        return value
+
+
+# --- chunks --------------------------------------------------------------------------
+
+
+def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    rest = iter(items)
+    while chunk := list(islice(rest, size)):
+        yield chunk
+
+
+async def achunks(
+    items: Iterable[T] | AsyncIterable[T], size: int
+) -> AsyncIterator[list[T]]:
+    chunk = []
+    async for item in aiterate(items):
+        chunk.append(item)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+async def aiterate(items: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
+    """Of what can be iterated both ways, as a QuerySet, the async one."""
+    if isinstance(items, AsyncIterable):
+        async for item in items:
+            yield item
+    else:
+        for item in items:
+            yield item

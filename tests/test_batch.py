@@ -1,0 +1,457 @@
+"""Many calls at once: in order, each computed once, none lost to another's error."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, NamedTuple
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.core.cache import caches
+from django.db import transaction
+from django.test import override_settings
+
+from cache_memoize import (
+    Progress,
+    UnkeyableArgument,
+    batch,
+    breaker,
+    cache_memoize,
+    pool,
+    record,
+)
+from cache_memoize.store import Store
+from tests.conftest import World, in_thread
+from tests.models import Post
+
+
+class Trouble(Exception):
+    pass
+
+
+class Point(NamedTuple):
+    a: int
+    b: int
+
+
+class Shop:
+    price: Any
+
+    def __init__(self, factor):
+        self.factor = factor
+
+
+class Doubled:
+    """A memoized function, and what it was called with: alone, and for many."""
+
+    def __init__(self, world, bulk=False, **options):
+        self.runs, self.bulks = [], []
+        self.bad = set()
+        self.meanwhile = lambda: None
+
+        def function(x, y=0):
+            self.runs.append((x, y))
+            self.meanwhile()
+            if x in self.bad:
+                raise Trouble(x)
+            return [x, x * 2 + y]
+
+        self.f = world.memoize(60, **options)(function)
+        if bulk:
+            self.f.many(self.many)
+
+    def many(self, items):
+        self.bulks.append(list(items))
+        self.meanwhile()
+        if self.bad & set(items):
+            raise Trouble(items)
+        return ([x, x * 2] for x in items)
+
+
+@pytest.fixture(params=[False, True], ids=["one by one", "bulk"])
+def doubled(request, world):
+    return Doubled(world, bulk=request.param)
+
+
+@pytest.fixture
+def one_by_one(world):
+    return Doubled(world)
+
+
+@pytest.fixture
+def bulk(world):
+    return Doubled(world, bulk=True)
+
+
+def computed(doubled):
+    return [x for x, _ in doubled.runs] + [x for items in doubled.bulks for x in items]
+
+
+# --- map -----------------------------------------------------------------------------
+
+
+def test_results_come_in_order_and_each_is_computed_once(doubled):
+    items = [3, 1, 2, 1, 3]
+    assert doubled.f.map(items) == [[x, x * 2] for x in items]
+    assert computed(doubled) == [3, 1, 2]
+    assert doubled.f.map(iter([2, 4, 1])) == [[2, 4], [4, 8], [1, 2]]
+    assert computed(doubled) == [3, 1, 2, 4]
+    assert doubled.f(4) == [4, 8]
+    assert computed(doubled) == [3, 1, 2, 4]
+    info = doubled.f.cache_info()
+    assert (info.hits, info.misses) == (3, 4)
+    assert doubled.f.map([]) == []
+
+
+def test_a_tuple_holds_the_arguments_and_a_named_tuple_is_one(one_by_one, world):
+    assert one_by_one.f.map([(1, 5), 1, (1,)]) == [[1, 7], [1, 2], [1, 2]]
+    same = world.memoize(60, prefix="points")(lambda x: x)
+    assert same.map([Point(1, 2)]) == [Point(1, 2)]
+
+
+def test_no_two_results_share_an_object(doubled):
+    for _ in range(2):  # computed, then from the cache
+        first, second = doubled.f.map([1, 1])
+        first.append("mine")
+        assert second == [1, 2]
+        assert doubled.f(1) == [1, 2]
+
+
+@pytest.mark.backends(["locmem", "valkey", "pymemcache", "sqlite", "unknown"])
+def test_hits_are_one_command(doubled, monkeypatch):
+    doubled.f.map([1, 2, 3])
+    alias, read = doubled.f._core.alias, []
+    many = batch.fetch_many
+
+    def counting(*args):
+        read.append(args)
+        return many(*args)
+
+    monkeypatch.setattr("cache_memoize.clients.fetch_many", counting)
+    monkeypatch.setattr(batch, "fetch_many", counting)
+    monkeypatch.setattr(Store, "_command", None)
+    assert doubled.f.map([3, 2, 1]) == [[3, 6], [2, 4], [1, 2]]
+    assert [(name, len(keys)) for name, keys in read] == [(alias, 3)]
+
+
+def test_many_are_read_and_computed_in_chunks(doubled, monkeypatch):
+    monkeypatch.setattr(batch, "CHUNK", 3)
+    assert doubled.f.map(range(8)) == [[x, x * 2] for x in range(8)]
+    assert doubled.f.map(range(8)) == [[x, x * 2] for x in range(8)]
+    assert computed(doubled) == list(range(8))
+    assert [len(items) for items in doubled.bulks] in ([], [3, 3, 2])
+
+
+def test_the_error_of_one_does_not_lose_the_others(one_by_one):
+    one_by_one.bad = {2, 3}
+    with pytest.raises(Trouble, match="2"):
+        one_by_one.f.map([1, 2, 3, 4])
+    found = one_by_one.f.map([1, 2, 3, 4], return_exceptions=True)
+    assert found[::3] == [[1, 2], [4, 8]]
+    assert [type(error) for error in found[1:3]] == [Trouble, Trouble]
+    assert [x for x, _ in one_by_one.runs] == [1, 2, 3, 4, 2, 3]
+
+
+def test_an_error_for_many_is_everyones_and_frees_the_keys(bulk):
+    bulk.f.map([1])
+    bulk.bad = {2}
+    found = bulk.f.map([1, 2, 3], return_exceptions=True)
+    assert found[0] == [1, 2]
+    assert [type(error) for error in found[1:]] == [Trouble, Trouble]
+    bulk.bad = set()
+    assert bulk.f(3) == [3, 6]
+
+
+@pytest.mark.backends(["locmem"])
+def test_the_wrong_number_of_results_is_said_and_nothing_is_stored(world):
+    made = Doubled(world)
+    made.f.many(lambda items: [1])
+    with pytest.raises(ValueError, match=r"many: the function gave 1 results for 2"):
+        made.f.map([1, 2])
+    assert made.f.peek(1) is None
+
+
+def test_a_stored_exception_is_a_result_like_others(world):
+    doubled = Doubled(world, cache_exceptions=Trouble)
+    doubled.bad = {1}
+    for _ in range(2):
+        one, two = doubled.f.map([1, 2], return_exceptions=True)
+        assert isinstance(one, Trouble)
+        assert two == [2, 4]
+    assert [x for x, _ in doubled.runs] == [1, 2]
+
+
+def test_what_cannot_be_keyed_is_refused_before_anything_is_computed(doubled):
+    with pytest.raises(UnkeyableArgument, match="'x' of type builtins.object"):
+        doubled.f.map([1, object()])
+    with pytest.raises(TypeError, match="too many positional"):
+        doubled.f.map([1, (1, 2, 3)])
+    assert computed(doubled) == []
+
+
+def test_what_another_is_computing_is_waited_for_last_and_holding_nothing(doubled):
+    """Two maps in opposite order would wait for each other otherwise."""
+    core, order = doubled.f._core, []
+    key = core.key_of((1,), {})
+    lease = record.pack(record.LEASE, b"somebody")
+    caches[core.alias].set(key, lease, 60)
+
+    def others_finish():
+        order.append(list(computed(doubled)))
+        entry = record.pack(
+            record.ENTRY, b"somebody", record.dumps("theirs"), start=now, timeout=60
+        )
+        caches[core.alias].set(key, entry, 60)
+
+    now = core.clock.time()
+    core.clock.on_sleep = lambda: in_thread(others_finish)
+    found = doubled.f.map([1, 2, 3])
+    assert found == ["theirs", [2, 4], [3, 6]]
+    assert order == [[2, 3]], "they were computed before, and stored"
+
+
+def test_who_holds_leases_waits_for_nobody(bulk):
+    """Somebody begins between our look and our claim: we compute, and do not store."""
+    core = bulk.f._core
+    key = core.key_of((2,), {})
+    lease = record.pack(record.LEASE, b"somebody")
+    claim = batch.flows.claim
+
+    async def late(memo, store, wanted, *more):
+        if wanted == key:
+            in_thread(lambda: caches[core.alias].set(key, lease, 60))
+        return await claim(memo, store, wanted, *more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batch.flows, "claim", late)
+        assert bulk.f.map([1, 2]) == [[1, 2], [2, 4]]
+    assert core.clock.sleeps == []
+    assert caches[core.alias].get(key) == lease
+    caches[core.alias].delete(key)
+
+
+def test_an_invalidation_during_the_computation_wins(doubled):
+    doubled.meanwhile = lambda: in_thread(lambda: doubled.f.invalidate(1))
+    assert doubled.f.map([1]) == [[1, 2]]
+    assert doubled.f.peek(1) is None
+
+
+@pytest.mark.backends(["locmem", "valkey", "pymemcache", "unknown"])
+def test_tagged_calls(world):
+    made = Doubled(world, tags=lambda x, y=0: [f"x:{x}"])
+    assert made.f.map([1, 2, 3]) == made.f.map([1, 2, 3])
+    assert len(made.runs) == 3
+    world.invalidate_tags("x:2")
+    made.f.map([1, 2, 3])
+    assert made.runs[3:] == [(2, 0)]
+    made.f.invalidate_all()
+    made.f.map([1, 2, 3])
+    assert len(made.runs) == 7
+
+
+@pytest.mark.backends(["locmem", "valkey", "pymemcache", "file", "sqlite"])
+def test_stale_values_are_served_and_refreshed(world):
+    made = Doubled(world, stale=60)
+    made.f.map([1, 2])
+    world.clock.tick(61)
+    made.f.map([1, 2, 3])
+    assert pool.join()
+    assert sorted(x for x, _ in made.runs) == [1, 1, 2, 2, 3]
+    assert made.f.cache_info().stale == 2
+
+
+@pytest.mark.backends(["locmem"])
+def test_hooks_are_called_for_each(world):
+    hits, misses = [], []
+    made = Doubled(
+        world,
+        hit_callable=lambda *args: hits.append(args),
+        miss_callable=lambda *args: misses.append(args),
+    )
+    made.f.map([1, (2, 3)])
+    made.f.map([1, (2, 3)])
+    assert misses == hits == [(1,), (2, 3)]
+
+
+@pytest.mark.backends(["locmem"])
+def test_an_error_of_cache_if_is_the_items_and_frees_its_key(world):
+    def cache_if(result, x, y=0):
+        if x == 2:
+            raise Trouble
+
+    made = Doubled(world, cache_if=cache_if)
+    found = made.f.map([1, 2, 3], return_exceptions=True)
+    assert isinstance(found[1], Trouble)
+    assert found[::2] == [[1, 2], [3, 6]]
+
+
+@pytest.mark.backends(["locmem"])
+def test_guards(world):
+    made = Doubled(world, store_result=False)
+    assert made.f.map([1, 2]) == [[1, 2], [2, 4]]
+    assert made.f.map([1, 2]) == [True, True]
+
+
+@pytest.mark.backends(["locmem"])
+def test_results_that_cannot_be_stored_are_given(world):
+    made = world.memoize(60)(lock)
+    first, second = made.map([1, 1])
+    assert first is second, "computed once; nothing to copy"
+
+
+def lock(x):
+    return threading.Lock()
+
+
+@pytest.mark.backends(["locmem"])
+@pytest.mark.django_db(transaction=True)
+def test_in_a_transaction_that_has_written_all_is_computed_and_nothing_stored(world):
+    made = Doubled(world)
+    made.f.map([1])
+
+    def twice():
+        with transaction.atomic():
+            Post.objects.create(title="new")
+            made.f.invalidate(1)
+            made.f.map([1, 2])
+            made.f.map([1, 2])
+
+    if world.kind == "async":
+        pytest.skip("the writing happens in a sync function")
+    twice()
+    assert [x for x, _ in made.runs] == [1, 1, 2, 1, 2]
+    assert made.f.peek(1) is None
+
+
+def test_a_cache_that_does_not_work_is_soon_left_alone():
+    nobody = {
+        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "LOCATION": "redis://127.0.0.1:1",
+    }
+    for kind in ("sync", "async"):
+        with override_settings(CACHES={"default": nobody, "nobody": nobody}):
+            made = Doubled(World("nobody", kind))
+            assert made.f.map(range(10)) == [[x, x * 2] for x in range(10)]
+            assert made.f.cache_info().breaker == "open"
+            assert made.f.cache_info().errors == 3
+            breaker.breaker_of("nobody").__init__()
+
+
+@pytest.mark.backends(["locmem"])
+def test_methods_and_items_of_an_async_iterable(world):
+    @cache_memoize(60, prefix="price", cache_alias="locmem")
+    def price(shop, item):
+        return shop.factor * item
+
+    @price.many
+    def prices(shop, items):
+        return [shop.factor * item for item in items]
+
+    Shop.price = price
+    shop = Shop(3)
+    assert shop.price.map([1, 2]) == [3, 6]
+    assert shop.price(2) == 6
+    assert shop.price.cache_info().hits == 1
+    assert [step.done for step in shop.price.warm([1, 2])] == [1, 2]
+
+    async def items():
+        for x in (1, 2):
+            yield x
+
+    async def both():
+        found = await shop.price.amap(items())
+        return found, [step async for step in shop.price.awarm(items())]
+
+    found, steps = async_to_sync(both)()
+    assert found == [3, 6]
+    assert [(step.done, step.total) for step in steps] == [(1, None), (2, None)]
+
+
+@pytest.mark.backends(["locmem"])
+def test_async_functions_from_sync_code(backend):
+    runs = []
+
+    @cache_memoize(60, prefix="from_sync", cache_alias=backend)
+    async def f(x):
+        runs.append(x)
+        return x
+
+    assert f.map([1, 2]) == [1, 2]
+    assert [step.done for step in f.warm([1, 2])] == [1, 2]
+    assert runs == [1, 2, 1, 2]
+
+
+@pytest.mark.backends(["locmem"])
+def test_both_functions_are_async_or_neither(backend):
+    @cache_memoize(60, prefix="both", cache_alias=backend)
+    async def f(x): ...
+
+    with pytest.raises(TypeError, match=r"f\.many: .* must both be coroutine"):
+        f.many(lambda items: items)
+
+
+@pytest.mark.backends(["locmem"])
+def test_stop_iteration_is_the_functions_own(backend):
+    @cache_memoize(60, prefix="stops", cache_alias=backend)
+    def f(x):
+        raise StopIteration
+
+    with pytest.raises(StopIteration):
+        f.map([1])
+    assert [type(step.error) for step in f.warm([1])] == [StopIteration]
+
+
+# --- warm ----------------------------------------------------------------------------
+
+
+def test_warm_refreshes_and_says_how_far_it_is(doubled):
+    doubled.f(2)
+    doubled.bad = {3}
+    steps = list(doubled.f.warm([1, 2, 1]))
+    assert steps == [Progress(x, None, n, 0, 3) for n, x in enumerate([1, 2, 1], 1)]
+    again = computed(doubled)
+    assert again.count(2) == 2
+    assert doubled.f.map([1, 2]) == [[1, 2], [2, 4]]
+    assert computed(doubled) == again
+
+
+def test_warm_goes_on_after_an_error(one_by_one):
+    one_by_one.bad = {2}
+    steps = list(one_by_one.f.warm(iter([1, 2, 3])))
+    assert [(step.item, step.done, step.failed) for step in steps] == [
+        (1, 1, 0),
+        (2, 2, 1),
+        (3, 3, 1),
+    ]
+    assert isinstance(steps[1].error, Trouble)
+    assert steps[0].total is None
+    assert one_by_one.f.peek(3)
+
+
+@pytest.mark.backends(["locmem"])
+def test_warm_takes_no_more_than_it_needs_at_once(world, monkeypatch):
+    if world.kind == "async":
+        pytest.skip("collected here")
+    monkeypatch.setattr(batch, "CHUNK", 2)
+    made, taken = Doubled(world, bulk=True), []
+
+    def items():
+        for x in range(5):
+            taken.append(x)
+            yield x
+
+    steps = made.f.warm(items())
+    assert taken == []
+    next(steps)
+    assert taken == [0, 1]
+    assert len(list(steps)) == 4
+    assert made.bulks == [[0, 1], [2, 3], [4]]
+
+
+def test_an_old_value_stays_when_warming_fails(doubled):
+    doubled.f(1)
+    doubled.bad = {1}
+    (step,) = doubled.f.warm([1])
+    assert isinstance(step.error, Trouble)
+    if doubled.f._core.store.backend().atomic:
+        assert doubled.f.peek(1).value == [1, 2]
