@@ -27,6 +27,11 @@ from benchmarks.report import Bar, Report, parser
 
 SIZES = [1, 10, 100, 1000]
 SHARES = [0, 50, 100]
+#: Fewer for more calls, so that none takes minutes; and those of a quick look.
+ROUNDS = [
+    {1: 300, 10: 200, 100: 80, 1000: 20},
+    {1: 20, 10: 10, 100: 5, 1000: 3},
+]
 LOOP, MAP, MANY = "a loop of calls", "f.map", "f.map with f.many"
 #: So many times faster than a loop is ``map`` with so many hits, on Valkey.
 GOAL, GOAL_SIZE = 15, 100
@@ -104,8 +109,7 @@ def main() -> None:
                 for size in SIZES:
                     title = f"{backend.title}, {share} % hits"
                     bar.set_description(f"{title}, {size} calls", False)
-                    # About as long for each size.
-                    rounds = max((300 if size < 1000 else 100) // 10**options.quick, 5)
+                    rounds = ROUNDS[options.quick][size]
                     columns[size] = measure(backend, size, share, rounds)
                     report.raw.append([title, size, columns[size]])
                     bar.update()
