@@ -234,7 +234,7 @@ def tell(report: Report, case: Case, raw: str, columns: dict[str, Seconds]) -> N
         report.note(f"Not faster than: {', '.join(lost)}.")
     typical = columns[TYPICAL]
     bars = [
-        Bar(name, median(typical[name]) / median(typical[raw]), name == OURS)
+        Bar(name, ratio(typical[name], typical[raw]).within_rounds, name == OURS)
         for name in names
     ]
     if case.backend is not LOCAL or case.style in (POSITIONAL, KEYWORD, AWAITED):

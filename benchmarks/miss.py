@@ -12,6 +12,7 @@ commandstats``) include those inside of scripts.
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -99,6 +100,10 @@ def measure(
 # --- counted -------------------------------------------------------------------------
 
 
+#: Round trips and commands, of each kind of call.
+Counts = dict[str, tuple[int, int]]
+
+
 class Counter:
     """What goes to Valkey while a call is made."""
 
@@ -147,9 +152,7 @@ class Counter:
         return self.sent, self.commands() - before
 
 
-def counts(
-    counter: Counter, decorated: Any, runner: asyncio.Runner | None
-) -> dict[str, tuple[int, int]]:
+def counts(counter: Counter, decorated: Any, runner: asyncio.Runner | None) -> Counts:
     """Of a miss and a hit."""
 
     def call(n: int) -> Any:
@@ -165,6 +168,27 @@ def counts(
 
 async def _awaited(result: Any) -> Any:
     return await result
+
+
+def controls(counter: Counter, tags: tuple[str, ...] | None) -> Counts:
+    """Of a function of this library, and what hangs on it."""
+    case = Case(VALKEY, SYNC._replace(tags=tags), None)
+    f: Any = ours(case)(subject(VALUES[TYPICAL], SYNC)[0])
+    f(1)
+    f.refresh(1)
+    f.invalidate(1)
+    calls: dict[str, Callable[[], Any]] = {
+        "miss": lambda: f(2),
+        "hit": lambda: f(2),
+        "refresh": lambda: f.refresh(2),
+        "invalidate": lambda: f.invalidate(2),
+        "miss after that": lambda: f(2),
+    }
+    if tags:
+        forget = functools.partial(invalidate_tags, cache_alias=VALKEY.alias)
+        forget("another")
+        calls["invalidate_tags"] = lambda: forget("a")
+    return {name: counter.count(call) for name, call in calls.items()}
 
 
 def count(report: Report) -> None:
@@ -187,30 +211,11 @@ def count(report: Report) -> None:
                     report.goal(what, [found["hit"][0]], most=1)
     report.table("Round trips (and commands) on Valkey", rows)
 
+    plain, tagged = (controls(counter, tags) for tags in (None, ("a",)))
     rows = [["this library", "without tags", "with a tag"]]
-    found = {}
-    for tags in (None, ("a",)):
-        case = Case(VALKEY, SYNC._replace(tags=tags), None)
-        f: Any = ours(case)(subject(VALUES[TYPICAL], SYNC)[0])
-        f(1)
-        f.refresh(1)
-        f.invalidate(1)
-        calls: dict[str, Callable[[], Any]] = {
-            "miss": lambda f=f: f(2),  # type: ignore[misc]
-            "hit": lambda f=f: f(2),  # type: ignore[misc]
-            "refresh": lambda f=f: f.refresh(2),  # type: ignore[misc]
-            "invalidate": lambda f=f: f.invalidate(2),  # type: ignore[misc]
-            "miss after that": lambda f=f: f(2),  # type: ignore[misc]
-        }
-        if tags:
-            invalidate_tags("b", cache_alias=VALKEY.alias)
-            calls["invalidate_tags"] = lambda: invalidate_tags(
-                "a", cache_alias=VALKEY.alias
-            )
-        found[tags] = {name: counter.count(call) for name, call in calls.items()}
-    for name in found[("a",)]:
-        cells = [found[tags].get(name) for tags in (None, ("a",))]
-        rows.append([name, *(f"{c[0]} ({c[1]})" if c else "" for c in cells)])
+    for name in tagged:
+        both = [found.get(name) for found in (plain, tagged)]
+        rows.append([name, *(f"{c[0]} ({c[1]})" if c else "" for c in both)])
     report.table("Round trips (and commands) of this library on Valkey", rows)
     caches[VALKEY.alias].clear()
 

@@ -110,27 +110,28 @@ def svg(title: str, groups: Iterable[Group]) -> str:
         parts.append(f'<text x="{x:g}" y="{y:g}" {more}>{escape(what)}</text>')
 
     for group in groups:
-        scale = WIDTH / max([bar.value for bar in group.bars] + [group.goal or 0, 1e-9])
+        values = [each.value for each in group.bars]
+        scale = WIDTH / max(*values, group.goal or 0, 1e-9)
+        goal = "" if group.goal is None else f" (dashed: the goal, {group.goal:g})"
         y += LINE
-        text(10, y, group.title, 'font-weight="bold"')
-        top = y + 5
-        for bar in group.bars:
-            y += LINE
-            width = max(bar.value * scale, 1)
-            fill = "#1f6feb" if bar.ours else "#9aa4b2"
+        text(10, y, group.title + goal, 'font-weight="bold"')
+        for n, each in enumerate(group.bars, 1):
             parts.append(
-                f'<rect x="{LEFT}" y="{y - 13:g}" width="{width:.1f}" height="14" '
-                f'fill="{fill}"/>'
+                f'<rect x="{LEFT}" y="{y + n * LINE - 13}" height="14" '
+                f'width="{max(each.value * scale, 1):.1f}" '
+                f'fill="{"#1f6feb" if each.ours else "#9aa4b2"}"/>'
             )
-            text(LEFT - 6, y, bar.label, 'text-anchor="end"')
-            text(LEFT + width + 4, y, f"{bar.value:.3g}")
+            text(LEFT - 6, y + n * LINE, each.label, 'text-anchor="end"')
+        end = y + len(group.bars) * LINE
         if group.goal is not None:
-            x = LEFT + group.goal * scale
             parts.append(
-                f'<path d="M{x:.1f} {top:g}V{y + 4:g}" stroke="#c2410c" '
-                f'stroke-dasharray="4 2"><title>goal: {group.goal:g}</title></path>'
+                f'<path d="M{LEFT + group.goal * scale:.1f} {y + 4}V{end + 4}" '
+                'stroke="#c2410c" stroke-dasharray="4 2"/>'
             )
-        y += LINE // 2
+        for n, value in enumerate(values, 1):  # readable across the line
+            halo = 'stroke="#fff" stroke-width="4" paint-order="stroke"'
+            text(LEFT + value * scale + 4, y + n * LINE, f"{value:.3g}", halo)
+        y = end + LINE // 2
     size = f"{LEFT + WIDTH + RIGHT} {y + LINE}"
     width, height = size.split()
     return "\n".join(
@@ -212,8 +213,8 @@ class Report:
         if self.goals:
             rows = [["goal", "", "found", "verdict"]]
             for goal in self.goals:
-                found = " / ".join(f"{n:.3g}" for n in goal["found"])
-                rows.append([goal["what"], goal["goal"], found, goal["verdict"]])
+                ways = " / ".join(f"{n:.3g}" for n in goal["found"])
+                rows.append([goal["what"], goal["goal"], ways, goal["verdict"]])
             print(f"\n{simple_table(rows)}")
         if self.options.json:
             keys = ("title", "environment", "tables", "goals", "missing", "raw")

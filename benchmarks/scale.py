@@ -63,6 +63,10 @@ def tell(
 # --- entries -------------------------------------------------------------------------
 
 
+def client(cache: Any) -> Any:
+    return cache._cache.get_client(None, write=True)
+
+
 class Filled:
     """Valkey with many entries of one tagged function."""
 
@@ -73,7 +77,7 @@ class Filled:
         style = Style("", tags=(TAG,))
         self.f: Any = ours(Case(VALKEY, style, None))(function)
         self.f(0)
-        self.client = self.cache._cache.get_client(None, write=True)
+        self.client = client(self.cache)
         self.entry = self.client.get(self.name(0))
         self.size = 1
 
@@ -213,7 +217,7 @@ def resident() -> int | None:
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
-def traffic(backend: Backend) -> Callable[[], object]:
+def traffic(backend: Backend) -> Callable[[], None]:
     """One more call: a hit, a miss, an invalidation, or a tag's."""
     rng, alias = random.Random(0), backend.alias
 
@@ -221,13 +225,14 @@ def traffic(backend: Backend) -> Callable[[], object]:
     def soaked(n: int) -> Any:
         return [n, *VALUE]
 
-    def step() -> object:
+    def step() -> None:
         n, chance = int(rng.paretovariate(0.5)), rng.random()
         if chance < 0.02:
-            return soaked.invalidate(n)
-        if chance < 0.03:
-            return invalidate_tags(f"soak{n % 100}", cache_alias=alias)
-        return soaked(n)
+            soaked.invalidate(n)
+        elif chance < 0.03:
+            invalidate_tags(f"soak{n % 100}", cache_alias=alias)
+        else:
+            soaked(n)
 
     return step
 
@@ -235,7 +240,7 @@ def traffic(backend: Backend) -> Callable[[], object]:
 def soak(report: Report, backends: list[Backend], seconds: float) -> None:
     rows = [["a soak", "calls", "after a third", "at the end", "growth"]]
     for backend in backends:
-        step, samples, calls = traffic(backend), [], 0
+        step, samples, calls = traffic(backend), list[int | None](), 0
         began = time.monotonic()
         with report.progress(int(seconds)) as bar:
             bar.set_description(f"soak, {backend.title}", False)

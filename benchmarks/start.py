@@ -10,11 +10,15 @@ The goal is the one here that is no ratio: milliseconds, of this machine.
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from statistics import median
 
@@ -75,12 +79,24 @@ class Failed(Exception):
     """A process ended with an error; the message is its last line."""
 
 
+@functools.cache
+def compiled() -> str:
+    """A folder for the bytecode of everything that is imported."""
+    folder = tempfile.mkdtemp(prefix="memoize-benchmarks-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
 def run(code: str, name: str, peers: Path | None, *options: str) -> tuple[str, str]:
     """What a fresh process says, and its standard error."""
     path = peers if name == PEER and peers else ROOT
+    environment = os.environ | {"PYTHONPATH": str(path), "PYTHONHASHSEED": "0"}
+    # What is installed is compiled, whatever is wanted here.
+    environment["PYTHONPYCACHEPREFIX"] = compiled()
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     done = subprocess.run(
         [sys.executable, *options, "-c", code],
-        env=os.environ | {"PYTHONPATH": str(path), "PYTHONHASHSEED": "0"},
+        env=environment,
         cwd=path,
         capture_output=True,
         text=True,
