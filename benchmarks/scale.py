@@ -13,39 +13,40 @@ the process (Linux only) is compared between the end of the first third and the 
 from __future__ import annotations
 
 import itertools
-import os
 import pickle
 import random
-import time
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from django.core.cache import caches
 
 from benchmarks.hit import POSITIONAL, TYPICAL, VALUES
 from benchmarks.measure import Ratio, batch, interleave, ratio
-from benchmarks.peers import TIMEOUT, Case, Style, ours, subject
+from benchmarks.peers import (
+    BY_HAND,
+    OURS,
+    TIMEOUT,
+    Case,
+    Style,
+    by_hand,
+    ours,
+    subject,
+)
 from benchmarks.places import LOCAL, VALKEY, Backend, places
 from benchmarks.report import Bar, Report, parser
-from cache_memoize import cache_memoize, invalidate_tags
+from benchmarks.soak import soak
+from cache_memoize import invalidate_tags
 
 ENTRIES = [10, 1_000, 10_000, 100_000, 1_000_000]
 FUNCTIONS = [1, 10, 100, 1000]
 TAGS = [0, 1, 5, 10, 50]
 FLAT = 1.25
+#: Of all timings, and of those of a quick look.
+ROUNDS = [1000, 50]
 #: Commands in one pipeline.
 CHUNK = 5000
-#: In a soak, memory may grow by so much of what it was, after the first third.
-GROWTH = 1.05
 
 VALUE = VALUES[TYPICAL]
 TAG = "scale"
-
-
-def flat(report: Report, what: str, found: list[Ratio]) -> None:
-    grown = [last / first for first, last in zip(found[0], found[-1], strict=True)]
-    report.goal(f"{what}: the last ratio to the first", grown, most=FLAT)
 
 
 def tell(
@@ -54,9 +55,15 @@ def tell(
     cells = [[name, *map(str, found)] for name, found in rows.items()]
     report.table(title, [[title, *(f"{size:,}" for size in sizes)], *cells])
     for name, found in rows.items():
-        flat(report, f"{title}, {name}", found)
+        grown = [last / first for first, last in zip(found[0], found[-1], strict=True)]
+        if BY_HAND not in name:
+            what = f"{title}, {name}: the last ratio to the first"
+            report.goal(what, grown, most=FLAT)
         pairs = zip(sizes, found, strict=True)
-        bars = [Bar(f"{size:,}", each.within_rounds, True) for size, each in pairs]
+        bars = [
+            Bar(f"{size:,}", each.within_rounds, BY_HAND not in name)
+            for size, each in pairs
+        ]
         report.group(f"{title}: {name}", bars)
 
 
@@ -95,24 +102,30 @@ class Filled:
                 pipeline.execute()
             self.size = end
 
-    def hits(self, rounds: int) -> Ratio:
+    def hits(self, report: Report) -> Ratio:
         """Spread over the entries, to the raw get."""
         step = max(self.size // 100, 1)
         names = {"f": self.f, "numbers": itertools.cycle(range(0, self.size, step))}
-        found = against_get(VALKEY, "f(next(numbers))", names, [self.f], rounds)
+        found = against_get(
+            report,
+            (VALKEY, "entries", self.size),
+            ("f(next(numbers))", names),
+            [self.f.get_cache_key(0)],
+        )
         assert len(self.computed) == 1, "not only hits"
         return found
 
-    def invalidations(self, rounds: int) -> Ratio:
+    def invalidations(self, report: Report) -> Ratio:
         """Of the tag that all entries have, to the raw set of a value like theirs."""
         names = {"caches": caches, "invalidate_tags": invalidate_tags, "value": VALUE}
         forget = f"invalidate_tags({TAG!r}, cache_alias={VALKEY.alias!r})"
         put = f"caches[{VALKEY.alias!r}].set('plain', value, {TIMEOUT})"
         batches = {"invalidate": batch(forget, names), "set": batch(put, names)}
+        rounds = ROUNDS[report.options.quick]
         seconds = interleave(batches, rounds=rounds, number=VALKEY.number)
+        report.raw.append([VALKEY.title, "entries", self.size, seconds])
         before = len(self.computed)
-        chosen = random.Random(0).sample(range(self.size), k=5)
-        for n in chosen:
+        for n in random.Random(0).sample(range(self.size), k=5):
             self.f(n)
         assert len(self.computed) == before + 5, "an entry outlived its tag"
         return ratio(seconds["invalidate"], seconds["set"])
@@ -131,24 +144,26 @@ class Filled:
 
 
 def against_get(
-    backend: Backend,
-    statement: str,
-    names: dict[str, Any],
-    made: list[Any],
-    rounds: int,
+    report: Report,
+    what: tuple[Backend, str, int],
+    call: tuple[str, dict[str, Any]],
+    keys: list[str],
 ) -> Ratio:
-    """Hits of memoized functions to the raw get of as many values."""
-    keys = [f.get_cache_key(0)[:-1] + "x" for f in made]
+    """A call that hits, to the raw get of values under as many keys of that length."""
+    backend, alias = what[0], what[0].alias
+    keys = [key[:-1] + "x" for key in keys]
     for key in keys:
-        caches[backend.alias].set(key, VALUE, TIMEOUT)
+        caches[alias].set(key, VALUE, TIMEOUT)
     scope = {"caches": caches, "keys": itertools.cycle(keys)}
-    get = batch(f"caches[{backend.alias!r}].get(next(keys))", scope)
-    batches = {"get": get, "hit": batch(statement, names)}
+    get = batch(f"caches[{alias!r}].get(next(keys))", scope)
+    batches = {"get": get, "hit": batch(*call)}
+    rounds = ROUNDS[report.options.quick]
     seconds = interleave(batches, rounds=rounds, number=backend.number)
+    report.raw.append([backend.title, *what[1:], seconds])
     return ratio(seconds["hit"], seconds["get"])
 
 
-def entries(report: Report, sizes: list[int], rounds: int) -> None:
+def entries(report: Report, sizes: list[int]) -> None:
     hits, forgotten, memory = [], [], []
     with report.progress(len(sizes)) as bar:
         for size in sizes:
@@ -158,8 +173,8 @@ def entries(report: Report, sizes: list[int], rounds: int) -> None:
             filled.fill(size)
             memory.append((filled.used() - empty) / max(size - 1, 1))
             entry, bare = filled.bytes()
-            hits.append(filled.hits(rounds))
-            forgotten.append(filled.invalidations(rounds))
+            hits.append(filled.hits(report))
+            forgotten.append(filled.invalidations(report))
             bar.update()
     rows = {"a hit, to get": hits, "all forgotten by a tag, to set": forgotten}
     tell(report, "entries in Valkey", sizes, rows)
@@ -175,94 +190,37 @@ def entries(report: Report, sizes: list[int], rounds: int) -> None:
 # --- functions and tags --------------------------------------------------------------
 
 
-def functions(report: Report, rounds: int) -> None:
+def functions(report: Report) -> None:
     """Called in turn, so that none is warmer than in a site that has so many."""
-    found = []
+    found: dict[str, list[Ratio]] = {}
     for size in FUNCTIONS:
-        made = [ours(Case(LOCAL, POSITIONAL, None))(_function()) for _ in range(size)]
-        for f in made:
-            f(42)
-        names = {"turn": itertools.cycle(made)}
-        found.append(against_get(LOCAL, "next(turn)(42)", names, made, rounds))
-        caches[LOCAL.alias].clear()
-    tell(
-        report, "memoized functions, local memory", FUNCTIONS, {"a hit, to get": found}
-    )
+        plain = [subject(VALUE, POSITIONAL)[0] for _ in range(size)]
+        for name, decorator in {OURS: ours, BY_HAND: by_hand}.items():
+            made = [decorator(Case(LOCAL, POSITIONAL, None))(f) for f in plain]
+            if name == OURS:
+                keys = [f.get_cache_key(42) for f in made]
+            for f in made:
+                f(42)
+            call = ("next(turn)(42)", {"turn": itertools.cycle(made)})
+            what = (LOCAL, f"functions, {name}", size)
+            each = against_get(report, what, call, keys)
+            found.setdefault(f"a hit, {name}", []).append(each)
+            caches[LOCAL.alias].clear()
+    tell(report, "memoized functions, local memory", FUNCTIONS, found)
 
 
-def _function() -> Any:
-    return subject(VALUE, POSITIONAL)[0]
-
-
-def tags(report: Report, backend: Backend, rounds: int) -> None:
+def tags(report: Report, backend: Backend) -> None:
     found = []
     for size in TAGS:
         names = tuple(f"tag{n}" for n in range(size)) or None
-        f = ours(Case(backend, Style("", tags=names), None))(_function())
+        case = Case(backend, Style("", tags=names), None)
+        f: Any = ours(case)(subject(VALUE, POSITIONAL)[0])
         f(42)
-        found.append(against_get(backend, "f(42)", {"f": f}, [f], rounds))
+        what = (backend, "tags", size)
+        key = f.get_cache_key(42)
+        found.append(against_get(report, what, ("f(42)", {"f": f}), [key]))
         caches[backend.alias].clear()
-    tell(report, f"tags, {backend.title}", TAGS, {"a hit, to get": found})
-
-
-# --- a soak --------------------------------------------------------------------------
-
-
-def resident() -> int | None:
-    """Bytes of this process in memory."""
-    try:
-        pages = Path("/proc/self/statm").read_text().split()[1]
-    except OSError:
-        return None
-    return int(pages) * os.sysconf("SC_PAGE_SIZE")
-
-
-def traffic(backend: Backend) -> Callable[[], None]:
-    """One more call: a hit, a miss, an invalidation, or a tag's."""
-    rng, alias = random.Random(0), backend.alias
-
-    @cache_memoize(TIMEOUT, cache_alias=alias, tags=lambda n: [f"soak{n % 100}"])
-    def soaked(n: int) -> Any:
-        return [n, *VALUE]
-
-    def step() -> None:
-        n, chance = int(rng.paretovariate(0.5)), rng.random()
-        if chance < 0.02:
-            soaked.invalidate(n)
-        elif chance < 0.03:
-            invalidate_tags(f"soak{n % 100}", cache_alias=alias)
-        else:
-            soaked(n)
-
-    return step
-
-
-def soak(report: Report, backends: list[Backend], seconds: float) -> None:
-    rows = [["a soak", "calls", "after a third", "at the end", "growth"]]
-    for backend in backends:
-        step, samples, calls = traffic(backend), list[int | None](), 0
-        began = time.monotonic()
-        with report.progress(int(seconds)) as bar:
-            bar.set_description(f"soak, {backend.title}", False)
-            while (past := time.monotonic() - began) < seconds:
-                if past * 30 >= len(samples) * seconds:  # thirty of them
-                    samples.append(resident())
-                    bar.update(int(past) - bar.n)
-                for _ in range(100):
-                    step()
-                calls += 100
-        samples.append(resident())
-        caches[backend.alias].clear()
-        report.raw.append(["soak", backend.title, samples])
-        early, late = samples[len(samples) // 3], samples[-1]
-        if early is None or late is None:
-            report.without("memory", "read from /proc, which is not here", "a soak")
-            continue
-        grown = late / early
-        sizes = [f"{size / 2**20:.1f} MiB" for size in (early, late)]
-        rows.append([backend.title, f"{calls:,}", *sizes, f"{grown - 1:+.1%}"])
-        report.goal(f"soak, {backend.title}: memory at the end", [grown], most=GROWTH)
-    report.table(f"Memory in a soak of {seconds:g} s", rows)
+    tell(report, f"tags, {backend.title}", TAGS, {f"a hit, {OURS}": found})
 
 
 def main() -> None:
@@ -270,16 +228,15 @@ def main() -> None:
     arguments.add_argument("--soak", type=float, default=30, metavar="SECONDS")
     options = arguments.parse_args()
     report = Report("Scale", options)
-    rounds = 50 if options.quick else 1000
     sizes = [size for size in ENTRIES if size <= 10_000 or not options.quick]
     with places(report, LOCAL, VALKEY, MAX_ENTRIES=5000) as there:
         if VALKEY in there and report.wanted("entries"):
-            entries(report, sizes, rounds)
+            entries(report, sizes)
         if report.wanted("functions"):
-            functions(report, rounds)
+            functions(report)
         if report.wanted("tags"):
             for backend in there:
-                tags(report, backend, rounds)
+                tags(report, backend)
         if report.wanted("soak"):
             soak(report, there, min(options.soak, 4) if options.quick else options.soak)
     report.finish()
