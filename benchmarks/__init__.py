@@ -1,0 +1,1 @@
+"""What this library costs: each file here answers one question."""
