@@ -7,6 +7,7 @@ from .decorator import Memoized, cache_memoize
 from .dependencies import ainvalidate_model, invalidate_model
 from .invalidation import ainvalidate_tags, invalidate_tags
 from .keys import UnkeyableArgument, register_key
+from .scope import local
 from .stats import CacheInfo
 from .store import CacheDidNotAnswer
 
@@ -22,6 +23,7 @@ __all__ = [
     "cache_memoize",
     "invalidate_model",
     "invalidate_tags",
+    "local",
     "register_key",
 ]
 __version__ = "1.0.0"

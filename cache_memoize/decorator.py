@@ -15,7 +15,7 @@ import types
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any, ParamSpec, TypeVar, cast, overload
+from typing import Any, Literal, ParamSpec, TypeVar, cast, overload
 
 from django.apps import apps
 
@@ -184,7 +184,7 @@ class Decorator:
         prefix, alias = options.pop("prefix"), options.pop("cache_alias")
         parts = {key: options.pop(key) for key in ("version", "extra", "args_rewrite")}
         generator, ignore = options.pop("key_generator_callable"), options.pop("ignore")
-        tags = options.pop("tags")
+        tags, local = options.pop("tags"), options.pop("local")
         _check(
             function,
             name,
@@ -197,6 +197,7 @@ class Decorator:
                 "cache_if": options["cache_if"],
             },
             {"extra": parts["extra"], "timeout": options["timeout"], "tags": tags},
+            local,
         )
         policy = Policy.of(name, **options)
         binder = Binder(function, name, ignore)
@@ -209,7 +210,7 @@ class Decorator:
             known = prefix or f"{function.__module__}.{name}"
             tag = function_tag(known)
             key_of = tagging(key_of, tags, tag, name)
-        core = Core(function, policy, key_of, alias, self._clock, hit, miss, tag)
+        core = Core(function, policy, key_of, alias, self._clock, hit, miss, tag, local)
         is_async = inspect.iscoroutinefunction(function)
         call: Any = (_async_wrapper if is_async else _sync_wrapper)(core)
         functools.update_wrapper(call, function)
@@ -229,6 +230,7 @@ def _check(
     prefix: Any,
     callables: dict[str, Any],
     perhaps_callables: dict[str, Any],
+    local: Any,
 ) -> None:
     """Refuse at decoration what can never be right."""
     trouble = None
@@ -242,6 +244,8 @@ def _check(
         trouble = "cannot be called; put @cache_memoize(...) directly above a def"
     elif prefix is not None and (not isinstance(prefix, str) or not prefix):
         trouble = "has a prefix= that is not a string with something in it"
+    elif local not in (None, "request"):
+        trouble = "has a local= that is neither None nor 'request'"
     for option, given in callables.items():
         if given is not None and not callable(given):
             trouble = f"has a {option}= that cannot be called; give a function"
@@ -283,6 +287,7 @@ def cache_memoize(
     wait: float | timedelta | None = None,
     lease: float | timedelta = 10,
     hold: float | timedelta = 0,
+    local: Literal["request"] | None = None,
 ) -> Decorator: ...
 def cache_memoize(*args: Any, **kwargs: Any) -> Any:
     """Memoize a function in a Django cache, for all processes that share it.
@@ -327,6 +332,8 @@ def cache_memoize(*args: Any, **kwargs: Any) -> Any:
         its process dies, others wait that long. It grows for functions that are slower.
     :param hold: seconds for which nothing is stored after an invalidation: longer than
         read replicas lag, or than transactions last that read from a snapshot.
+    :param local: ``"request"``: within one request, or one ``with local():`` block, ask
+        the cache once for each call; None: every time.
     :raises TypeError, ValueError: at decoration, for options that cannot be right.
     :raises UnkeyableArgument: at a call with an argument that cannot be told apart
         from others.
@@ -364,6 +371,7 @@ def _with_options(
     wait: Any = None,
     lease: Any = 10,
     hold: Any = 0,
+    local: Any = None,
     _clock: Any = None,
 ) -> Decorator:
     return Decorator(**locals())

@@ -20,7 +20,7 @@ from typing import (
 from asgiref.sync import async_to_sync, sync_to_async
 from django.db.models import Model
 
-from . import controls, dependencies, record
+from . import controls, dependencies, record, scope
 from .batch import Batch, Batchable, Progress, achunks, aiterate, chunks
 from .breaker import breaker_of
 from .clients import afetch, afetch_tagged, fetch, fetch_tagged
@@ -54,6 +54,7 @@ class Core(Batchable):
         hit: Callable[..., object] | None,
         miss: Callable[..., object] | None,
         tag: str | None,
+        local: str | None,
     ) -> None:
         super().__init__(policy.owner, policy, clock)
         self.function = function
@@ -70,6 +71,10 @@ class Core(Batchable):
         self.afetch: Any = afetch if tag is None else afetch_tagged
         #: The kind of the records that a hit may take without a second look.
         self.plain = record.ENTRY if tag is None else record.ENTRY | record.TAGGED
+        if local:
+            self.fetch = scope.fetching(self.fetch, self.plain)
+            self.afetch = scope.afetching(self.afetch, self.plain)
+            scope.watch_requests()
 
 
 class Memoized(functools.partial, Generic[P, R, T]):  # type: ignore[type-arg]

@@ -12,7 +12,7 @@ from django.core.cache import caches
 from django.core.exceptions import SynchronousOnlyOperation
 from django.db.transaction import TransactionManagementError
 
-from . import record, signing, transactions
+from . import record, scope, signing, transactions
 from .backends import Backend, backend_of
 from .breaker import SLOW, Breaker
 from .clients import (
@@ -63,6 +63,8 @@ class Look(NamedTuple):
 
 #: What may stand under the key of a tag.
 _TAGS = frozenset({record.TAG, record.BLOCK})
+
+_WRITES = frozenset({"add", "delete", "set", "swap"})
 
 #: So many times in a row one looks again without waiting, before one concludes that
 #: the cache does not do what it says.
@@ -231,6 +233,9 @@ class Store:
             if not is_decoding_error(error) and not isinstance(error, MISTAKES):
                 self.trouble(error)
             raise
+        finally:
+            if command in _WRITES:  # also if only the answer got lost
+                scope.forget(self.alias, args[0])
         if self.clock.monotonic() - started > SLOW:
             slow = CacheDidNotAnswer(f"the cache {self.alias!r} took over a second")
             self.trouble(slow)

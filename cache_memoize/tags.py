@@ -19,6 +19,7 @@ __all__ = ["TaggedKey", "function_tag", "tag_key", "tagging", "tags_of"]
 #: So many tags fit into one entry.
 MOST = 255
 
+_TAG, _FUNCTION = "cache_memoize.tag:", "cache_memoize.all:"
 _of_tag = digest("cache_memoize tag")
 _of_function = digest("cache_memoize function")
 
@@ -34,12 +35,17 @@ class TaggedKey(str):
 @functools.lru_cache(4096)
 def tag_key(tag: str) -> str:
     """The key under which the token of a tag stands."""
-    return f"cache_memoize.tag:{_of_tag(tag)}"
+    return f"{_TAG}{_of_tag(tag)}"
 
 
 def function_tag(name: str) -> str:
     """The key of the tag that all calls of one function have."""
-    return f"cache_memoize.all:{_of_function(name)}"
+    return f"{_FUNCTION}{_of_function(name)}"
+
+
+def is_tag(key: str) -> bool:
+    """Whether it may be the key of a tag."""
+    return key.startswith((_TAG, _FUNCTION))
 
 
 def tags_of(given: Any, whose: str) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ PACKAGE = Path(cache_memoize.__file__).parent
 LAYERS = [
     {"keys", "policy", "record", "clock", "conf", "pool", "runner", "transactions"},
     {"binding", "breaker", "registry", "stats", "tags", "signing"},
-    {"backends"},
+    {"backends", "scope"},
     {"clients"},
     {"store"},
     {"invalidation", "checks"},

@@ -1,0 +1,161 @@
+"""``local="request"``: a memory for the length of one request, before the shared cache.
+
+It holds entries as bytes, so that every call has an object of its own. Each thread and
+each task has its own memory; one scope knows all of them, so that whatever is written
+under a key anywhere in a request is forgotten in the whole of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from asyncio import _get_running_loop
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from threading import get_ident
+from typing import Any
+
+from django.core.signals import request_finished, request_started
+
+from .record import KIND_SIZE
+from .tags import TaggedKey, is_tag
+
+__all__ = ["afetching", "fetching", "forget", "local", "watch_requests"]
+
+Memory = dict[tuple[str, str], bytes]
+
+
+class Scope:
+    """What lives as long as a request, or a ``with local():`` block."""
+
+    def __init__(self, outer: Scope | None, *, is_request: bool = False) -> None:
+        self.outer = outer
+        self.is_request = is_request
+        #: Contexts that were copied from this one may outlive it.
+        self.closed = False
+        #: Grows with everything that is forgotten.
+        self.generation = 0
+        self._memories: dict[Any, Memory] = {}
+
+    def memory(self) -> Memory:
+        """That of the running task, or of this thread."""
+        owner: Any = get_ident()
+        if _get_running_loop() is not None:
+            owner = asyncio.current_task() or owner
+        memory = self._memories.get(owner)
+        return self._memories.setdefault(owner, {}) if memory is None else memory
+
+    def remember(self, place: tuple[str, str], raw: bytes, generation: int) -> None:
+        """``generation``: that from before ``raw`` was read."""
+        memory = self.memory()
+        memory[place] = raw
+        if self.generation != generation:  # after: who forgets counts first
+            memory.pop(place, None)
+
+    def forget(self, alias: str, key: str) -> None:
+        self.generation += 1
+        for memory in list(self._memories.values()):
+            memory.pop((alias, key), None)
+            if is_tag(key):
+                for place in list(memory):
+                    if isinstance(place[1], TaggedKey) and key in place[1].tags:
+                        memory.pop(place, None)
+
+    def close(self) -> None:
+        self.closed = True
+        self._memories.clear()
+
+
+_scope: ContextVar[Scope | None] = ContextVar("cache_memoize_scope", default=None)
+
+
+def fetching(fetch: Callable[[str, Any], Any], plain: int) -> Callable[..., Any]:
+    """``fetch``, asked only for what this request has not seen yet."""
+    kind = plain.to_bytes(KIND_SIZE, "little")
+
+    def from_memory(alias: str, key: str) -> Any:
+        scope = _scope.get()
+        if scope is None or scope.closed:
+            return fetch(alias, key)
+        raw = scope.memory().get((alias, key))
+        if raw is None:
+            generation = scope.generation
+            raw = fetch(alias, key)
+            if type(raw) is bytes and raw.endswith(kind):
+                scope.remember((alias, key), raw, generation)
+        return raw
+
+    return from_memory
+
+
+def afetching(
+    fetch: Callable[[str, Any], Awaitable[Any]], plain: int
+) -> Callable[..., Awaitable[Any]]:
+    """:func:`fetching` for async functions."""
+    kind = plain.to_bytes(KIND_SIZE, "little")
+
+    async def from_memory(alias: str, key: str) -> Any:
+        scope = _scope.get()
+        if scope is None or scope.closed:
+            return await fetch(alias, key)
+        raw = scope.memory().get((alias, key))
+        if raw is None:
+            generation = scope.generation
+            raw = await fetch(alias, key)
+            if type(raw) is bytes and raw.endswith(kind):
+                scope.remember((alias, key), raw, generation)
+        return raw
+
+    return from_memory
+
+
+def forget(alias: str, key: str) -> None:
+    """Something was written under this key."""
+    scope = _scope.get()
+    while scope is not None:
+        scope.forget(alias, key)
+        scope = scope.outer
+
+
+@contextmanager
+def local() -> Iterator[None]:
+    """A block in which functions with ``local="request"`` ask the shared cache once per
+    call, as in a request. For what runs outside of one: a command, a Celery task."""
+    scope = Scope(_scope.get())
+    before = _scope.set(scope)
+    try:
+        yield
+    finally:
+        scope.close()
+        with suppress(ValueError):  # an async generator was closed by another context
+            _scope.reset(before)
+
+
+# --- requests ------------------------------------------------------------------------
+
+
+def _begin(**kwargs: Any) -> None:
+    outer = _scope.get()
+    while outer is not None and (outer.is_request or outer.closed):
+        outer.close()  # nobody told of its end
+        outer = outer.outer
+    _scope.set(Scope(outer, is_request=True))
+
+
+def _end(**kwargs: Any) -> None:
+    scope = _scope.get()
+    if scope is not None and scope.is_request:
+        scope.close()
+        _scope.set(scope.outer)
+
+
+def watch_requests() -> None:
+    """Requests, and tasks of ``django.tasks``, are scopes from now on."""
+    signals = [(request_started, request_finished)]
+    with suppress(ImportError):  # Django 6
+        tasks = importlib.import_module("django.tasks.signals")
+        signals.append((tasks.task_started, tasks.task_finished))
+    for started, finished in signals:
+        started.connect(_begin, dispatch_uid="cache_memoize.scope")
+        finished.connect(_end, dispatch_uid="cache_memoize.scope")
