@@ -164,7 +164,7 @@ def measure(case: Case, value: Any, rounds: int, report: Report) -> tuple[str, S
             scope = {**names, "related": related}
             if name == OURS:
                 key = eval(f"{target}.get_cache_key{style.call}", dict(scope))
-                key = key[:-1] + "x"  # of the same length; ours end in a hex digit
+                key = key[:-1] + "!"  # of the same length; ours end in a hex digit
             one = make(f"{target}{style.call}", scope)
             if why := trouble(functools.partial(one, 1), computed):
                 assert name != OURS, why

@@ -135,7 +135,7 @@ class Filled:
 
     def bytes(self) -> tuple[int, int]:
         """What the server needs for an entry, and for the value stored plainly."""
-        name, plain = self.name(0), self.name(0)[:-1] + "x"
+        name, plain = self.name(0), self.name(0)[:-1] + "!"
         value = pickle.dumps(VALUE, pickle.HIGHEST_PROTOCOL)
         self.client.set(plain, value, ex=TIMEOUT)
         entry, bare = (int(self.client.memory_usage(n)) for n in (name, plain))
@@ -151,7 +151,7 @@ def against_get(
 ) -> Ratio:
     """A call that hits, to the raw get of values under as many keys of that length."""
     backend, alias = what[0], what[0].alias
-    keys = [key[:-1] + "x" for key in keys]
+    keys = [key[:-1] + "!" for key in keys]
     for key in keys:
         caches[alias].set(key, VALUE, TIMEOUT)
     scope = {"caches": caches, "keys": itertools.cycle(keys)}

@@ -13,7 +13,7 @@ from django.core.cache.backends.base import InvalidCacheKey
 from django.core.exceptions import ImproperlyConfigured, SynchronousOnlyOperation
 
 from . import record, signing
-from .backends import backend_of
+from .backends import Backend, backend_of
 from .record import TRAILER_SIZE, Record
 from .tags import TaggedKey
 
@@ -25,7 +25,6 @@ __all__ = [
     "afetch_many",
     "afetch_tagged",
     "aliases",
-    "client",
     "close",
     "database_of",
     "fetch",
@@ -36,6 +35,7 @@ __all__ = [
     "is_decoding_error",
     "is_forged",
     "is_in_memory",
+    "opened",
     "read_many",
     "settings_of",
 ]
@@ -137,8 +137,9 @@ def database_of(alias: str) -> str | None:
     return backend_of(cache).database(cache)
 
 
-def client(alias: str) -> Any:
-    """The cache object of this alias, never one that another thread is using.
+def opened(alias: str) -> tuple[Any, Backend]:
+    """The cache object of this alias, never one that another thread is using, and how
+    to work with it.
 
     Django keeps them per context, and a context travels: ``sync_to_async`` and child
     tasks take theirs into other threads, where two threads on one memcached client
@@ -150,16 +151,17 @@ def client(alias: str) -> Any:
         close()
         has = _thread.has = _Objects(caches.settings)
     if alias in has.memory:
-        return has.memory[alias]
+        cache = has.memory[alias]
+        return cache, backend_of(cache)
     cache = caches[alias]
     backend = backend_of(cache)
     if backend.in_memory:
         has.memory[alias] = cache
-    if backend.shareable:
-        return cache
-    if alias not in has.own:
-        has.own[alias] = caches.create_connection(alias)
-    return has.own[alias]
+    if not backend.shareable:
+        if alias not in has.own:
+            has.own[alias] = caches.create_connection(alias)
+        cache = has.own[alias]
+    return cache, backend
 
 
 def close() -> None:
@@ -175,15 +177,15 @@ def fetch(alias: str, key: str) -> Any:
     if has.settings is caches.settings and alias in has.memory:
         raw = has.memory[alias].get(key)
     else:
-        cache = client(alias)
-        raw = backend_of(cache).get(cache, key)
+        cache, backend = opened(alias)
+        raw = backend.get(cache, key)
     return raw if signing.state is False else genuine(key, raw)
 
 
 def fetch_tagged(alias: str, key: TaggedKey) -> Any:
     """The entry of a call if its tags are still those that it was made with;
     otherwise all that was seen. One ``get_many``."""
-    return _first(key, read_many(alias, client(alias), (key, *key.tags)))
+    return _first(key, read_many(alias, *opened(alias), [key, *key.tags]))
 
 
 def fetch_many(alias: str, keys: list[str]) -> dict[str, Any]:
@@ -193,7 +195,7 @@ def fetch_many(alias: str, keys: list[str]) -> dict[str, Any]:
     for key in keys:
         if isinstance(key, TaggedKey):
             wanted |= dict.fromkeys(key.tags)
-    found = read_many(alias, client(alias), tuple(wanted))
+    found = read_many(alias, *opened(alias), list(wanted))
     return {key: _first(key, found) for key in keys}
 
 
@@ -239,7 +241,9 @@ async def afetch_many(alias: str, keys: list[str]) -> dict[str, Any]:
 _single: set[str] = set()
 
 
-def read_many(alias: str, cache: Any, keys: tuple[str, ...]) -> dict[str, Any]:
+def read_many(
+    alias: str, cache: Any, backend: Backend, keys: list[str]
+) -> dict[str, Any]:
     """What stands under these keys.
 
     Redis Cluster answers only for keys of one slot (CROSSSLOT). Keys of one call
@@ -247,10 +251,9 @@ def read_many(alias: str, cache: Any, keys: tuple[str, ...]) -> dict[str, Any]:
     then on they are read one by one. The same where one value cannot be read, which
     fails all of them on some backends.
     """
-    backend = backend_of(cache)
     if alias not in _single:
         try:
-            return backend.get_many(cache, list(keys))
+            return backend.get_many(cache, keys)
         except Exception as error:
             if "slot" in str(error).lower():  # redis-py leaves CROSSSLOT itself out
                 _single.add(alias)

@@ -19,12 +19,12 @@ from .clients import (
     MISTAKES,
     UNREAD,
     UNREADABLE,
-    client,
     database_of,
     hangs,
     is_decoding_error,
     is_forged,
     is_in_memory,
+    opened,
     read_many,
 )
 from .clock import Clock
@@ -113,7 +113,7 @@ class Store:
         """What stands under ``key``; a tag that is not there comes into being."""
         if not isinstance(key, TaggedKey):
             return Look(await self.get(key))
-        return await self._resolve(key, await self._run("read_many", (key, *key.tags)))
+        return await self._resolve(key, await self._run("read_many", [key, *key.tags]))
 
     async def seen(self, key: str, first: Any, *, hold: float) -> Look:
         """The same, if ``fetch`` has just given ``first``."""
@@ -221,12 +221,11 @@ class Store:
         """One command, in the thread that will use the client; trouble is counted."""
         started = self.clock.monotonic()
         try:
-            cache = client(self.alias)
-            backend = backend_of(cache)
+            cache, backend = opened(self.alias)
             if command in ("add", "set", "swap"):
                 args = (*args[:-1], backend.lifetime(args[-1]))
             if command == "read_many":
-                result: Any = read_many(self.alias, cache, *args)
+                result: Any = read_many(self.alias, cache, backend, *args)
             else:
                 result = getattr(backend, command)(cache, *args)
         except Exception as error:

@@ -74,21 +74,25 @@ def tagging(
 
     ``own`` is the key of the function's own tag; ``given`` what the user wrote.
     """
-    fixed = (own,) if callable(given) else (own, *map(tag_key, tags_of(given, name)))
+    if not callable(given):
+        fixed = _keys_of(given, own, name)
+        return lambda args, kwargs: _tagged(key_of(args, kwargs), fixed)
+    return lambda args, kwargs: _tagged(
+        key_of(args, kwargs), _keys_of(given(*args, **kwargs), own, name)
+    )
 
-    def key_with_tags(args: Any, kwargs: Any) -> TaggedKey:
-        key = TaggedKey(key_of(args, kwargs))
-        keys = fixed
-        if callable(given):
-            keys += tuple(map(tag_key, tags_of(given(*args, **kwargs), name)))
-        if len(keys) > 1:
-            keys = tuple(sorted(set(keys)))
-        if len(keys) > MOST:
-            raise ValueError(
-                f"cache_memoize: tags= of {name} gave {len(keys) - 1} tags; {MOST - 1} "
-                "fit; give one tag that stands for many"
-            )
-        key.tags = keys
-        return key
 
-    return key_with_tags
+def _tagged(key: str, tags: tuple[str, ...]) -> TaggedKey:
+    found = TaggedKey(key)
+    found.tags = tags
+    return found
+
+
+def _keys_of(given: Any, own: str, name: str) -> tuple[str, ...]:
+    keys = {own, *map(tag_key, tags_of(given, name))}
+    if len(keys) > MOST:
+        raise ValueError(
+            f"cache_memoize: tags= of {name} gave {len(keys) - 1} tags; {MOST - 1} "
+            "fit; give one tag that stands for many"
+        )
+    return tuple(sorted(keys))

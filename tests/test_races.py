@@ -17,7 +17,7 @@ import pytest
 from django.core.cache import caches
 
 from cache_memoize import cache_memoize, record
-from cache_memoize.clients import client
+from cache_memoize.clients import opened
 from cache_memoize.store import Store
 from tests.conftest import (
     ATOMIC,
@@ -365,7 +365,7 @@ class SetAfterCompute:
 
     @property
     def cache(self):
-        return client(self.alias)  # memcached clients are for one thread
+        return opened(self.alias)[0]  # memcached clients are for one thread
 
     def __call__(self):
         value = self.cache.get("control")

@@ -185,7 +185,7 @@ def test_a_hit_is_one_get_many_and_forgetting_one_delete(backend, monkeypatch):
     world, asked = World(backend, "sync"), []
     f, runs = counted(world, tags=["a", "b"])
     f(1)
-    cls = type(clients.client(backend))
+    cls = type(clients.opened(backend)[0])
     for name in ("get", "get_many", "set", "add", "delete"):
         original = getattr(cls, name)
 
