@@ -9,6 +9,7 @@ import asyncio
 import os
 import random
 import time
+from typing import Any
 
 
 class Clock:
@@ -17,6 +18,11 @@ class Clock:
 
     def time(self) -> float:
         return time.time()
+
+    @property
+    def source(self) -> Any:
+        """What has ``time()`` for the hit path: the module itself, to save a call."""
+        return time if type(self).time is Clock.time else self
 
     def monotonic(self) -> float:
         return time.monotonic()

@@ -44,7 +44,7 @@ Timeout = float | timedelta | None
 def _sync_wrapper(core: Core) -> Callable[..., Any]:
     function, key_of, alias, store = core.function, core.key_of, core.alias, core.store
     fetch, plain, zone = core.fetch, core.plain, core.policy.zone
-    stats, breaker, now = core.stats, core.breaker, core.clock.time
+    stats, breaker, clock = core.stats, core.breaker, core.clock.source
     on_hit, on_miss, stores = core.hit, core.miss, core.policy.stores
     stored = core.policy.cache_exceptions
 
@@ -57,7 +57,10 @@ def _sync_wrapper(core: Core) -> Callable[..., Any]:
                 raw = fetch(alias, key)
                 if type(raw) is bytes:
                     start, timeout, cost, kind = freshness(raw[TAIL])
-                    if kind == plain and AHEAD < now() - start < timeout - zone * cost:
+                    age = clock.time() - start
+                    if zone:  # of early refreshes: the slower, the sooner
+                        timeout -= zone * cost
+                    if kind == plain and AHEAD < age < timeout:
                         value = loads(raw)
                         stats.hits += 1
                         stats.saved += cost
@@ -97,7 +100,7 @@ def _sync_wrapper(core: Core) -> Callable[..., Any]:
 def _async_wrapper(core: Core) -> Callable[..., Any]:
     function, key_of, alias, store = core.function, core.key_of, core.alias, core.astore
     afetch, plain, zone = core.afetch, core.plain, core.policy.zone
-    stats, breaker, now = core.stats, core.breaker, core.clock.time
+    stats, breaker, clock = core.stats, core.breaker, core.clock.source
     on_hit, on_miss, stores = core.hit, core.miss, core.policy.stores
     stored = core.policy.cache_exceptions
 
@@ -110,7 +113,10 @@ def _async_wrapper(core: Core) -> Callable[..., Any]:
                 raw = await afetch(alias, key)
                 if type(raw) is bytes:
                     start, timeout, cost, kind = freshness(raw[TAIL])
-                    if kind == plain and AHEAD < now() - start < timeout - zone * cost:
+                    age = clock.time() - start
+                    if zone:  # of early refreshes: the slower, the sooner
+                        timeout -= zone * cost
+                    if kind == plain and AHEAD < age < timeout:
                         value = loads(raw)
                         stats.hits += 1
                         stats.saved += cost
