@@ -172,13 +172,27 @@ def test_the_wrong_number_of_results_is_said_and_nothing_is_stored(world):
 
 
 def test_a_stored_exception_is_a_result_like_others(world):
-    doubled = Doubled(world, cache_exceptions=Trouble)
+    misses = []
+    doubled = Doubled(world, cache_exceptions=Trouble, miss_callable=misses.append)
     doubled.bad = {1}
     for _ in range(2):
         one, two = doubled.f.map([1, 2], return_exceptions=True)
         assert isinstance(one, Trouble)
         assert two == [2, 4]
-    assert [x for x, _ in doubled.runs] == [1, 2]
+    assert [x for x, _ in doubled.runs] == misses == [1, 2]
+
+
+@pytest.mark.backends(["locmem", "valkey"])
+def test_an_interrupt_ends_it_and_frees_the_keys(bulk):
+    def interrupted():
+        bulk.meanwhile = lambda: None
+        raise KeyboardInterrupt
+
+    bulk.meanwhile = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        bulk.f.map([1, 2], return_exceptions=True)
+    assert bulk.f.map([1, 2]) == [[1, 2], [2, 4]]
+    assert bulk.bulks == [[1, 2], [1, 2]]
 
 
 def test_what_cannot_be_keyed_is_refused_before_anything_is_computed(doubled):
