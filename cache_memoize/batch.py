@@ -17,7 +17,7 @@ from collections.abc import (
     Iterator,
     Sized,
 )
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
@@ -27,7 +27,7 @@ from . import flows, record, settling
 from .background import Refreshable, arevalidate, revalidate
 from .clients import UNREAD, afetch_many, fetch_many
 from .memo import Claim, computing, serve
-from .record import AHEAD, TAIL, freshness
+from .record import AHEAD, TAIL, freshness, loads
 from .transactions import live
 
 __all__ = ["Batch", "Batchable", "Progress", "achunks", "aiterate", "chunks"]
@@ -70,11 +70,6 @@ class _Call(NamedTuple):
     first: Any = UNREAD
 
 
-class _Outcome(NamedTuple):
-    value: Any
-    error: Exception | None = None
-
-
 class Batch:
     """Many calls of one function. ``bound``: the instance of a method, if it is one."""
 
@@ -89,37 +84,46 @@ class Batch:
         self.size = 1 if memo.many is None else CHUNK
 
     async def map(self, items: Iterable[Any]) -> Results:
-        calls = self._calls(items)
-        outcomes: dict[str, _Outcome] = {}
-        for chunk in chunks(_unique(calls), CHUNK):
-            seen, error = await self._read([call.key for call in chunk])
-            missing = self._take_hits(chunk, seen, outcomes)
+        items, args, keys = self._keyed(items)
+        results = Results(keys)
+        where = _first_places(keys)
+        for chunk in chunks(where, CHUNK):
+            seen, error = await self._read(chunk)
+            missing = [
+                _Call(items[n], args[n], key, raw)
+                for key, raw in self._take_hits(chunk, seen, args, where, results)
+                for n in [where[key]]
+            ]
             for group in self._groups(missing):
-                outcomes |= await self._compute(group, error=error)
+                await self._compute(group, results, error=error)
                 error = None  # told once
-        return Results(calls, outcomes)
+        return results
 
     async def refresh(self, items: Iterable[Any]) -> list[Progress]:
         """Compute these items anew."""
-        calls, found = self._calls(items), []
-        outcomes = await self._compute(_unique(calls), refresh=True)
-        for call in calls:
-            error = outcomes[call.key].error
+        items, args, keys = self._keyed(items)
+        results, found = Results(keys), []
+        places = _first_places(keys).values()
+        calls = [_Call(items[n], args[n], keys[n]) for n in places]
+        await self._compute(calls, results, refresh=True)
+        for item, key in zip(items, keys, strict=True):
+            error = results.errors.get(key)
             self.done += 1
             self.failed += error is not None
-            step = Progress(call.item, error, self.done, self.failed, self.total)
-            found.append(step)
+            found.append(Progress(item, error, self.done, self.failed, self.total))
         return found
 
-    def _calls(self, items: Iterable[Any]) -> list[_Call]:
-        found = []
-        for item in items:
-            # Exactly: a named tuple is one argument.
-            args = (*self.bound, *(item if type(item) is tuple else (item,)))
-            found.append(_Call(item, args, self.memo.key_of(args, {})))
-        return found
+    def _keyed(
+        self, items: Iterable[Any]
+    ) -> tuple[list[Any], list[tuple[Any, ...]], list[str]]:
+        items, bound, key_of = list(items), self.bound, self.memo.key_of
+        # Exactly a tuple: a named tuple is one argument.
+        args = [
+            (*bound, *item) if type(item) is tuple else (*bound, item) for item in items
+        ]
+        return items, args, [key_of(each, {}) for each in args]
 
-    async def _read(self, keys: list[str]) -> tuple[dict[str, Any], Any]:
+    async def _read(self, keys: list[str]) -> tuple[dict[str, Any] | None, Any]:
         """What stands under the keys, or what reading them raised."""
         memo = self.memo
         if (
@@ -127,34 +131,40 @@ class Batch:
             or self.store.breaker.tripped
             or live
         ):
-            return {}, None
+            return None, None
         try:
             if self.is_async:
                 return await afetch_many(memo.alias, keys), None
             return fetch_many(memo.alias, keys), None
         except Exception as error:
-            return {}, error
+            return None, error
 
     def _take_hits(
-        self, chunk: list[_Call], seen: dict[str, Any], outcomes: dict[str, _Outcome]
-    ) -> list[_Call]:
-        """Put what counts into ``outcomes``; gives the others, with what was read."""
+        self,
+        chunk: list[str],
+        seen: dict[str, Any] | None,
+        args: list[tuple[Any, ...]],
+        where: dict[str, int],
+        results: Results,
+    ) -> list[tuple[str, Any]]:
+        """Take what counts; gives the keys of the others, with what was read there."""
         memo, stats, zone = self.memo, self.memo.stats, self.memo.policy.zone
-        now, missing = memo.clock.time(), []
-        for call in chunk:
-            raw = seen.get(call.key) if seen else UNREAD
-            with suppress(Exception):  # whatever it is, the flow will see
+        now, plain, missing = memo.clock.time(), memo.plain, []
+        for key in chunk:
+            raw = UNREAD if seen is None else seen.get(key)
+            try:
                 if type(raw) is bytes:
                     start, timeout, cost, kind = freshness(raw[TAIL])
-                    age = now - start
-                    if kind == memo.plain and AHEAD < age < timeout - zone * cost:
-                        outcomes[call.key] = _Outcome(record.loads(raw))
+                    if kind == plain and AHEAD < now - start < timeout - zone * cost:
+                        results.values[key] = loads(raw)
                         stats.hits += 1
                         stats.saved += cost
                         if memo.hit is not None:
-                            stats.hook(memo.hit, call.args, {})
+                            stats.hook(memo.hit, args[where[key]], {})
                         continue
-            missing.append(call._replace(first=raw))
+            except Exception:
+                pass  # whatever it is, the flow will see it
+            missing.append((key, raw))
         return missing
 
     def _groups(self, missing: list[_Call]) -> Iterator[list[_Call]]:
@@ -163,11 +173,15 @@ class Batch:
         yield from chunks([call for call in missing if _is_leased(call)], 1)
 
     async def _compute(
-        self, group: list[_Call], *, refresh: bool = False, error: Any = None
-    ) -> dict[str, _Outcome]:
+        self,
+        group: list[_Call],
+        results: Results,
+        *,
+        refresh: bool = False,
+        error: Any = None,
+    ) -> None:
         """Claim, call and settle all of a group."""
         memo, store = self.memo, self.store
-        outcomes: dict[str, _Outcome] = {}
         mine: list[tuple[_Call, Claim]] = []
         try:
             with _computing(len(group) > 1):
@@ -177,14 +191,14 @@ class Batch:
                     if claim.found is None:
                         mine.append((call, claim))
                     else:
-                        outcomes[call.key] = await self._serve(call, claim)
+                        await self._serve(call, claim, results)
             if not mine:
-                return outcomes
+                return
             began = memo.clock.monotonic()
             with _computing(True):
                 # Not in a coroutine of its own: StopIteration would change.
                 got = self._start([call for call, _ in mine])
-                results = self._checked(mine, await got if self.is_async else got)
+                values = self._checked(mine, await got if self.is_async else got)
         except BaseException as raised:
             for call, claim in mine:
                 await settling.fail(memo, store, claim, raised, call.args, {})
@@ -192,15 +206,16 @@ class Batch:
                     memo.stats.hook(memo.miss, call.args, {})
             if not isinstance(raised, Exception):
                 raise
-            failed = {call.key: _Outcome(None, raised) for call in group}
-            return failed | outcomes
+            for call in group:
+                if call.key not in results.values:
+                    results.errors.setdefault(call.key, raised)
+            return
         took = memo.clock.monotonic() - began
-        for (call, claim), result in zip(mine, results, strict=True):
+        for (call, claim), value in zip(mine, values, strict=True):
             # Its share of the cost; the leases have to last for the whole.
             claim = claim._replace(began=memo.clock.monotonic() - took / len(mine))
-            outcomes[call.key] = await self._settle(call, claim, result)
+            await self._settle(call, claim, value, results)
             memo.slowest = max(memo.slowest, took)
-        return outcomes
 
     async def _claim(self, call: _Call, refresh: bool, error: Any) -> Claim:
         memo, store = self.memo, self.store
@@ -208,15 +223,15 @@ class Batch:
             return await flows.overtake(memo, store, call.key)
         return await flows.claim(memo, store, call.key, call.first, error)
 
-    async def _serve(self, call: _Call, claim: Claim) -> _Outcome:
+    async def _serve(self, call: _Call, claim: Claim, results: Results) -> None:
         if claim.lease is not None and self.is_async:
             claim = await arevalidate(self.memo, claim, call.args, {})
         elif claim.lease is not None:
             claim = revalidate(self.memo, claim, call.args, {})
         try:
-            return _Outcome(serve(self.memo, claim, call.args, {}))
+            results.values[call.key] = serve(self.memo, claim, call.args, {})
         except Exception as stored:
-            return _Outcome(None, stored)
+            results.errors[call.key] = stored
 
     def _start(self, calls: list[_Call]) -> Any:
         memo = self.memo
@@ -234,15 +249,18 @@ class Batch:
             )
         return results
 
-    async def _settle(self, call: _Call, claim: Claim, result: Any) -> _Outcome:
+    async def _settle(
+        self, call: _Call, claim: Claim, value: Any, results: Results
+    ) -> None:
         memo = self.memo
         try:
-            await settling.settle(memo, self.store, claim, result, call.args, {})
+            await settling.settle(memo, self.store, claim, value, call.args, {})
         except Exception as raised:  # the user's timeout= or cache_if=
-            return _Outcome(None, raised)
+            results.errors[call.key] = raised
+            return
         if memo.miss is not None:
             memo.stats.hook(memo.miss, call.args, {})
-        return _Outcome(result)
+        results.values[call.key] = value
 
 
 @contextmanager
@@ -261,34 +279,38 @@ def _is_leased(call: _Call) -> bool:
     return found is not None and found.kind in record.LEASES
 
 
-def _unique(calls: list[_Call]) -> list[_Call]:
-    found: dict[str, _Call] = {}
-    for call in calls:
-        found.setdefault(call.key, call)
-    return list(found.values())
+def _first_places(keys: list[str]) -> dict[str, int]:
+    """Each key once, in order, and where it comes first."""
+    found: dict[str, int] = {}
+    for place, key in enumerate(keys):
+        found.setdefault(key, place)
+    return found
 
 
-class Results(NamedTuple):
-    """What came of :meth:`Batch.map`."""
+class Results:
+    """What came of :meth:`Batch.map`, by the keys of the items, in order."""
 
-    calls: list[_Call]
-    outcomes: dict[str, _Outcome]
+    def __init__(self, keys: list[str]) -> None:
+        self.keys = keys
+        self.values: dict[str, Any] = {}
+        self.errors: dict[str, Exception] = {}
 
     def get(self, return_exceptions: bool) -> list[Any]:
         """In the order of the items; raises the first error, unless they are wanted."""
-        results, served = [], set()
-        for call in self.calls:
-            value, error = self.outcomes[call.key]
-            if error is not None:
+        if len(self.values) == len(self.keys):  # no two alike, and no errors
+            return [self.values[key] for key in self.keys]
+        found, served = [], set()
+        for key in self.keys:
+            if key in self.errors:
                 if not return_exceptions:
-                    raise error
-                value = error
-            elif call.key in served:
-                # As if they had been called one by one: no two share an object.
-                value = _copy(value)
-            served.add(call.key)
-            results.append(value)
-        return results
+                    raise self.errors[key]
+                found.append(self.errors[key])
+                continue
+            # As if they had been called one by one: no two share an object.
+            value = self.values[key]
+            found.append(_copy(value) if key in served else value)
+            served.add(key)
+        return found
 
 
 def _copy(value: Any) -> Any:
