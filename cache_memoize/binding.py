@@ -173,12 +173,10 @@ _KINDS = (
     _VAR_KEYWORD,
 ) = tuple(inspect._ParameterKind)
 
-#: Defaults that cannot change behind the back of what is remembered.
-_FIXED = (bool, bytes, datetime.date, float, int, str, uuid.UUID)
-
 
 def _is_fixed(default: Any) -> bool:
-    return default is None or type(default) in _FIXED
+    """Whether it cannot change behind the back of what is remembered."""
+    return type(default) in _REMEMBERED or type(default) is float
 
 
 #: Before a value that counts by its name. No encoded value starts with it.
@@ -253,18 +251,21 @@ def _is_frozen(value: Any) -> bool:
 
 # --- the key of a call ---------------------------------------------------------------
 
-#: Arguments of these exact types are remembered together with their key. Values of
-#: two of them are never equal, as 1, 1.0 and True are; 0.0 equals -0.0, so no floats;
-#: comparing bytes with str warns under ``python -b``, so no bytes; a datetime equals
-#: that of another zone, or of the other fold.
-_REMEMBERED = frozenset({int, str, type(None), datetime.date, uuid.UUID})
+#: Arguments of these exact types are remembered together with their key, because values
+#: of one of them are equal only if they are the same. Not so 0.0 and -0.0, or Decimals
+#: of two lengths, or datetimes of two zones or folds.
+_REMEMBERED = frozenset({bool, bytes, datetime.date, int, str, type(None), uuid.UUID})
 _REMEMBERED_CALLS = 1024
 
 
 def _is_small(value: Any) -> bool:
     if isinstance(value, int):
         return value.bit_length() <= 64
-    return not isinstance(value, str) or len(value) <= 64
+    return not isinstance(value, (bytes, str)) or len(value) <= 64
+
+
+class _NotRemembered(Exception):
+    pass
 
 
 def key_maker(
@@ -302,29 +303,23 @@ def key_maker(
     if args_rewrite is not None or callable(extra) or not all(map(_is_fixed, given)):
         return compute  # may depend on more than the arguments
 
-    known: dict[Any, str] = {}
-    get, types_of = known.get, _REMEMBERED
+    if binder.positional[:1] == ["self"]:
+        return compute  # an instance may change
+
+    # By value and type: f(1), f(True) and f(1.0) are three calls.
+    @functools.lru_cache(_REMEMBERED_CALLS, typed=True)
+    def known(*args: Any, **kwargs: Any) -> str:
+        for value in (*args, *kwargs.values()):
+            if type(value) not in _REMEMBERED or not _is_small(value):
+                raise _NotRemembered
+        return compute(args, kwargs)
 
     def remember(args: Args, kwargs: Kwargs) -> str:
-        for value in args:
-            if type(value) not in types_of:
-                return compute(args, kwargs)
-        if kwargs:
-            for value in kwargs.values():
-                if type(value) not in types_of:
-                    return compute(args, kwargs)
-            # No positional call looks like this: a tuple is not remembered.
-            call: Any = (args, *kwargs, *kwargs.values())
-        else:
-            call = args
-        key = get(call)
-        if key is None:
-            key = compute(args, kwargs)
-            if all(map(_is_small, (*args, *kwargs.values()))):
-                if len(known) >= _REMEMBERED_CALLS:
-                    known.clear()
-                known[call] = key
-        return key
+        try:
+            return known(*args, **kwargs)
+        except Exception:
+            pass  # also what hashing and comparing may raise: see what it is
+        return compute(args, kwargs)
 
     return remember
 

@@ -209,7 +209,12 @@ def _zone(value: zoneinfo.ZoneInfo) -> Any:
 
 
 def _moment(value: Any) -> Any:
-    return (value.replace(tzinfo=None).isoformat(), value.fold, value.tzinfo)
+    zone = value.tzinfo
+    if zone is datetime.UTC:
+        zone = 0  # shorter, and still no other one
+    elif type(zone) is zoneinfo.ZoneInfo:
+        zone = _zone(zone)
+    return (value.replace(tzinfo=None).isoformat(), value.fold, zone)
 
 
 def _tuple(value: Any) -> Any:

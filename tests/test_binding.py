@@ -665,13 +665,13 @@ def test_a_key_is_remembered_for_calls_with_plain_arguments():
     binder, key = remembering(both)
     for _ in range(3):
         key(1, "a"), key("1", None), key(a=1, b="a"), key(2**64 - 1, "x" * 64)
-        key(datetime.date(2024, 5, 17), uuid.UUID(int=1))
-    assert binder.written == 5
+        key(datetime.date(2024, 5, 17), uuid.UUID(int=1)), key(True, b"1")
+    assert binder.written == 6
 
 
 @pytest.mark.parametrize(
     "value",
-    [True, 1.0, b"1", (1,), [1], SafeString("1"), 2**64, "x" * 65, Post(pk=1)]
+    [1.0, (1,), [1], SafeString("1"), 2**64, "x" * 65, Post(pk=1)]
     + [datetime.datetime(2024, 5, 17), datetime.time(12)],
     ids=repr,
 )
@@ -729,13 +729,15 @@ def test_more_calls_than_are_remembered_keep_their_keys():
 
 
 def test_memory_stays_bounded():
-    """After 1,024 different calls it starts over: the first is written anew."""
+    """Of 1,024 calls of a function; the one that was not used for longest goes."""
     binder, key = remembering(both)
     for number in range(1024):
         key(number)
     key(0)
     assert binder.written == 1024
     key(1024), key(0)
+    assert binder.written == 1025
+    key(1)
     assert binder.written == 1026
 
 
@@ -745,6 +747,41 @@ def test_nothing_is_remembered_where_a_key_depends_on_more_than_the_call():
         assert results[0] == results[1]
     binder, key = remembering(lambda a: ..., extra=lambda a: 1)
     key(1), key(1)
+    assert binder.written == 2
+
+
+class Odd:
+    """Says of itself that it is equal to everything, or raises."""
+
+    def __init__(self, hashed):
+        self.hashed = hashed
+
+    def __hash__(self):
+        if self.hashed is None:
+            raise ZeroDivisionError
+        return self.hashed
+
+    def __eq__(self, other):
+        return True
+
+
+def test_what_hashing_and_comparing_do_does_not_matter():
+    key = key_of(both)
+    odd, plain = Odd(hash(1)), key(1)
+    assert key(odd) != plain == key(1)
+    assert key(Odd(None)) == key(Odd(None)) != plain
+
+
+def test_a_refusal_has_no_other_error_before_it():
+    for value in (object(), 1.0):
+        with pytest.raises(TypeError) as caught:
+            key_of(both)(value, value, value)
+        assert caught.value.__context__ is None or caught.value.__suppress_context__
+
+
+def test_calls_of_methods_are_not_remembered():
+    binder, key = remembering(lambda self, a: ...)
+    key(1, 2), key(1, 2)
     assert binder.written == 2
 
 
