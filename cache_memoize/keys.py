@@ -127,7 +127,9 @@ def _unordered(values: Iterator[Any]) -> str:
 
 
 def _mapping(value: Any) -> str:
-    return "".join(sorted(encode(k) + encode(v) for k, v in value.items())) + ")"
+    parts = [encode(key) + encode(each) for key, each in value.items()]
+    parts.sort()
+    return "".join(parts) + ")"
 
 
 #: The built-in types by their exact type; subclasses are types of their own.
@@ -430,6 +432,9 @@ def _attributes_of(cls: type, base: type) -> Callable[[Any], dict[str, Any]]:
         for name in vars(each)
         if isinstance(_defined(cls, name), _CACHED_PROPERTIES)
     }
+
+    if has_dict and not slots and not left_behind:
+        return vars
 
     def attributes(value: Any) -> dict[str, Any]:
         found = {name: getattr(value, name) for name in slots if hasattr(value, name)}
