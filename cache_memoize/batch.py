@@ -11,28 +11,28 @@ from __future__ import annotations
 import inspect
 from collections.abc import (
     AsyncIterable,
-    AsyncIterator,
     Callable,
     Iterable,
     Iterator,
+    Mapping,
+    Set,
     Sized,
 )
 from contextlib import contextmanager
-from itertools import islice
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from django.apps import apps
+from django.db.models import QuerySet
 
 from . import flows, record, settling
 from .background import Refreshable, arevalidate, revalidate
 from .clients import UNREAD, afetch_many, fetch_many
 from .memo import Claim, computing, serve
+from .progress import Progress, chunks
 from .record import AHEAD, TAIL, freshness, loads
 from .transactions import live
 
-__all__ = ["Batch", "Batchable", "Progress", "achunks", "aiterate", "chunks"]
-
-T = TypeVar("T")
+__all__ = ["Batch", "Batchable"]
 
 #: So many calls are read by one command, and computed by one call of a bulk function.
 CHUNK = 500
@@ -48,20 +48,6 @@ class Batchable(Refreshable):
     many: Callable[..., Any] | None = None
 
 
-class Progress(NamedTuple):
-    """How far :meth:`warm` has come."""
-
-    #: What was refreshed last, as it was given.
-    item: Any
-    #: What the function raised for it.
-    error: Exception | None
-    done: int
-    #: How many of the ``done`` raised.
-    failed: int
-    #: Of how many; None where nobody can tell before the end.
-    total: int | None
-
-
 class _Call(NamedTuple):
     item: Any
     args: tuple[Any, ...]
@@ -74,6 +60,12 @@ class Batch:
     """Many calls of one function. ``bound``: the instance of a method, if it is one."""
 
     def __init__(self, memo: Batchable, bound: tuple[Any, ...], items: Any) -> None:
+        iterable = isinstance(items, (Iterable, AsyncIterable))
+        if not iterable or isinstance(items, (str, bytes)):
+            raise TypeError(
+                f"{memo.name}.map() and warm() take an iterable of items, not a "
+                f"{type(items).__name__}; write [item] for one"
+            )
         self.memo = memo
         self.bound = bound
         self.total = len(items) if isinstance(items, Sized) else None
@@ -241,13 +233,22 @@ class Batch:
         return memo.function(*calls[0].args)
 
     def _checked(self, mine: list[tuple[_Call, Claim]], got: Any) -> list[Any]:
-        results = [got] if self.memo.many is None else list(got)
-        if len(results) != len(mine):
+        if self.memo.many is None:
+            return [got]
+        trouble, found = "", []
+        if isinstance(got, Mapping):
+            found = [got[call.item] for call, _ in mine if call.item in got]
+        elif isinstance(got, (QuerySet, Set, str)):
+            trouble = f"a {type(got).__name__}, whose order is not that of the items"
+        else:
+            found = list(got)
+        if trouble or len(found) != len(mine):
             raise ValueError(
-                f"{self.memo.name}.many: the function gave {len(results)} results for "
-                f"{len(mine)} items; give one for each, in the same order"
+                f"{self.memo.name}.many: the function gave "
+                f"{trouble or f'{len(found)} results for {len(mine)} items'}; give a "
+                "list with one for each item, in the same order, or a dict by item"
             )
-        return results
+        return found
 
     async def _settle(
         self, call: _Call, claim: Claim, value: Any, results: Results
@@ -318,35 +319,3 @@ def _copy(value: Any) -> Any:
         return record.loads(record.dumps(value))
     except Exception:  # then nothing was stored either
         return value
-
-
-# --- chunks --------------------------------------------------------------------------
-
-
-def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    rest = iter(items)
-    while chunk := list(islice(rest, size)):
-        yield chunk
-
-
-async def achunks(
-    items: Iterable[T] | AsyncIterable[T], size: int
-) -> AsyncIterator[list[T]]:
-    chunk = []
-    async for item in aiterate(items):
-        chunk.append(item)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
-
-
-async def aiterate(items: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
-    """Of what can be iterated both ways, as a QuerySet, the async one."""
-    if isinstance(items, AsyncIterable):
-        async for item in items:
-            yield item
-    else:
-        for item in items:
-            yield item

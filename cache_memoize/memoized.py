@@ -21,13 +21,14 @@ from asgiref.sync import async_to_sync, sync_to_async
 from django.db.models import Model
 
 from . import controls, dependencies, record, scope
-from .batch import Batch, Batchable, Progress, achunks, aiterate, chunks
+from .batch import Batch, Batchable
 from .breaker import breaker_of
 from .clients import afetch, afetch_tagged, fetch, fetch_tagged
 from .clock import Clock
 from .controls import Entry
 from .invalidation import forget
 from .policy import Policy
+from .progress import Progress, Steps, achunks, aiterate, chunks
 from .runner import run
 from .stats import CacheInfo
 from .store import AsyncStore, Store
@@ -185,23 +186,31 @@ class Memoized(functools.partial, Generic[P, R, T]):  # type: ignore[type-arg]
         given = [item async for item in aiterate(items)]
         return await sync_to_async(self.map)(given, return_exceptions=return_exceptions)
 
-    def warm(self, items: Iterable[Any], /) -> Iterator[Progress]:
+    def warm(self, items: Iterable[Any], /) -> Iterable[Progress]:
         """Refresh many items, as in :meth:`map`, and say after each how far it is.
 
         An iterator: nothing is done before somebody loops over it. What the function
         raises is part of the :class:`Progress`, and the next item follows.
         """
         batch = Batch(self._core, self.args, items)
+        return Steps(batch.memo.name, self._warm(batch, items))
+
+    def _warm(self, batch: Batch, items: Iterable[Any]) -> Iterator[Progress]:
         for chunk in chunks(items, batch.size):
             if batch.is_async:
                 yield from async_to_sync(batch.refresh)(chunk)
             else:
                 yield from run(batch.refresh(chunk))
 
-    async def awarm(
+    def awarm(
         self, items: Iterable[Any] | AsyncIterable[Any], /
-    ) -> AsyncIterator[Progress]:
+    ) -> AsyncIterable[Progress]:
         batch = Batch(self._core, self.args, items)
+        return Steps(batch.memo.name, self._awarm(batch, items))
+
+    async def _awarm(
+        self, batch: Batch, items: Iterable[Any] | AsyncIterable[Any]
+    ) -> AsyncIterator[Progress]:
         async for chunk in achunks(items, batch.size):
             if batch.is_async:
                 steps = await batch.refresh(chunk)
@@ -213,9 +222,9 @@ class Memoized(functools.partial, Generic[P, R, T]):  # type: ignore[type-arg]
     def many(self, function: F, /) -> F:
         """Register what computes many items at once, for :meth:`map` and :meth:`warm`.
 
-        It takes a list of items and gives their results in the same order; for a
-        method, the instance comes first. It is a coroutine function if the memoized
-        function is one. Use it as a decorator.
+        It takes a list of items and gives a list of their results in the same order, or
+        a dict from item to result; for a method, the instance comes first. It is a
+        coroutine function if the memoized function is one. Use it as a decorator.
         """
         core = self._core
         if inspect.iscoroutinefunction(function) != inspect.iscoroutinefunction(

@@ -11,7 +11,8 @@ PACKAGE = Path(cache_memoize.__file__).parent
 
 #: From the ground up; a module may import from the rows before its own only.
 LAYERS = [
-    {"keys", "policy", "record", "clock", "conf", "pool", "runner", "transactions"},
+    {"keys", "policy", "record", "clock", "conf", "pool", "progress", "runner"},
+    {"transactions"},
     {"binding", "breaker", "registry", "stats", "tags", "signing"},
     {"backends", "scope"},
     {"clients"},
@@ -36,7 +37,7 @@ DOORS = {
     "django.db.models.signals": {"dependencies"},
 }
 #: No I/O at all.
-PURE = {"keys", "binding", "policy", "record", "breaker", "tags"}
+PURE = {"keys", "binding", "policy", "progress", "record", "breaker", "tags"}
 
 
 def modules():

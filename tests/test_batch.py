@@ -163,12 +163,41 @@ def test_an_error_for_many_is_everyones_and_frees_the_keys(bulk):
 
 
 @pytest.mark.backends(["locmem"])
-def test_the_wrong_number_of_results_is_said_and_nothing_is_stored(world):
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        ([1], "1 results for 2 items"),
+        ({1: 1, 3: 3}, "1 results for 2 items"),
+        ({1, 2}, "a set, whose order is not that of the items"),
+        ("12", "a str, whose order"),
+        (Post.objects.all(), "a QuerySet, whose order"),
+    ],
+    ids=["too few", "another", "a set", "a text", "a query"],
+)
+def test_results_that_may_be_another_items_are_refused(world, given, said):
     made = Doubled(world)
-    made.f.many(lambda items: [1])
-    with pytest.raises(ValueError, match=r"many: the function gave 1 results for 2"):
+    made.f.many(lambda items: given)
+    with pytest.raises(ValueError, match=f"function gave {said}.*or a dict by item"):
         made.f.map([1, 2])
     assert made.f.peek(1) is None
+
+
+@pytest.mark.backends(["locmem"])
+def test_results_may_come_by_item(world):
+    made = Doubled(world)
+    made.f.many(lambda items: {x: [x, x * 2] for x in reversed(items)})
+    assert made.f.map([1, 2, 3]) == [[1, 2], [2, 4], [3, 6]]
+    assert made.f(3) == [3, 6]
+
+
+@pytest.mark.backends(["locmem"])
+@pytest.mark.parametrize("items", ["12", b"12", 12, None])
+def test_what_holds_no_items_is_refused(world, items):
+    made = Doubled(world)
+    for control in (made.f.map, made.f.warm):
+        with pytest.raises(TypeError, match=r"iterable of items.* write \[item\]"):
+            control(items)
 
 
 def test_a_stored_exception_is_a_result_like_others(world):
@@ -427,6 +456,16 @@ def test_warm_refreshes_and_says_how_far_it_is(doubled):
     assert again.count(2) == 2
     assert doubled.f.map([1, 2]) == [[1, 2], [2, 4]]
     assert computed(doubled) == again
+
+
+@pytest.mark.backends(["locmem"])
+def test_warm_that_nobody_loops_over_says_so(backend):
+    @cache_memoize(60, prefix="idle", cache_alias=backend)
+    def f(x): ...
+
+    for control in (f.warm, f.awarm):
+        with pytest.warns(RuntimeWarning, match="warm.. did nothing, because nobody"):
+            control([1])
 
 
 def test_warm_goes_on_after_an_error(one_by_one):

@@ -258,9 +258,8 @@ def test_every_control_has_its_twin():
         "warm",
     }
     for twin in twins:
-        function = vars(Memoized)[twin]
-        generates = inspect.isasyncgenfunction(function)
-        assert inspect.iscoroutinefunction(function) or generates
+        iterates = twin == "awarm"
+        assert inspect.iscoroutinefunction(vars(Memoized)[twin]) != iterates
 
 
 def test_async_controls_of_a_sync_function_and_the_other_way_round():

@@ -1,0 +1,86 @@
+"""How far many calls have come, and the chunks that they are made in. Pure."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from itertools import islice
+from typing import Any, Generic, NamedTuple, TypeVar
+
+__all__ = ["Progress", "Steps", "achunks", "aiterate", "chunks"]
+
+T = TypeVar("T")
+
+
+class Progress(NamedTuple):
+    """How far :meth:`warm` has come."""
+
+    #: What was refreshed last, as it was given.
+    item: Any
+    #: What the function raised for it.
+    error: Exception | None
+    done: int
+    #: How many of the ``done`` raised.
+    failed: int
+    #: Of how many; None where nobody can tell before the end.
+    total: int | None
+
+
+class Steps(Generic[T]):
+    """What ``warm`` gives. Says so if it is dropped before anything was done."""
+
+    def __init__(self, name: str, steps: T) -> None:
+        self.name = name
+        self.steps = steps
+        self.begun = False
+
+    def __iter__(self) -> T:
+        self.begun = True
+        return self.steps
+
+    __aiter__ = __iter__
+
+    def __next__(self) -> Progress:
+        steps: Any = self.__iter__()
+        return next(steps)  # type: ignore[no-any-return]
+
+    def __del__(self) -> None:
+        if not self.begun:
+            warnings.warn(
+                f"{self.name}.warm() did nothing, because nobody looped over it; write "
+                "'for step in ...'",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+
+# --- chunks --------------------------------------------------------------------------
+
+
+def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    rest = iter(items)
+    while chunk := list(islice(rest, size)):
+        yield chunk
+
+
+async def achunks(
+    items: Iterable[T] | AsyncIterable[T], size: int
+) -> AsyncIterator[list[T]]:
+    chunk = []
+    async for item in aiterate(items):
+        chunk.append(item)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+async def aiterate(items: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
+    """Of what can be iterated both ways, as a QuerySet, the async one."""
+    if isinstance(items, AsyncIterable):
+        async for item in items:
+            yield item
+    else:
+        for item in items:
+            yield item
