@@ -16,7 +16,6 @@ from collections.abc import (
     Iterator,
     Mapping,
     Set,
-    Sized,
 )
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -68,7 +67,8 @@ class Batch:
             )
         self.memo = memo
         self.bound = bound
-        self.total = len(items) if isinstance(items, Sized) else None
+        #: How many items there are, if somebody knows.
+        self.total: int | None = None
         self.done = self.failed = 0
         self.is_async = inspect.iscoroutinefunction(memo.function)
         self.store = memo.astore if self.is_async else memo.store

@@ -6,7 +6,14 @@ import functools
 import inspect
 import sys
 import types
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Iterator,
+    Sized,
+)
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -196,6 +203,7 @@ class Memoized(functools.partial, Generic[P, R, T]):  # type: ignore[type-arg]
         return Steps(batch.memo.name, self._warm(batch, items))
 
     def _warm(self, batch: Batch, items: Iterable[Any]) -> Iterator[Progress]:
+        batch.total = len(items) if isinstance(items, Sized) else None
         for chunk in chunks(items, batch.size):
             if batch.is_async:
                 yield from async_to_sync(batch.refresh)(chunk)
@@ -211,6 +219,8 @@ class Memoized(functools.partial, Generic[P, R, T]):  # type: ignore[type-arg]
     async def _awarm(
         self, batch: Batch, items: Iterable[Any] | AsyncIterable[Any]
     ) -> AsyncIterator[Progress]:
+        if isinstance(items, Sized) and not isinstance(items, AsyncIterable):
+            batch.total = len(items)  # that of a QuerySet would be a query
         async for chunk in achunks(items, batch.size):
             if batch.is_async:
                 steps = await batch.refresh(chunk)

@@ -459,6 +459,30 @@ def test_warm_refreshes_and_says_how_far_it_is(doubled):
 
 
 @pytest.mark.backends(["locmem"])
+@pytest.mark.django_db(transaction=True)
+def test_items_of_a_query(backend):
+    @cache_memoize(60, prefix="of_query", cache_alias=backend)
+    def title(pk):
+        return f"title {pk}"
+
+    posts = Post.objects.bulk_create([Post(title="a"), Post(title="b")])
+    keys = [post.pk for post in posts]
+    query = Post.objects.order_by("pk").values_list("pk", flat=True)
+    titles = [f"title {pk}" for pk in keys]
+    assert title.map(query) == titles
+    assert [step.total for step in title.warm(query)] == [2, 2]
+
+    async def main():
+        assert await title.amap(query.all()) == titles
+        steps = [step async for step in title.awarm(query.all())]
+        assert [(step.item, step.total) for step in steps] == [(n, None) for n in keys]
+        steps = [step async for step in title.awarm(keys)]
+        assert [(step.item, step.total) for step in steps] == [(n, 2) for n in keys]
+
+    async_to_sync(main)()
+
+
+@pytest.mark.backends(["locmem"])
 def test_warm_that_nobody_loops_over_says_so(backend):
     @cache_memoize(60, prefix="idle", cache_alias=backend)
     def f(x): ...
