@@ -282,20 +282,21 @@ def key_maker(
     if key_generator is not None:
         return functools.partial(_generated, key_generator, name)
 
-    fixed = None if callable(extra) else extra
+    text_of = binder.text
+    fixed, extra_of = (None, extra) if callable(extra) else (extra, None)
     head = f"{encode(prefix)}{encode_part(version, name, 'version=')}"
     digest_of = digest(f"{head}{_EXTRA}{encode_part(fixed, name, 'extra=')}")
     start = label(prefix.split(" ", 1)[0]) + ":"
 
     def compute(args: Args, kwargs: Kwargs) -> str:
         if args_rewrite is None:
-            text = binder.text(args, kwargs)
+            text = text_of(args, kwargs)
         else:
             binder.bind(args, kwargs)  # a call that does not fit must not be keyed
             rewritten = args_rewrite(*args, **kwargs)
             text = _REWRITTEN + encode_part(rewritten, name, "args_rewrite=")
-        if callable(extra):
-            more = extra(*args, **kwargs)
+        if extra_of is not None:
+            more = extra_of(*args, **kwargs)
             text += _EXTRA + encode_part(more, name, "extra=")
         return start + digest_of(text)
 

@@ -150,17 +150,15 @@ def opened(alias: str) -> tuple[Any, Backend]:
     if has.settings is not caches.settings:
         close()
         has = _thread.has = _Objects(caches.settings)
-    if alias in has.memory:
-        cache = has.memory[alias]
-        return cache, backend_of(cache)
+    for known in (has.memory, has.own):
+        if alias in known:
+            return known[alias], backend_of(known[alias])
     cache = caches[alias]
     backend = backend_of(cache)
     if backend.in_memory:
         has.memory[alias] = cache
-    if not backend.shareable:
-        if alias not in has.own:
-            has.own[alias] = caches.create_connection(alias)
-        cache = has.own[alias]
+    elif not backend.shareable:
+        cache = has.own[alias] = caches.create_connection(alias)
     return cache, backend
 
 

@@ -129,7 +129,7 @@ def _unordered(values: Iterator[Any]) -> str:
 def _mapping(value: Any) -> str:
     parts = [encode(key) + encode(each) for key, each in value.items()]
     parts.sort()
-    return "".join(parts) + ")"
+    return "d" + "".join(parts) + ")"
 
 
 #: The built-in types by their exact type; subclasses are types of their own.
@@ -146,7 +146,7 @@ _PLAIN: dict[type, Callable[[Any], str]] = {
     list: _sequence,
     set: lambda value: "{" + _unordered(value),
     frozenset: lambda value: "<" + _unordered(value),
-    dict: lambda value: "d" + _mapping(value),
+    dict: _mapping,
 }
 #: These, and those that are known since a value of the class was seen.
 _writers = dict(_PLAIN)
