@@ -23,6 +23,9 @@ from .tags import TaggedKey, is_tag
 
 __all__ = ["afetching", "fetching", "forget", "local", "watch_requests"]
 
+#: A command in a block may make calls without end.
+MOST = 10_000
+
 Memory = dict[tuple[str, str], bytes]
 
 
@@ -34,8 +37,8 @@ class Scope:
         self.is_request = is_request
         #: Contexts that were copied from this one may outlive it.
         self.closed = False
-        #: Grows with everything that is forgotten.
-        self.generation = 0
+        #: Another one after everything that is forgotten.
+        self.generation = object()
         self._memories: dict[Any, Memory] = {}
 
     def memory(self) -> Memory:
@@ -46,15 +49,17 @@ class Scope:
         memory = self._memories.get(owner)
         return self._memories.setdefault(owner, {}) if memory is None else memory
 
-    def remember(self, place: tuple[str, str], raw: bytes, generation: int) -> None:
+    def remember(self, place: tuple[str, str], raw: bytes, generation: object) -> None:
         """``generation``: that from before ``raw`` was read."""
         memory = self.memory()
+        if len(memory) >= MOST:
+            memory.clear()
         memory[place] = raw
-        if self.generation != generation:  # after: who forgets counts first
+        if self.generation is not generation:  # after: who forgets changes it first
             memory.pop(place, None)
 
     def forget(self, alias: str, key: str) -> None:
-        self.generation += 1
+        self.generation = object()
         for memory in list(self._memories.values()):
             memory.pop((alias, key), None)
             if is_tag(key):

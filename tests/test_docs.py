@@ -623,6 +623,8 @@ def test_the_figures_of_the_code():
         ("keys", f"up to {library.binding._REMEMBERED_CALLS:,} calls"),
     ]:
         assert said in pages[page], said
+    assert library.scope.MOST == 10_000 and "After 10,000 entries" in pages["howto"]
+    assert library.batch.CHUNK == 500 and "up to 500 by one" in pages["howto"]
     assert policy.FAILED_FOR == 2 and "lasts two seconds" in pages["design"]
     assert policy.LEASE_FACTOR == 3 and "three times as long" in pages["howto"]
     assert library.record.SKEW == 3600 and "up to an hour" in pages["failures"]

@@ -179,6 +179,22 @@ def test_blocks_within_blocks(world):
         assert f(1) == 2, "what was forgotten inside counts outside"
 
 
+@pytest.mark.backends(["locmem"])
+def test_a_long_block_does_not_remember_without_end(world, monkeypatch, asked):
+    monkeypatch.setattr(scope, "MOST", 3)
+    f, runs = counted(world, local="request")
+    for x in range(4):
+        f(x)
+    with local():
+        for x in (0, 1, 2, 3, 3):
+            f(x)
+        memory = scope._scope.get().memory()
+        assert len(memory) == 1
+        asked.clear()
+        f(3), f(0)
+        assert len(asked) == 1
+
+
 @local()
 def decorated(f):
     return f(1), f(1)
