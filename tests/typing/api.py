@@ -7,7 +7,14 @@ from collections.abc import Coroutine
 from datetime import timedelta
 from typing import Any, assert_type
 
-from cache_memoize import CacheInfo, Entry, Memoized, cache_memoize
+from cache_memoize import (
+    CacheInfo,
+    Entry,
+    Memoized,
+    Progress,
+    cache_memoize,
+    local,
+)
 
 
 @cache_memoize(60)
@@ -80,6 +87,20 @@ assert_type(bare(1), str)
 assert_type(everything(1), list[str])
 assert_type(related.refresh(1), list[str])
 assert_type(related.peek(1), Entry | None)
+assert_type(related.map([1, 2]), list[list[str]])
+assert_type(arelated.map([1, 2]), list[list[str]])
+for step in related.warm([1, 2]):
+    assert_type(step, Progress)
+
+
+@related.many
+def many_related(items: list[int]) -> list[list[str]]:
+    return [[str(item)] for item in items]
+
+
+assert_type(many_related([1]), list[list[str]])
+with local():
+    assert_type(related(1), list[str])
 assert_type(related.get_cache_key(1, lang="de"), str)
 assert_type(related.cache_info(), CacheInfo)
 assert_type(related.__wrapped__(1), list[str])
@@ -98,6 +119,9 @@ async def asynchronous() -> None:
     assert_type(await abare(1), str)
     assert_type(await arelated.arefresh(1), list[str])
     assert_type(await arelated.apeek(1), Entry | None)
+    assert_type(await related.amap([1, 2]), list[list[str]])
+    async for step in arelated.awarm([1, 2]):
+        assert_type(step, Progress)
     assert_type(arelated.refresh(1), list[str])
     assert_type(await related.arefresh(1), list[str])
     await related.ainvalidate(1)
