@@ -1134,6 +1134,13 @@ def test_a_label_is_legal_on_memcached_and_keeps_what_a_person_recognises():
     assert label("x" * 100 + ".the_end") == ("x" * 100 + ".the_end")[-60:]
 
 
+def test_slots_count_beside_a_dictionary():
+    texts = set()
+    for x, more in itertools.product((1, 2), (1, 2)):
+        texts.add(encode(SlottedChild(0, x=x, more=more)))
+    assert len(texts) == 4
+
+
 # --- what was written once -----------------------------------------------------------
 
 #: Every entry of a running site stands under such texts.
@@ -1143,8 +1150,11 @@ WRITTEN = [
     ((1.5, -0.0, math.nan), "l16:(1.5, -0.0, nan)"),
     (["a\u00e9", b"'"], "l15:['a\\xe9', b\"'\"]"),
     ((1, (2,), [[]]), "(i1;l4:(2,)[l2:[]))"),
+    (True, "T"),
+    (False, "F"),
     ([10**5000], f"[i{10**5000:x};)"),
-    (["a" * 4000], "[s4000:" + "a" * 4000 + ")"),
+    (["a" * 3996], f"l4000:['{'a' * 3996}']"),
+    (["a" * 3997], f"[s3997:{'a' * 3997})"),
     ("a\u00e9", "s2:a\u00e9"),
     (b"a\xff", "b2:a\u00ff"),
     ({"b", "a"}, "{s1:as1:b)"),
