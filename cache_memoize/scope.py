@@ -23,8 +23,9 @@ from .tags import TaggedKey, is_tag
 
 __all__ = ["afetching", "fetching", "forget", "local", "watch_requests"]
 
-#: A command in a block may make calls without end.
+#: A command in a block may make calls, and start tasks, without end.
 MOST = 10_000
+MOST_OWNERS = 100
 
 Memory = dict[tuple[str, str], bytes]
 
@@ -47,7 +48,11 @@ class Scope:
         if _get_running_loop() is not None:
             owner = asyncio.current_task() or owner
         memory = self._memories.get(owner)
-        return self._memories.setdefault(owner, {}) if memory is None else memory
+        if memory is None:
+            if len(self._memories) >= MOST_OWNERS:
+                self._memories.clear()
+            memory = self._memories.setdefault(owner, {})
+        return memory
 
     def remember(self, place: tuple[str, str], raw: bytes, generation: object) -> None:
         """``generation``: that from before ``raw`` was read."""

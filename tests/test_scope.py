@@ -195,6 +195,21 @@ def test_a_long_block_does_not_remember_without_end(world, monkeypatch, asked):
         assert len(asked) == 1
 
 
+@pytest.mark.backends(["locmem"])
+def test_nor_of_tasks_without_end(backend):
+    @cache_memoize(60, prefix="endless", cache_alias=backend, local="request")
+    async def f(): ...
+
+    async def main():
+        with local():
+            for _ in range(scope.MOST_OWNERS + 5):
+                await asyncio.create_task(f())
+                await asyncio.create_task(f())
+            assert len(scope._scope.get()._memories) <= scope.MOST_OWNERS
+
+    asyncio.run(main())
+
+
 @local()
 def decorated(f):
     return f(1), f(1)
