@@ -52,6 +52,19 @@ def test_what_was_packed_comes_back(kind, payload):
     )
 
 
+def test_it_is_the_same_whoever_stamped_it():
+    """And another one if anything of the value or its computation differs."""
+    given = {"start": 1.5e9, "timeout": 60.0, "cost": 0.5, "tags": b"8 bytes!" + b"\1"}
+    entry = parse(pack(ENTRY, TOKEN, b"payload", **given))
+    claimed = Claimed(1.0, 2.0, 3)
+    assert entry.is_same(parse(record.restamp(entry, b"another!", claimed)))
+    others = [{"start": 1.6e9}, {"timeout": 61.0}, {"cost": 0.25}, {"tags": b""}]
+    for other in others:
+        assert not entry.is_same(parse(pack(ENTRY, TOKEN, b"payload", **given | other)))
+    assert not entry.is_same(parse(pack(ENTRY, TOKEN, b"another", **given)))
+    assert not entry.is_same(parse(pack(RAISED, TOKEN, b"payload", **given)))
+
+
 @examples
 @given(
     st.sampled_from(KINDS),

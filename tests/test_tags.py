@@ -277,15 +277,6 @@ def plain_function():
 plain_function.__qualname__ = "f"
 
 
-def test_more_tags_than_fit_are_refused():
-    many = [str(n) for n in range(255)]
-    with pytest.raises(ValueError, match="254 fit"):
-        cache_memoize(60, tags=many, prefix="many")(plain_function)()
-    f = cache_memoize(60, tags=many[1:], prefix="many", cache_alias="locmem")
-    f(plain_function)()
-    caches["locmem"].clear()
-
-
 def test_tags_are_forgotten_in_every_cache_and_trouble_in_one_is_raised_last():
     settings = {
         "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
@@ -427,3 +418,30 @@ def test_a_real_cluster_answers_for_one_slot_only():
     finally:
         clients._single.discard("default")
         server.stop()
+
+
+def test_a_release_has_the_tags_of_the_one_before():
+    """Else nobody forgets what the other one stored."""
+    assert tags.tag_key("a") == "cache_memoize.tag:WwnXCr5MJLaUqkuwSmB1flOqK/B5"
+    assert tags.function_tag("f") == "cache_memoize.all:8YnCs+oXNbFmUzNrVh502luBufN3"
+
+
+@pytest.mark.backends(["locmem"])
+def test_more_tags_than_fit_are_refused(backend):
+    many = [f"tag {n}" for n in range(255)]
+    said = r"^cache_memoize: tags= of (\S+) gave 255 tags; 254 fit"
+    with pytest.raises(ValueError, match=said) as caught:
+        cache_memoize(60, tags=many)(identity)
+    assert "identity" in str(caught.value)
+    f = cache_memoize(60, cache_alias=backend, tags=lambda x: many)(identity)
+    with pytest.raises(ValueError, match=said) as caught:
+        f(1)
+    assert "identity" in str(caught.value)
+    f = cache_memoize(60, cache_alias=backend, tags=lambda x: many[1:])(identity)
+    assert f(1) == 1
+    with pytest.raises(TypeError, match="a tag that is not a string .* but int; write"):
+        cache_memoize(60, tags=[1])(identity)
+
+
+def identity(x):
+    return x
