@@ -311,6 +311,7 @@ def test_what_was_read_before_an_invalidation_is_not_remembered_after_it(
         await f(1)
         slow = scope.afetching(slowly, f._core.plain)
         with local():
+            await f.ainvalidate(2)
 
             async def reader():
                 return await slow(backend, key), await original(backend, key)
@@ -505,6 +506,18 @@ def test_many_threads_in_one_request(backend):
         for thread in threads:
             thread.join()
     assert context and wrong == []
+
+
+def test_however_many_functions_there_are_a_request_begins_once():
+    for _ in range(2):
+        cache_memoize(60, local="request")(lists)
+    request_started.send(sender=None)
+    inside = scope._scope.get()
+    request_finished.send(sender=None)
+    assert inside.outer is None and inside.closed
+    for signal in (request_started, request_finished):
+        ours = [r for r in signal.receivers if r[0][0] == "cache_memoize.scope"]
+        assert len(ours) == 1
 
 
 def test_another_word_is_refused():
