@@ -173,47 +173,74 @@ class Batch:
         error: Any = None,
     ) -> None:
         """Claim, call and settle all of a group."""
-        memo, store = self.memo, self.store
+        memo, several = self.memo, len(group) > 1
         mine: list[tuple[_Call, Claim]] = []
+        later: list[_Call] = []
+        values = None
         try:
-            with _computing(len(group) > 1):
+            with _computing(several):
                 for call in group:
                     claim = await self._claim(call, refresh, error)
                     error = None
-                    if claim.found is None:
-                        mine.append((call, claim))
-                    else:
+                    if claim.found is not None:
                         await self._serve(call, claim, results)
-            if not mine:
-                return
+                    elif several and not refresh and await self._is_taken(call, claim):
+                        later.append(call)
+                    else:
+                        mine.append((call, claim))
             began = memo.clock.monotonic()
-            with _computing(True):
-                # Not in a coroutine of its own: StopIteration would change.
-                got = self._start([call for call, _ in mine])
-                values = self._checked(mine, await got if self.is_async else got)
+            if mine:
+                with _computing(True):
+                    # Not in a coroutine of its own: StopIteration would change.
+                    got = self._start([call for call, _ in mine])
+                    values = self._checked(mine, await got if self.is_async else got)
         except BaseException as raised:
-            for call, claim in mine:
-                await settling.fail(memo, store, claim, raised, call.args, {})
-                if memo.miss and isinstance(raised, memo.policy.cache_exceptions):
-                    memo.stats.hook(memo.miss, call.args, {})
+            await self._fail(mine, raised)
             if not isinstance(raised, Exception):
                 raise
             for call in group:
-                if call.key not in results.values:
+                if call.key not in results.values and call not in later:
                     results.errors.setdefault(call.key, raised)
-            return
-        took = memo.clock.monotonic() - began
-        for (call, claim), value in zip(mine, values, strict=True):
-            # Its share of the cost; the leases have to last for the whole.
-            claim = claim._replace(began=memo.clock.monotonic() - took / len(mine))
-            await self._settle(call, claim, value, results)
-            memo.slowest = max(memo.slowest, took)
+        if values is not None:
+            took = memo.clock.monotonic() - began
+            share = took / len(mine)
+            for place, (call, claim) in enumerate(mine):
+                # Its share of the cost; the leases have to last for the whole.
+                claim = claim._replace(began=memo.clock.monotonic() - share)
+                try:
+                    await self._settle(call, claim, values[place], results)
+                except BaseException as ended:
+                    await self._fail(mine[place + 1 :], ended)
+                    raise
+                memo.slowest = max(memo.slowest, took)
+        for call in later:  # holding nothing
+            await self._compute([call], results)
 
     async def _claim(self, call: _Call, refresh: bool, error: Any) -> Claim:
         memo, store = self.memo, self.store
         if refresh:
             return await flows.overtake(memo, store, call.key)
         return await flows.claim(memo, store, call.key, call.first, error)
+
+    async def _is_taken(self, call: _Call, claim: Claim) -> bool:
+        """Whether somebody else began to compute it just now."""
+        if claim.lease is not None or self.store.breaker.tripped:
+            return False
+        try:
+            there = await self.store.get(call.key)
+        except Exception:
+            return False  # the flows have told of such trouble
+        return isinstance(there, record.Record) and there.kind in record.LEASES
+
+    async def _fail(
+        self, mine: list[tuple[_Call, Claim]], error: BaseException
+    ) -> None:
+        """Free the keys, or store the exception under all of them."""
+        memo = self.memo
+        for call, claim in mine:
+            await settling.fail(memo, self.store, claim, error, call.args, {})
+            if memo.miss and isinstance(error, memo.policy.cache_exceptions):
+                memo.stats.hook(memo.miss, call.args, {})
 
     async def _serve(self, call: _Call, claim: Claim, results: Results) -> None:
         if claim.lease is not None and self.is_async:

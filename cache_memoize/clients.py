@@ -36,6 +36,7 @@ __all__ = [
     "is_forged",
     "is_in_memory",
     "opened",
+    "place_of",
     "read_many",
     "settings_of",
 ]
@@ -167,6 +168,17 @@ def close() -> None:
     for cache in _thread.has.own.values():
         cache.close()
     _thread.has.own = {}
+
+
+def place_of(alias: str, key: str) -> Any:
+    """What tells a key from all others: with a KEY_FUNCTION, it may mean another entry
+    for each tenant."""
+    has = _thread.has
+    if has.settings is caches.settings and alias in has.memory:
+        cache = has.memory[alias]
+    else:
+        cache = caches[alias]
+    return alias, id(caches.settings), cache.make_key(key)
 
 
 def fetch(alias: str, key: str) -> Any:

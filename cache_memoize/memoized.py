@@ -30,7 +30,7 @@ from django.db.models import Model
 from . import controls, dependencies, record, scope
 from .batch import Batch, Batchable
 from .breaker import breaker_of
-from .clients import afetch, afetch_tagged, fetch, fetch_tagged
+from .clients import afetch, afetch_tagged, fetch, fetch_tagged, place_of
 from .clock import Clock
 from .controls import Entry
 from .invalidation import forget
@@ -80,8 +80,8 @@ class Core(Batchable):
         #: The kind of the records that a hit may take without a second look.
         self.plain = record.ENTRY if tag is None else record.ENTRY | record.TAGGED
         if local:
-            self.fetch = scope.fetching(self.fetch, self.plain)
-            self.afetch = scope.afetching(self.afetch, self.plain)
+            self.fetch = scope.fetching(self.fetch, self.plain, place_of)
+            self.afetch = scope.afetching(self.afetch, self.plain, place_of)
             scope.watch_requests()
 
 

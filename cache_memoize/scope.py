@@ -19,7 +19,7 @@ from typing import Any
 from django.core.signals import request_finished, request_started
 
 from .record import KIND_SIZE
-from .tags import TaggedKey, is_tag
+from .tags import is_tag
 
 __all__ = ["afetching", "fetching", "forget", "local", "watch_requests"]
 
@@ -27,7 +27,10 @@ __all__ = ["afetching", "fetching", "forget", "local", "watch_requests"]
 MOST = 10_000
 MOST_OWNERS = 100
 
-Memory = dict[tuple[str, str], bytes]
+#: Where an entry is: the cache, and the key as its server has it.
+Place = Any
+#: With the tags that the call had.
+Memory = dict[Place, tuple[bytes, tuple[str, ...]]]
 
 
 class Scope:
@@ -54,33 +57,42 @@ class Scope:
             memory = self._memories.setdefault(owner, {})
         return memory
 
-    def remember(self, place: tuple[str, str], raw: bytes, generation: object) -> None:
+    def recall(self, place: Place, key: str) -> bytes | None:
+        """What was remembered there of a call with these tags."""
+        raw, tags = self.memory().get(place, _NOTHING)
+        return raw if tags == getattr(key, "tags", ()) else None
+
+    def remember(self, place: Place, key: str, raw: bytes, generation: object) -> None:
         """``generation``: that from before ``raw`` was read."""
         memory = self.memory()
         if len(memory) >= MOST:
             memory.clear()
-        memory[place] = raw
+        memory[place] = raw, getattr(key, "tags", ())
         if self.generation is not generation:  # after: who forgets changes it first
             memory.pop(place, None)
 
-    def forget(self, alias: str, key: str) -> None:
+    def forget(self, place: Place, key: str) -> None:
         self.generation = object()
         for memory in list(self._memories.values()):
-            memory.pop((alias, key), None)
+            memory.pop(place, None)
             if is_tag(key):
-                for place in list(memory):
-                    if isinstance(place[1], TaggedKey) and key in place[1].tags:
-                        memory.pop(place, None)
+                for other, (_, tags) in list(memory.items()):
+                    if key in tags:
+                        memory.pop(other, None)
 
     def close(self) -> None:
         self.closed = True
         self._memories.clear()
 
 
+_NOTHING: tuple[Any, tuple[str, ...]] = (None, ())
+
 _scope: ContextVar[Scope | None] = ContextVar("cache_memoize_scope", default=None)
 
 
-def fetching(fetch: Callable[[str, Any], Any], plain: int) -> Callable[..., Any]:
+def fetching(
+    fetch: Callable[[str, Any], Any], plain: int, place_of: Callable[[str, str], Place]
+) -> Callable[..., Any]:
     """``fetch``, asked only for what this request has not seen yet."""
     kind = plain.to_bytes(KIND_SIZE, "little")
 
@@ -88,19 +100,22 @@ def fetching(fetch: Callable[[str, Any], Any], plain: int) -> Callable[..., Any]
         scope = _scope.get()
         if scope is None or scope.closed:
             return fetch(alias, key)
-        raw = scope.memory().get((alias, key))
+        place = place_of(alias, key)
+        raw: Any = scope.recall(place, key)
         if raw is None:
             generation = scope.generation
             raw = fetch(alias, key)
             if type(raw) is bytes and raw.endswith(kind):
-                scope.remember((alias, key), raw, generation)
+                scope.remember(place, key, raw, generation)
         return raw
 
     return from_memory
 
 
 def afetching(
-    fetch: Callable[[str, Any], Awaitable[Any]], plain: int
+    fetch: Callable[[str, Any], Awaitable[Any]],
+    plain: int,
+    place_of: Callable[[str, str], Place],
 ) -> Callable[..., Awaitable[Any]]:
     """:func:`fetching` for async functions."""
     kind = plain.to_bytes(KIND_SIZE, "little")
@@ -109,22 +124,24 @@ def afetching(
         scope = _scope.get()
         if scope is None or scope.closed:
             return await fetch(alias, key)
-        raw = scope.memory().get((alias, key))
+        place = place_of(alias, key)
+        raw: Any = scope.recall(place, key)
         if raw is None:
             generation = scope.generation
             raw = await fetch(alias, key)
             if type(raw) is bytes and raw.endswith(kind):
-                scope.remember((alias, key), raw, generation)
+                scope.remember(place, key, raw, generation)
         return raw
 
     return from_memory
 
 
-def forget(alias: str, key: str) -> None:
+def forget(place_of: Callable[[], Place], key: str) -> None:
     """Something was written under this key."""
     scope = _scope.get()
+    place = None if scope is None else place_of()
     while scope is not None:
-        scope.forget(alias, key)
+        scope.forget(place, key)
         scope = scope.outer
 
 
@@ -146,18 +163,21 @@ def local() -> Iterator[None]:
 
 
 def _begin(**kwargs: Any) -> None:
-    outer = _scope.get()
-    while outer is not None and (outer.is_request or outer.closed):
-        outer.close()  # nobody told of its end
-        outer = outer.outer
-    _scope.set(Scope(outer, is_request=True))
+    _end()  # of a request whose end nobody told
+    _scope.set(Scope(_scope.get(), is_request=True))
 
 
 def _end(**kwargs: Any) -> None:
-    scope = _scope.get()
-    if scope is not None and scope.is_request:
-        scope.close()
-        _scope.set(scope.outer)
+    """Close the request, and the blocks in it: a generator may have left one open."""
+    inner, scope = [], _scope.get()
+    while scope is not None:
+        inner.append(scope)
+        if scope.is_request:
+            for each in inner:
+                each.close()
+            _scope.set(scope.outer)
+            return
+        scope = scope.outer
 
 
 def watch_requests() -> None:

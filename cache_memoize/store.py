@@ -25,6 +25,7 @@ from .clients import (
     is_forged,
     is_in_memory,
     opened,
+    place_of,
     read_many,
 )
 from .clock import Clock
@@ -234,7 +235,7 @@ class Store:
             raise
         finally:
             if command in _WRITES:  # also if only the answer got lost
-                scope.forget(self.alias, args[0])
+                scope.forget(lambda: place_of(self.alias, args[0]), args[0])
         if self.clock.monotonic() - started > SLOW:
             slow = CacheDidNotAnswer(f"the cache {self.alias!r} took over a second")
             self.trouble(slow)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any, NamedTuple
 
 import pytest
@@ -21,7 +22,7 @@ from cache_memoize import (
     record,
 )
 from cache_memoize.store import Store
-from tests.conftest import World, in_thread
+from tests.conftest import World, close_connections, in_thread
 from tests.models import Post
 
 
@@ -211,6 +212,23 @@ def test_a_stored_exception_is_a_result_like_others(world):
     assert [x for x, _ in doubled.runs] == misses == [1, 2]
 
 
+@pytest.mark.backends(["locmem"])
+def test_an_interrupt_while_storing_frees_the_other_keys(world):
+    def cache_if(result, x, y=0):
+        if x == 2:
+            raise KeyboardInterrupt
+        return True
+
+    made = Doubled(world, bulk=True, cache_if=cache_if)
+    with pytest.raises(KeyboardInterrupt):
+        made.f.map([1, 2, 3])
+    assert made.f.peek(1)
+    for x in (2, 3):
+        assert made.f._core.store.backend().get(world.cache, made.f.get_cache_key(x))
+        kind = world.raw(made.f.get_cache_key(x)).kind
+        assert kind == record.FAILED
+
+
 @pytest.mark.backends(["locmem", "valkey"])
 def test_an_interrupt_ends_it_and_frees_the_keys(bulk):
     def interrupted():
@@ -253,24 +271,73 @@ def test_what_another_is_computing_is_waited_for_last_and_holding_nothing(double
     assert order == [[2, 3]], "they were computed before, and stored"
 
 
-def test_who_holds_leases_waits_for_nobody(bulk):
-    """Somebody begins between our look and our claim: we compute, and do not store."""
-    core = bulk.f._core
+def test_what_another_begins_meanwhile_is_left_to_it(bulk):
+    """Between our look and our claim: it is waited for last, holding nothing."""
+    core, now = bulk.f._core, bulk.f._core.clock.time()
     key = core.key_of((2,), {})
-    lease = record.pack(record.LEASE, b"somebody")
-    claim = batch.flows.claim
+    claim, begun = batch.flows.claim, []
 
     async def late(memo, store, wanted, *more):
-        if wanted == key:
-            in_thread(lambda: caches[core.alias].set(key, lease, 60))
+        if wanted == key and not begun:
+            begun.append(record.pack(record.LEASE, b"somebody"))
+            in_thread(lambda: caches[core.alias].set(key, *begun, 60))
         return await claim(memo, store, wanted, *more)
 
+    def others_finish():
+        assert bulk.bulks == [[1, 3]]
+        entry = record.pack(
+            record.ENTRY, b"somebody", record.dumps("theirs"), start=now, timeout=60
+        )
+        caches[core.alias].set(key, entry, 60)
+
+    core.clock.on_sleep = lambda: in_thread(others_finish)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(batch.flows, "claim", late)
-        assert bulk.f.map([1, 2]) == [[1, 2], [2, 4]]
-    assert core.clock.sleeps == []
-    assert caches[core.alias].get(key) == lease
-    caches[core.alias].delete(key)
+        assert bulk.f.map([1, 2, 3]) == [[1, 2], "theirs", [3, 6]]
+    assert bulk.bulks == [[1, 3]]
+
+
+@pytest.mark.backends(["locmem", "file", "valkey"])
+def test_simultaneous_maps_compute_each_item_once(backend):
+    runs, start = [], threading.Barrier(4)
+    f = cache_memoize(60, prefix="at_once", cache_alias=backend)(same)
+
+    @f.many
+    def many(items):
+        runs.extend(items)
+        time.sleep(0.05)
+        return items
+
+    def work(items):
+        start.wait()
+        assert f.map(items) == items
+
+    orders = [list(range(20)), list(range(19, -1, -1))] * 2
+    in_threads(orders, work)
+    assert sorted(runs) == list(range(20))
+
+
+def same(x):
+    return x
+
+
+def in_threads(arguments, work):
+    threads, trouble = [], []
+
+    def guarded(argument):
+        try:
+            work(argument)
+        except BaseException as error:
+            trouble.append(error)
+        finally:
+            close_connections()
+
+    for argument in arguments:
+        threads.append(threading.Thread(target=guarded, args=(argument,)))
+        threads[-1].start()
+    for thread in threads:
+        thread.join()
+    assert trouble == []
 
 
 def test_an_invalidation_during_the_computation_wins(doubled):

@@ -309,7 +309,7 @@ def test_what_was_read_before_an_invalidation_is_not_remembered_after_it(
         nonlocal read, go
         read, go = asyncio.Event(), asyncio.Event()
         await f(1)
-        slow = scope.afetching(slowly, f._core.plain)
+        slow = scope.afetching(slowly, f._core.plain, clients.place_of)
         with local():
             await f.ainvalidate(2)
 
@@ -527,3 +527,90 @@ def test_another_word_is_refused():
 
 def test_invalidate_tags_outside_of_any_request_needs_no_scope():
     invalidate_tags("nobody", cache_alias="default")
+
+
+# --- what a key means may change ------------------------------------------------------
+
+_tenant = ["a"]
+
+
+def tenants_key(key, key_prefix, version):
+    return f"{_tenant[0]}:{key_prefix}:{version}:{key}"
+
+
+def of_two_places(first):
+    place = {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
+    return {"default": place | first}
+
+
+def test_each_tenant_has_entries_of_its_own():
+    """``KEY_FUNCTION`` tells tenants apart where the library's key does not."""
+    places = of_two_places({"LOCATION": "tenants", "KEY_FUNCTION": tenants_key})
+    with override_settings(CACHES=places):
+        f = cache_memoize(60, prefix="tenants", local="request")(of_tenant)
+        with local():
+            for name in ("a", "b", "a"):
+                _tenant[0] = name
+                assert f() == f() == name
+            f.invalidate()
+            _tenant[0] = "b"
+            assert f.peek() is not None
+
+
+def of_tenant():
+    return _tenant[0]
+
+
+def test_other_settings_within_a_request_are_another_cache():
+    runs = []
+
+    @cache_memoize(60, prefix="settings", local="request")
+    def f():
+        runs.append(1)
+        return len(runs)
+
+    with local(), override_settings(CACHES=of_two_places({"LOCATION": "one"})):
+        assert f() == f() == 1
+        with override_settings(CACHES=of_two_places({"LOCATION": "two"})):
+            assert f() == f() == 2
+
+
+@pytest.mark.backends(["locmem", "valkey"])
+def test_a_call_that_has_other_tags_now_is_another_entry(world):
+    author, text = ["ann"], ["old"]
+
+    def post(pk):
+        return text[0]
+
+    f = world.memoize(60, local="request", tags=lambda pk: [f"author:{author[0]}"])(
+        post
+    )
+    with local():
+        assert f(1) == f(1) == "old"
+        author[0], text[0] = "bob", "new"
+        assert f(1) == f(1) == "new"
+        text[0] = "newer"
+        world.invalidate_tags("author:bob")
+        assert f(1) == "newer"
+
+
+@pytest.mark.backends(["locmem"])
+def test_a_generator_that_outlives_its_request_keeps_nothing_of_it(world):
+    f, runs = counted(world, local="request")
+
+    def rows():
+        with local():
+            yield f(1)
+
+    request_started.send(sender=None)
+    assert f(1) == f(1) == 1
+    unfinished = rows()
+    next(unfinished)
+    request_finished.send(sender=None)
+    in_thread(lambda: f.refresh(1))
+    request_started.send(sender=None)
+    assert f(1) == 2
+    unfinished.close()
+    assert f(1) == 2
+    request_finished.send(sender=None)
+    scope._scope.set(None)
