@@ -177,6 +177,7 @@ class Batch:
         mine: list[tuple[_Call, Claim]] = []
         later: list[_Call] = []
         values = None
+        patient = several and not refresh and await flows.can_wait(self.store)
         try:
             with _computing(several):
                 for call in group:
@@ -184,7 +185,7 @@ class Batch:
                     error = None
                     if claim.found is not None:
                         await self._serve(call, claim, results)
-                    elif several and not refresh and await self._is_taken(call, claim):
+                    elif patient and await self._is_taken(call, claim):
                         later.append(call)
                     else:
                         mine.append((call, claim))
@@ -235,12 +236,21 @@ class Batch:
     async def _fail(
         self, mine: list[tuple[_Call, Claim]], error: BaseException
     ) -> None:
-        """Free the keys, or store the exception under all of them."""
+        """Free the keys. What a function for many raised is no single item's result."""
         memo = self.memo
+        if memo.many is not None:
+            if not isinstance(error, GeneratorExit):  # nothing may be awaited then
+                await self.store.shield(self._free(mine))
+            return
         for call, claim in mine:
             await settling.fail(memo, self.store, claim, error, call.args, {})
             if memo.miss and isinstance(error, memo.policy.cache_exceptions):
                 memo.stats.hook(memo.miss, call.args, {})
+
+    async def _free(self, mine: list[tuple[_Call, Claim]]) -> None:
+        for _, claim in mine:
+            if claim.keeps is None:  # readers have the old value
+                await settling.release(self.memo, self.store, claim)
 
     async def _serve(self, call: _Call, claim: Claim, results: Results) -> None:
         if claim.lease is not None and self.is_async:
@@ -265,6 +275,8 @@ class Batch:
         trouble, found = "", []
         if isinstance(got, Mapping):
             found = [got[call.item] for call, _ in mine if call.item in got]
+            if len({call.item for call, _ in mine}) < len(mine):
+                trouble = "a dict for items that are equal, such as 1 and True"
         elif isinstance(got, (QuerySet, Set, str)):
             trouble = f"a {type(got).__name__}, whose order is not that of the items"
         else:

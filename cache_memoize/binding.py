@@ -6,11 +6,9 @@ error message, when a call does not fit.
 
 from __future__ import annotations
 
-import datetime
 import functools
 import inspect
 import types
-import uuid
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
@@ -252,9 +250,9 @@ def _is_frozen(value: Any) -> bool:
 # --- the key of a call ---------------------------------------------------------------
 
 #: Arguments of these exact types are remembered together with their key, because values
-#: of one of them are equal only if they are the same. Not so 0.0 and -0.0, or Decimals
-#: of two lengths, or datetimes of two zones or folds.
-_REMEMBERED = frozenset({bool, bytes, datetime.date, int, str, type(None), uuid.UUID})
+#: of one of them are equal only if they are the same, unlike 0.0 and -0.0, and nobody
+#: can register another way to write them down.
+_REMEMBERED = frozenset({bool, bytes, int, str, type(None)})
 _REMEMBERED_CALLS = 1024
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.core.cache import InvalidCacheBackendError, caches
-from django.core.cache.backends.base import InvalidCacheKey
+from django.core.cache.backends.base import InvalidCacheKey, default_key_func
 from django.core.exceptions import ImproperlyConfigured, SynchronousOnlyOperation
 
 from . import record, signing
@@ -36,6 +36,7 @@ __all__ = [
     "is_forged",
     "is_in_memory",
     "opened",
+    "place_from_afar",
     "place_of",
     "read_many",
     "settings_of",
@@ -178,7 +179,26 @@ def place_of(alias: str, key: str) -> Any:
         cache = has.memory[alias]
     else:
         cache = caches[alias]
-    return alias, id(caches.settings), cache.make_key(key)
+    return _settings_token(), cache.make_key(key)
+
+
+def place_from_afar(alias: str, key: str) -> Any:
+    """The same, asked by a task for what a thread will do; None: that thread may have
+    another tenant."""
+    cache = _thread.has.memory.get(alias) or caches[alias]
+    same = is_in_memory(alias) or cache.key_func is default_key_func
+    return place_of(alias, key) if same else None
+
+
+#: The settings seen last, and what stands for them: an id may be used again.
+_seen: tuple[Any, object] = (None, object())
+
+
+def _settings_token() -> object:
+    global _seen
+    if _seen[0] is not caches.settings:
+        _seen = (caches.settings, object())
+    return _seen[1]
 
 
 def fetch(alias: str, key: str) -> Any:

@@ -33,7 +33,7 @@ from .memo import (
 from .record import Claimed, Record, pack
 from .store import PATIENCE, CacheDidNotAnswer, Look, Store, no_answer
 
-__all__ = ["claim", "overtake"]
+__all__ = ["can_wait", "claim", "overtake"]
 
 
 async def claim(
@@ -113,7 +113,7 @@ async def _claim(memo: Memo, store: Store, key: str, look: Look) -> Claim:
                 return _right(memo, key)
             awaited = there.token
             left = deadline - clock.monotonic()
-            if left <= 0 or not await _can_wait(store):
+            if left <= 0 or not await can_wait(store):
                 if policy.store_result:
                     return _right(memo, key)
                 return Claim(key, there, True)  # a guard: somebody is at it
@@ -129,7 +129,7 @@ async def _claim(memo: Memo, store: Store, key: str, look: Look) -> Claim:
         look = await store.look(key)
 
 
-async def _can_wait(store: Store) -> bool:
+async def can_wait(store: Store) -> bool:
     """Whether nobody can be waiting for this caller in turn."""
     if computing.get() or not store.can_wait():
         return False

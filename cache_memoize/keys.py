@@ -210,13 +210,18 @@ def _zone(value: zoneinfo.ZoneInfo) -> Any:
     return value.key
 
 
-def _moment(value: Any) -> Any:
-    zone = value.tzinfo
-    if zone is datetime.UTC:
-        zone = 0  # shorter, and still no other one
-    elif type(zone) is zoneinfo.ZoneInfo:
-        zone = _zone(zone)
-    return (value.replace(tzinfo=None).isoformat(), value.fold, zone)
+def _moment(cls: Any) -> Callable[[Any], Any]:
+    replace, text = cls.replace, cls.isoformat  # a subclass may have its own
+
+    def moment(value: Any) -> Any:
+        zone = value.tzinfo
+        if zone is datetime.UTC:
+            zone = 0  # shorter, and still no other one
+        elif type(zone) is zoneinfo.ZoneInfo:
+            zone = _zone(zone)
+        return (text(replace(value, tzinfo=None)), value.fold, zone)
+
+    return moment
 
 
 def _tuple(value: Any) -> Any:
@@ -243,21 +248,27 @@ _VALUES: dict[type, Callable[[Any], Any]] = {
     range: lambda value: (value.start, value.stop, value.step),
     slice: lambda value: (value.start, value.stop, value.step),
     array.array: lambda value: (value.typecode, value.tobytes()),
-    collections.OrderedDict: lambda value: list(value.items()),
-    collections.defaultdict: lambda value: (value.default_factory, dict(value)),
-    collections.deque: lambda value: (value.maxlen, list(value)),
+    collections.OrderedDict: lambda value: list(collections.OrderedDict.items(value)),
+    collections.defaultdict: lambda value: (
+        value.default_factory,
+        dict(dict.items(value)),
+    ),
+    collections.deque: lambda value: (
+        value.maxlen,
+        list(collections.deque.__iter__(value)),
+    ),
     types.MappingProxyType: dict,
     functools.partial: lambda value: (value.func, value.args, value.keywords),
-    decimal.Decimal: str,
+    decimal.Decimal: decimal.Decimal.__str__,
     fractions.Fraction: lambda value: (value.numerator, value.denominator),
     uuid.UUID: lambda value: value.bytes,
     datetime.date: datetime.date.isoformat,
-    datetime.datetime: _moment,
-    datetime.time: _moment,
+    datetime.datetime: _moment(datetime.datetime),
+    datetime.time: _moment(datetime.time),
     datetime.timedelta: lambda value: (value.days, value.seconds, value.microseconds),
     datetime.timezone: lambda value: (value.utcoffset(None), value.tzname(None)),
     zoneinfo.ZoneInfo: _zone,
-    pathlib.PurePath: str,
+    pathlib.PurePath: pathlib.PurePath.__str__,
     # __reduce__ has what C keeps of an exception, such as the filename of an OSError.
     BaseException: lambda value: (value.args, *value.__reduce__()[1:]),
 }
@@ -307,26 +318,27 @@ def _encode_new(value: Any) -> str:
     The name of a class is looked at once: whether it leads to that class.
     """
     cls, writers = type(value), _writers
-    write = _writer(cls, value)
+    write = _writer(cls)
     text = write(value)
-    writers[cls] = write
+    if not issubclass(cls, Promise):  # Django makes a class for each of some
+        writers[cls] = write
     return text
 
 
-def _writer(cls: type, value: Any) -> Callable[[Any], str]:
+def _writer(cls: type) -> Callable[[Any], str]:
     """How values of a class are written; raises for a class that cannot be."""
     for base in cls.__mro__:
         if base in _REGISTERED:
             return _tagging(cls, _REGISTERED[base])
-    if isinstance(value, LazyObject):
+    if issubclass(cls, LazyObject):
         return _lazy
-    if isinstance(value, Model):
+    if issubclass(cls, Model):
         return _model_writer(cls)
-    if isinstance(value, Promise):  # of a class that Django makes inside a function
+    if issubclass(cls, Promise):  # of a class that Django makes inside a function
         if not hasattr(cls, "casefold"):
-            _refuse("it is lazy and no text; pass what it comes to")(value)
+            return _refuse("it is lazy and no text; pass what it comes to")
         return lambda value: "z" + encode(str(value))
-    if isinstance(value, enum.Enum):
+    if issubclass(cls, enum.Enum):
         return _tagging(cls, _member)
     for base in cls.__mro__:
         if base in _NAMES:

@@ -30,7 +30,14 @@ from django.db.models import Model
 from . import controls, dependencies, record, scope
 from .batch import Batch, Batchable
 from .breaker import breaker_of
-from .clients import afetch, afetch_tagged, fetch, fetch_tagged, place_of
+from .clients import (
+    afetch,
+    afetch_tagged,
+    fetch,
+    fetch_tagged,
+    place_from_afar,
+    place_of,
+)
 from .clock import Clock
 from .controls import Entry
 from .invalidation import forget
@@ -81,7 +88,7 @@ class Core(Batchable):
         self.plain = record.ENTRY if tag is None else record.ENTRY | record.TAGGED
         if local:
             self.fetch = scope.fetching(self.fetch, self.plain, place_of)
-            self.afetch = scope.afetching(self.afetch, self.plain, place_of)
+            self.afetch = scope.afetching(self.afetch, self.plain, place_from_afar)
             scope.watch_requests()
 
 
@@ -175,8 +182,8 @@ class Memoized(functools.partial, Generic[P, R, T]):  # type: ignore[type-arg]
         :param return_exceptions: put errors into the list in place of results.
         """
         batch = Batch(self._core, self.args, items)
-        if batch.is_async:
-            return async_to_sync(batch.map)(items).get(return_exceptions)
+        if batch.is_async:  # what gives the items is sync code
+            return async_to_sync(batch.map)(list(items)).get(return_exceptions)
         return run(batch.map(items)).get(return_exceptions)
 
     async def amap(

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from threading import get_ident
 from typing import Any
+from weakref import WeakSet
 
 from django.core.signals import request_finished, request_started
 
@@ -27,10 +28,10 @@ __all__ = ["afetching", "fetching", "forget", "local", "watch_requests"]
 MOST = 10_000
 MOST_OWNERS = 100
 
-#: Where an entry is: the cache, and the key as its server has it.
+#: What tells a key from all others, as clients.place_of() knows it.
 Place = Any
-#: With the tags that the call had.
-Memory = dict[Place, tuple[bytes, tuple[str, ...]]]
+#: By alias and key, and by place: an entry, and the tags that its call had.
+Memory = dict[tuple[str, str], dict[Place, tuple[bytes, tuple[str, ...]]]]
 
 
 class Scope:
@@ -44,6 +45,9 @@ class Scope:
         #: Another one after everything that is forgotten.
         self.generation = object()
         self._memories: dict[Any, Memory] = {}
+        #: All scopes around it and in it, those of its tasks too.
+        self.family: WeakSet[Scope] = WeakSet() if outer is None else outer.family
+        self.family.add(self)
 
     def memory(self) -> Memory:
         """That of the running task, or of this thread."""
@@ -57,28 +61,31 @@ class Scope:
             memory = self._memories.setdefault(owner, {})
         return memory
 
-    def recall(self, place: Place, key: str) -> bytes | None:
+    def recall(self, alias: str, key: str, place: Place) -> bytes | None:
         """What was remembered there of a call with these tags."""
-        raw, tags = self.memory().get(place, _NOTHING)
+        there = self.memory().get((alias, key))
+        raw, tags = _NOTHING if there is None else there.get(place, _NOTHING)
         return raw if tags == getattr(key, "tags", ()) else None
 
-    def remember(self, place: Place, key: str, raw: bytes, generation: object) -> None:
+    def remember(
+        self, alias: str, key: str, place: Place, raw: bytes, generation: object
+    ) -> None:
         """``generation``: that from before ``raw`` was read."""
         memory = self.memory()
         if len(memory) >= MOST:
             memory.clear()
-        memory[place] = raw, getattr(key, "tags", ())
+        memory.setdefault((alias, key), {})[place] = raw, getattr(key, "tags", ())
         if self.generation is not generation:  # after: who forgets changes it first
-            memory.pop(place, None)
+            memory.pop((alias, key), None)
 
-    def forget(self, place: Place, key: str) -> None:
+    def forget(self, alias: str, key: str) -> None:
         self.generation = object()
         for memory in list(self._memories.values()):
-            memory.pop(place, None)
+            memory.pop((alias, key), None)
             if is_tag(key):
-                for other, (_, tags) in list(memory.items()):
-                    if key in tags:
-                        memory.pop(other, None)
+                for call, there in list(memory.items()):
+                    if any(key in tags for _, tags in list(there.values())):
+                        memory.pop(call, None)
 
     def close(self) -> None:
         self.closed = True
@@ -101,12 +108,12 @@ def fetching(
         if scope is None or scope.closed:
             return fetch(alias, key)
         place = place_of(alias, key)
-        raw: Any = scope.recall(place, key)
+        raw: Any = scope.recall(alias, key, place)
         if raw is None:
             generation = scope.generation
             raw = fetch(alias, key)
             if type(raw) is bytes and raw.endswith(kind):
-                scope.remember(place, key, raw, generation)
+                scope.remember(alias, key, place, raw, generation)
         return raw
 
     return from_memory
@@ -125,24 +132,24 @@ def afetching(
         if scope is None or scope.closed:
             return await fetch(alias, key)
         place = place_of(alias, key)
-        raw: Any = scope.recall(place, key)
+        if place is None:
+            return await fetch(alias, key)
+        raw: Any = scope.recall(alias, key, place)
         if raw is None:
             generation = scope.generation
             raw = await fetch(alias, key)
             if type(raw) is bytes and raw.endswith(kind):
-                scope.remember(place, key, raw, generation)
+                scope.remember(alias, key, place, raw, generation)
         return raw
 
     return from_memory
 
 
-def forget(place_of: Callable[[], Place], key: str) -> None:
-    """Something was written under this key."""
+def forget(alias: str, key: str) -> None:
+    """Something was written under this key, for whichever tenant."""
     scope = _scope.get()
-    place = None if scope is None else place_of()
-    while scope is not None:
-        scope.forget(place, key)
-        scope = scope.outer
+    for each in () if scope is None else list(scope.family):
+        each.forget(alias, key)
 
 
 @contextmanager

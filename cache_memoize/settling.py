@@ -98,6 +98,8 @@ async def _store(
     except Exception as error:  # a class decides what pickling raises
         memo.stats.trouble_once("the result cannot be pickled", error)
         return await release(memo, store, claim)
+    if store.breaker.blocks(memo.clock.monotonic()):
+        return  # it stopped working meanwhile
     new = entry(claim, kind, payload, timeout, cost)
     try:
         if not await put(store, claim, new, left):

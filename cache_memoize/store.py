@@ -25,7 +25,6 @@ from .clients import (
     is_forged,
     is_in_memory,
     opened,
-    place_of,
     read_many,
 )
 from .clock import Clock
@@ -65,7 +64,8 @@ class Look(NamedTuple):
 #: What may stand under the key of a tag.
 _TAGS = frozenset({record.TAG, record.BLOCK})
 
-_WRITES = frozenset({"add", "delete", "set", "swap"})
+#: What may end an entry. (``add`` writes where nothing is.)
+_WRITES = frozenset({"delete", "set", "swap"})
 
 #: So many times in a row one looks again without waiting, before one concludes that
 #: the cache does not do what it says.
@@ -235,7 +235,7 @@ class Store:
             raise
         finally:
             if command in _WRITES:  # also if only the answer got lost
-                scope.forget(lambda: place_of(self.alias, args[0]), args[0])
+                scope.forget(self.alias, args[0])
         if self.clock.monotonic() - started > SLOW:
             slow = CacheDidNotAnswer(f"the cache {self.alias!r} took over a second")
             self.trouble(slow)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from typing import Any, NamedTuple
@@ -182,6 +183,92 @@ def test_results_that_may_be_another_items_are_refused(world, given, said):
     with pytest.raises(ValueError, match=f"function gave {said}.*or a dict by item"):
         made.f.map([1, 2])
     assert made.f.peek(1) is None
+
+
+@pytest.mark.backends(["locmem"])
+def test_equal_items_that_are_other_calls_need_a_list(world):
+    f = world.memoize(60, prefix="equal")(lambda x: repr(x))
+    f.many(lambda items: {x: repr(x) for x in items})
+    with pytest.raises(ValueError, match="items that are equal, such as 1 and True"):
+        f.map([1, True])
+    f.many(lambda items: [repr(x) for x in items])
+    assert f.map([1, True, 1.0]) == ["1", "True", "1.0"]
+
+
+@pytest.mark.backends(["locmem", "valkey"])
+def test_an_exception_for_many_is_no_single_items_result(world):
+    made = Doubled(world, bulk=True, cache_exceptions=Trouble)
+    made.bad = {2}
+    found = made.f.map([1, 2, 3], return_exceptions=True)
+    assert all(isinstance(each, Trouble) for each in found)
+    assert made.f(1) == [1, 2]
+    with pytest.raises(Trouble):
+        made.f(2)
+
+
+@pytest.mark.backends(["unknown", "pylibmc_without_cas"])
+def test_every_item_needs_its_voucher(world, monkeypatch):
+    """An invalidation between a late writer's look and its set."""
+    now = ["old"]
+
+    def function(x):
+        return now[0]
+
+    f = world.memoize(60)(function)
+    f.map([1])
+    cls = type(world.cache)
+    original = cls.set
+
+    def late(self, key, value, *args, **kwargs):
+        found = record.parse(value)
+        if key == f.get_cache_key(2) and found and found.kind == record.ENTRY:
+            monkeypatch.undo()
+            now[0] = "new"
+            f._core.store.backend().delete(self, key)
+        return original(self, key, value, *args, **kwargs)
+
+    monkeypatch.setattr(cls, "set", late)
+    assert f(2) == "old"
+    assert now == ["new"]
+    assert f.map([1, 2]) == ["old", "new"]
+
+
+@pytest.mark.backends(["file"])
+def test_who_is_cancelled_twice_frees_all_keys(backend):
+    f = cache_memoize(60, prefix="twice", cache_alias=backend)(asame)
+    begun = asyncio.Event()
+
+    @f.many
+    async def many(items):
+        begun.set()
+        await asyncio.sleep(60)
+
+    def kinds():
+        found = [
+            record.parse(caches[backend].get(f.get_cache_key(x))) for x in range(5)
+        ]
+        return {each and each.kind for each in found}
+
+    async def main():
+        task = asyncio.create_task(f.amap(range(5)))
+        await begun.wait()
+        task.cancel()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        for _ in range(200):
+            if record.LEASE not in kinds():
+                return
+            await asyncio.sleep(0.01)
+        raise AssertionError("leases are left")
+
+    asyncio.run(main())
+
+
+async def asame(x):
+    return x
 
 
 @pytest.mark.backends(["locmem"])
@@ -532,11 +619,15 @@ def test_items_of_a_query(backend):
     def title(pk):
         return f"title {pk}"
 
+    @cache_memoize(60, prefix="of_aquery", cache_alias=backend)
+    async def atitle(pk):
+        return f"title {pk}"
+
     posts = Post.objects.bulk_create([Post(title="a"), Post(title="b")])
     keys = [post.pk for post in posts]
     query = Post.objects.order_by("pk").values_list("pk", flat=True)
     titles = [f"title {pk}" for pk in keys]
-    assert title.map(query) == titles
+    assert title.map(query) == atitle.map(query) == titles
     assert [step.total for step in title.warm(query)] == [2, 2]
 
     async def main():

@@ -750,3 +750,23 @@ def test_a_key_that_is_refused_after_the_call_is_raised(anywhere, monkeypatch):
         f()
     monkeypatch.undo()
     anywhere.cache.clear()
+
+
+def test_a_cache_that_stops_working_during_a_computation_is_not_asked_again(
+    anywhere, monkeypatch
+):
+    commands = []
+
+    def function():
+        breaker.breaker_of(anywhere.alias).failure(0.0, hanging=True)
+        command = store.Store._command
+        monkeypatch.setattr(
+            store.Store, "_command", lambda s, *a: commands.append(a) or command(s, *a)
+        )
+        return 1
+
+    f = anywhere.memoize(60)(function)
+    assert f() == 1
+    assert commands == []
+    monkeypatch.undo()
+    anywhere.cache.clear()

@@ -39,11 +39,11 @@ from django.utils import translation
 from django.utils.functional import SimpleLazyObject, lazy
 from django.utils.functional import cached_property as django_cached_property
 from django.utils.safestring import SafeString
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, ngettext_lazy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache_memoize import UnkeyableArgument, cache_memoize, register_key
+from cache_memoize import UnkeyableArgument, cache_memoize, keys, register_key
 from cache_memoize.binding import Binder, key_maker
 from cache_memoize.keys import digest, encode, label
 from tests.conftest import examples
@@ -1398,3 +1398,51 @@ def test_a_text_is_the_same_in_every_process():
     child = python(code, input=pickle.dumps(values))
     assert child.returncode == 0, child.stderr.decode()
     assert child.stdout.decode().split() == expected
+
+
+# --- what a class says of itself ------------------------------------------------------
+
+
+class Rounded(decimal.Decimal):
+    def __str__(self):
+        return f"{self:.2f}"
+
+
+class Day(datetime.datetime):
+    def isoformat(self, *args):
+        return "someday"
+
+    def replace(self, *args, **kwargs):
+        return self
+
+
+class Hour(datetime.time):
+    def isoformat(self, *args):
+        return "some time"
+
+
+class Quiet(collections.OrderedDict):
+    def items(self):
+        return []
+
+
+@pytest.mark.parametrize(
+    "one, other",
+    [
+        (Rounded("1.001"), Rounded("1.002")),
+        (Day(2024, 5, 17), Day(2024, 5, 18)),
+        (Hour(12), Hour(13)),
+        (Quiet(a=1), Quiet(a=2)),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_a_subclass_shows_of_itself_does_not_count(one, other):
+    assert encode(one) != encode(other)
+
+
+def test_classes_that_django_makes_for_each_text_are_not_kept():
+    encode(ngettext_lazy("one", "many", 1))
+    before = len(keys._writers)
+    for number in range(20):
+        assert encode(ngettext_lazy("one", "many", number))
+    assert len(keys._writers) == before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import io
 import threading
 
@@ -309,7 +310,7 @@ def test_what_was_read_before_an_invalidation_is_not_remembered_after_it(
         nonlocal read, go
         read, go = asyncio.Event(), asyncio.Event()
         await f(1)
-        slow = scope.afetching(slowly, f._core.plain, clients.place_of)
+        slow = scope.afetching(slowly, f._core.plain, clients.place_from_afar)
         with local():
             await f.ainvalidate(2)
 
@@ -614,3 +615,76 @@ def test_a_generator_that_outlives_its_request_keeps_nothing_of_it(world):
     assert f(1) == 2
     request_finished.send(sender=None)
     scope._scope.set(None)
+
+
+def test_each_tenant_also_where_threads_do_the_reading(tmp_path):
+    """django-tenants asks the connection, of which each thread has its own."""
+    tenant, now = threading.local(), ["old"]
+
+    def function(key, key_prefix, version):
+        return f"{getattr(tenant, 'name', 'nobody')}:{key}"
+
+    def become(name):
+        tenant.name = name
+
+    place = {
+        "BACKEND": "django.core.cache.backends.filebased.FileBasedCache",
+        "LOCATION": str(tmp_path),
+        "KEY_FUNCTION": f"{__name__}.threads_tenants_key",
+    }
+    globals()["threads_tenants_key"] = function
+
+    @cache_memoize(60, prefix="afar", local="request")
+    async def f():
+        return now[0]
+
+    async def main():
+        with local():
+            await sync_to_async(become)("a")
+            assert await f() == await f() == "old"
+            now[0] = "new"
+            await f.ainvalidate()
+            assert await f() == await f() == "new"
+            now[0] = "of b"
+            await sync_to_async(become)("b")
+            assert await f() == "of b"
+
+    with override_settings(CACHES={"default": place}):
+        async_to_sync(main)()
+
+
+def test_settings_that_are_gone_do_not_lend_their_name_to_others():
+    tokens = set()
+    for number in range(50):
+        with override_settings(CACHES=of_two_places({"LOCATION": str(number)})):
+            tokens.add(clients._settings_token())
+        gc.collect()
+    assert len(tokens) == 50
+
+
+@pytest.mark.backends(["locmem"])
+def test_a_block_of_a_child_task_is_part_of_the_request(backend):
+    now = ["old"]
+
+    @cache_memoize(60, prefix="child", cache_alias=backend, local="request")
+    async def f():
+        return now[0]
+
+    async def child(begun, go):
+        with local():
+            assert await f() == await f() == "old"
+            begun.set()
+            await go.wait()
+            assert await f() == "new"
+
+    async def main():
+        begun, go = asyncio.Event(), asyncio.Event()
+        with local():
+            task = asyncio.create_task(child(begun, go))
+            await begun.wait()
+            now[0] = "new"
+            await f.ainvalidate()
+            go.set()
+            await task
+
+    asyncio.run(main())
