@@ -199,9 +199,8 @@ class Batch:
             await self._fail(mine, raised)
             if not isinstance(raised, Exception):
                 raise
-            for call in group:
-                if call.key not in results.values and call not in later:
-                    results.errors.setdefault(call.key, raised)
+            done = {*results.values, *results.errors, *(call.key for call in later)}
+            results.errors |= {c.key: raised for c in group if c.key not in done}
         if values is not None:
             took = memo.clock.monotonic() - began
             share = took / len(mine)
