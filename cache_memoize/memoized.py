@@ -244,6 +244,11 @@ class Memoized(functools.partial, Generic[P, R, T]):  # type: ignore[type-arg]
         coroutine function if the memoized function is one. Use it as a decorator.
         """
         core = self._core
+        if not callable(function):
+            raise TypeError(
+                f"{core.name}.many takes a function of a list of items, not a "
+                f"{type(function).__name__}; put @{core.name}.many above its def"
+            )
         if inspect.iscoroutinefunction(function) != inspect.iscoroutinefunction(
             core.function
         ):

@@ -585,6 +585,8 @@ def test_both_functions_are_async_or_neither(backend):
 
     with pytest.raises(TypeError, match=r"f\.many: .* must both be coroutine"):
         f.many(lambda items: items)
+    with pytest.raises(TypeError, match=r"f\.many takes a function .* not a list"):
+        f.many([1, 2])
 
 
 @pytest.mark.backends(["locmem"])
