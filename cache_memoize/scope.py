@@ -87,6 +87,13 @@ class Scope:
                     if any(key in tags for _, tags in list(there.values())):
                         memory.pop(call, None)
 
+    def relatives(self) -> list[Scope]:
+        while True:
+            try:
+                return list(self.family)
+            except RuntimeError:
+                continue  # another thread has just opened one
+
     def close(self) -> None:
         self.closed = True
         self._memories.clear()
@@ -148,7 +155,7 @@ def afetching(
 def forget(alias: str, key: str) -> None:
     """Something was written under this key, for whichever tenant."""
     scope = _scope.get()
-    for each in () if scope is None else list(scope.family):
+    for each in () if scope is None else scope.relatives():
         each.forget(alias, key)
 
 

@@ -662,6 +662,20 @@ def test_settings_that_are_gone_do_not_lend_their_name_to_others():
     assert len(tokens) == 50
 
 
+def test_threads_that_open_blocks_do_not_trouble_who_forgets():
+    with local():
+        outer = scope._scope.get()
+
+        class Changing(list):
+            def __iter__(self):
+                if self.pop():
+                    raise RuntimeError("Set changed size during iteration")
+                return iter([outer])
+
+        outer.family = Changing([False, True, True])
+        assert outer.relatives() == [outer]
+
+
 @pytest.mark.backends(["locmem"])
 def test_a_block_of_a_child_task_is_part_of_the_request(backend):
     now = ["old"]
