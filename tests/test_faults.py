@@ -732,10 +732,11 @@ def together(rounds, first):
         thread.join()
     return right == [True] * 5
 
-forked, ready = threading.Event(), threading.Barrier(5)
+forked, used, ready = threading.Event(), threading.Barrier(4), threading.Barrier(5)
 
 def parked(lock):
     use(8)
+    used.wait()  # or another one would need the lock
     with lock:
         ready.wait()
         forked.wait()
