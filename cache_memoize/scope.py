@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import inspect
 from asyncio import _get_running_loop
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,11 +19,12 @@ from typing import Any
 from weakref import WeakSet
 
 from django.core.signals import request_finished, request_started
+from django.utils.decorators import sync_and_async_middleware
 
 from .record import KIND_SIZE
 from .tags import is_tag
 
-__all__ = ["afetching", "fetching", "forget", "local", "watch_requests"]
+__all__ = ["afetching", "fetching", "forget", "local", "middleware", "watch_requests"]
 
 #: A command in a block may make calls, and start tasks, without end.
 MOST = 10_000
@@ -192,6 +194,20 @@ def _end(**kwargs: Any) -> None:
             _scope.set(scope.outer)
             return
         scope = scope.outer
+
+
+@sync_and_async_middleware
+def middleware(get_response: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Makes a scope of each request where Django's signal cannot: under ASGI with
+    Django 5.0 to 6.0, which sends it in a task of its own."""
+    if inspect.iscoroutinefunction(get_response):
+
+        async def handle(request: Any) -> Any:
+            with local():
+                return await get_response(request)
+
+        return handle
+    return local()(get_response)
 
 
 def watch_requests() -> None:

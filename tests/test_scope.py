@@ -387,6 +387,11 @@ def test_a_request_asks_once_and_the_next_one_again(asked_by_site):
         assert len(asked_by_site) == 2
 
 
+#: Django sends request_started in a task of its own there: what it sets gets lost.
+LOST = (5, 0) <= django.VERSION < (6, 1)
+
+
+@pytest.mark.skipif(LOST, reason="needs the middleware")
 def test_an_async_client(asked_by_site):
     asked_by_site.clear()
 
@@ -409,7 +414,8 @@ def no_closing():
         signal.connect(close_old_connections)
 
 
-def test_the_handlers_that_servers_call(asked_by_site, no_closing):
+@pytest.mark.parametrize("added", [[], ["cache_memoize.scope.middleware"]])
+def test_the_handlers_that_servers_call(asked_by_site, no_closing, added):
     environ = {
         "REQUEST_METHOD": "GET",
         "PATH_INFO": "/",
@@ -418,7 +424,9 @@ def test_the_handlers_that_servers_call(asked_by_site, no_closing):
         "wsgi.input": io.BytesIO(),
     }
     asked_by_site.clear()
-    response = WSGIHandler()(environ, lambda *args: None)
+    with override_settings(MIDDLEWARE=added):
+        wsgi, asgi = WSGIHandler(), ASGIHandler()
+    response = wsgi(environ, lambda *args: None)
     assert b"".join(response) == b"1 1 1"
     response.close()
     assert len(asked_by_site) == 1
@@ -436,12 +444,12 @@ def test_the_handlers_that_servers_call(asked_by_site, no_closing):
             sent.append(message)
 
         request = AsyncRequestFactory()._base_scope(path="/")
-        await ASGIHandler()(request, receive, send)
+        await asgi(request, receive, send)
         return sent[1]["body"]
 
     asked_by_site.clear()
     assert asyncio.run(get()) == b"1 1 1"
-    assert len(asked_by_site) == 1
+    assert len(asked_by_site) == (3 if LOST and not added else 1)
 
 
 def test_a_request_whose_end_nobody_told_ends_with_the_next():
