@@ -156,7 +156,7 @@ def test_killed_and_started_again(up):
         up.server.stop()
         members.losses(3)
         members.rounds(2)
-        assert members.errors(), "it was noticed"
+        members.until(members.errors, "is noticed")
         up.server.start()
 
 
@@ -274,7 +274,7 @@ def test_answering_slowly_and_later_than_the_time_out(up):
             proxy.delay = 0.35
             members.losses(1)
             members.rounds(1)
-            assert members.errors(), "it was noticed"
+            members.until(members.errors, "is noticed")
             proxy.delay = 0.0
         close()
 
