@@ -692,3 +692,45 @@ def test_an_old_value_stays_when_warming_fails(doubled):
     assert isinstance(step.error, Trouble)
     if doubled.f._core.store.backend().atomic:
         assert doubled.f.peek(1).value == [1, 2]
+
+
+@pytest.mark.backends(["locmem"])
+def test_an_entry_that_cannot_be_read_is_computed_anew(world):
+    made = Doubled(world)
+    made.f.map([1, 2])
+    key = made.f.get_cache_key(1)
+    whole = world.cache.get(key)
+    world.cache.set(key, b"no pickle" + whole[-record.TRAILER_SIZE :], 60)
+    assert made.f.map([1, 2]) == [[1, 2], [2, 4]]
+    assert [x for x, _ in made.runs] == [1, 2, 1]
+
+
+@pytest.mark.backends(["locmem"])
+def test_a_cache_that_fails_between_the_claims_does_not_stop_it(world, monkeypatch):
+    made = Doubled(world, bulk=True)
+    core = made.f._core
+    lease = record.pack(record.LEASE, b"somebody")
+    claim = batch.flows.claim
+
+    async def late(memo, store, wanted, *more):
+        world.cache.set(wanted, lease, 60)
+        return await claim(memo, store, wanted, *more)
+
+    async def fail(self, key):
+        raise ConnectionError("gone")
+
+    monkeypatch.setattr(batch.flows, "claim", late)
+    monkeypatch.setattr(type(core.store), "get", fail)
+    assert made.f.map([1, 2]) == [[1, 2], [2, 4]]
+    monkeypatch.undo()
+    world.cache.clear()
+
+
+@pytest.mark.backends(["locmem"])
+def test_who_is_closed_in_the_middle_awaits_nothing(world):
+    made = Doubled(world, bulk=True)
+    whole = batch.Batch(made.f._core, (), [])
+    nobody = object()  # would be an error to free
+    ending = whole._fail([(nobody, nobody)], GeneratorExit())
+    with pytest.raises(StopIteration):
+        ending.send(None)
