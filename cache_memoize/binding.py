@@ -299,9 +299,9 @@ def key_maker(
         return start + digest_of(text)
 
     given = [value for value in binder.defaults.values() if value is not _MISSING]
-    if args_rewrite is not None or callable(extra) or not all(map(_is_fixed, given)):
+    varies = args_rewrite is not None or extra_of is not None
+    if varies or not all(map(_is_fixed, given)):
         return compute  # may depend on more than the arguments
-
     if binder.positional[:1] == ["self"]:
         return compute  # an instance may change
 

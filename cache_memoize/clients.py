@@ -174,20 +174,22 @@ def close() -> None:
 def place_of(alias: str, key: str) -> Any:
     """What tells a key from all others: with a KEY_FUNCTION, it may mean another entry
     for each tenant."""
-    has = _thread.has
-    if has.settings is caches.settings and alias in has.memory:
-        cache = has.memory[alias]
-    else:
-        cache = caches[alias]
-    return _settings_token(), cache.make_key(key)
+    return _settings_token(), _at_hand(alias).make_key(key)
 
 
 def place_from_afar(alias: str, key: str) -> Any:
     """The same, asked by a task for what a thread will do; None: that thread may have
     another tenant."""
-    cache = _thread.has.memory.get(alias) or caches[alias]
-    same = is_in_memory(alias) or cache.key_func is default_key_func
+    same = is_in_memory(alias) or _at_hand(alias).key_func is default_key_func
     return place_of(alias, key) if same else None
+
+
+def _at_hand(alias: str) -> Any:
+    """The cache object to ask about keys: no connection of another thread is used."""
+    has = _thread.has
+    if has.settings is caches.settings and alias in has.memory:
+        return has.memory[alias]
+    return caches[alias]
 
 
 #: The settings seen last, and what stands for them: an id may be used again.

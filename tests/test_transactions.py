@@ -770,16 +770,22 @@ def test_a_child_of_a_fork_has_a_lock_of_its_own():
     assert transactions._lock is not before
 
 
-@pytest.mark.leaves_lease
-@pytest.mark.backends(PLACES)
-def test_a_transaction_that_has_written_waits_for_nobody(world, database, post):
-    """Whoever computes may need a lock of its own; and its value is for it alone."""
-    f, runs = titled(world, database)
+def written_beside_a_lease(world, database, post):
+    """A transaction that writes calls a function that somebody else is computing."""
+    f, _ = titled(world, database)
     lease = record.pack(record.LEASE, b"another!")
     world.cache.add(f.get_cache_key(post), lease, 10)
     with transaction.atomic(using=database):
         change(database, post, "new")
         assert f(post) == "new"
+    return f, lease
+
+
+@pytest.mark.leaves_lease
+@pytest.mark.backends(PLACES)
+def test_a_transaction_that_has_written_waits_for_nobody(world, database, post):
+    """Whoever computes may need a lock of its own; and its value is for it alone."""
+    f, lease = written_beside_a_lease(world, database, post)
     transaction.set_autocommit(False, using=database)  # nobody knows what it did
     try:
         assert f(post) == "new"
@@ -796,12 +802,7 @@ def test_a_transaction_that_has_written_waits_for_nobody(world, database, post):
 @pytest.mark.backends(["postgresql", "sqlite"])
 def test_nor_for_a_lease_in_a_cache_in_the_same_database(backend):
     world, database, post = in_its_database(backend)
-    f, runs = titled(world, database)
-    lease = record.pack(record.LEASE, b"another!")
-    world.cache.add(f.get_cache_key(post), lease, 10)
-    with transaction.atomic(using=database):
-        change(database, post, "new")
-        assert f(post) == "new"
+    written_beside_a_lease(world, database, post)
     assert world.clock.sleeps == []
 
 
