@@ -391,7 +391,7 @@ def test_a_request_asks_once_and_the_next_one_again(asked_by_site):
 LOST = (5, 0) <= django.VERSION < (6, 1)
 
 
-@pytest.mark.skipif(LOST, reason="needs the middleware")
+@pytest.mark.skipif(LOST, reason="request_started is lost there: see the middleware")
 def test_an_async_client(asked_by_site):
     asked_by_site.clear()
 
