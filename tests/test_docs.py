@@ -412,11 +412,12 @@ def test_the_messages_of_the_logger():
 def test_the_system_checks():
     source = inspect.getsource(checks)
     in_code = re.findall(r'id="(.+)"', source)
-    assert first_literals("reference", "Checks") == in_code
-    rows = table("reference", "Checks")
+    assert first_literals("checks", "Checks") == in_code
+    cures = {literals(name)[0]: cure for name, _, cure in table("checks", "Checks")}
     for name in ("socket_timeout", "SOCKET_TIMEOUT", "timeout"):
-        assert name in literals(rows[0][2]) and f'"{name}"' in source
-    assert "``hold=``" in rows[1][2] and "non_atomic_requests" in rows[1][2]
+        assert name in literals(cures["cache_memoize.W001"]) and f'"{name}"' in source
+    assert "``hold=``" in cures["cache_memoize.W002"]
+    assert "non_atomic_requests" in cures["cache_memoize.W002"]
 
 
 # --- keys ----------------------------------------------------------------------------
