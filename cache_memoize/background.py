@@ -37,6 +37,9 @@ class Refreshable(Memo):
     """What a refresh needs to know of a memoized function."""
 
     key_of: Callable[[Any, Any], str]
+    #: What the key depends on besides the arguments; and whether a thread knows it.
+    varies: bool
+    travels: bool
     store: Store
     astore: AsyncStore
 
@@ -53,9 +56,13 @@ reporter.after.append(_clean_up)
 # --- sync ----------------------------------------------------------------------------
 
 
+def _mode(memo: Refreshable) -> str:
+    return str(conf.get("REFRESH")) if memo.travels else "inline"
+
+
 def revalidate(memo: Refreshable, claim: Claim, args: Any, kwargs: Any) -> Claim:
     """See to a new value for ``claim``; gives what this caller is to be served."""
-    mode = conf.get("REFRESH")
+    mode = _mode(memo)
     if mode == "task" and enqueue(memo, claim, args, kwargs):
         return claim
     if mode == "inline" or transactions.in_test_case():
@@ -108,7 +115,7 @@ def _refresh(memo: Refreshable, claim: Claim, args: Any, kwargs: Any) -> Claim:
 
 
 async def arevalidate(memo: Refreshable, claim: Claim, args: Any, kwargs: Any) -> Claim:
-    mode = conf.get("REFRESH")
+    mode = _mode(memo)
     if mode == "task" and await memo.astore.there(enqueue, memo, claim, args, kwargs):
         return claim
     if mode == "inline" or await memo.astore.there(transactions.in_test_case):
@@ -224,6 +231,8 @@ def enqueue(memo: Refreshable, claim: Claim, args: Any, kwargs: Any) -> bool:
     function = memo.function
     path = f"{function.__module__}:{function.__qualname__}"
     try:
+        if memo.varies:
+            raise TypeError("a worker does not know what vary_on= gives here")
         again = json.loads(json.dumps([args, kwargs], allow_nan=False))
         # The same key, or the worker would refresh another call: a tuple comes back
         # as a list, and a number as a key of a dict as a string.

@@ -131,6 +131,8 @@ class Core(Batchable):
         self.breaker = breaker_of(self.alias)
         self.store = Store(self.alias, self.breaker, self.clock)
         self.astore = AsyncStore(self.alias, self.breaker, self.clock)
+        parts = vary.parts(all_["vary_on"], name)
+        self.varies, self.travels = bool(parts), vary.travel(parts)
         key_of: Callable[[Any, Any], str] = key_maker(
             self._binder,
             self._prefix,
@@ -138,7 +140,7 @@ class Core(Batchable):
             extra=all_["extra"],
             args_rewrite=all_["args_rewrite"],
             key_generator=all_["key_generator_callable"],
-            vary_on=vary.parts(all_["vary_on"], name),
+            vary_on=parts,
             key_prefix=key_prefix,
         )
         #: The key of the tag that all calls have, if the function has tags.

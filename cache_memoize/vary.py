@@ -21,7 +21,7 @@ from django.utils import timezone, translation
 
 from . import conf
 
-__all__ = ["language", "parts", "site", "tenant", "time_zone"]
+__all__ = ["language", "parts", "site", "tenant", "time_zone", "travel"]
 
 
 def language() -> str | None:
@@ -65,6 +65,15 @@ _READY_MADE: dict[str, Callable[[], Any]] = {
     "site": site,
     "tenant": tenant,
 }
+
+
+#: What a thread that refreshes takes along from its caller, or finds by itself.
+_TRAVELLING = {language, time_zone, site}
+
+
+def travel(parts: Iterable[Callable[[], Any]]) -> bool:
+    """Whether another thread, on behalf of a caller, sees the same as the caller."""
+    return _TRAVELLING.issuperset(parts)
 
 
 def parts(given: Any, name: str) -> tuple[Callable[[], Any], ...]:

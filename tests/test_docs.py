@@ -148,9 +148,22 @@ def page_module(request, monkeypatch):
 
 
 def run(path: Path, block: Block, namespace: dict[str, Any]) -> None:
-    tree = ast.parse(block.source)
+    run_all(ast.parse(block.source).body, path, block, namespace)
+
+
+def run_all(
+    statements: list[ast.stmt], path: Path, block: Block, namespace: dict[str, Any]
+) -> None:
     lines = block.source.splitlines()
-    for statement in tree.body:
+    for statement in statements:
+        if isinstance(statement, ast.With) and has_results(statement, lines):
+            with contextlib.ExitStack() as stack:
+                for item in statement.items:
+                    code = compile(ast.Expression(item.context_expr), str(path), "eval")
+                    assert item.optional_vars is None, "write it without 'as'"
+                    stack.enter_context(eval(code, namespace))
+                run_all(statement.body, path, block, namespace)
+            continue
         line = lines[statement.end_lineno - 1][statement.end_col_offset :]
         said = re.search(r"#([>!]) (.*)", line)
         where = f"{path.name}, line {block.line + statement.lineno - 1}"
@@ -172,6 +185,12 @@ def run(path: Path, block: Block, namespace: dict[str, Any]) -> None:
             assert type(caught.value).__name__ == name, where
         else:
             exec(code, namespace)
+
+
+def has_results(statement: ast.stmt, lines: list[str]) -> bool:
+    """Whether a line in it says what it gives, prints or raises."""
+    inside = lines[statement.lineno - 1 : statement.end_lineno]
+    return any(re.search(r"#[>!] ", line) for line in inside)
 
 
 def is_settings(block: Block) -> bool:

@@ -126,6 +126,22 @@ def test_methods_and_nested_functions_fall_back_to_a_thread(caplog):
     assert caplog.text.count("the refresh cannot be a task") == 2
 
 
+def test_what_a_worker_does_not_know_falls_back_to_a_thread(caplog):
+    @cache_memoize(
+        10, stale=100, cache_alias="locmem", _clock=clock, vary_on="language"
+    )
+    def varied(x):
+        runs.append(x)
+        return len(runs)
+
+    assert varied(1) == 1
+    clock.tick(20)
+    assert varied(1) == 1
+    assert pool.join()
+    assert varied(1) == 2
+    assert "a worker does not know what vary_on= gives" in caplog.text
+
+
 def test_a_function_is_found_by_its_name():
     from cache_memoize.worker import find
 

@@ -10,7 +10,7 @@ from django.db import connections
 from django.test import override_settings
 from django.utils import timezone, translation
 
-from cache_memoize import cache_memoize, vary
+from cache_memoize import cache_memoize, pool, vary
 from tests.conftest import in_thread
 
 
@@ -151,3 +151,48 @@ def test_a_page_in_two_languages_end_to_end():
     for language in ("de", "fr"):
         with translation.override(language):
             greeting.invalidate("Ann")
+
+
+# --- refreshes -----------------------------------------------------------------------
+
+
+@pytest.mark.backends(["locmem"])
+def test_a_refresh_in_a_thread_is_in_the_language_of_its_caller(world):
+    seen = []
+
+    @world.memoize(10, stale=100, vary_on=[vary.language, vary.time_zone])
+    def greeting():
+        seen.append((translation.get_language(), threading.current_thread().name))
+        return len(seen)
+
+    for language in ("de", "fr"):
+        with translation.override(language):
+            greeting()
+    world.clock.tick(20)
+    for language in ("de", "fr"):
+        with translation.override(language):
+            greeting()
+            assert pool.join()
+    assert [language for language, _ in seen] == ["de", "fr"] * 2
+    with translation.override("de"):
+        assert greeting() == 3
+
+
+@pytest.mark.backends(["locmem"])
+def test_what_only_the_caller_knows_is_refreshed_by_the_caller(world):
+    """A tenant stands on the connection of its thread."""
+    here = threading.local()
+    here.tenant = "ann"
+    runs = []
+
+    @world.memoize(10, stale=100, vary_on=lambda: here.tenant)
+    def page():
+        runs.append(here.tenant)
+        return len(runs)
+
+    if world.kind == "async":  # the loop is in a thread of its own
+        return
+    page()
+    world.clock.tick(20)
+    assert page() == 2, "the caller has computed it"
+    assert runs == ["ann", "ann"] and page() == 2
