@@ -6,14 +6,7 @@ import functools
 import inspect
 import sys
 import types
-from collections.abc import (
-    AsyncIterable,
-    AsyncIterator,
-    Callable,
-    Iterable,
-    Iterator,
-    Sized,
-)
+from collections.abc import Callable
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -28,8 +21,9 @@ from asgiref.sync import async_to_sync, sync_to_async
 from django.db.models import Model
 
 from . import controls, dependencies, record, scope
-from .batch import Batch, Batchable
+from .batch import Batchable
 from .breaker import breaker_of
+from .bulk import Bulk
 from .clients import (
     afetch,
     afetch_tagged,
@@ -42,7 +36,6 @@ from .clock import Clock
 from .controls import Entry
 from .invalidation import forget
 from .policy import Policy
-from .progress import Progress, Steps, achunks, aiterate, chunks
 from .runner import run
 from .stats import CacheInfo
 from .store import AsyncStore, Store
@@ -53,7 +46,10 @@ P = ParamSpec("P")
 Q = ParamSpec("Q")
 R = TypeVar("R")
 T = TypeVar("T")
-F = TypeVar("F", bound=Callable[..., Any])
+M = TypeVar("M", bound=Model)
+
+#: What the callable of ``invalidate_on`` gives.
+Calls = tuple[Any, ...] | list[tuple[Any, ...]] | None
 
 
 class Core(Batchable):
@@ -92,7 +88,7 @@ class Core(Batchable):
             scope.watch_requests()
 
 
-class Memoized(functools.partial, Generic[P, R, T]):  # type: ignore[type-arg]
+class Memoized(Bulk[R, T], functools.partial, Generic[P, R, T]):  # type: ignore[type-arg]
     """A memoized function: called like the function itself, and with controls.
 
     Every control takes the arguments of a call, exists once for sync and once, with
@@ -168,97 +164,6 @@ class Memoized(functools.partial, Generic[P, R, T]):  # type: ignore[type-arg]
             call = sync_to_async(call)
         return await call(*self.args, *args, **{**kwargs, "_refresh": True})  # type: ignore
 
-    def map(
-        self, items: Iterable[Any], /, *, return_exceptions: bool = False
-    ) -> list[T]:
-        """The results for many items, in order. An item is the argument of a call, or
-        a tuple of its arguments.
-
-        Hits are read together, 500 by one command of the cache; what is missing is
-        computed, one after the other, or by the function given to :meth:`many`. Equal
-        items are computed once. If some raise, the others are computed and stored all
-        the same; then the first error is raised.
-
-        :param return_exceptions: put errors into the list in place of results.
-        """
-        batch = Batch(self._core, self.args, items)
-        if batch.is_async:  # what gives the items is sync code
-            return async_to_sync(batch.map)(list(items)).get(return_exceptions)
-        return run(batch.map(items)).get(return_exceptions)
-
-    async def amap(
-        self,
-        items: Iterable[Any] | AsyncIterable[Any],
-        /,
-        *,
-        return_exceptions: bool = False,
-    ) -> list[T]:
-        batch = Batch(self._core, self.args, items)
-        if batch.is_async:
-            found = await batch.map([item async for item in aiterate(items)])
-            return found.get(return_exceptions)
-        given = [item async for item in aiterate(items)]
-        return await sync_to_async(self.map)(given, return_exceptions=return_exceptions)
-
-    def warm(self, items: Iterable[Any], /) -> Iterable[Progress]:
-        """Refresh many items, as in :meth:`map`, and say after each how far it is.
-
-        An iterator: nothing is done before somebody loops over it. What the function
-        raises is part of the :class:`Progress`, and the next item follows.
-        """
-        batch = Batch(self._core, self.args, items)
-        return Steps(batch.memo.name, self._warm(batch, items))
-
-    def _warm(self, batch: Batch, items: Iterable[Any]) -> Iterator[Progress]:
-        batch.total = len(items) if isinstance(items, Sized) else None
-        for chunk in chunks(items, batch.size):
-            if batch.is_async:
-                yield from async_to_sync(batch.refresh)(chunk)
-            else:
-                yield from run(batch.refresh(chunk))
-
-    def awarm(
-        self, items: Iterable[Any] | AsyncIterable[Any], /
-    ) -> AsyncIterable[Progress]:
-        batch = Batch(self._core, self.args, items)
-        return Steps(batch.memo.name, self._awarm(batch, items))
-
-    async def _awarm(
-        self, batch: Batch, items: Iterable[Any] | AsyncIterable[Any]
-    ) -> AsyncIterator[Progress]:
-        if isinstance(items, Sized) and not isinstance(items, AsyncIterable):
-            batch.total = len(items)  # that of a QuerySet would be a query
-        async for chunk in achunks(items, batch.size):
-            if batch.is_async:
-                steps = await batch.refresh(chunk)
-            else:
-                steps = await sync_to_async(run)(batch.refresh(chunk))
-            for step in steps:
-                yield step
-
-    def many(self, function: F, /) -> F:
-        """Register what computes many items at once, for :meth:`map` and :meth:`warm`.
-
-        It takes a list of items and gives a list of their results in the same order, or
-        a dict from item to result; for a method, the instance comes first. It is a
-        coroutine function if the memoized function is one. Use it as a decorator.
-        """
-        core = self._core
-        if not callable(function):
-            raise TypeError(
-                f"{core.name}.many takes a function of a list of items, not a "
-                f"{type(function).__name__}; put @{core.name}.many above its def"
-            )
-        if inspect.iscoroutinefunction(function) != inspect.iscoroutinefunction(
-            core.function
-        ):
-            raise TypeError(
-                f"{core.name}.many: this function and the memoized one must both be "
-                "coroutine functions, or neither; change one of them"
-            )
-        core.many = function
-        return function
-
     def invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> None:
         """Forget this call, and what any computation under way would store.
 
@@ -280,12 +185,15 @@ class Memoized(functools.partial, Generic[P, R, T]):  # type: ignore[type-arg]
         core = self._core
         run(forget(core.store, core.name, self._tag()))
 
+    @overload
     def invalidate_on(
-        self,
-        model: type[Model] | str,
-        calls: Callable[[Any], tuple[Any, ...] | list[tuple[Any, ...]] | None]
-        | None = None,
-    ) -> None:
+        self, model: type[M], calls: Callable[[M], Calls] | None = None
+    ) -> None: ...
+    @overload
+    def invalidate_on(
+        self, model: str, calls: Callable[[Any], Calls] | None = None
+    ) -> None: ...
+    def invalidate_on(self, model: Any, calls: Any = None) -> None:
         """Forget calls whenever an instance of ``model`` is saved or deleted, or one
         of its many-to-many relations changes.
 
@@ -360,7 +268,7 @@ class Memoized(functools.partial, Generic[P, R, T]):  # type: ignore[type-arg]
 #: What a decorator above ours (with functools.wraps) carries over to its own function.
 CONTROLS = [
     name
-    for name, value in vars(Memoized).items()
+    for name, value in [*vars(Memoized).items(), *vars(Bulk).items()]
     if isinstance(value, types.FunctionType) and not name.startswith("_")
 ]
 

@@ -11,7 +11,17 @@ PACKAGE = Path(cache_memoize.__file__).parent
 
 #: From the ground up; a module may import from the rows before its own only.
 LAYERS = [
-    {"keys", "policy", "record", "clock", "conf", "pool", "progress", "runner"},
+    {
+        "keys",
+        "policy",
+        "record",
+        "clock",
+        "conf",
+        "pool",
+        "progress",
+        "runner",
+        "items",
+    },
     {"transactions"},
     {"binding", "breaker", "registry", "stats", "tags", "signing"},
     {"backends", "scope"},
@@ -22,6 +32,7 @@ LAYERS = [
     {"flows", "settling"},
     {"background", "controls", "dependencies"},
     {"batch"},
+    {"bulk"},
     {"memoized"},
     {"decorator"},
     {"__init__"},
