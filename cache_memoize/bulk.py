@@ -7,61 +7,40 @@ from collections.abc import (
     AsyncIterable,
     AsyncIterator,
     Callable,
-    Coroutine,
     Iterable,
     Iterator,
     Mapping,
     Sequence,
     Sized,
 )
-from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from asgiref.sync import async_to_sync, sync_to_async
 
-from .batch import Batch, Batchable
-from .items import HasItems, Item
+from .batch import Batch
+from .items import amap_control, awarm_control, map_control, warm_control
 from .progress import Progress, Steps, achunks, aiterate, chunks
 from .runner import run
 
-__all__ = ["Bulk"]
+__all__ = ["Bulk", "Results"]
 
 Q = ParamSpec("Q")
-R = TypeVar("R")
 T = TypeVar("T")
-I = TypeVar("I")  # noqa: E741
 
+#: What a function for :meth:`Bulk.many` gives.
 Results = Sequence[T] | Mapping[Any, T]
 
 
-class _Itemized(Protocol[I]):
-    """A memoized function whose items are of this type, for type checkers."""
-
-    @property
-    def args(self) -> tuple[Any, ...]: ...
-    @property
-    def _core(self) -> Batchable: ...
-    def _items(self) -> Item[I]: ...
-
-
-class Bulk(HasItems, Generic[R, T]):
+class Bulk(Generic[T]):
     """A part of :class:`Memoized`: ``map``, ``warm``, and ``many`` for both."""
 
     _core: Any
     args: Any
 
-    @overload
+    @map_control
     def map(
-        self: _Itemized[I],
-        items: Iterable[I],
-        /,
-        *,
-        return_exceptions: Literal[False] = False,
-    ) -> list[T]: ...
-    @overload
-    def map(
-        self: _Itemized[I], items: Iterable[I], /, *, return_exceptions: bool
-    ) -> list[T | Exception]: ...
-    def map(self, items: Iterable[Any], /, *, return_exceptions: bool = False) -> Any:
+        self, items: Iterable[Any], /, *, return_exceptions: bool = False
+    ) -> list[T]:
         """The results for many items, in order. An item is the argument of a call, or
         a tuple of its arguments.
 
@@ -77,38 +56,25 @@ class Bulk(HasItems, Generic[R, T]):
             return async_to_sync(batch.map)(list(items)).get(return_exceptions)
         return run(batch.map(items)).get(return_exceptions)
 
-    @overload
-    async def amap(
-        self: _Itemized[I],
-        items: Iterable[I] | AsyncIterable[I],
-        /,
-        *,
-        return_exceptions: Literal[False] = False,
-    ) -> list[T]: ...
-    @overload
-    async def amap(
-        self: _Itemized[I],
-        items: Iterable[I] | AsyncIterable[I],
-        /,
-        *,
-        return_exceptions: bool,
-    ) -> list[T | Exception]: ...
+    @amap_control
     async def amap(
         self,
         items: Iterable[Any] | AsyncIterable[Any],
         /,
         *,
         return_exceptions: bool = False,
-    ) -> Any:
+    ) -> list[T]:
         batch = Batch(self._core, self.args, items)
         if batch.is_async:
             found = await batch.map([item async for item in aiterate(items)])
             return found.get(return_exceptions)
         given = [item async for item in aiterate(items)]
         sync_map: Any = sync_to_async(self.map)
-        return await sync_map(given, return_exceptions=return_exceptions)
+        results: list[T] = await sync_map(given, return_exceptions=return_exceptions)
+        return results
 
-    def warm(self: _Itemized[I], items: Iterable[I], /) -> Iterable[Progress]:
+    @warm_control
+    def warm(self, items: Iterable[Any], /) -> Iterable[Progress]:
         """Refresh many items, as in :meth:`map`, and say after each how far it is.
 
         An iterator: nothing is done before somebody loops over it. What the function
@@ -117,8 +83,9 @@ class Bulk(HasItems, Generic[R, T]):
         batch = Batch(self._core, self.args, items)
         return Steps(batch.memo.name, _warm(batch, items))
 
+    @awarm_control
     def awarm(
-        self: _Itemized[I], items: Iterable[I] | AsyncIterable[I], /
+        self, items: Iterable[Any] | AsyncIterable[Any], /
     ) -> AsyncIterable[Progress]:
         batch = Batch(self._core, self.args, items)
         return Steps(batch.memo.name, _awarm(batch, items))
@@ -127,26 +94,10 @@ class Bulk(HasItems, Generic[R, T]):
     # the form in which they are given to map(), and a method has its instance before
     # them, which nothing tells apart from an argument while the class is being made.
     @overload
-    def many(
-        self: Bulk[T, T], function: Callable[Q, list[T]], /
-    ) -> Callable[Q, list[T]]: ...
+    def many(self, function: Callable[Q, list[T]], /) -> Callable[Q, list[T]]: ...
     @overload
-    def many(
-        self: Bulk[T, T], function: Callable[Q, Results[T]], /
-    ) -> Callable[Q, Results[T]]: ...
-    @overload
-    def many(
-        self: Bulk[Coroutine[Any, Any, T], T],
-        function: Callable[Q, Coroutine[Any, Any, list[T]]],
-        /,
-    ) -> Callable[Q, Coroutine[Any, Any, list[T]]]: ...
-    @overload
-    def many(
-        self: Bulk[Coroutine[Any, Any, T], T],
-        function: Callable[Q, Coroutine[Any, Any, Results[T]]],
-        /,
-    ) -> Callable[Q, Coroutine[Any, Any, Results[T]]]: ...
-    def many(self: Any, function: Any, /) -> Any:
+    def many(self, function: Callable[Q, Results[T]], /) -> Callable[Q, Results[T]]: ...
+    def many(self, function: Any, /) -> Any:
         """Register what computes many items at once, for :meth:`map` and :meth:`warm`.
 
         It takes a list of items and gives a list of their results in the same order, or

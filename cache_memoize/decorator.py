@@ -15,7 +15,7 @@ import types
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any, Literal, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast, overload
 
 from django.apps import apps
 
@@ -32,11 +32,15 @@ from .runner import run
 from .tags import function_tag, tagging
 from .transactions import live
 
+if TYPE_CHECKING:
+    from .memoized import AsyncMemoized
+
 __all__ = ["Memoized", "cache_memoize"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
-F = TypeVar("F", bound=Callable[..., Any])
+#: mypy allows no decorator above @property, whatever its type; pyright does.
+F = TypeVar("F", bound=property)
 
 Timeout = float | timedelta | None
 
@@ -166,7 +170,7 @@ class Decorator:
     @overload
     def __call__(
         self, function: Callable[P, Coroutine[Any, Any, T]], /
-    ) -> Memoized[P, Coroutine[Any, Any, T], T]: ...
+    ) -> AsyncMemoized[P, T]: ...
     @overload
     def __call__(self, function: Callable[P, T], /) -> Memoized[P, T, T]: ...
     @overload
@@ -265,11 +269,13 @@ def _check(
 @overload
 def cache_memoize(
     timeout: Callable[P, Coroutine[Any, Any, T]], /
-) -> Memoized[P, Coroutine[Any, Any, T], T]: ...
+) -> AsyncMemoized[P, T]: ...
 @overload
 def cache_memoize(  # type: ignore[overload-overlap]  # bare use comes first
     timeout: Callable[P, T], /
 ) -> Memoized[P, T, T]: ...
+@overload
+def cache_memoize(timeout: F, /) -> F: ...
 @overload
 def cache_memoize(
     timeout: Timeout | Callable[..., Timeout] = ...,

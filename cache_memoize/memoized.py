@@ -6,7 +6,7 @@ import functools
 import inspect
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -23,7 +23,7 @@ from django.db.models import Model
 from . import controls, dependencies, record, scope
 from .batch import Batchable
 from .breaker import breaker_of
-from .bulk import Bulk
+from .bulk import Bulk, Results
 from .clients import (
     afetch,
     afetch_tagged,
@@ -46,6 +46,7 @@ P = ParamSpec("P")
 Q = ParamSpec("Q")
 R = TypeVar("R")
 T = TypeVar("T")
+S = TypeVar("S")
 M = TypeVar("M", bound=Model)
 
 #: What the callable of ``invalidate_on`` gives.
@@ -88,7 +89,7 @@ class Core(Batchable):
             scope.watch_requests()
 
 
-class Memoized(Bulk[R, T], functools.partial, Generic[P, R, T]):  # type: ignore[type-arg]
+class Memoized(Bulk[T], functools.partial, Generic[P, R, T]):  # type: ignore[type-arg]
     """A memoized function: called like the function itself, and with controls.
 
     Every control takes the arguments of a call, exists once for sync and once, with
@@ -110,16 +111,30 @@ class Memoized(Bulk[R, T], functools.partial, Generic[P, R, T]):  # type: ignore
 
         def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
+    # The first parameter says what binds: that of a classmethod is the class, and what
+    # takes neither it nor the instance is a staticmethod. Only where it takes anything
+    # (Any, object) nothing can tell: found on a class it stays as it is, and on an
+    # instance it is a method.
     @overload
     def __get__(
-        self, instance: None, owner: type | None = None
+        self: Callable[Concatenate[S, Q], Any], instance: None, owner: Callable[..., S]
     ) -> Memoized[P, R, T]: ...
     @overload
+    def __get__(  # type: ignore[misc]
+        self: Callable[Concatenate[type[S], Q], Any],
+        instance: S | None,
+        owner: type[S],
+    ) -> Memoized[Q, R, T]: ...
+    @overload
     def __get__(
-        self: Memoized[Concatenate[Any, Q], R, T],
-        instance: object,
+        self: Callable[Concatenate[S, Q], Any],
+        instance: S,
         owner: type | None = None,
     ) -> Memoized[Q, R, T]: ...
+    @overload
+    def __get__(
+        self, instance: object, owner: type | None = None
+    ) -> Memoized[P, R, T]: ...
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         return self if instance is None else _Bound(self.func, instance)
 
@@ -263,6 +278,47 @@ class Memoized(Bulk[R, T], functools.partial, Generic[P, R, T]):  # type: ignore
 
     async def acache_info(self) -> CacheInfo:
         return self.cache_info()
+
+
+if TYPE_CHECKING:
+
+    class AsyncMemoized(Memoized[P, Coroutine[Any, Any, T], T], Generic[P, T]):
+        """What a coroutine function becomes, for type checkers only: mypy would not
+        choose an overload for a type that says Any, as that of a coroutine does."""
+
+        @overload
+        def __get__(
+            self: Callable[Concatenate[S, Q], Any],
+            instance: None,
+            owner: Callable[..., S],
+        ) -> AsyncMemoized[P, T]: ...
+        @overload
+        def __get__(  # type: ignore[misc]
+            self: Callable[Concatenate[type[S], Q], Any],
+            instance: S | None,
+            owner: type[S],
+        ) -> AsyncMemoized[Q, T]: ...
+        @overload
+        def __get__(
+            self: Callable[Concatenate[S, Q], Any],
+            instance: S,
+            owner: type | None = None,
+        ) -> AsyncMemoized[Q, T]: ...
+        @overload
+        def __get__(
+            self, instance: object, owner: type | None = None
+        ) -> AsyncMemoized[P, T]: ...
+        def __get__(self, instance: Any, owner: Any = None) -> Any: ...
+
+        @overload  # type: ignore[override]
+        def many(
+            self, function: Callable[Q, Coroutine[Any, Any, list[T]]], /
+        ) -> Callable[Q, Coroutine[Any, Any, list[T]]]: ...
+        @overload
+        def many(
+            self, function: Callable[Q, Coroutine[Any, Any, Results[T]]], /
+        ) -> Callable[Q, Coroutine[Any, Any, Results[T]]]: ...
+        def many(self, function: Any, /) -> Any: ...
 
 
 #: What a decorator above ours (with functools.wraps) carries over to its own function.
