@@ -22,7 +22,7 @@ LAYERS = [
         "runner",
         "items",
     },
-    {"transactions"},
+    {"transactions", "items"},
     {"binding", "breaker", "registry", "stats", "tags", "signing"},
     {"backends", "scope"},
     {"clients"},

@@ -135,12 +135,13 @@ shop.static(1)  # error: arg-type, ArgumentType
 Shop.static.invalidate(1)  # error: arg-type, ArgumentType
 
 # Models.
-one.invalidate_on(int)  # error: type-var, ArgumentType/CallIssue
-one.invalidate_on(Post, lambda it: it.x)  # error: attr-defined, AttributeAccessIssue
-one.invalidate_on(
+invalidate_on = one.invalidate_on
+invalidate_on(int)  # error: type-var, ArgumentType/CallIssue
+invalidate_on(Post, lambda it: it.x)  # error: attr-defined, AttributeAccessIssue
+invalidate_on(
     Post, lambda it: "x"
 )  # error: arg-type/return-value, ArgumentType/CallIssue
-one.invalidate_on(Post, lambda: (1,))  # error: arg-type/misc, ArgumentType/CallIssue
+invalidate_on(Post, lambda: (1,))  # error: arg-type/misc, ArgumentType/CallIssue
 
 # Options.
 listed = [ValueError]
