@@ -135,13 +135,11 @@ shop.static(1)  # error: arg-type, ArgumentType
 Shop.static.invalidate(1)  # error: arg-type, ArgumentType
 
 # Models.
-invalidate_on = one.invalidate_on
-invalidate_on(int)  # error: type-var, ArgumentType/CallIssue
-invalidate_on(Post, lambda it: it.x)  # error: attr-defined, AttributeAccessIssue
-invalidate_on(
-    Post, lambda it: "x"
-)  # error: arg-type/return-value, ArgumentType/CallIssue
-invalidate_on(Post, lambda: (1,))  # error: arg-type/misc, ArgumentType/CallIssue
+on = one.invalidate_on
+on(int)  # error: type-var, ArgumentType/CallIssue
+on(Post, lambda it: it.x)  # error: attr-defined, AttributeAccessIssue
+on(Post, lambda it: "x")  # error: arg-type/return-value, ArgumentType/CallIssue
+on(Post, lambda: (1,))  # error: arg-type/misc, ArgumentType/CallIssue
 
 # Options.
 listed = [ValueError]
