@@ -19,7 +19,7 @@ from asgiref.sync import async_to_sync
 from django.db import connections
 from django.utils import timezone, translation
 
-from . import clients, conf, pool, settling, transactions
+from . import clients, conf, pool, reporter, settling, transactions
 from .memo import Claim, Memo, computing
 from .runner import run
 from .stats import logger
@@ -36,7 +36,6 @@ _tasks: set[asyncio.Task[Claim]] = set()
 class Refreshable(Memo):
     """What a refresh needs to know of a memoized function."""
 
-    function: Callable[..., Any]
     key_of: Callable[[Any, Any], str]
     store: Store
     astore: AsyncStore
@@ -48,6 +47,7 @@ def _clean_up() -> None:
 
 
 pool.at_end.append(_clean_up)
+reporter.after.append(_clean_up)
 
 
 # --- sync ----------------------------------------------------------------------------

@@ -149,10 +149,7 @@ class Batch:
                     start, timeout, cost, kind = freshness(raw[TAIL])
                     if kind == plain and AHEAD < now - start < timeout - zone * cost:
                         results.values[key] = loads(raw)
-                        stats.hits += 1
-                        stats.saved += cost
-                        if memo.hit is not None:
-                            stats.hook(memo.hit, args[where[key]], {})
+                        stats.served(memo.hit, key, cost, args[where[key]], {})
                         continue
             except Exception:
                 pass  # whatever it is, the flow will see it
@@ -263,7 +260,8 @@ class Batch:
 
     def _start(self, calls: list[_Call]) -> Any:
         memo = self.memo
-        memo.stats.misses += len(calls)
+        for call in calls:
+            memo.stats.missed(call.key)
         if memo.many is not None:
             return memo.many(*self.bound, [call.item for call in calls])
         return memo.function(*calls[0].args)

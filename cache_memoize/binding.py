@@ -182,6 +182,8 @@ _NAMED = "="
 #: Sections of the text of a call, which no encoded value starts with either.
 _REWRITTEN = "*"
 _EXTRA = "+"
+_PROJECT = "^"
+_VARY = "~"
 
 
 def encode_part(value: Any, function: str, parameter: str) -> str:
@@ -274,8 +276,13 @@ def key_maker(
     extra: Any = None,
     args_rewrite: Callable[..., Any] | None = None,
     key_generator: Callable[..., Any] | None = None,
+    vary_on: tuple[Callable[[], Any], ...] = (),
+    key_prefix: str = "",
 ) -> Callable[[Args, Kwargs], str]:
-    """The function from ``(args, kwargs)`` to the cache key."""
+    """The function from ``(args, kwargs)`` to the cache key.
+
+    ``vary_on``: what they give is part of the key. ``key_prefix``: the project's own.
+    """
     name = binder.name
     if key_generator is not None:
         return functools.partial(_generated, key_generator, name)
@@ -283,10 +290,19 @@ def key_maker(
     text_of = binder.text
     fixed, extra_of = (None, extra) if callable(extra) else (extra, None)
     head = f"{encode(prefix)}{encode_part(version, name, 'version=')}"
+    if key_prefix:
+        head += _PROJECT + encode(key_prefix)
+    if vary_on:  # which ones they are: "en" may be a language, or a tenant
+        named = [getattr(part, "__qualname__", "") for part in vary_on]
+        head += _VARY + encode(named)
     digest_of = digest(f"{head}{_EXTRA}{encode_part(fixed, name, 'extra=')}")
     start = label(prefix.split(" ", 1)[0]) + ":"
 
-    def compute(args: Args, kwargs: Kwargs) -> str:
+    def varied() -> str:
+        found = [part() for part in vary_on]
+        return _VARY + encode_part(found, name, "vary_on=")
+
+    def compute(args: Args, kwargs: Kwargs, more: str = "") -> str:
         if args_rewrite is None:
             text = text_of(args, kwargs)
         else:
@@ -294,24 +310,32 @@ def key_maker(
             rewritten = args_rewrite(*args, **kwargs)
             text = _REWRITTEN + encode_part(rewritten, name, "args_rewrite=")
         if extra_of is not None:
-            more = extra_of(*args, **kwargs)
-            text += _EXTRA + encode_part(more, name, "extra=")
-        return start + digest_of(text)
+            further = extra_of(*args, **kwargs)
+            text += _EXTRA + encode_part(further, name, "extra=")
+        return start + digest_of(text + more)
 
     given = [value for value in binder.defaults.values() if value is not _MISSING]
     varies = args_rewrite is not None or extra_of is not None
-    if varies or not all(map(_is_fixed, given)):
-        return compute  # may depend on more than the arguments
-    if binder.positional[:1] == ["self"]:
-        return compute  # an instance may change
+    if varies or not all(map(_is_fixed, given)) or binder.positional[:1] == ["self"]:
+        # The key may depend on more than the arguments: an instance may change.
+        if vary_on:
+            return lambda args, kwargs: compute(args, kwargs, varied())
+        return compute
+
+    def checked(args: Args, kwargs: Kwargs, more: str = "") -> str:
+        for value in (*args, *kwargs.values()):
+            if type(value) not in _REMEMBERED or not _is_small(value):
+                raise _NotRemembered
+        return compute(args, kwargs, more)
 
     # By value and type: f(1), f(True) and f(1.0) are three calls.
     @functools.lru_cache(_REMEMBERED_CALLS, typed=True)
     def known(*args: Any, **kwargs: Any) -> str:
-        for value in (*args, *kwargs.values()):
-            if type(value) not in _REMEMBERED or not _is_small(value):
-                raise _NotRemembered
-        return compute(args, kwargs)
+        return checked(args, kwargs)
+
+    @functools.lru_cache(_REMEMBERED_CALLS, typed=True)
+    def known_varied(more: str, /, *args: Any, **kwargs: Any) -> str:
+        return checked(args, kwargs, more)
 
     def remember(args: Args, kwargs: Kwargs) -> str:
         try:
@@ -320,7 +344,15 @@ def key_maker(
             pass  # also what hashing and comparing may raise: see what it is
         return compute(args, kwargs)
 
-    return remember
+    def remember_varied(args: Args, kwargs: Kwargs) -> str:
+        more = varied()
+        try:
+            return known_varied(more, *args, **kwargs)
+        except Exception:
+            pass
+        return compute(args, kwargs, more)
+
+    return remember_varied if vary_on else remember
 
 
 def _generated(

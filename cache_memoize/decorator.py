@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 import sys
 import types
 from collections.abc import Callable, Coroutine, Iterable
@@ -19,17 +20,17 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast, overlo
 
 from django.apps import apps
 
-from . import flows, registry, settling
+from . import flows, settling, signals
 from .background import arevalidate, revalidate
-from .binding import Binder, default_prefix, key_maker
 from .clients import UNREAD
 from .clock import Clock
+from .core import Core
 from .memo import computing, serve
-from .memoized import CONTROLS, ClassMemoized, Core, Memoized, watch_class_body
-from .policy import BACKEND, Policy
+from .memoized import CONTROLS, ClassMemoized, Memoized, watch_class_body
+from .policy import BACKEND
 from .record import AHEAD, TAIL, freshness, loads
 from .runner import run
-from .tags import function_tag, tagging
+from .stats import logger
 from .transactions import live
 
 if TYPE_CHECKING:
@@ -43,14 +44,30 @@ T = TypeVar("T")
 F = TypeVar("F", bound=property)
 
 Timeout = float | timedelta | None
+VaryOn = str | Callable[[], Any]
+
+#: Looked at on every hit. A list, until somebody connects it is empty.
+heard = signals.hit
+debugs = logger.isEnabledFor
+DEBUG = logging.DEBUG
 
 
 def _sync_wrapper(core: Core) -> Callable[..., Any]:
-    function, key_of, alias, store = core.function, core.key_of, core.alias, core.store
-    fetch, plain, zone = core.fetch, core.plain, core.policy.zone
-    stats, breaker, clock = core.stats, core.breaker, core.clock.source
-    on_hit, on_miss, stores = core.hit, core.miss, core.policy.stores
-    stored = core.policy.cache_exceptions
+    function, stats, clock = core.function, core.stats, core.clock.source
+    key_of = alias = store = fetch = plain = zone = cast("Any", None)
+    stores = breaker = on_hit = on_miss = stored = cast("Any", None)
+
+    def rebind() -> None:
+        nonlocal key_of, alias, store, fetch, plain, zone, breaker, on_hit, on_miss
+        nonlocal stores, stored
+        alias, store, fetch = core.alias, core.store, core.fetch
+        plain, zone, stores = core.plain, core.policy.zone, core.policy.stores
+        breaker, on_hit, on_miss = core.breaker, core.hit, core.miss
+        stored = core.policy.cache_exceptions
+        key_of = core.key_of  # last: whoever sees it sees the others
+
+    core.rebind = rebind
+    rebind()
 
     def call(*args: Any, **kwargs: Any) -> Any:
         refresh = kwargs.pop("_refresh", False) if kwargs else False
@@ -68,8 +85,13 @@ def _sync_wrapper(core: Core) -> Callable[..., Any]:
                         value = loads(raw)
                         stats.hits += 1
                         stats.saved += cost
-                        if on_hit is not None:
-                            stats.hook(on_hit, args, kwargs)
+                        if (
+                            stats.quiet
+                            or on_hit is not None
+                            or heard.receivers
+                            or debugs(DEBUG)
+                        ):
+                            stats.after_hit(on_hit, key, cost, args, kwargs)
                         return value
             except Exception as trouble:
                 error = trouble if raw is UNREAD else None
@@ -81,7 +103,7 @@ def _sync_wrapper(core: Core) -> Callable[..., Any]:
             if claim.lease is not None:
                 claim = revalidate(core, claim, args, kwargs)
             return serve(core, claim, args, kwargs)
-        stats.misses += 1
+        stats.missed(key)
         nested = computing.set(True)
         try:
             result = function(*args, **kwargs)
@@ -102,11 +124,21 @@ def _sync_wrapper(core: Core) -> Callable[..., Any]:
 
 
 def _async_wrapper(core: Core) -> Callable[..., Any]:
-    function, key_of, alias, store = core.function, core.key_of, core.alias, core.astore
-    afetch, plain, zone = core.afetch, core.plain, core.policy.zone
-    stats, breaker, clock = core.stats, core.breaker, core.clock.source
-    on_hit, on_miss, stores = core.hit, core.miss, core.policy.stores
-    stored = core.policy.cache_exceptions
+    function, stats, clock = core.function, core.stats, core.clock.source
+    key_of = alias = store = afetch = plain = zone = cast("Any", None)
+    stores = breaker = on_hit = on_miss = stored = cast("Any", None)
+
+    def rebind() -> None:
+        nonlocal key_of, alias, store, afetch, plain, zone, breaker, on_hit, on_miss
+        nonlocal stores, stored
+        alias, store, afetch = core.alias, core.astore, core.afetch
+        plain, zone, stores = core.plain, core.policy.zone, core.policy.stores
+        breaker, on_hit, on_miss = core.breaker, core.hit, core.miss
+        stored = core.policy.cache_exceptions
+        key_of = core.key_of  # last: whoever sees it sees the others
+
+    core.rebind = rebind
+    rebind()
 
     async def call(*args: Any, **kwargs: Any) -> Any:
         refresh = kwargs.pop("_refresh", False) if kwargs else False
@@ -124,8 +156,13 @@ def _async_wrapper(core: Core) -> Callable[..., Any]:
                         value = loads(raw)
                         stats.hits += 1
                         stats.saved += cost
-                        if on_hit is not None:
-                            stats.hook(on_hit, args, kwargs)
+                        if (
+                            stats.quiet
+                            or on_hit is not None
+                            or heard.receivers
+                            or debugs(DEBUG)
+                        ):
+                            stats.after_hit(on_hit, key, cost, args, kwargs)
                         return value
             except Exception as trouble:
                 error = trouble if raw is UNREAD else None
@@ -137,7 +174,7 @@ def _async_wrapper(core: Core) -> Callable[..., Any]:
             if claim.lease is not None:
                 claim = await arevalidate(core, claim, args, kwargs)
             return serve(core, claim, args, kwargs)
-        stats.misses += 1
+        stats.missed(key)
         nested = computing.set(True)
         try:
             result = await function(*args, **kwargs)
@@ -163,9 +200,9 @@ def _async_wrapper(core: Core) -> Callable[..., Any]:
 class Decorator:
     """``cache_memoize(...)`` waiting for its function."""
 
-    def __init__(self, _clock: Clock | None, **options: Any) -> None:
-        self._clock = _clock or Clock()
-        self._options = options
+    def __init__(self, clock: Clock | None, given: dict[str, Any]) -> None:
+        self._clock = clock or Clock()
+        self._given = given
 
     @overload
     def __call__(
@@ -188,41 +225,9 @@ class Decorator:
         return self._memoize(function, Memoized)
 
     def _memoize(self, function: Any, shape: type[Memoized[Any, Any, Any]]) -> Any:
-        options = dict(self._options)
-        name = getattr(function, "__qualname__", None) or repr(function)
-        hit, miss = options.pop("hit_callable"), options.pop("miss_callable")
-        prefix, alias = options.pop("prefix"), options.pop("cache_alias")
-        parts = {key: options.pop(key) for key in ("version", "extra", "args_rewrite")}
-        generator, ignore = options.pop("key_generator_callable"), options.pop("ignore")
-        tags, local = options.pop("tags"), options.pop("local")
-        _check(
-            function,
-            name,
-            prefix,
-            {
-                "hit_callable": hit,
-                "miss_callable": miss,
-                "key_generator_callable": generator,
-                "args_rewrite": parts["args_rewrite"],
-                "cache_if": options["cache_if"],
-            },
-            {"extra": parts["extra"], "timeout": options["timeout"], "tags": tags},
-            local,
-        )
-        policy = Policy.of(name, **options)
-        binder = Binder(function, name, ignore)
-        if prefix is None and generator is None:
-            prefix, whole = default_prefix(function)
-            registry.note(prefix, whole, function)
-        key_of = key_maker(binder, prefix or "", key_generator=generator, **parts)
-        tag = None
-        if tags is not None:
-            known = prefix or f"{function.__module__}.{name}"
-            tag = function_tag(known)
-            key_of = tagging(key_of, tags, tag, name)
-        core = Core(function, policy, key_of, alias, self._clock, hit, miss, tag, local)
-        is_async = inspect.iscoroutinefunction(function)
-        call: Any = (_async_wrapper if is_async else _sync_wrapper)(core)
+        _check(function)
+        core = Core(function, self._given, self._clock)
+        call: Any = (_async_wrapper if core.is_async else _sync_wrapper)(core)
         functools.update_wrapper(call, function)
         call.core = core
         memoized = shape(call)
@@ -234,15 +239,8 @@ class Decorator:
         return memoized
 
 
-def _check(
-    function: Any,
-    name: str,
-    prefix: Any,
-    callables: dict[str, Any],
-    perhaps_callables: dict[str, Any],
-    local: Any,
-) -> None:
-    """Refuse at decoration what can never be right."""
+def _check(function: Any) -> None:
+    """Refuse at decoration what can never be memoized."""
     trouble = None
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         trouble = (
@@ -252,17 +250,8 @@ def _check(
         trouble = "is a class; memoize a function that makes the object"
     elif not callable(function):
         trouble = "cannot be called; put @cache_memoize(...) directly above a def"
-    elif prefix is not None and (not isinstance(prefix, str) or not prefix):
-        trouble = "has a prefix= that is not a string with something in it"
-    elif local not in (None, "request"):
-        trouble = "has a local= that is neither None nor 'request'"
-    for option, given in callables.items():
-        if given is not None and not callable(given):
-            trouble = f"has a {option}= that cannot be called; give a function"
-    for option, given in (callables | perhaps_callables).items():
-        if inspect.iscoroutinefunction(given):
-            trouble = f"has a coroutine function as {option}=; give an ordinary one"
     if trouble:
+        name = getattr(function, "__qualname__", None) or repr(function)
         raise TypeError(f"cache_memoize: {name} {trouble}")
 
 
@@ -300,6 +289,7 @@ def cache_memoize(
     lease: float | timedelta = 10,
     hold: float | timedelta = 0,
     local: Literal["request"] | None = None,
+    vary_on: VaryOn | Iterable[VaryOn] = (),
 ) -> Decorator: ...
 def cache_memoize(*args: Any, **kwargs: Any) -> Any:
     """Memoize a function in a Django cache, for all processes that share it.
@@ -346,6 +336,12 @@ def cache_memoize(*args: Any, **kwargs: Any) -> Any:
         read replicas lag, or than transactions last that read from a snapshot.
     :param local: ``"request"``: within one request, or one ``with local():`` block, ask
         the cache once for each call; None: every time.
+    :param vary_on: functions without arguments, or names of those in
+        :mod:`cache_memoize.vary`: what they give at the call is part of the key.
+
+    What is not given here may be given to all functions by the setting
+    ``CACHE_MEMOIZE["DEFAULTS"]``, which is read at the first call.
+
     :raises TypeError, ValueError: at decoration, for options that cannot be right.
     :raises UnkeyableArgument: at a call with an argument that cannot be told apart
         from others.
@@ -357,8 +353,13 @@ def cache_memoize(*args: Any, **kwargs: Any) -> Any:
                 "cache_memoize: a timeout that is a callable goes by keyword: "
                 "@cache_memoize(timeout=...)"
             )
-        return _with_options()(cast("Callable[..., Any]", first))
-    return _with_options(*args, **kwargs)
+        return Decorator(None, {})(cast("Callable[..., Any]", first))
+    everything = _with_options(*args, **kwargs)
+    clock = everything.pop("_clock")
+    # What was not given may be said by the project.
+    names = [*[*everything][: len(args)], *kwargs]
+    given = {name: everything[name] for name in names if name in everything}
+    return Decorator(clock, given)
 
 
 def _with_options(
@@ -384,9 +385,10 @@ def _with_options(
     lease: Any = 10,
     hold: Any = 0,
     local: Any = None,
+    vary_on: Any = (),
     _clock: Any = None,
-) -> Decorator:
-    return Decorator(**locals())
+) -> dict[str, Any]:
+    return locals()
 
 
 # The wrapper only tells a function (bare use) from a timeout. Tools and errors show

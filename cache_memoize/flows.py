@@ -106,6 +106,7 @@ async def _claim(memo: Memo, store: Store, key: str, look: Look) -> Claim:
                 return await _revalidate(memo, store, ours, look, now)
         elif there.kind in record.LEASES:
             if awaited is None:
+                memo.stats.waited(key)
                 deadline = clock.monotonic() + policy.budget(memo.slowest)
             elif there.kind == record.RETRY and there.token != awaited:
                 # The one we waited for failed. Waiting for the next one too would

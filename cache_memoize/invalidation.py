@@ -17,7 +17,8 @@ from .clock import Clock
 from .policy import BLOCK_FOR, FAILED_FOR
 from .record import BLOCK, FAILED, Record, pack
 from .runner import run
-from .stats import logger
+from .signals import Event
+from .stats import announce, logger
 from .store import PATIENCE, AsyncStore, CacheDidNotAnswer, Store
 from .tags import tag_key, tags_of
 
@@ -127,7 +128,9 @@ async def _forget_tags(
     for store in _stores(kind, cache_alias):
         for tag in names:
             try:
-                await forget(store, "invalidate_tags()", tag_key(tag))
+                key = tag_key(tag)
+                await forget(store, "invalidate_tags()", key)
+                announce(Event("invalidated", "invalidate_tags()", store.alias, key))
             except Exception as error:
                 error.add_note(
                     f"invalidate_tags() in the cache {store.alias!r}; the others were "

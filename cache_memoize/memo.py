@@ -26,18 +26,22 @@ computing: ContextVar[bool] = ContextVar("cache_memoize_computing", default=Fals
 class Memo:
     """What the flows need to know of one memoized function."""
 
+    policy: Policy
     hit: Callable[..., object] | None
     miss: Callable[..., object] | None
 
-    def __init__(self, name: str, policy: Policy, clock: Clock) -> None:
+    def __init__(self, name: str, clock: Clock, function: Callable[..., Any]) -> None:
         self.name = name
-        self.policy = policy
         self.clock = clock
-        self.stats = stats.Stats(name)
-        #: What stands under a key when the function has returned.
-        self.kind = record.ENTRY if policy.store_result else record.RAN
+        self.function = function
+        self.stats = stats.Stats(name, function)
         #: Seconds of the slowest run that outlasted its lease in this process.
         self.slowest = 0.0
+
+    @property
+    def kind(self) -> int:
+        """What stands under a key when the function has returned."""
+        return record.ENTRY if self.policy.store_result else record.RAN
 
     def lease(self) -> int:
         return math.ceil(self.policy.lease_for(self.slowest))
@@ -84,16 +88,12 @@ def decode(found: Record) -> Any:
 def serve(memo: Memo, claim: Claim, args: Any, kwargs: Any) -> Any:
     """An entry that the flow found: after waiting, past its timeout, or no plain value.
     None any more if this caller has just refreshed it."""
-    stats, found = memo.stats, claim.found
+    found = claim.found
     if found is None:
-        stats.misses += 1
+        memo.stats.missed(claim.key)
         return claim.value
-    stats.hits += 1
-    stats.saved += found.cost
-    if found.kind in record.ENTRIES and not found.is_fresh(memo.clock.time()):
-        stats.stale += 1
-    if memo.hit is not None:
-        stats.hook(memo.hit, args, kwargs)
+    late = found.kind in record.ENTRIES and not found.is_fresh(memo.clock.time())
+    memo.stats.served(memo.hit, claim.key, found.cost, args, kwargs, stale=late)
     if found.kind == record.RAISED:
         raise claim.value
     return claim.value

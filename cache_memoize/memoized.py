@@ -18,29 +18,19 @@ from typing import (
 )
 
 from asgiref.sync import async_to_sync, sync_to_async
+from django.apps import apps
+from django.core.exceptions import ImproperlyConfigured
 from django.db.models import Model
 
-from . import controls, dependencies, record, scope
-from .batch import Batchable
-from .breaker import breaker_of
+from . import controls, dependencies, reporter, site
 from .bulk import Bulk, Results
-from .clients import (
-    afetch,
-    afetch_tagged,
-    fetch,
-    fetch_tagged,
-    place_from_afar,
-    place_of,
-)
-from .clock import Clock
 from .controls import Entry
+from .core import Core
 from .invalidation import forget
-from .policy import Policy
 from .runner import run
 from .stats import CacheInfo
-from .store import AsyncStore, Store
 
-__all__ = ["CONTROLS", "ClassMemoized", "Core", "Memoized", "watch_class_body"]
+__all__ = ["CONTROLS", "ClassMemoized", "Memoized", "watch_class_body"]
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -51,42 +41,6 @@ M = TypeVar("M", bound=Model)
 
 #: What the callable of ``invalidate_on`` gives.
 Calls = tuple[Any, ...] | list[tuple[Any, ...]] | None
-
-
-class Core(Batchable):
-    """One memoized function: what its wrapper, its controls and the flows share."""
-
-    def __init__(
-        self,
-        function: Callable[..., Any],
-        policy: Policy,
-        key_of: Callable[[Any, Any], str],
-        alias: str,
-        clock: Clock,
-        hit: Callable[..., object] | None,
-        miss: Callable[..., object] | None,
-        tag: str | None,
-        local: str | None,
-    ) -> None:
-        super().__init__(policy.owner, policy, clock)
-        self.function = function
-        self.key_of = key_of
-        self.alias = alias
-        self.hit = hit
-        self.miss = miss
-        self.breaker = breaker_of(alias)
-        self.store = Store(alias, self.breaker, clock)
-        self.astore = AsyncStore(alias, self.breaker, clock)
-        #: The key of the tag that all calls have, if the function has tags.
-        self.tag = tag
-        self.fetch: Any = fetch if tag is None else fetch_tagged
-        self.afetch: Any = afetch if tag is None else afetch_tagged
-        #: The kind of the records that a hit may take without a second look.
-        self.plain = record.ENTRY if tag is None else record.ENTRY | record.TAGGED
-        if local:
-            self.fetch = scope.fetching(self.fetch, self.plain, place_of)
-            self.afetch = scope.afetching(self.afetch, self.plain, place_from_afar)
-            scope.watch_requests()
 
 
 class Memoized(Bulk[T], functools.partial, Generic[P, R, T]):  # type: ignore[type-arg]
@@ -155,7 +109,7 @@ class Memoized(Bulk[T], functools.partial, Generic[P, R, T]):  # type: ignore[ty
     @property
     def _core(self) -> Core:
         core: Core = self.func.core
-        return core
+        return core.settled()
 
     def _call(self, args: Any, kwargs: Any) -> tuple[Core, str, Any]:
         core = self._core
@@ -186,10 +140,12 @@ class Memoized(Bulk[T], functools.partial, Generic[P, R, T]):  # type: ignore[ty
         """
         core, key, _ = self._call(args, kwargs)
         run(forget(core.store, core.name, key, core.policy.hold))
+        core.stats.invalidated(key)
 
     async def ainvalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> None:
         core, key, _ = self._call(args, kwargs)
         await forget(core.astore, core.name, key, core.policy.hold)
+        core.stats.invalidated(key)
 
     def invalidate_all(self) -> None:
         """Forget every call of this function, for all instances of a method too.
@@ -197,8 +153,9 @@ class Memoized(Bulk[T], functools.partial, Generic[P, R, T]):  # type: ignore[ty
         One key is deleted, however many calls there are. Raises TypeError if the
         function has no ``tags=``, and what the cache raised when it could not.
         """
-        core = self._core
-        run(forget(core.store, core.name, self._tag()))
+        core, tag = self._core, self._tag()
+        run(forget(core.store, core.name, tag))
+        core.stats.invalidated(tag)
 
     @overload
     def invalidate_on(
@@ -224,12 +181,13 @@ class Memoized(Bulk[T], functools.partial, Generic[P, R, T]):  # type: ignore[ty
         dependencies.depend(model, core.name, self._forget, every, calls)
 
     def _forget(self, args: tuple[Any, ...]) -> None:
-        core, key, _ = self._call(args, {})
-        run(forget(core.store, core.name, key, core.policy.hold))
+        forget_call: Any = self.invalidate  # whatever its parameters are
+        forget_call(*args)
 
     async def ainvalidate_all(self) -> None:
-        core = self._core
-        await forget(core.astore, core.name, self._tag())
+        core, tag = self._core, self._tag()
+        await forget(core.astore, core.name, tag)
+        core.stats.invalidated(tag)
 
     def _tag(self) -> str:
         core = self._core
@@ -270,14 +228,32 @@ class Memoized(Bulk[T], functools.partial, Generic[P, R, T]):  # type: ignore[ty
 
     def cache_info(self) -> CacheInfo:
         """Counters of this function in this process since it started."""
-        stats, core = self._core.stats, self._core
-        state = core.breaker.state(core.clock.monotonic())
-        return CacheInfo(
-            stats.hits, stats.misses, stats.stale, stats.errors, stats.saved, state
-        )
+        core = self._core
+        return CacheInfo.of(core.stats.totals(), core.state())
 
     async def acache_info(self) -> CacheInfo:
         return self.cache_info()
+
+    def site_info(self) -> CacheInfo:
+        """The same counters, of all processes and hosts that share its cache.
+
+        They are kept if ``"cache_memoize"`` is in ``INSTALLED_APPS``, and are as of
+        some seconds ago for the other processes. The breaker is this process' own.
+        Raises ImproperlyConfigured where they are not kept, and what the cache raises.
+        """
+        core = self._core
+        if not apps.is_installed("cache_memoize"):
+            raise ImproperlyConfigured(
+                f"{core.name}.site_info(): no figures of the whole site are kept; put "
+                '"cache_memoize" into INSTALLED_APPS'
+            )
+        reporter.flush()
+        path = core.stats.path
+        figures = site.read(core.alias, [path])[path]
+        return CacheInfo.of(figures.totals, core.state())
+
+    async def asite_info(self) -> CacheInfo:
+        return await sync_to_async(self.site_info)()
 
 
 if TYPE_CHECKING:

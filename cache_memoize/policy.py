@@ -95,6 +95,8 @@ class Policy:
     early_refresh: float = 0.0
     jitter: float = 0.0
     hold: float = 0.0
+    #: False: nothing is read and nothing stored, for the time being.
+    enabled: bool = True
 
     @classmethod
     def of(
@@ -111,6 +113,7 @@ class Policy:
         early_refresh: Any = 0,
         jitter: Any = 0,
         hold: Any = 0,
+        enabled: bool = True,
     ) -> Policy:
         """A policy from the options as the user wrote them."""
         if not callable(timeout):
@@ -145,6 +148,7 @@ class Policy:
             early_refresh=early_refresh,
             jitter=_factor(jitter, "jitter", owner, 1.0),
             hold=hold,
+            enabled=enabled,
         )
 
     @property
@@ -182,7 +186,7 @@ class Policy:
     @property
     def stores(self) -> bool:
         """Whether anything can ever be stored."""
-        return bool(self.timeout != 0)
+        return self.enabled and bool(self.timeout != 0)
 
     def timeout_for(self, result: Any, args: Any, kwargs: Any) -> Any:
         """Seconds, ``math.inf`` or ``BACKEND`` for this result; 0: do not store."""

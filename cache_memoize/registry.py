@@ -25,7 +25,7 @@ def note(prefix: str, whole: bool, function: Callable[..., Any]) -> None:
             "them apart cannot be part of a key, so they would share their entries; "
             "give each its own prefix=",
             RuntimeWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
     if not whole:
         _ambiguous.add(prefix)

@@ -40,6 +40,7 @@ async def fail(
     if isinstance(error, GeneratorExit):
         return  # nothing may be awaited now: the lease will run out
     if not isinstance(error, memo.policy.cache_exceptions):
+        memo.stats.computed(claim.key, memo.clock.monotonic() - claim.began)
         if claim.keeps is None:
             # The shield lets the key be freed although this task is cancelled.
             await store.shield(release(memo, store, claim))
@@ -62,6 +63,7 @@ async def _settle(
     cost = memo.clock.monotonic() - claim.began
     # An old record fades, so that one slow day does not make leases long for ever.
     memo.slowest = max(cost, memo.slowest * 0.9)
+    memo.stats.computed(claim.key, cost)
     if claim.lease is None:
         return
     try:

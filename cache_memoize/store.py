@@ -170,6 +170,15 @@ class Store:
             return UNREADABLE  # type: ignore[no-any-return]
         return self.read(key, raw)
 
+    async def raw(self, key: str) -> Any:
+        """What stands under a key that holds no record; ``UNREADABLE`` if it cannot
+        be read."""
+        return (await self.raw_many([key])).get(key)
+
+    async def raw_many(self, keys: list[str]) -> dict[str, Any]:
+        found: dict[str, Any] = await self._run("read_many", keys)
+        return found
+
     @staticmethod
     def read(key: str, raw: Any) -> Record | None:
         if raw is None:

@@ -11,32 +11,26 @@ PACKAGE = Path(cache_memoize.__file__).parent
 
 #: From the ground up; a module may import from the rows before its own only.
 LAYERS = [
-    {
-        "keys",
-        "policy",
-        "record",
-        "clock",
-        "conf",
-        "pool",
-        "progress",
-        "runner",
-        "items",
-    },
-    {"transactions", "items"},
-    {"binding", "breaker", "registry", "stats", "tags", "signing"},
+    {"keys", "policy", "record", "clock", "pool", "progress", "runner"},
+    {"options", "signals", "totals", "items"},
+    {"conf"},
+    {"transactions", "reporter"},
+    {"binding", "breaker", "registry", "stats", "tags", "signing", "vary"},
     {"backends", "scope"},
     {"clients"},
     {"store"},
-    {"invalidation", "checks"},
+    {"invalidation", "site"},
     {"memo"},
     {"flows", "settling"},
     {"background", "controls", "dependencies"},
     {"batch"},
     {"bulk"},
-    {"memoized"},
+    {"core"},
+    {"checks", "memoized"},
     {"decorator"},
     {"__init__"},
     {"worker"},  # for the workers of django.tasks alone
+    {"apps"},
 ]
 #: What else may be imported, and by whom alone.
 DOORS = {

@@ -137,7 +137,7 @@ def commands(monkeypatch, nothing_left_behind):
         return command(self, name, *args)
 
     monkeypatch.setattr(Store, "_command", note)
-    from cache_memoize import memoized
+    from cache_memoize import core as memoized
 
     for fetch in ("fetch", "afetch"):
         original = getattr(memoized, fetch)

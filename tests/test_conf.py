@@ -35,7 +35,10 @@ def test_what_is_not_given_has_its_default():
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones():
-    trouble = r"CACHE_MEMOIZE has unknown names \['LOG', 'ON_EROR'\]; known are \['ON_"
+    trouble = (
+        r"CACHE_MEMOIZE has unknown names \['LOG', 'ON_EROR'\] "
+        r"\(did you mean ON_ERROR\?\); known are \['DEFAULTS', "
+    )
     with (
         override_settings(CACHE_MEMOIZE={"ON_EROR": "log", "LOG": 1}),
         pytest.raises(ImproperlyConfigured, match=trouble),

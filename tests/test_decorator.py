@@ -253,6 +253,7 @@ def test_every_control_has_its_twin():
         "peek",
         "prime",
         "cache_info",
+        "site_info",
         "invalidate_all",
         "map",
         "warm",
@@ -405,6 +406,7 @@ def test_the_ten_established_parameters_keep_their_order_and_defaults():
         "lease",
         "hold",
         "local",
+        "vary_on",
     }
     defaults = [p.default for p in parameters[:10]]
     expected = [DEFAULT_TIMEOUT, *[None] * 6, True, (), "default"]

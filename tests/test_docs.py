@@ -43,8 +43,8 @@ from cache_memoize import (
     cache_memoize,
     checks,
     conf,
+    core,
     dependencies,
-    memoized,
     pool,
 )
 from cache_memoize.clients import fetch, fetch_tagged
@@ -369,7 +369,8 @@ def test_the_settings():
     documented = {
         literals(name)[0]: (
             ast.literal_eval(literals(default)[0]),
-            tuple(map(ast.literal_eval, literals(values))),
+            {"dict": dict, "str": str, "float": float}.get(literals(values)[0])
+            or tuple(map(ast.literal_eval, literals(values))),
         )
         for name, default, values, _ in table("reference", "CACHE_MEMOIZE")
     }
@@ -473,8 +474,8 @@ def sent(monkeypatch, nothing_left_behind):
         return note_fetch
 
     monkeypatch.setattr(Store, "_command", note)
-    monkeypatch.setattr(memoized, "fetch", noting("get", fetch))
-    monkeypatch.setattr(memoized, "fetch_tagged", noting("get_many", fetch_tagged))
+    monkeypatch.setattr(core, "fetch", noting("get", fetch))
+    monkeypatch.setattr(core, "fetch_tagged", noting("get_many", fetch_tagged))
     return commands
 
 

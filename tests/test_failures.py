@@ -322,7 +322,7 @@ def test_a_time_out_opens_the_breaker_at_once_and_one_caller_tries(anywhere, cha
     assert f.cache_info().breaker == "open"
     chaos.trouble = None
     assert f() == 1
-    assert f.cache_info() == (0, 2, 0, 1, 0.0, "open"), "left alone"
+    assert f.cache_info()[:6] == (0, 2, 0, 1, 0.0, "open"), "left alone"
     anywhere.clock.tick(6)
     assert f.cache_info().breaker == "half-open"
     f()

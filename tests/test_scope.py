@@ -51,7 +51,7 @@ def asked(monkeypatch):
 
         # afetch and afetch_tagged call these too.
         monkeypatch.setattr(clients, name, counting)
-        monkeypatch.setattr(f"cache_memoize.memoized.{name}", counting)
+        monkeypatch.setattr(f"cache_memoize.core.{name}", counting)
     return found
 
 

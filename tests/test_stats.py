@@ -25,7 +25,7 @@ def test_everything_starts_at_zero():
 
 
 def test_cache_info_has_names():
-    info = CacheInfo(3, 2, 1, 4, 4.5, "closed")
+    info = CacheInfo(3, 2, 1, 4, 4.5, "closed", 1, 2, 0.5, 0.7)
     assert info._asdict() == {
         "hits": 3,
         "misses": 2,
@@ -33,6 +33,10 @@ def test_cache_info_has_names():
         "errors": 4,
         "saved": 4.5,
         "breaker": "closed",
+        "waits": 1,
+        "computations": 2,
+        "mean": 0.5,
+        "p95": 0.7,
     }
 
 

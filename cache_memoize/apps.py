@@ -1,0 +1,16 @@
+"""The Django app: needed for the admin page, the command, and figures of the site."""
+
+from __future__ import annotations
+
+from django.apps import AppConfig
+
+
+class CacheMemoizeConfig(AppConfig):
+    name = "cache_memoize"
+    verbose_name = "Memoized functions"
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from . import reporter, site
+
+        reporter.add(site.tell)

@@ -1,0 +1,184 @@
+"""One memoized function, made of its options, the project's, and the library's.
+
+Settings are read when they are used. So a function is settled at its first call, not
+where it is decorated, and again after the settings have changed.
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakSet
+
+from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
+
+from . import conf, options, record, registry, scope, vary
+from .batch import Batchable
+from .binding import Binder, default_prefix, key_maker
+from .breaker import breaker_of
+from .clients import (
+    afetch,
+    afetch_tagged,
+    fetch,
+    fetch_tagged,
+    place_from_afar,
+    place_of,
+)
+from .clock import Clock
+from .policy import Policy
+from .store import AsyncStore, Store
+from .tags import function_tag, tagging
+
+__all__ = ["Core", "everyone"]
+
+#: The options that policy.py knows.
+_POLICY = (
+    "timeout",
+    "store_result",
+    "cache_exceptions",
+    "cache_if",
+    "wait",
+    "lease",
+    "stale",
+    "early_refresh",
+    "jitter",
+    "hold",
+)
+#: What a guard (store_result=False) cannot have, and does not take from the project.
+_NOT_FOR_GUARDS = ("stale", "early_refresh")
+
+#: What the project says: its DEFAULTS, whether it is ENABLED, its KEY_PREFIX.
+_Project = tuple[dict[str, Any], bool, str]
+_NOTHING_SAID: _Project = ({}, True, "")
+
+_lock = threading.RLock()
+_everyone: WeakSet[Core] = WeakSet()
+
+
+class Core(Batchable):
+    """What the wrapper, the controls and the flows share of one function."""
+
+    def __init__(
+        self, function: Callable[..., Any], given: dict[str, Any], clock: Clock
+    ) -> None:
+        name = getattr(function, "__qualname__", None) or repr(function)
+        super().__init__(name, clock, function)
+        #: The options as they were given, without what was not.
+        self.given = given
+        self.options = options.LIBRARY | given
+        #: Told whenever something of what is here has changed: the wrapper.
+        self.rebind: Callable[[], None] = lambda: None
+        options.check(name, self.options)
+        Policy.of(name, **{option: self.options[option] for option in _POLICY})
+        self._binder = Binder(function, name, self.options["ignore"])
+        self._prefix: str = self.options["prefix"] or ""
+        if not self._prefix and self.options["key_generator_callable"] is None:
+            self._prefix, whole = default_prefix(function)
+            registry.note(self._prefix, whole, function)
+        # What can be known to be wrong now is not left to the first call.
+        self._settle(_NOTHING_SAID)
+        self._is_settled = False
+        self.key_of = self._first
+        _everyone.add(self)
+
+    @property
+    def prefix(self) -> str:
+        """What sets its keys apart; its address where it makes its own keys."""
+        return self._prefix or f"{self.function.__module__}.{self.name}"
+
+    def _first(self, args: Any, kwargs: Any) -> str:
+        """Stands for ``key_of`` until the settings have been read."""
+        self.settled()
+        return self.key_of(args, kwargs)
+
+    def settled(self) -> Core:
+        """This, with what the settings say; raises ImproperlyConfigured."""
+        if self._is_settled:
+            return self
+        with _lock:
+            said = conf.defaults(), conf.get("ENABLED"), conf.get("KEY_PREFIX")
+            try:
+                self._settle(said)
+            except (TypeError, ValueError) as error:
+                raise ImproperlyConfigured(
+                    f"CACHE_MEMOIZE['DEFAULTS'] does not fit {self.stats.path}: {error}"
+                ) from error
+            self.rebind()
+            self._is_settled = True
+        return self
+
+    def unsettle(self) -> None:
+        """The settings have changed: read them again at the next call."""
+        with _lock:
+            self._is_settled = False
+            self.key_of = self._first
+            self.rebind()
+
+    def _settle(self, project: _Project) -> None:
+        defaults, enabled, key_prefix = project
+        if not self.options["store_result"]:
+            defaults = {k: v for k, v in defaults.items() if k not in _NOT_FOR_GUARDS}
+        self.options = all_ = options.LIBRARY | defaults | self.given
+        name = self.name
+        options.check(name, all_)
+        rules = {option: all_[option] for option in _POLICY}
+        self.policy = Policy.of(name, enabled=enabled, **rules)
+        self.alias = self.stats.alias = all_["cache_alias"]
+        self.hit, self.miss = all_["hit_callable"], all_["miss_callable"]
+        self.breaker = breaker_of(self.alias)
+        self.store = Store(self.alias, self.breaker, self.clock)
+        self.astore = AsyncStore(self.alias, self.breaker, self.clock)
+        key_of: Callable[[Any, Any], str] = key_maker(
+            self._binder,
+            self._prefix,
+            version=all_["version"],
+            extra=all_["extra"],
+            args_rewrite=all_["args_rewrite"],
+            key_generator=all_["key_generator_callable"],
+            vary_on=vary.parts(all_["vary_on"], name),
+            key_prefix=key_prefix,
+        )
+        #: The key of the tag that all calls have, if the function has tags.
+        self.tag = None
+        self.fetch: Any = fetch
+        self.afetch: Any = afetch
+        #: The kind of the records that a hit may take without a second look.
+        self.plain = record.ENTRY
+        if all_["tags"] is not None:
+            self.tag = function_tag(self.prefix)
+            key_of = tagging(key_of, all_["tags"], self.tag, name)
+            self.fetch, self.afetch = fetch_tagged, afetch_tagged
+            self.plain = record.ENTRY | record.TAGGED
+        if all_["local"]:
+            self.fetch = scope.fetching(self.fetch, self.plain, place_of)
+            self.afetch = scope.afetching(self.afetch, self.plain, place_from_afar)
+            scope.watch_requests()
+        self.key_of = key_of
+
+    def state(self) -> str:
+        """Of the circuit breaker of its cache: closed, open or half-open."""
+        return self.breaker.state(self.clock.monotonic())
+
+    @property
+    def is_async(self) -> bool:
+        return inspect.iscoroutinefunction(self.function)
+
+
+def everyone() -> list[Core]:
+    """All memoized functions of this process, with what the settings say of them."""
+    with _lock:
+        found = list(_everyone)
+    return [core.settled() for core in found]
+
+
+def _settings_changed(*, setting: str, **kwargs: Any) -> None:
+    if setting == "CACHE_MEMOIZE":
+        with _lock:
+            for core in list(_everyone):
+                core.unsettle()
+
+
+setting_changed.connect(_settings_changed, dispatch_uid="cache_memoize.core")

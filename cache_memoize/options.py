@@ -1,0 +1,77 @@
+"""The decorator's options: their defaults, and what can never be right. Pure."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from django.core.cache.backends.base import DEFAULT_TIMEOUT
+
+__all__ = ["LIBRARY", "PROJECT_WIDE", "check"]
+
+#: In the order in which they may be given by position, up to ``cache_alias``.
+LIBRARY: dict[str, Any] = {
+    "timeout": DEFAULT_TIMEOUT,
+    "prefix": None,
+    "extra": None,
+    "args_rewrite": None,
+    "hit_callable": None,
+    "miss_callable": None,
+    "key_generator_callable": None,
+    "store_result": True,
+    "cache_exceptions": (),
+    "cache_alias": "default",
+    "version": None,
+    "ignore": (),
+    "cache_if": None,
+    "tags": None,
+    "stale": 0,
+    "early_refresh": 0,
+    "jitter": 0,
+    "wait": None,
+    "lease": 10,
+    "hold": 0,
+    "local": None,
+    "vary_on": (),
+}
+
+#: Those that a project may give to all its functions (CACHE_MEMOIZE["DEFAULTS"]). The
+#: others are about the parameters or the identity of one function.
+PROJECT_WIDE = frozenset(LIBRARY) - {
+    "prefix",
+    "extra",
+    "args_rewrite",
+    "key_generator_callable",
+    "store_result",
+    "ignore",
+}
+
+_CALLABLES = (
+    "hit_callable",
+    "miss_callable",
+    "key_generator_callable",
+    "args_rewrite",
+    "cache_if",
+)
+_PERHAPS_CALLABLES = ("extra", "timeout", "tags")
+
+
+def check(name: str, options: dict[str, Any]) -> None:
+    """Refuse what has the wrong form; the numbers are seen to by policy.py."""
+    trouble = None
+    prefix, alias = options["prefix"], options["cache_alias"]
+    if prefix is not None and (not isinstance(prefix, str) or not prefix):
+        trouble = "has a prefix= that is not a string with something in it"
+    elif not isinstance(alias, str):
+        trouble = "has a cache_alias= that is not the name of a cache in CACHES"
+    elif options["local"] not in (None, "request"):
+        trouble = "has a local= that is neither None nor 'request'"
+    for option in _CALLABLES:
+        given = options[option]
+        if given is not None and not callable(given):
+            trouble = f"has a {option}= that cannot be called; give a function"
+    for option in (*_CALLABLES, *_PERHAPS_CALLABLES):
+        if inspect.iscoroutinefunction(options[option]):
+            trouble = f"has a coroutine function as {option}=; give an ordinary one"
+    if trouble:
+        raise TypeError(f"cache_memoize: {name} {trouble}")

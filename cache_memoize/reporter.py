@@ -1,0 +1,187 @@
+"""Brings what this process has counted to where the figures of all are kept.
+
+Counting is adding to an attribute. Whoever counts something after a quiet while says so
+once, and a thread tells the sinks every few seconds what has come since, until all are
+quiet again; a process tells the rest when it ends. A process that is killed loses the
+last seconds.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+from collections.abc import Callable
+from typing import Any, Protocol
+from weakref import WeakKeyDictionary, WeakSet
+
+from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
+
+from . import conf
+from .totals import Totals
+
+__all__ = ["Sink", "Source", "add", "flush", "join", "remove", "wake"]
+
+logger = logging.getLogger("cache_memoize")
+
+
+class Source(Protocol):
+    """Who counts: the Stats of one function."""
+
+    #: Whether it has nothing new to tell, as far as this module knows.
+    quiet: bool
+    path: str
+    alias: str
+
+    def totals(self) -> Totals: ...
+
+
+#: Takes one source's counts since the last time. What raises is told again later.
+Sink = Callable[[Any, Totals], None]
+
+#: Reentrant: a signal handler may make calls, whatever it interrupts.
+_lock = threading.RLock()
+#: One thread at a time tells: what it has told must be known to the next.
+_telling = threading.RLock()
+_known: WeakSet[Any] = WeakSet()
+_noisy: WeakSet[Any] = WeakSet()
+_told: dict[Sink, WeakKeyDictionary[Any, Totals]] = {}
+_ending = threading.Event()
+_thread: threading.Thread | None = None
+#: What the thread does after each round: close what it opened.
+after: list[Callable[[], None]] = []
+
+
+def add(sink: Sink) -> None:
+    """Tell this one too, from the beginning of the process on."""
+    _told.setdefault(sink, WeakKeyDictionary())
+    _start()
+
+
+def remove(sink: Sink) -> None:
+    _told.pop(sink, None)
+
+
+def wake(source: Source) -> None:
+    """It has counted something after a quiet while."""
+    source.quiet = False
+    with _lock:
+        _known.add(source)
+        _noisy.add(source)
+    _start()
+
+
+def join(seconds: float = 30.0) -> bool:
+    """Tell everything and end the thread, as tests want; whether it has ended."""
+    thread = _thread
+    if thread is None:
+        return True
+    _ending.set()
+    thread.join(seconds)
+    return not thread.is_alive()
+
+
+def flush() -> bool:
+    """Tell everything now, in this thread; whether every sink took it.
+
+    For the end of processes that do not run ``atexit`` functions.
+    """
+    with _telling:
+        with _lock:
+            sources = list(_noisy) if _told else []
+        complete = True
+        for source in sources:
+            source.quiet = True  # first: whoever counts from here on says so again
+            with _lock:
+                _noisy.discard(source)
+            for sink in list(_told):
+                complete &= _tell(sink, source)
+        return complete
+
+
+def _tell(sink: Sink, source: Source) -> bool:
+    told = _told.get(sink)
+    if told is None:  # removed meanwhile
+        return True
+    now = source.totals()
+    new = now.minus(told.get(source, Totals()))
+    if new.is_nothing:
+        return True
+    # Before, so that a process forked meanwhile does not tell it too.
+    before, told[source] = told.get(source, Totals()), now
+    try:
+        sink(source, new)
+    except Exception as error:
+        told[source] = before
+        source.quiet = False
+        with _lock:
+            _noisy.add(source)
+        logger.debug("%s: the figures were not taken: %r", source.path, error)
+        return False
+    return True
+
+
+def _interval() -> float:
+    try:
+        return float(conf.get("STATS_INTERVAL"))
+    except ImproperlyConfigured:  # no settings, or wrong ones: others will say so
+        return 0.0
+
+
+def _start(**kwargs: Any) -> None:
+    """Have a thread, if there is somebody to tell and something to say."""
+    global _thread
+    with _lock:
+        if _thread is not None or not (_told and _noisy and _interval()):
+            return
+        thread = threading.Thread(target=_work, name="cache_memoize", daemon=True)
+        try:
+            thread.start()  # it waits for the lock
+        except RuntimeError:  # the process is ending: atexit tells the rest
+            return
+        _thread = thread
+
+
+def _work() -> None:
+    global _thread
+    while True:
+        with _lock:
+            seconds = _interval()
+            if not (_told and _noisy and seconds) or _ending.is_set():
+                _ending.clear()
+                _thread = None
+                return
+        _ending.wait(seconds)
+        flush()
+        for close in after:
+            try:
+                close()
+            except Exception:
+                logger.exception("the thread that tells the figures could not clean up")
+
+
+def _after_fork() -> None:
+    """The parent tells what it has counted; the child only what comes from now on."""
+    global _lock, _telling, _thread, _ending
+    _lock, _telling, _thread = threading.RLock(), threading.RLock(), None
+    _ending = threading.Event()
+    for source in list(_known):
+        source.quiet = True
+        for told in _told.values():
+            told[source] = source.totals()
+    _noisy.clear()
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+@atexit.register
+def _at_exit() -> None:
+    if _interval():
+        flush()
+
+
+setting_changed.connect(_start, dispatch_uid="cache_memoize.reporter")

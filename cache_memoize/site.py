@@ -1,0 +1,132 @@
+"""The figures of the whole site: what all processes and hosts have counted.
+
+Each function has one key in its own cache, to which every process adds what it has
+counted since the last time, by the same atomic replacement that entries are stored by:
+so a report counts once, or, if its process dies before, not at all. Where the cache
+cannot replace atomically, no such figures are kept.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any, NamedTuple
+
+from . import conf
+from .breaker import breaker_of
+from .clock import Clock
+from .keys import digest, label
+from .runner import run
+from .store import Store
+from .totals import Totals
+
+__all__ = ["MINUTES", "Figures", "Minute", "read", "tell"]
+
+#: For so many minutes back there are figures by the minute.
+MINUTES = 60
+#: Seconds after which the figures of a function that nobody calls any more are gone.
+KEPT_FOR = 30 * 24 * 60 * 60
+#: Others may be adding theirs at the same moment: so often one tries again.
+TRIES = 20
+
+_digest = digest("cache_memoize figures")
+
+
+class Minute(NamedTuple):
+    """What was counted in one minute."""
+
+    hits: int = 0
+    misses: int = 0
+    stale: int = 0
+    errors: int = 0
+
+
+class Figures(NamedTuple):
+    """Of one function, in all processes that share its cache."""
+
+    totals: Totals = Totals()
+    #: When the first of them was counted, in seconds since the epoch; 0.0: none was.
+    since: float = 0.0
+    #: By the minute since the epoch; those in which something was counted.
+    minutes: dict[int, Minute] = {}
+
+    def last_hour(self, now: float) -> list[Minute]:
+        """The last :data:`MINUTES` minutes, the present one last."""
+        end = int(now // 60)
+        wanted = range(end - MINUTES + 1, end + 1)
+        return [self.minutes.get(minute, Minute()) for minute in wanted]
+
+
+def _key(path: str) -> str:
+    name = f"{conf.get('KEY_PREFIX')} {path}"
+    return f"cache_memoize.figures:{label(path)[-40:]}:{_digest(name)}"
+
+
+def _store(alias: str) -> Store | None:
+    """Where the figures are; None where none are kept, or not at present."""
+    store = Store(alias, breaker_of(alias), Clock())
+    backend = store.backend()
+    if not (backend.stores and backend.atomic):
+        return None
+    return store
+
+
+def tell(source: Any, new: Totals) -> None:
+    """Add what one process has counted. Raises what the cache raises."""
+    store = _store(source.alias)
+    if store is None:
+        return
+    if store.breaker.tripped:
+        raise OSError(f"the cache {source.alias!r} is left alone for a while")
+    key, now = _key(source.path), time.time()
+    for _ in range(TRIES):
+        old = run(store.raw(key))
+        if isinstance(old, bytes):
+            added = run(store.swap(key, old, _added(old, new, now), KEPT_FOR))
+        else:
+            if old is not None:  # not ours
+                run(store.delete(key))
+            added = run(store.add(key, _added(b"", new, now), KEPT_FOR))
+        if added:
+            return
+    raise OSError(f"the cache {source.alias!r} did not take the figures")
+
+
+def _added(old: bytes, new: Totals, now: float) -> bytes:
+    figures, minute = _loads(old), int(now // 60)
+    minutes = {m: f for m, f in figures.minutes.items() if m > minute - MINUTES}
+    before = minutes.get(minute, Minute())
+    more = (new.hits, new.misses, new.stale, new.errors)
+    minutes[minute] = Minute(*(a + b for a, b in zip(before, more, strict=True)))
+    totals = figures.totals.plus(new)
+    return json.dumps(
+        [totals[:-1], totals.costs, figures.since or now, minutes],
+        separators=(",", ":"),
+    ).encode()
+
+
+def _loads(raw: bytes) -> Figures:
+    """What is written there; nothing, if it cannot be read."""
+    try:
+        counts, costs, since, minutes = json.loads(raw)
+        by_bucket = {int(place): int(number) for place, number in costs.items()}
+        totals = Totals._make([*counts, by_bucket])
+        return Figures(totals, since, {int(m): Minute(*f) for m, f in minutes.items()})
+    except (ValueError, TypeError, AttributeError):
+        return Figures()
+
+
+def read(alias: str, paths: list[str]) -> dict[str, Figures]:
+    """The figures of functions that use this cache; none where none are kept.
+
+    Raises what the cache raises.
+    """
+    store = _store(alias)
+    if store is None or not paths:
+        return {path: Figures() for path in paths}
+    keys = {path: _key(path) for path in paths}
+    found = run(store.raw_many(list(keys.values())))
+    return {
+        path: _loads(raw) if isinstance(raw := found.get(key), bytes) else Figures()
+        for path, key in keys.items()
+    }

@@ -1,0 +1,88 @@
+"""What a result may depend on besides its arguments: ready-made parts of keys.
+
+.. code-block:: python
+
+    @cache_memoize(60, vary_on=[vary.language, vary.time_zone])
+
+Each is an ordinary function, called without arguments at every call of the memoized
+one; what it gives becomes part of the key. So write your own where these do not do.
+In settings, where importing is awkward, their names stand for them: ``"language"``.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connection
+from django.utils import timezone, translation
+
+from . import conf
+
+__all__ = ["language", "parts", "site", "tenant", "time_zone"]
+
+
+def language() -> str | None:
+    """The active language, as ``"en-gb"``; None while translations are off."""
+    return translation.get_language()
+
+
+def time_zone() -> str:
+    """The name of the current time zone, as ``"Europe/Paris"``."""
+    return timezone.get_current_timezone_name()
+
+
+def site() -> int:
+    """``SITE_ID``. Raises ImproperlyConfigured where it is not set: then the site
+    depends on the request, which a function does not see, so pass it as an argument."""
+    found = conf.site_id()
+    if found is None:
+        raise ImproperlyConfigured(
+            "cache_memoize: vary.site is settings.SITE_ID, which is not set; where the "
+            "site depends on the request, pass its id to the function as an argument"
+        )
+    return int(found)
+
+
+def tenant() -> str:
+    """The schema of the tenant, as django-tenants and django-tenant-schemas put it on
+    the connection. Raises ImproperlyConfigured where there is none."""
+    found = getattr(connection, "schema_name", None)
+    if not isinstance(found, str):
+        raise ImproperlyConfigured(
+            "cache_memoize: vary.tenant is connection.schema_name, as django-tenants "
+            "sets it, and this connection has none; give vary_on= a function of your "
+            "own that knows the tenant"
+        )
+    return found
+
+
+_READY_MADE: dict[str, Callable[[], Any]] = {
+    "language": language,
+    "time_zone": time_zone,
+    "site": site,
+    "tenant": tenant,
+}
+
+
+def parts(given: Any, name: str) -> tuple[Callable[[], Any], ...]:
+    """The functions that ``vary_on=`` of the function ``name`` stands for."""
+    one = isinstance(given, str) or callable(given) or not isinstance(given, Iterable)
+    found = []
+    for each in [given] if one else given:
+        if isinstance(each, str) and each not in _READY_MADE:
+            raise ValueError(
+                f"cache_memoize: vary_on= of {name} names {each!r}; known are "
+                f"{sorted(_READY_MADE)}, and any function without arguments"
+            )
+        part = _READY_MADE[each] if isinstance(each, str) else each
+        if not callable(part) or inspect.iscoroutinefunction(part):
+            raise TypeError(
+                f"cache_memoize: vary_on= of {name} takes functions without arguments, "
+                f"or names out of {sorted(_READY_MADE)}, not {type(part).__name__}; "
+                "write vary_on=[vary.language]"
+            )
+        found.append(part)
+    return tuple(found)
