@@ -86,11 +86,6 @@ def breaker_of(alias: str) -> Breaker:
     return _breakers.setdefault(alias, Breaker())
 
 
-def known() -> list[str]:
-    """The aliases that memoized functions of this process use."""
-    return list(_breakers)
-
-
 def _after_fork() -> None:
     """Another thread of the parent may have held a lock."""
     for breaker in _breakers.values():

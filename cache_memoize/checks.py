@@ -1,36 +1,190 @@
-"""System checks: settings that make a cache hang, or that keep it from being used.
+"""System checks: what would hang, stay unused, mix up, or never be forgotten.
 
 They run with Django's own, whether or not the library is in ``INSTALLED_APPS``.
 """
 
 from __future__ import annotations
 
+import difflib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
 from django.core import checks
+from django.core.exceptions import ImproperlyConfigured
 
-from . import breaker, clients, transactions
+from . import clients, conf, dependencies, transactions
+from .core import Core, known
 
-__all__ = ["check_caches", "check_databases"]
+__all__ = [
+    "check_caches",
+    "check_databases",
+    "check_deployment",
+    "check_functions",
+    "check_settings",
+]
+
+#: More than a few hundred entries are what memoizing is for.
+DJANGOS_MAX_ENTRIES = 300
+
+
+def check_settings(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
+    """E001: the setting CACHE_MEMOIZE is wrong, by itself or for a function."""
+    try:
+        conf.check()
+        for core in known():
+            core.settled()
+    except ImproperlyConfigured as error:
+        return [
+            checks.Error(
+                str(error),
+                hint="Until then every call of a memoized function raises this.",
+                id="cache_memoize.E001",
+            )
+        ]
+    return []
+
+
+def _functions() -> dict[str, list[Core]]:
+    """The memoized functions, by the alias of their cache."""
+    found: dict[str, list[Core]] = {}
+    with suppress(ImproperlyConfigured):  # check_settings says so
+        for core in known():
+            found.setdefault(core.settled().alias, []).append(core)
+    return found
+
+
+def _names(functions: Iterable[Core]) -> str:
+    """Some of them, for a message."""
+    names = sorted({core.stats.path for core in functions})
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
 
 
 def check_caches(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
-    """W001: a cache that memoized functions use has no time-out for its server."""
+    """E002, E004, W001, W004 and W005: caches that memoized functions use."""
     found: list[checks.CheckMessage] = []
-    for alias in breaker.known():
+    for alias, functions in _functions().items():
         settings = clients.settings_of(alias)
-        missing = settings and _missing_timeout(settings)
-        if missing:
+        if settings is None:
+            found.append(_unknown_alias(alias, functions))
+        else:
+            found += _client(alias, settings)
+    return found
+
+
+def _unknown_alias(alias: str, functions: list[Core]) -> checks.CheckMessage:
+    known = clients.aliases()
+    close = difflib.get_close_matches(alias, known, 1)
+    return checks.Error(
+        f"There is no cache {alias!r}, which is that of {_names(functions)}.",
+        hint=f"Did you mean {close[0]!r}?"
+        if close
+        else f"CACHES has {', '.join(map(repr, known))}.",
+        id="cache_memoize.E002",
+    )
+
+
+def _client(alias: str, settings: dict[str, Any]) -> Iterator[checks.CheckMessage]:
+    if missing := _missing_timeout(settings):
+        yield checks.Warning(
+            f"The cache {alias!r} has no socket time-out.",
+            hint="Without one, every call waits for as long as its server hangs. "
+            f"Set {missing} in its OPTIONS, in seconds.",
+            id="cache_memoize.W001",
+        )
+    try:
+        cache, backend = clients.opened(alias)
+    except Exception as error:  # whatever a client makes of its settings
+        yield checks.Error(
+            f"The cache {alias!r} cannot be used: {error}",
+            hint="Until then every call of a memoized function raises this.",
+            id="cache_memoize.E004",
+        )
+        return
+    if not backend.takes_bytes(cache):
+        yield checks.Warning(
+            f"The cache {alias!r} cannot store bytes, so nothing is memoized.",
+            hint="Its serializer has to take bytes, as pickle does and JSON does not. "
+            "Give the memoized functions a cache of their own.",
+            id="cache_memoize.W004",
+        )
+    elif backend.stores and not backend.atomic:
+        yield checks.Warning(
+            f"The cache {alias!r} cannot replace a value only if it is still the old "
+            "one.",
+            hint="What is invalidated is never served all the same, at the cost of a "
+            "second key per entry; but there is no stale=, no early_refresh= and no "
+            "figures of the whole site. Django's own backends and django-redis can; "
+            'pylibmc needs {"behaviors": {"cas": True}} in its OPTIONS.',
+            id="cache_memoize.W005",
+        )
+
+
+def check_deployment(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
+    """W006 and W007, with ``check --deploy``: caches that are for development."""
+    found: list[checks.CheckMessage] = []
+    for alias, functions in _functions().items():
+        try:
+            cache, backend = clients.opened(alias)
+        except Exception:  # check_caches says so
+            continue
+        if backend.in_memory:
+            what = (
+                "is the memory of one process: with several workers, what one of them "
+                "invalidates, the others still serve"
+                if backend.stores
+                else "stores nothing"
+            )
             found.append(
                 checks.Warning(
-                    f"The cache {alias!r} has no socket time-out.",
-                    hint="Without one, every call waits for as long as its server "
-                    f"hangs. Set {missing} in its OPTIONS, in seconds.",
-                    id="cache_memoize.W001",
+                    f"The cache {alias!r} {what}.",
+                    hint=f"It is that of {_names(functions)}. Use one that all "
+                    "processes share.",
+                    id="cache_memoize.W006",
                 )
             )
+        if (most := backend.most(cache)) is not None and most <= DJANGOS_MAX_ENTRIES:
+            found.append(
+                checks.Warning(
+                    f"The cache {alias!r} keeps {most} entries; beyond that it throws "
+                    "away some, whatever their timeout.",
+                    hint="That is Django's default. Set MAX_ENTRIES in its OPTIONS.",
+                    id="cache_memoize.W007",
+                )
+            )
+    return found
+
+
+def check_functions(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
+    """E003 and W008: what functions are registered for, and known as."""
+    found: list[checks.CheckMessage] = [
+        checks.Error(
+            f"{function}.invalidate_on({model!r}): there is no such model, so nothing "
+            "is ever forgotten.",
+            hint="Write app_label.ModelName, of an app that is in INSTALLED_APPS.",
+            id="cache_memoize.E003",
+        )
+        for function, model in dependencies.unknown_models()
+    ]
+    for alias, functions in _functions().items():
+        by_prefix: dict[str, list[Core]] = {}
+        for core in functions:
+            by_prefix.setdefault(core.prefix, []).append(core)
+        for prefix, same in by_prefix.items():
+            if len({core.stats.path for core in same}) > 1:
+                found.append(
+                    checks.Warning(
+                        f"{_names(same)} have one prefix={prefix!r} in the cache "
+                        f"{alias!r}: with equal arguments one serves what another has "
+                        "computed.",
+                        hint="Give each its own, or leave prefix= out. If they are to "
+                        "share their entries, put this check into "
+                        "SILENCED_SYSTEM_CHECKS.",
+                        id="cache_memoize.W008",
+                    )
+                )
     return found
 
 
@@ -64,9 +218,9 @@ def _redis_has_one() -> bool:
 
 def check_databases(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
     """W002 and W003: with ``ATOMIC_REQUESTS``, views would store nothing."""
-    if not breaker.known():
+    if not (used := _functions()):
         return []
-    return [*_snapshots(), *_same_databases()]
+    return [*_snapshots(), *_same_databases(used)]
 
 
 def _snapshots() -> Iterator[checks.CheckMessage]:
@@ -82,9 +236,9 @@ def _snapshots() -> Iterator[checks.CheckMessage]:
             )
 
 
-def _same_databases() -> Iterator[checks.CheckMessage]:
+def _same_databases(used: Iterable[str]) -> Iterator[checks.CheckMessage]:
     atomic = {alias for alias, _ in transactions.atomic_requests()}
-    for alias in breaker.known():
+    for alias in used:
         if clients.settings_of(alias) and clients.database_of(alias) in atomic:
             yield checks.Warning(
                 f"Every request is a transaction on the database that the cache "
@@ -96,5 +250,6 @@ def _same_databases() -> Iterator[checks.CheckMessage]:
             )
 
 
-checks.register(check_caches, checks.Tags.caches)
-checks.register(check_databases, checks.Tags.caches)
+for check in (check_settings, check_caches, check_databases, check_functions):
+    checks.register(check, checks.Tags.caches)
+checks.register(check_deployment, checks.Tags.caches, deploy=True)

@@ -32,7 +32,7 @@ from .policy import Policy
 from .store import AsyncStore, Store
 from .tags import function_tag, tagging
 
-__all__ = ["Core", "everyone"]
+__all__ = ["Core", "everyone", "known"]
 
 #: The options that policy.py knows.
 _POLICY = (
@@ -167,18 +167,21 @@ class Core(Batchable):
         return inspect.iscoroutinefunction(self.function)
 
 
-def everyone() -> list[Core]:
-    """All memoized functions of this process, with what the settings say of them."""
+def known() -> list[Core]:
+    """All memoized functions of this process, perhaps not settled yet."""
     with _lock:
-        found = list(_everyone)
-    return [core.settled() for core in found]
+        return list(_everyone)
+
+
+def everyone() -> list[Core]:
+    """All of them, with what the settings say; raises ImproperlyConfigured."""
+    return [core.settled() for core in known()]
 
 
 def _settings_changed(*, setting: str, **kwargs: Any) -> None:
     if setting == "CACHE_MEMOIZE":
-        with _lock:
-            for core in list(_everyone):
-                core.unsettle()
+        for core in known():
+            core.unsettle()
 
 
 setting_changed.connect(_settings_changed, dispatch_uid="cache_memoize.core")

@@ -1,3 +1,5 @@
+import json
+
 from django.core.cache.backends.locmem import LocMemCache
 
 
@@ -6,3 +8,13 @@ class UnknownCache(LocMemCache):
 
     def get(self, key, default=None, version=None):
         return super().get(key, default, version)
+
+
+class Json:
+    """A serializer of Django's Redis cache that takes no bytes."""
+
+    def dumps(self, value):
+        return json.dumps(value)
+
+    def loads(self, text):
+        return json.loads(text)

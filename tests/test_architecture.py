@@ -15,7 +15,7 @@ LAYERS = [
     {"options", "signals", "totals", "items"},
     {"conf"},
     {"transactions", "reporter"},
-    {"binding", "breaker", "registry", "stats", "tags", "signing", "vary"},
+    {"binding", "breaker", "registry", "stats", "tags", "signing", "vary", "backend"},
     {"backends", "scope"},
     {"clients"},
     {"store"},

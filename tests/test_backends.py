@@ -22,7 +22,7 @@ EXPECTED = {
     "django_redis": backends.DjangoRedis,
     "pymemcache": backends.Memcached,
     "pylibmc": backends.PyLibMC,
-    "pylibmc_without_cas": backends._UnshareableVoucher,
+    "pylibmc_without_cas": backends.UnshareableVoucher,
     "sqlite": backends.Database,
     "postgresql": backends.Database,
     "file": backends.Files,

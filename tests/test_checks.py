@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from weakref import WeakSet
+
 import pytest
 from django.core import checks
 from django.test import override_settings
 
-from cache_memoize import breaker, cache_memoize
+from cache_memoize import cache_memoize, core, dependencies
 from cache_memoize import checks as ours
 from tests.conftest import ALL_DATABASES
 
@@ -15,17 +17,27 @@ DJANGO_REDIS = "django_redis.cache.RedisCache"
 PYMEMCACHE = "django.core.cache.backends.memcached.PyMemcacheCache"
 PYLIBMC = "django.core.cache.backends.memcached.PyLibMCCache"
 LOCMEM = "django.core.cache.backends.locmem.LocMemCache"
+DUMMY = "django.core.cache.backends.dummy.DummyCache"
 URL = "redis://127.0.0.1:1"
 
 
 @pytest.fixture(autouse=True)
-def one_function(monkeypatch):
-    monkeypatch.setattr(breaker, "_breakers", {})
-    cache_memoize(60, prefix="checked")(print_nothing)
+def functions(monkeypatch):
+    """The memoized functions of a project that has one only."""
+    monkeypatch.setattr(core, "_everyone", WeakSet())
+    return [cache_memoize(60, prefix="checked")(print_nothing)]
 
 
 def print_nothing():
     pass
+
+
+def another():
+    pass
+
+
+def ids(found):
+    return [each.id for each in found]
 
 
 @pytest.mark.parametrize(
@@ -36,17 +48,25 @@ def print_nothing():
         ({"BACKEND": REDIS, "LOCATION": f"{URL}?socket_timeout=1"}, None),
         ({"BACKEND": REDIS, "OPTIONS": {"socket_timeout": 1}}, None),
         ({"BACKEND": DJANGO_REDIS, "LOCATION": URL}, "SOCKET_TIMEOUT"),
-        ({"BACKEND": DJANGO_REDIS, "OPTIONS": {"SOCKET_TIMEOUT": 1}}, None),
         (
             {
                 "BACKEND": DJANGO_REDIS,
+                "LOCATION": URL,
+                "OPTIONS": {"SOCKET_TIMEOUT": 1},
+            },
+            None,
+        ),
+        (
+            {
+                "BACKEND": DJANGO_REDIS,
+                "LOCATION": URL,
                 "OPTIONS": {"CONNECTION_POOL_KWARGS": {"socket_timeout": 1}},
             },
             None,
         ),
         ({"BACKEND": PYMEMCACHE, "LOCATION": "127.0.0.1:1"}, "timeout"),
         ({"BACKEND": PYMEMCACHE, "OPTIONS": {"timeout": 1}}, None),
-        ({"BACKEND": PYLIBMC}, None),
+        ({"BACKEND": PYLIBMC, "OPTIONS": {"behaviors": {"cas": True}}}, None),
         ({"BACKEND": LOCMEM}, None),
     ],
 )
@@ -68,10 +88,118 @@ def test_newer_versions_of_redis_py_have_one_of_their_own():
     assert ours._redis_has_one() is (major >= 8)
 
 
-def test_an_alias_that_is_nowhere_is_another_matter():
-    cache_memoize(60, prefix="nowhere", cache_alias="nowhere")(print_nothing)
-    assert ours.check_caches(None) == []
+def test_an_alias_that_is_nowhere(functions):
+    alias = {"cache_alias": "localmem"}
+    functions += [cache_memoize(60, prefix="a", **alias)(print_nothing)]
+    functions += [cache_memoize(60, prefix="b", **alias)(another)]
+    (found,) = ours.check_caches(None)
+    assert found.id == "cache_memoize.E002" and found.is_serious()
+    assert "no cache 'localmem'" in found.msg
+    assert "test_checks.another, tests.test_checks.print_nothing" in found.msg
+    assert found.hint == "Did you mean 'locmem'?"
     assert ours.check_databases(None) == []
+    assert all("'default'" in f.msg for f in ours.check_deployment(None))
+
+
+def test_an_alias_that_looks_like_none_and_many_functions(functions):
+    for number in range(5):
+
+        def each():
+            pass
+
+        each.__qualname__ = f"f{number}"
+        functions += [cache_memoize(60, prefix=f"{number}", cache_alias="?")(each)]
+    (found,) = ours.check_caches(None)
+    assert "f0, tests.test_checks.f1, tests.test_checks.f2 and 2 more" in found.msg
+    assert "CACHES has 'default', 'locmem'" in found.hint
+
+
+def test_a_setting_that_is_wrong(functions):
+    assert ours.check_settings(None) == []
+    with override_settings(CACHE_MEMOIZE={"DEFAULTS": {"jittr": 1}}):
+        (found,) = ours.check_settings(None)
+        assert found.id == "cache_memoize.E001" and "mean jitter?" in found.msg
+        assert ours.check_caches(None) == [], "nobody knows which they are"
+    with override_settings(CACHE_MEMOIZE={"DEFAULTS": {"jitter": 2}}):
+        (found,) = ours.check_settings(None)
+    assert "does not fit tests.test_checks.print_nothing" in found.msg
+    assert "jitter= of print_nothing takes a number from 0 to 1" in found.msg
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {
+            "BACKEND": DJANGO_REDIS,
+            "LOCATION": URL,
+            "OPTIONS": {
+                "SOCKET_TIMEOUT": 1,
+                "SERIALIZER": "django_redis.serializers.json.JSONSerializer",
+            },
+        },
+        {
+            "BACKEND": REDIS,
+            "LOCATION": URL,
+            "OPTIONS": {"socket_timeout": 1, "serializer": "tests.backends.Json"},
+        },
+    ],
+)
+def test_a_serializer_that_takes_no_bytes(settings):
+    with override_settings(CACHES={"default": settings}):
+        (found,) = ours.check_caches(None)
+    assert found.id == "cache_memoize.W004" and "cannot store bytes" in found.msg
+    assert ids(ours.check_caches(None)) == []
+
+
+def test_a_cache_without_atomic_replacement():
+    with override_settings(CACHES={"default": {"BACKEND": PYLIBMC}}):
+        (found,) = ours.check_caches(None)
+    assert found.id == "cache_memoize.W005" and '"cas": True' in found.hint
+
+
+def test_caches_for_development_are_found_before_deployment():
+    (memory, most) = ours.check_deployment(None)
+    assert (memory.id, most.id) == ("cache_memoize.W006", "cache_memoize.W007")
+    assert "the memory of one process" in memory.msg and "print_nothing" in memory.hint
+    assert "keeps 300 entries" in most.msg
+    with override_settings(CACHES={"default": {"BACKEND": DUMMY}}):
+        (found,) = ours.check_deployment(None)
+    assert found.id == "cache_memoize.W006" and "stores nothing" in found.msg
+    more = {"BACKEND": LOCMEM, "OPTIONS": {"MAX_ENTRIES": 10_000}}
+    with override_settings(CACHES={"default": more}):
+        assert ids(ours.check_deployment(None)) == ["cache_memoize.W006"]
+    shared = {"BACKEND": REDIS, "LOCATION": URL}
+    with override_settings(CACHES={"default": shared}):
+        assert ours.check_deployment(None) == []
+
+
+@pytest.mark.parametrize("path", ["no.such.Backend", DJANGO_REDIS])
+def test_a_cache_that_cannot_be_made(path):
+    with override_settings(CACHES={"default": {"BACKEND": path}}):
+        found = ours.check_caches(None)[-1]
+        assert ours.check_deployment(None) == []
+    assert found.id == "cache_memoize.E004" and "'default' cannot be used" in found.msg
+
+
+def test_two_functions_of_one_prefix(functions):
+    assert ours.check_functions(None) == []
+    functions += [cache_memoize(60, prefix="checked")(print_nothing)]
+    assert ours.check_functions(None) == [], "the same one, made twice"
+    functions += [cache_memoize(60, prefix="checked", cache_alias="file")(another)]
+    assert ours.check_functions(None) == [], "in another cache"
+    functions += [cache_memoize(60, prefix="checked")(another)]
+    (found,) = ours.check_functions(None)
+    assert found.id == "cache_memoize.W008" and "prefix='checked'" in found.msg
+    assert "SILENCED_SYSTEM_CHECKS" in found.hint
+
+
+def test_a_model_that_is_not_installed(functions, monkeypatch):
+    unknown = [("related", "nowhere.Post")]
+    monkeypatch.setattr(dependencies, "unknown_models", lambda: unknown)
+    (found,) = ours.check_functions(None)
+    assert found.id == "cache_memoize.E003"
+    assert "related.invalidate_on('nowhere.Post')" in found.msg
+    assert "INSTALLED_APPS" in found.hint
 
 
 def with_atomic_requests(monkeypatch, alias, options=None):
@@ -88,7 +216,7 @@ def test_atomic_requests_on_a_database_that_reads_from_a_snapshot(monkeypatch):
     with_atomic_requests(monkeypatch, "default")
     (found,) = ours.check_databases(None)
     assert found.id == "cache_memoize.W002" and "hold=" in found.hint
-    monkeypatch.setattr(breaker, "_breakers", {})
+    monkeypatch.setattr(core, "_everyone", WeakSet())
     assert ours.check_databases(None) == [], "nothing is memoized"
 
 
@@ -104,8 +232,8 @@ def test_atomic_requests_on_postgresql_is_fine_unless_told_otherwise(monkeypatch
     assert [f.id for f in ours.check_databases(None)] == ["cache_memoize.W002"]
 
 
-def test_a_cache_in_the_database_of_atomic_requests(monkeypatch):
-    cache_memoize(60, prefix="same", cache_alias="sqlite")(print_nothing)
+def test_a_cache_in_the_database_of_atomic_requests(functions, monkeypatch):
+    functions += [cache_memoize(60, prefix="same", cache_alias="sqlite")(print_nothing)]
     with_atomic_requests(monkeypatch, "default")
     found = [f for f in ours.check_databases(None) if f.id == "cache_memoize.W003"]
     assert len(found) == 1 and "'sqlite'" in found[0].msg
@@ -113,8 +241,10 @@ def test_a_cache_in_the_database_of_atomic_requests(monkeypatch):
 
 
 def test_they_run_with_djangos_own_without_installed_apps():
-    registered = checks.registry.registry.registered_checks
-    assert {ours.check_caches, ours.check_databases} <= registered
+    registry = checks.registry.registry
+    registered, deployment = registry.registered_checks, registry.deployment_checks
+    assert ours.check_deployment in deployment, "only with check --deploy"
+    assert {getattr(ours, name) for name in ours.__all__} <= registered | deployment
 
 
 def test_without_redis_py_nothing_is_known_of_it(monkeypatch):
