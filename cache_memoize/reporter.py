@@ -146,14 +146,15 @@ def _start(**kwargs: Any) -> None:
 
 def _work() -> None:
     global _thread
+    ending = False
     while True:
         with _lock:
             seconds = _interval()
-            if not (_told and _noisy and seconds) or _ending.is_set():
+            if ending or not (_told and _noisy and seconds):
                 _ending.clear()
-                _thread = None
+                _thread = None  # in here: who counts something now starts another
                 return
-        _ending.wait(seconds)
+        ending = _ending.wait(seconds)
         flush()
         for close in after:
             try:

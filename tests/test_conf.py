@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
@@ -54,6 +56,42 @@ def test_a_value_that_means_nothing_is_refused_with_those_that_do(value):
         pytest.raises(ImproperlyConfigured, match=trouble),
     ):
         conf.get("ON_ERROR")
+
+
+@pytest.mark.parametrize(
+    "given, trouble",
+    [
+        ({"DEFAULTS": []}, "'DEFAULTS'] must be a dict, not []"),
+        ({"KEY_PREFIX": None}, "'KEY_PREFIX'] must be a string, not None"),
+        ({"STATS_INTERVAL": -1}, "must be a number of seconds, or 0, not -1"),
+        ({"STATS_INTERVAL": True}, "must be a number of seconds, or 0, not True"),
+        ({"STATS_INTERVAL": "5"}, "must be a number of seconds, or 0, not '5'"),
+        ({"STATS_INTERVAL": float("inf")}, "must be a number of seconds, or 0"),
+        ([], "CACHE_MEMOIZE is a list; it must be a dict"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(given, trouble):
+    with (
+        override_settings(CACHE_MEMOIZE=given),
+        pytest.raises(ImproperlyConfigured, match=re.escape(trouble)),
+    ):
+        conf.check()
+
+
+def test_options_that_are_about_one_function_are_no_defaults():
+    with (
+        override_settings(CACHE_MEMOIZE={"DEFAULTS": {"prefix": "x", "jiter": 1}}),
+        pytest.raises(ImproperlyConfigured) as caught,
+    ):
+        conf.defaults()
+    assert "['jiter', 'prefix'] (did you mean jitter?)" in str(caught.value)
+    assert "'timeout'" in str(caught.value)
+
+
+def test_right_settings_pass_the_check():
+    given = {"DEFAULTS": {"timeout": 5, "local": "request"}, "STATS_INTERVAL": 0}
+    with override_settings(CACHE_MEMOIZE=given):
+        conf.check()
 
 
 def test_the_library_asks_for_no_name_that_it_does_not_know():

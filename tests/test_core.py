@@ -1,0 +1,271 @@
+"""What the project says of all its functions is read when they are used."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+import threading
+import weakref
+from datetime import timedelta
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.core.cache import caches
+from django.core.exceptions import ImproperlyConfigured
+from django.test import override_settings
+
+from cache_memoize import cache_memoize, core, invalidate_tags
+from tests.conftest import FakeClock
+
+
+def project(**said):
+    return override_settings(CACHE_MEMOIZE=said)
+
+
+def memoized(*args, _kind="sync", **options):
+    """A memoized function that gives the number of its run."""
+    runs = []
+
+    def function(x=0):
+        runs.append(x)
+        return len(runs)
+
+    async def twin(x=0):
+        return function(x)
+
+    options.setdefault("prefix", "test_core")
+    if _kind == "sync":
+        return cache_memoize(*args, **options)(function)
+    f = cache_memoize(*args, **options)(twin)
+    call = async_to_sync(f)
+    call.f = f
+    return call
+
+
+@pytest.fixture(autouse=True)
+def clean():
+    yield
+    for alias in ("default", "locmem"):
+        caches[alias].clear()
+
+
+@pytest.fixture(params=["sync", "async"])
+def kind(request):
+    return request.param
+
+
+# --- DEFAULTS ------------------------------------------------------------------------
+
+
+def test_the_projects_timeout_counts_where_none_is_given(kind):
+    clock = FakeClock()
+    f = memoized(_clock=clock, _kind=kind)
+    own = memoized(60, _clock=clock, _kind=kind, prefix="own")
+    with project(DEFAULTS={"timeout": 10}):
+        assert (f(), own()) == (1, 1)
+        clock.tick(20)
+        assert (f(), own()) == (2, 1)
+
+
+def test_what_is_given_wins_even_if_it_is_the_librarys_own_default():
+    f = memoized(60, stale=0, tags=None, cache_alias="default")
+    with project(DEFAULTS={"stale": 60, "tags": (), "cache_alias": "locmem"}):
+        assert f() == 1
+        assert f._core.policy.stale == 0
+        assert f._core.alias == "default" and f._core.tag is None
+
+
+def test_all_that_a_project_may_say():
+    said = {
+        "timeout": timedelta(minutes=1),
+        "cache_alias": "locmem",
+        "version": 3,
+        "cache_exceptions": LookupError,
+        "cache_if": lambda result, *args: result is not None,
+        "tags": ("all",),
+        "stale": 30,
+        "early_refresh": 1,
+        "jitter": 0.1,
+        "wait": 5,
+        "lease": 20,
+        "hold": 1,
+        "local": "request",
+        "vary_on": ["language"],
+        "hit_callable": print,
+        "miss_callable": print,
+    }
+    from cache_memoize.options import PROJECT_WIDE
+
+    assert said.keys() == PROJECT_WIDE
+    f = memoized()
+    plain = f.get_cache_key(1)
+    with project(DEFAULTS=said):
+        found = f._core
+        assert f.get_cache_key(1) != plain
+        assert (found.policy.timeout, found.alias) == (60, "locmem")
+        assert (found.policy.lease, found.policy.hold) == (20, 1)
+        assert found.hit is print and found.miss is print
+        f(1), invalidate_tags("all", cache_alias="locmem"), f.invalidate_all()
+    assert f.get_cache_key(1) == plain and f._core.alias == "default"
+
+
+def test_a_guard_takes_no_stale_from_the_project():
+    guard = memoized(60, store_result=False)
+    with project(DEFAULTS={"stale": 60, "early_refresh": 1, "lease": 7}):
+        assert guard() == 1 and guard() is True
+        assert guard._core.policy.stale == 0 and guard._core.policy.lease == 7
+
+
+def test_what_does_not_fit_a_function_names_it_and_the_setting():
+    f = memoized()
+    for said, trouble in [
+        ({"jitter": 2}, "jitter= of .* takes a number from 0 to 1"),
+        ({"timeout": "1h"}, "timeout= of .* takes seconds"),
+        ({"cache_if": 5}, "has a cache_if= that cannot be called"),
+        ({"cache_alias": 5}, "cache_alias= that is not the name of a cache"),
+        ({"vary_on": ["nothing"]}, "vary_on= of .* names 'nothing'"),
+    ]:
+        with project(DEFAULTS=said):
+            with pytest.raises(ImproperlyConfigured, match=trouble) as caught:
+                f()
+            assert str(caught.value).startswith(
+                "CACHE_MEMOIZE['DEFAULTS'] does not fit tests.test_core.memoized"
+            )
+            with pytest.raises(ImproperlyConfigured, match=trouble):
+                f.invalidate()
+    assert f() == 1, "and is right again with right settings"
+
+
+def test_a_cache_in_the_settings_is_changed_under_a_function_in_use(kind):
+    f = memoized(60, _kind=kind)
+    assert (f(), f()) == (1, 1)
+    with project(DEFAULTS={"cache_alias": "locmem"}):
+        assert (f(), f()) == (2, 2)
+    assert f() == 1
+
+
+def test_many_calls_at_once_and_controls_come_first_sometimes():
+    for use in (
+        lambda f: f.map([1, 2]),
+        lambda f: list(f.warm([1])),
+        lambda f: f.prime(5, 1),
+        lambda f: f.refresh(1),
+        lambda f: f.invalidate_all(),
+        lambda f: f.peek(1),
+        lambda f: f.cache_info(),
+    ):
+        f = memoized(tags=())
+        with project(DEFAULTS={"cache_alias": "locmem"}):
+            use(f)
+            assert f.func.core.alias == "locmem"
+        assert len(caches["default"]._cache) == 0
+
+
+# --- ENABLED -------------------------------------------------------------------------
+
+
+def test_switched_off_a_function_runs_at_every_call(kind):
+    f = memoized(60, stale=60, _kind=kind)
+    assert (f(), f()) == (1, 1)
+    with project(ENABLED=False):
+        assert (f(), f()) == (2, 3)
+        info = getattr(f, "f", f)
+        assert info.peek() is None
+        info.prime(99)
+        assert f() == 4
+    assert f() == 1, "what was stored is still there"
+
+
+def test_switched_off_invalidate_still_forgets():
+    f = memoized(60)
+    f()
+    with project(ENABLED=False):
+        f.invalidate()
+        assert f.map([0, 0, 1]) == [2, 2, 3], "equal items once"
+    assert f() == 4
+
+
+# --- KEY_PREFIX ----------------------------------------------------------------------
+
+
+def test_two_projects_in_one_cache():
+    f = memoized(60)
+    generated = memoized(60, key_generator_callable=lambda x=0: "mine")
+    keys = {f.get_cache_key()}
+    for prefix in ("shop", "blog"):
+        with project(KEY_PREFIX=prefix):
+            keys.add(f.get_cache_key())
+            assert prefix not in f.get_cache_key(), "digested like all else"
+            assert generated.get_cache_key() == "mine"
+    assert len(keys) == 3
+
+
+# --- when ----------------------------------------------------------------------------
+
+
+def test_a_function_may_be_decorated_before_there_are_settings():
+    code = (
+        "from cache_memoize import cache_memoize\n"
+        "@cache_memoize\n"
+        "def f(x): return [x]\n"
+        "from django.conf import settings\n"
+        "said = {'DEFAULTS': {'timeout': 5}}\n"
+        "settings.configure(CACHE_MEMOIZE=said)\n"
+        "import django; django.setup()\n"
+        "print(f(1), f(1), f.cache_info().hits, f._core.policy.timeout)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.stdout == "[1] [1] 1 5.0\n", run.stderr
+
+
+def test_without_settings_a_call_says_so():
+    code = (
+        "from cache_memoize import cache_memoize\n"
+        "cache_memoize(60, prefix='x')(len)([])\n"
+    )
+    env = {k: v for k, v in os.environ.items() if k != "DJANGO_SETTINGS_MODULE"}
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=env
+    )
+    assert "ImproperlyConfigured: Requested setting CACHE_MEMOIZE" in run.stderr
+
+
+def test_the_first_calls_of_many_threads_are_all_right():
+    for _ in range(20):
+        f = memoized(60, prefix="together")
+        barrier = threading.Barrier(4)
+        found = []
+
+        def call(f=f, barrier=barrier, found=found):
+            barrier.wait()
+            found.append((f(1), f.get_cache_key(1)))
+
+        with project(DEFAULTS={"cache_alias": "locmem"}):
+            threads = [threading.Thread(target=call) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert len(set(found)) == 1
+            f.invalidate(1)
+        assert len(caches["default"]._cache) == 0
+
+
+def test_a_setting_of_others_changes_nothing():
+    f = memoized(60)
+    f()
+    with override_settings(USE_TZ=False):
+        assert f.func.core._is_settled
+    with project():
+        assert not f.func.core._is_settled
+
+
+def test_functions_that_are_gone_are_not_kept():
+    f = memoized(60)
+    known = weakref.ref(f.func.core)
+    assert known() in core.known()
+    del f
+    gc.collect()
+    assert known() is None

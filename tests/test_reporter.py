@@ -1,0 +1,248 @@
+"""What was counted is told once, whatever fails, forks or ends meanwhile."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+from django.test import override_settings
+
+from cache_memoize import reporter
+from cache_memoize.stats import Stats
+from cache_memoize.totals import Totals
+
+
+class Sink:
+    def __init__(self):
+        self.told = []
+        self.fails = False
+        self.called = threading.Event()
+
+    def __call__(self, source, new):
+        self.called.set()
+        if self.fails:
+            raise OSError("the cache is away")
+        self.told.append((source.name, new))
+
+    @property
+    def hits(self):
+        return [new.hits for _, new in self.told]
+
+
+@pytest.fixture
+def sink(monkeypatch):
+    monkeypatch.setattr(reporter, "_told", {})
+    monkeypatch.setattr(reporter, "_noisy", type(reporter._noisy)())
+    with override_settings(CACHE_MEMOIZE={"STATS_INTERVAL": 0}):
+        sink = Sink()
+        reporter.add(sink)
+        yield sink
+    reporter.remove(sink)
+    assert reporter.join()
+
+
+def hit(stats, times=1):
+    for _ in range(times):
+        stats.served(None, "key", 0.5, (), {})
+
+
+def test_only_what_is_new_is_told(sink):
+    stats = Stats("f")
+    hit(stats, 2)
+    assert reporter.flush() and sink.told == [("f", Totals(hits=2, saved=1.0))]
+    assert reporter.flush() and len(sink.told) == 1, "nothing new"
+    hit(stats)
+    stats.computed("key", 2.0)
+    reporter.flush()
+    (_, new) = sink.told[-1]
+    assert (new.hits, new.computations, new.spent) == (1, 1, 2.0)
+    assert sum(new.costs.values()) == 1
+
+
+def test_who_is_told_something_does_not_hear_of_an_invalidation(sink):
+    Stats("f").invalidated("key")
+    assert reporter.flush() and sink.told == []
+
+
+def test_what_was_not_taken_is_told_again(sink):
+    stats, other = Stats("f"), Sink()
+    reporter.add(other)
+    hit(stats)
+    sink.fails = True
+    assert not reporter.flush()
+    hit(stats)
+    assert not reporter.flush()
+    sink.fails = False
+    assert reporter.flush()
+    assert sink.hits == [2] and other.hits == [1, 1], "each in its own time"
+
+
+def test_what_is_counted_while_it_is_told_is_told_next_time(sink):
+    stats = Stats("f")
+    count, told = [3], sink.told
+
+    def tell(source, new):
+        told.append((source.name, new))
+        if count:
+            hit(stats, count.pop())
+
+    reporter.remove(sink)
+    reporter.add(tell)
+    hit(stats)
+    reporter.flush(), reporter.flush()
+    assert sink.hits == [1, 3]
+    reporter.remove(tell)
+
+
+def test_a_sink_that_comes_late_hears_of_all(sink):
+    stats, late = Stats("f"), Sink()
+    hit(stats)
+    reporter.flush()
+    reporter.add(late)
+    hit(stats)
+    reporter.flush()
+    assert late.hits == [2] and sink.hits == [1, 1]
+
+
+def test_a_sink_may_leave_while_others_are_told(sink):
+    other = Sink()
+
+    def leaving(source, new):
+        reporter.remove(other)
+
+    reporter.add(leaving)
+    reporter.add(other)
+    stats = Stats("f")
+    hit(stats)
+    assert reporter.flush() and not other.called.is_set()
+
+
+def test_without_an_interval_there_is_no_thread(sink):
+    stats = Stats("f")
+    hit(stats)
+    assert reporter._thread is None
+
+
+def test_a_thread_tells_and_ends_when_all_are_quiet(sink):
+    stats = Stats("f")
+    hit(stats)
+    with override_settings(CACHE_MEMOIZE={"STATS_INTERVAL": 0.01}):
+        assert sink.called.wait(10)  # started by the change of the settings
+        thread = reporter._thread
+        if thread is not None:
+            thread.join(10)
+        assert reporter._thread is None and sink.hits == [1]
+        sink.called.clear()
+        hit(stats)  # another one
+        assert sink.called.wait(10)
+    assert reporter.join()
+
+
+def test_a_thread_goes_on_until_what_failed_was_taken(sink):
+    sink.fails = True
+    closed = []
+    reporter.after.append(lambda: closed.append(1))
+    try:
+        stats = Stats("f")
+        with override_settings(CACHE_MEMOIZE={"STATS_INTERVAL": 0.01}):
+            hit(stats)
+            for _ in range(3):
+                assert sink.called.wait(10)
+                sink.called.clear()
+            sink.fails = False
+            reporter._thread.join(10)
+        assert sink.hits == [1] and len(closed) >= 3
+    finally:
+        reporter.after.pop()
+
+
+def test_who_cannot_clean_up_is_in_the_log(sink, caplog):
+    def failing():
+        raise LookupError("closing")
+
+    reporter.after.append(failing)
+    try:
+        stats = Stats("f")
+        with override_settings(CACHE_MEMOIZE={"STATS_INTERVAL": 60}):
+            hit(stats)
+            assert reporter.join() and sink.hits == [1]
+    finally:
+        reporter.after.pop()
+    assert "could not clean up" in caplog.text
+
+
+def test_wrong_settings_are_for_others_to_report(sink):
+    stats = Stats("f")
+    with override_settings(CACHE_MEMOIZE={"NO": 1}):
+        hit(stats)
+        assert reporter._thread is None
+    reporter.flush()
+
+
+def test_a_process_that_is_ending_starts_no_thread(sink, monkeypatch):
+    def no(self):
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(threading.Thread, "start", no)
+    stats = Stats("f")
+    with override_settings(CACHE_MEMOIZE={"STATS_INTERVAL": 60}):
+        hit(stats)
+    assert reporter._thread is None and reporter.flush() and sink.hits == [1]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_child_tells_only_what_it_has_counted_itself(sink):
+    stats, quiet = Stats("f"), Stats("g")
+    hit(quiet, 4)
+    reporter.flush()
+    hit(stats, 5)
+    reader, writer = os.pipe()
+    if not (child := os.fork()):
+        try:
+            sink.told.clear()
+            reporter.flush()
+            hit(stats, 2), hit(quiet, 1)
+            reporter.flush()
+            os.write(writer, repr(sorted(sink.hits)).encode())
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(reader, 100) == b"[1, 2]"
+    os.close(reader), os.close(writer)
+    reporter.flush()
+    assert sink.hits == [4, 5]
+
+
+def test_a_signal_handler_may_count_whatever_it_interrupts(sink):
+    stats = Stats("f")
+
+    def handler(*args):
+        hit(stats)
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with reporter._lock, reporter._telling:
+            os.kill(os.getpid(), signal.SIGUSR1)
+            assert stats.hits == 1
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.parametrize("interval, told", [(60, "f 3\n"), (0, "")])
+def test_a_process_tells_the_rest_when_it_ends(interval, told):
+    code = (
+        "from django.conf import settings\n"
+        f"settings.configure(CACHE_MEMOIZE={{'STATS_INTERVAL': {interval}}})\n"
+        "from cache_memoize import reporter\n"
+        "from cache_memoize.stats import Stats\n"
+        "reporter.add(lambda source, new: print(source.name, new.hits))\n"
+        "stats = Stats('f')\n"
+        "for _ in range(3): stats.served(None, 'key', 0.5, (), {})\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (run.stdout, run.stderr) == (told, "")

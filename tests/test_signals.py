@@ -1,0 +1,223 @@
+"""Every event is told to whoever listens, and to nobody else."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import pytest
+from asgiref.sync import async_to_sync
+
+from cache_memoize import cache_memoize, invalidate_tags, pool, record, signals
+from cache_memoize.signals import ALL, Event
+from tests.conftest import counted, in_thread
+
+FAST = pytest.mark.backends(["locmem", "valkey"])
+
+
+@pytest.fixture
+def events():
+    """What is heard, as (signal, event)."""
+    heard = []
+
+    def receive(sender, signal, event, **kwargs):
+        heard.append((signal, event))
+
+    for signal in ALL.values():
+        signal.connect(receive)
+    yield heard
+    for signal in ALL.values():
+        signal.disconnect(receive)
+
+
+def kinds(events):
+    assert all(ALL[event.kind] is signal for signal, event in events)
+    return [event.kind for _, event in events]
+
+
+@FAST
+def test_the_life_of_an_entry(world, events):
+    f, _ = counted(world, 60, stale=60)
+    f(1)
+    assert kinds(events) == ["miss", "computed"]
+    events.clear()
+    world.clock.tick(5)
+    f(1)
+    (_, event), *more = events
+    key = f.get_cache_key(1)
+    assert not more and event == Event("hit", event.function, world.alias, key)
+    assert "counted.<locals>" in event.function and event.function[:6] == "tests."
+    events.clear()
+    world.clock.tick(70)
+    f(1)
+    assert pool.join()
+    assert set(kinds(events)) >= {"stale", "computed"}
+    events.clear()
+    f.invalidate(1)
+    assert [(e.kind, e.key) for _, e in events] == [("invalidated", key)]
+
+
+@FAST
+def test_the_cost_of_a_computation_is_what_its_hits_save(world, events):
+    @world.memoize(60)
+    def slow():
+        world.clock.tick(2.5)
+
+    slow(), slow()
+    assert [(e.kind, e.seconds) for _, e in events] == [
+        ("miss", 0.0),
+        ("computed", 2.5),
+        ("hit", 2.5),
+    ]
+
+
+@FAST
+def test_a_function_that_raises_has_run_too(world, events):
+    @world.memoize(60)
+    def failing():
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        failing()
+    assert kinds(events) == ["miss", "computed"]
+    assert failing.cache_info().computations == 1
+
+
+@FAST
+def test_who_waits_is_told_of(world, events):
+    f, _ = counted(world)
+
+    def prime_meanwhile():
+        world.clock.on_sleep = lambda: None
+        in_thread(lambda: f.prime(7, 1))
+
+    key = f.get_cache_key(1)
+    lease = record.pack(record.LEASE, b"12345678")
+    world.cache.add(key, lease, 60)
+    world.clock.on_sleep = prime_meanwhile
+    assert f(1) == 7
+    assert kinds(events) == ["wait", "hit"]
+    assert f.cache_info().waits == 1
+
+
+@FAST
+def test_many_calls_at_once_are_told_one_by_one(world, events):
+    f, _ = counted(world)
+    f(1)
+    events.clear()
+    f.map([1, 2, 3])
+    assert sorted(kinds(events)) == ["computed"] * 2 + ["hit"] + ["miss"] * 2
+
+
+def test_trouble_with_the_cache(events, monkeypatch):
+    @cache_memoize(60)
+    def f():
+        return sys.stdout  # cannot be pickled
+
+    f()
+    assert kinds(events) == ["miss", "computed", "error"]
+    error = events[-1][1]
+    assert error.detail == "the result cannot be pickled" and error.key == ""
+
+
+def test_forgetting_tags_and_whole_functions(events):
+    @cache_memoize(60, tags=["one"])
+    def f():
+        pass
+
+    f.invalidate_all()
+    async_to_sync(f.ainvalidate_all)()
+    async_to_sync(f.ainvalidate)()
+    assert kinds(events) == ["invalidated"] * 3
+    events.clear()
+    invalidate_tags("one", cache_alias="default")
+    (_, event) = events[0]
+    assert event.function == "invalidate_tags()" and event.alias == "default"
+    assert "one" not in event.key
+
+
+def test_one_function_only_by_its_memoized_or_its_own_name():
+    @cache_memoize(60)
+    def f(x):
+        return x
+
+    @cache_memoize(60)
+    def g(x):
+        return x
+
+    heard = []
+
+    def receive(event, **kwargs):
+        heard.append(event.function.rpartition(".")[2])
+
+    for sender in (f, f.__wrapped__):
+        f.invalidate(1), g.invalidate(1)
+        signals.miss.connect(receive, sender=sender)
+        f(1), g(1)
+        assert heard == ["f"]
+        heard.clear()
+        assert signals.miss.disconnect(receive, sender=sender)
+        f.invalidate(1), f(1)
+        assert heard == []
+    f.invalidate(1), g.invalidate(1)
+
+
+def test_what_a_receiver_raises_goes_to_the_log_and_no_further(caplog):
+    @cache_memoize(60)
+    def f():
+        return 1
+
+    def receive(**kwargs):
+        raise LookupError("the receiver")
+
+    signals.hit.connect(receive)
+    try:
+        f()
+        assert f() == 1 and f.cache_info().hits == 1
+    finally:
+        signals.hit.disconnect(receive)
+        f.invalidate()
+    assert "Signal.send_robust" in caplog.text and "the receiver" in caplog.text
+
+
+def test_a_coroutine_function_cannot_listen():
+    async def receive(**kwargs):
+        pass
+
+    with pytest.raises(TypeError, match="it cannot be a coroutine function as .*rec"):
+        signals.hit.connect(receive)
+    assert not signals.hit.receivers
+
+
+@FAST
+def test_the_log_has_a_line_for_each_and_no_argument(world, caplog):
+    f, _ = counted(world)
+    caplog.set_level(logging.DEBUG, logger="cache_memoize")
+    f("secret"), f("secret")
+    f.invalidate("secret")
+    lines = [m for m in caplog.messages if "counted" in m]
+    key = f.get_cache_key("secret")
+    assert [line.split()[1:3] for line in lines] == [
+        ["miss", key],
+        ["computed", key],
+        ["hit", key],
+        ["invalidated", key],
+    ]
+    assert "secret" not in caplog.text
+
+
+def test_without_receivers_and_debugging_no_event_is_made(monkeypatch):
+    @cache_memoize(60)
+    def f():
+        return 1
+
+    def never(*args):
+        raise AssertionError("an event was made")
+
+    monkeypatch.setattr("cache_memoize.stats.Event", never)
+    logging.getLogger("cache_memoize").setLevel(logging.INFO)
+    try:
+        f(), f(), f.invalidate()
+    finally:
+        logging.getLogger("cache_memoize").setLevel(logging.NOTSET)
+    assert f.cache_info().hits == 1

@@ -1,0 +1,195 @@
+"""The figures of the whole site are the sum of what all its processes counted."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.apps import apps
+from django.core.cache import caches
+from django.core.exceptions import ImproperlyConfigured
+from django.test import override_settings
+
+from cache_memoize import breaker, cache_memoize, reporter, site
+from cache_memoize.site import Figures, Minute
+from cache_memoize.totals import Totals
+from tests.conftest import ATOMIC, how_many
+from tests.test_stampede import ROOT, settings_of
+
+NOW = 1_800_000_030.0  # half a minute past
+
+
+class Source:
+    """Who counts, for site.tell()."""
+
+    def __init__(self, alias, path="blog.related.related"):
+        self.alias = alias
+        self.path = path
+
+
+@pytest.fixture
+def now(monkeypatch):
+    """The time, which can be set."""
+    found = [NOW]
+    monkeypatch.setattr(site.time, "time", lambda: found[0])
+    return found
+
+
+def figures(alias, path="blog.related.related"):
+    return site.read(alias, [path])[path]
+
+
+@pytest.mark.backends(ATOMIC)
+def test_what_processes_tell_adds_up(backend):
+    one = Totals(3, 1, 1, 2, 0, 1, 0.5, 1.5, {-4: 1})
+    two = Totals(hits=7, errors=2, computations=2, costs={-4: 1, 8: 1})
+    assert figures(backend) == Figures()
+    site.tell(Source(backend), one)
+    site.tell(Source(backend), two)
+    site.tell(Source(backend, "another"), two)
+    assert figures(backend).totals == one.plus(two)
+    assert set(site.read(backend, ["another", "third"])) == {"another", "third"}
+    assert figures(backend, "third") == Figures() and site.read(backend, []) == {}
+
+
+@pytest.mark.backends(["locmem"])
+def test_the_last_hour_is_there_by_the_minute(backend, now):
+    hits = Totals(hits=1)
+    for minutes in (0, 0, 1, 59, 60, 119):
+        now[0] = NOW + 60 * minutes
+        site.tell(Source(backend), hits)
+    found = figures(backend)
+    assert found.since == NOW and found.totals.hits == 6
+    now[0] = NOW + 119 * 60
+    shown = found.last_hour(now[0])
+    assert len(shown) == site.MINUTES and shown[-1] == Minute(1)
+    assert sum(minute.hits for minute in shown) == 2, "60 and 119"
+    assert len(found.minutes) <= site.MINUTES, "what is older goes"
+
+
+@pytest.mark.backends(["locmem"])
+def test_they_go_with_the_function(backend):
+    """Thirty days after the last call; nobody has to clean up."""
+    site.tell(Source(backend), Totals(hits=1))
+    (left,) = caches[backend]._expire_info.values()
+    assert left == pytest.approx(site.time.time() + 30 * 86400, abs=60)
+
+
+@pytest.mark.backends(["locmem", "valkey"])
+@pytest.mark.parametrize(
+    "garbage", [b"{", b"[]", b"[[1],{},0,{}]", b"[1,2,3,4]", b"\x80", "text", 5]
+)
+def test_what_cannot_be_read_is_replaced(backend, garbage):
+    caches[backend].set(site._key("blog.related.related"), garbage, 60)
+    assert figures(backend) == Figures()
+    site.tell(Source(backend), Totals(hits=1))
+    assert figures(backend).totals == Totals(hits=1)
+
+
+@pytest.mark.backends(["unknown", "pylibmc_without_cas"])
+def test_where_nothing_can_be_replaced_atomically_none_are_kept(backend):
+    site.tell(Source(backend), Totals(hits=1))
+    assert figures(backend) == Figures()
+    assert site.tell(Source("dummy"), Totals(hits=1)) is None
+
+
+def test_a_cache_that_is_left_alone_is_not_asked():
+    try:
+        breaker.breaker_of("locmem").failure(0.0, hanging=True)
+        with pytest.raises(OSError, match="'locmem' is left alone for a while"):
+            site.tell(Source("locmem"), Totals(hits=1))
+    finally:
+        breaker.breaker_of("locmem").__init__()
+
+
+def test_a_cache_that_never_takes_them(monkeypatch):
+    """As one under so many writers that each try comes too late."""
+
+    async def no(*args):
+        return False
+
+    monkeypatch.setattr("cache_memoize.store.Store.swap", no)
+    monkeypatch.setattr("cache_memoize.store.Store.add", no)
+    with pytest.raises(OSError, match="'locmem' did not take the figures"):
+        site.tell(Source("locmem"), Totals(hits=1))
+
+
+def test_two_projects_in_one_cache_have_figures_of_their_own():
+    keys = {site._key("f")}
+    for prefix in ("shop", "blog"):
+        with override_settings(CACHE_MEMOIZE={"KEY_PREFIX": prefix}):
+            keys.add(site._key("f"))
+    assert len(keys) == 3
+    assert all(len(key) < 200 and key.isascii() for key in keys)
+
+
+# --- f.site_info() -------------------------------------------------------------------
+
+
+@pytest.fixture
+def told(monkeypatch):
+    monkeypatch.setattr(reporter, "_told", {})
+    monkeypatch.setattr(apps, "is_installed", lambda name: True)
+    with override_settings(CACHE_MEMOIZE={"STATS_INTERVAL": 0}):
+        reporter.add(site.tell)
+        yield
+        reporter.remove(site.tell)
+
+
+def test_site_info_counts_this_process_up_to_now(told):
+    @cache_memoize(60)
+    def f():
+        return 1
+
+    f(), f()
+    try:
+        assert f.site_info()[:2] == (1, 1) == f.cache_info()[:2]
+        site.tell(f._core.stats, Totals(hits=5))
+        f()
+        assert async_to_sync(f.asite_info)().hits == 7
+        assert f.cache_info().hits == 2 and f.site_info().breaker == "closed"
+    finally:
+        caches["default"].clear()
+
+
+def test_without_the_app_there_are_none(monkeypatch):
+    monkeypatch.setattr(apps, "is_installed", lambda name: False)
+    with pytest.raises(ImproperlyConfigured, match="into INSTALLED_APPS"):
+        cache_memoize(60)(figures).site_info()
+
+
+# --- many processes ------------------------------------------------------------------
+
+
+@pytest.mark.backends(["valkey", "pymemcache", "file"])
+def test_four_processes_and_two_that_are_killed(backend):
+    """Right but for the last seconds of those that were killed."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)} | settings_of(backend)
+    calls = how_many(10_000)
+
+    def start(number, calls):
+        return subprocess.Popen(
+            [sys.executable, "-m", "tests.counting", backend, str(calls), str(number)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    whole = [start(number, calls) for number in range(4)]
+    killed = [start(number, 10**9) for number in (4, 5)]
+    reached = 0
+    for process in killed:
+        for _ in range(3):
+            process.stdout.readline()
+        process.kill()
+        *_, last = process.communicate()[0].split() or ["1500"]
+        reached += int(last) + 500  # it may have come further, without saying so
+    for process in whole:
+        process.communicate()
+        assert process.returncode == 0
+    found = figures(backend, "__main__.counted").totals
+    assert 4 * calls <= found.calls <= 4 * calls + reached
+    assert found.computations <= found.misses
