@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 VERSION = re.search(
@@ -19,10 +19,14 @@ setup(
     long_description=(HERE / "README.rst").read_text("utf-8"),
     long_description_content_type="text/x-rst",
     license="MPL-2.0",
-    packages=["cache_memoize"],
-    package_data={"cache_memoize": ["py.typed"]},
+    packages=find_packages(include=["cache_memoize", "cache_memoize.*"]),
+    package_data={"cache_memoize": ["py.typed", "templates/**/*", "static/**/*"]},
     python_requires=">=3.11",
     install_requires=["django>=4.2"],
+    extras_require={
+        "prometheus": ["prometheus_client"],
+        "opentelemetry": ["opentelemetry-api"],
+    },
     classifiers=[
         "Development Status :: 5 - Production/Stable",
         "Environment :: Web Environment",
@@ -32,11 +36,15 @@ setup(
         "Framework :: Django :: 6.0",
         "Framework :: Django :: 6.1",
         "Intended Audience :: Developers",
+        "Operating System :: OS Independent",
         "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
         "Programming Language :: Python :: 3.13",
         "Programming Language :: Python :: 3.14",
+        "Topic :: Internet :: WWW/HTTP",
+        "Topic :: Software Development :: Libraries :: Python Modules",
         "Typing :: Typed",
     ],
 )

@@ -16,7 +16,7 @@ import types
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any, Literal, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast, overload
 
 from django.apps import apps
 
@@ -33,11 +33,15 @@ from .runner import run
 from .stats import logger
 from .transactions import live
 
+if TYPE_CHECKING:
+    from .memoized import AsyncMemoized
+
 __all__ = ["Memoized", "cache_memoize"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
-F = TypeVar("F", bound=Callable[..., Any])
+#: mypy allows no decorator above @property, whatever its type; pyright does.
+F = TypeVar("F", bound=property)
 
 Timeout = float | timedelta | None
 VaryOn = str | Callable[[], Any]
@@ -203,7 +207,7 @@ class Decorator:
     @overload
     def __call__(
         self, function: Callable[P, Coroutine[Any, Any, T]], /
-    ) -> Memoized[P, Coroutine[Any, Any, T], T]: ...
+    ) -> AsyncMemoized[P, T]: ...
     @overload
     def __call__(self, function: Callable[P, T], /) -> Memoized[P, T, T]: ...
     @overload
@@ -254,11 +258,13 @@ def _check(function: Any) -> None:
 @overload
 def cache_memoize(
     timeout: Callable[P, Coroutine[Any, Any, T]], /
-) -> Memoized[P, Coroutine[Any, Any, T], T]: ...
+) -> AsyncMemoized[P, T]: ...
 @overload
 def cache_memoize(  # type: ignore[overload-overlap]  # bare use comes first
     timeout: Callable[P, T], /
 ) -> Memoized[P, T, T]: ...
+@overload
+def cache_memoize(timeout: F, /) -> F: ...
 @overload
 def cache_memoize(
     timeout: Timeout | Callable[..., Timeout] = ...,

@@ -6,14 +6,7 @@ import functools
 import inspect
 import sys
 import types
-from collections.abc import (
-    AsyncIterable,
-    AsyncIterator,
-    Callable,
-    Iterable,
-    Iterator,
-    Sized,
-)
+from collections.abc import Callable, Coroutine
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -30,11 +23,10 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db.models import Model
 
 from . import controls, dependencies, reporter, site
-from .batch import Batch
+from .bulk import Bulk, Results
 from .controls import Entry
 from .core import Core
 from .invalidation import forget
-from .progress import Progress, Steps, achunks, aiterate, chunks
 from .runner import run
 from .stats import CacheInfo
 
@@ -44,10 +36,14 @@ P = ParamSpec("P")
 Q = ParamSpec("Q")
 R = TypeVar("R")
 T = TypeVar("T")
-F = TypeVar("F", bound=Callable[..., Any])
+S = TypeVar("S")
+M = TypeVar("M", bound=Model)
+
+#: What the callable of ``invalidate_on`` gives.
+Calls = tuple[Any, ...] | list[tuple[Any, ...]] | None
 
 
-class Memoized(functools.partial, Generic[P, R, T]):  # type: ignore[type-arg]
+class Memoized(Bulk[T], functools.partial, Generic[P, R, T]):  # type: ignore[type-arg]
     """A memoized function: called like the function itself, and with controls.
 
     Every control takes the arguments of a call, exists once for sync and once, with
@@ -69,16 +65,30 @@ class Memoized(functools.partial, Generic[P, R, T]):  # type: ignore[type-arg]
 
         def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
+    # The first parameter says what binds: that of a classmethod is the class, and what
+    # takes neither it nor the instance is a staticmethod. Only where it takes anything
+    # (Any, object) nothing can tell: found on a class it stays as it is, and on an
+    # instance it is a method.
     @overload
     def __get__(
-        self, instance: None, owner: type | None = None
+        self: Callable[Concatenate[S, Q], Any], instance: None, owner: Callable[..., S]
     ) -> Memoized[P, R, T]: ...
     @overload
+    def __get__(  # type: ignore[misc]
+        self: Callable[Concatenate[type[S], Q], Any],
+        instance: S | None,
+        owner: type[S],
+    ) -> Memoized[Q, R, T]: ...
+    @overload
     def __get__(
-        self: Memoized[Concatenate[Any, Q], R, T],
-        instance: object,
+        self: Callable[Concatenate[S, Q], Any],
+        instance: S,
         owner: type | None = None,
     ) -> Memoized[Q, R, T]: ...
+    @overload
+    def __get__(
+        self, instance: object, owner: type | None = None
+    ) -> Memoized[P, R, T]: ...
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         return self if instance is None else _Bound(self.func, instance)
 
@@ -123,97 +133,6 @@ class Memoized(functools.partial, Generic[P, R, T]):  # type: ignore[type-arg]
             call = sync_to_async(call)
         return await call(*self.args, *args, **{**kwargs, "_refresh": True})  # type: ignore
 
-    def map(
-        self, items: Iterable[Any], /, *, return_exceptions: bool = False
-    ) -> list[T]:
-        """The results for many items, in order. An item is the argument of a call, or
-        a tuple of its arguments.
-
-        Hits are read together, 500 by one command of the cache; what is missing is
-        computed, one after the other, or by the function given to :meth:`many`. Equal
-        items are computed once. If some raise, the others are computed and stored all
-        the same; then the first error is raised.
-
-        :param return_exceptions: put errors into the list in place of results.
-        """
-        batch = Batch(self._core, self.args, items)
-        if batch.is_async:  # what gives the items is sync code
-            return async_to_sync(batch.map)(list(items)).get(return_exceptions)
-        return run(batch.map(items)).get(return_exceptions)
-
-    async def amap(
-        self,
-        items: Iterable[Any] | AsyncIterable[Any],
-        /,
-        *,
-        return_exceptions: bool = False,
-    ) -> list[T]:
-        batch = Batch(self._core, self.args, items)
-        if batch.is_async:
-            found = await batch.map([item async for item in aiterate(items)])
-            return found.get(return_exceptions)
-        given = [item async for item in aiterate(items)]
-        return await sync_to_async(self.map)(given, return_exceptions=return_exceptions)
-
-    def warm(self, items: Iterable[Any], /) -> Iterable[Progress]:
-        """Refresh many items, as in :meth:`map`, and say after each how far it is.
-
-        An iterator: nothing is done before somebody loops over it. What the function
-        raises is part of the :class:`Progress`, and the next item follows.
-        """
-        batch = Batch(self._core, self.args, items)
-        return Steps(batch.memo.name, self._warm(batch, items))
-
-    def _warm(self, batch: Batch, items: Iterable[Any]) -> Iterator[Progress]:
-        batch.total = len(items) if isinstance(items, Sized) else None
-        for chunk in chunks(items, batch.size):
-            if batch.is_async:
-                yield from async_to_sync(batch.refresh)(chunk)
-            else:
-                yield from run(batch.refresh(chunk))
-
-    def awarm(
-        self, items: Iterable[Any] | AsyncIterable[Any], /
-    ) -> AsyncIterable[Progress]:
-        batch = Batch(self._core, self.args, items)
-        return Steps(batch.memo.name, self._awarm(batch, items))
-
-    async def _awarm(
-        self, batch: Batch, items: Iterable[Any] | AsyncIterable[Any]
-    ) -> AsyncIterator[Progress]:
-        if isinstance(items, Sized) and not isinstance(items, AsyncIterable):
-            batch.total = len(items)  # that of a QuerySet would be a query
-        async for chunk in achunks(items, batch.size):
-            if batch.is_async:
-                steps = await batch.refresh(chunk)
-            else:
-                steps = await sync_to_async(run)(batch.refresh(chunk))
-            for step in steps:
-                yield step
-
-    def many(self, function: F, /) -> F:
-        """Register what computes many items at once, for :meth:`map` and :meth:`warm`.
-
-        It takes a list of items and gives a list of their results in the same order, or
-        a dict from item to result; for a method, the instance comes first. It is a
-        coroutine function if the memoized function is one. Use it as a decorator.
-        """
-        core = self._core
-        if not callable(function):
-            raise TypeError(
-                f"{core.name}.many takes a function of a list of items, not a "
-                f"{type(function).__name__}; put @{core.name}.many above its def"
-            )
-        if inspect.iscoroutinefunction(function) != inspect.iscoroutinefunction(
-            core.function
-        ):
-            raise TypeError(
-                f"{core.name}.many: this function and the memoized one must both be "
-                "coroutine functions, or neither; change one of them"
-            )
-        core.many = function
-        return function
-
     def invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> None:
         """Forget this call, and what any computation under way would store.
 
@@ -238,12 +157,15 @@ class Memoized(functools.partial, Generic[P, R, T]):  # type: ignore[type-arg]
         run(forget(core.store, core.name, tag))
         core.stats.invalidated(tag)
 
+    @overload
     def invalidate_on(
-        self,
-        model: type[Model] | str,
-        calls: Callable[[Any], tuple[Any, ...] | list[tuple[Any, ...]] | None]
-        | None = None,
-    ) -> None:
+        self, model: type[M], calls: Callable[[M], Calls] | None = None
+    ) -> None: ...
+    @overload
+    def invalidate_on(
+        self, model: str, calls: Callable[[Any], Calls] | None = None
+    ) -> None: ...
+    def invalidate_on(self, model: Any, calls: Any = None) -> None:
         """Forget calls whenever an instance of ``model`` is saved or deleted, or one
         of its many-to-many relations changes.
 
@@ -334,10 +256,51 @@ class Memoized(functools.partial, Generic[P, R, T]):  # type: ignore[type-arg]
         return await sync_to_async(self.site_info)()
 
 
+if TYPE_CHECKING:
+
+    class AsyncMemoized(Memoized[P, Coroutine[Any, Any, T], T], Generic[P, T]):
+        """What a coroutine function becomes, for type checkers only: mypy would not
+        choose an overload for a type that says Any, as that of a coroutine does."""
+
+        @overload
+        def __get__(
+            self: Callable[Concatenate[S, Q], Any],
+            instance: None,
+            owner: Callable[..., S],
+        ) -> AsyncMemoized[P, T]: ...
+        @overload
+        def __get__(  # type: ignore[misc]
+            self: Callable[Concatenate[type[S], Q], Any],
+            instance: S | None,
+            owner: type[S],
+        ) -> AsyncMemoized[Q, T]: ...
+        @overload
+        def __get__(
+            self: Callable[Concatenate[S, Q], Any],
+            instance: S,
+            owner: type | None = None,
+        ) -> AsyncMemoized[Q, T]: ...
+        @overload
+        def __get__(
+            self, instance: object, owner: type | None = None
+        ) -> AsyncMemoized[P, T]: ...
+        def __get__(self, instance: Any, owner: Any = None) -> Any: ...
+
+        @overload  # type: ignore[override]
+        def many(
+            self, function: Callable[Q, Coroutine[Any, Any, list[T]]], /
+        ) -> Callable[Q, Coroutine[Any, Any, list[T]]]: ...
+        @overload
+        def many(
+            self, function: Callable[Q, Coroutine[Any, Any, Results[T]]], /
+        ) -> Callable[Q, Coroutine[Any, Any, Results[T]]]: ...
+        def many(self, function: Any, /) -> Any: ...
+
+
 #: What a decorator above ours (with functools.wraps) carries over to its own function.
 CONTROLS = [
     name
-    for name, value in vars(Memoized).items()
+    for name, value in [*vars(Memoized).items(), *vars(Bulk).items()]
     if isinstance(value, types.FunctionType) and not name.startswith("_")
 ]
 

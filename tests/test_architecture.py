@@ -12,7 +12,7 @@ PACKAGE = Path(cache_memoize.__file__).parent
 #: From the ground up; a module may import from the rows before its own only.
 LAYERS = [
     {"keys", "policy", "record", "clock", "pool", "progress", "runner"},
-    {"options", "signals", "totals"},
+    {"options", "signals", "totals", "items"},
     {"conf"},
     {"transactions", "reporter"},
     {"binding", "breaker", "registry", "stats", "tags", "signing", "vary", "backend"},
@@ -24,6 +24,7 @@ LAYERS = [
     {"flows", "settling"},
     {"background", "controls", "dependencies"},
     {"batch"},
+    {"bulk"},
     {"core"},
     {"checks", "memoized"},
     {"decorator"},

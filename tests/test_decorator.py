@@ -260,7 +260,7 @@ def test_every_control_has_its_twin():
     }
     for twin in twins:
         iterates = twin == "awarm"
-        assert inspect.iscoroutinefunction(vars(Memoized)[twin]) != iterates
+        assert inspect.iscoroutinefunction(getattr(Memoized, twin)) != iterates
 
 
 def test_async_controls_of_a_sync_function_and_the_other_way_round():

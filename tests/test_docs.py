@@ -58,7 +58,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 SIGNALS = [class_prepared, m2m_changed, post_delete, post_save, pre_delete]
 CLOCK = FakeClock()
-PAGES = [*ROOT.glob("README.rst"), *sorted(DOCS.glob("*.rst"))]
+PAGES = [*sorted(ROOT.glob("*.rst")), *sorted(DOCS.glob("*.rst"))]
 
 
 # --- reading the pages ---------------------------------------------------------------
@@ -675,7 +675,7 @@ def test_every_page_is_in_the_contents():
 
 
 def test_the_changelog_begins_with_this_version():
-    text = (DOCS / "changelog.rst").read_text("utf-8")
+    text = (ROOT / "CHANGELOG.rst").read_text("utf-8")
     assert re.search(r"^(\d+\.\d+\.\d+)\n-+$", text, re.M)[1] == library.__version__
 
 

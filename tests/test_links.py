@@ -1,0 +1,177 @@
+"""The documentation leads somewhere: links, files that it names, the way of a call."""
+
+from __future__ import annotations
+
+import configparser
+import io
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+from cache_memoize import cache_memoize
+from tests.test_architecture import LAYERS, PACKAGE
+from tests.test_docs import DOCS, PAGES, ROOT, literals, table
+
+FOLDERS = "benchmarks|cache_memoize|docs|example|tests"
+
+
+# --- files ---------------------------------------------------------------------------
+
+
+def missing_files(path: Path) -> set[str]:
+    """What a page links to, or names with a folder of ours, and does not exist."""
+    text = path.read_text("utf-8")
+    linked = re.findall(r"`[^`<>]+<([^>`]+)>`_", text)
+    named = re.findall(rf"``((?:{FOLDERS})/[\w./-]*\w/?)``", text)
+    targets = [(path.parent, urlsplit(link)) for link in linked]
+    targets += [(ROOT, urlsplit(name)) for name in named]
+    return {
+        to.path
+        for folder, to in targets
+        if not to.scheme and to.path and not (folder / to.path).exists()
+    }
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_files_that_are_named_exist(path):
+    assert missing_files(path) == set()
+
+
+def test_a_file_that_does_not_exist_is_noticed(tmp_path):
+    """The control."""
+    page = tmp_path / "page.rst"
+    page.write_text(
+        "`a <b.rst>`_, `c <page.rst>`_, ``tests/no.py``, ``tests/races.py``"
+    )
+    assert missing_files(page) == {"b.rst", "tests/no.py"}
+
+
+# --- links ---------------------------------------------------------------------------
+
+
+class Page(HTMLParser):
+    """The anchors of a page, and where it leads to."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.anchors: set[str] = set()
+        self.links: set[str] = set()
+        self.feed(path.read_text("utf-8"))
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        self.anchors |= {given[name] for name in ("id", "name") if given.get(name)}
+        if tag == "a" and given.get("href"):
+            self.links.add(given["href"])
+        if tag == "img":
+            self.links.add(given["src"])
+
+
+def dead_links(folder: Path) -> set[str]:
+    pages = {path.resolve(): Page(path) for path in folder.rglob("*.html")}
+    dead = set()
+    for path, page in pages.items():
+        for link in page.links:
+            to = urlsplit(link)
+            if to.scheme or to.netloc:
+                continue
+            target = (path.parent / unquote(to.path)).resolve() if to.path else path
+            anchors = pages[target].anchors if target in pages else set()
+            if not target.exists() or (to.fragment and to.fragment not in anchors):
+                dead.add(f"{path.name}: {link}")
+    return dead
+
+
+def test_no_link_inside_of_the_documentation_is_dead(tmp_path):
+    pytest.importorskip("sphinx")
+    # With Sphinx' own theme: it comes with Sphinx. Warnings are errors in tox -e docs.
+    command = "-m sphinx -q -b html -D html_theme=basic -d".split()
+    subprocess.run(
+        [sys.executable, *command, tmp_path / "trees", DOCS, tmp_path / "html"],
+        check=True,
+        timeout=120,
+    )
+    assert len(list((tmp_path / "html").glob("*.html"))) > 10
+    assert dead_links(tmp_path / "html") == set()
+
+
+def test_a_dead_link_is_noticed(tmp_path):
+    """The control."""
+    (tmp_path / "a.html").write_text('<p id="x"><a href="b.html#y"><a href="#x">')
+    (tmp_path / "b.html").write_text(
+        '<a href="a.html#z"><a href="c.html"><a href="a.html">'
+    )
+    dead = {"a.html: b.html#y", "b.html: a.html#z", "b.html: c.html"}
+    assert dead_links(tmp_path) == dead
+
+
+# --- architecture and contributing ---------------------------------------------------
+
+
+def the_way_of(call):
+    """(file, function) of everything in the package that a call passes."""
+    way = []
+
+    def note(frame, event, arg):
+        path = Path(frame.f_code.co_filename)
+        if event == "call" and path.parent == PACKAGE:
+            way.append((path.name, frame.f_code.co_name))
+
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        call()
+    finally:
+        sys.setprofile(before)
+    return way
+
+
+def test_a_call_goes_the_way_that_is_described():
+    @cache_memoize(60, prefix="the way")
+    def double(number):
+        way.append("computed")
+        return number * 2
+
+    way: list[object] = []
+    double.invalidate(0)  # the settings are read
+    miss = the_way_of(lambda: double(1))
+    hit = the_way_of(lambda: double(1))
+    invalidation = the_way_of(lambda: double.invalidate(1))
+    assert way == ["computed"]
+    steps = {}
+    for title in (
+        "A hit",
+        "A miss",
+        "A miss, after the computation",
+        "An invalidation",
+    ):
+        rows = table("architecture", title)
+        steps[title] = [(literals(row[0])[0], literals(row[1])[0]) for row in rows]
+    for described, went in [
+        (steps["A hit"], hit),
+        (steps["A miss"] + steps["A miss, after the computation"], miss),
+        (steps["An invalidation"], invalidation),
+    ]:
+        rest = iter(went)
+        for step in described:
+            assert step in rest, f"{step} is not passed, or not then"
+    assert hit == steps["A hit"]  # and nothing else
+
+
+def test_the_layers_are_those_that_are_allowed():
+    documented = [set(literals(row[0])) for row in table("architecture", "Layers")]
+    assert documented == LAYERS
+
+
+def test_every_environment_of_tox_is_explained():
+    tox = configparser.ConfigParser(interpolation=None)
+    tox.read_file(io.StringIO((ROOT / "tox.ini").read_text("utf-8")))
+    named = {name.partition(":")[2] for name in tox.sections()} - {""}
+    text = (ROOT / "CONTRIBUTING.rst").read_text("utf-8")
+    explained = set(re.findall(r"^    \* - ``([\w-]+)``$", text, re.M))
+    assert explained == named | {"py313-django61"}
