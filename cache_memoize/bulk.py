@@ -35,6 +35,7 @@ class Bulk(Generic[T]):
     """A part of :class:`Memoized`: ``map``, ``warm``, and ``many`` for both."""
 
     _core: Any
+    func: Any
     args: Any
 
     @map_control
@@ -104,7 +105,7 @@ class Bulk(Generic[T]):
         a dict from item to result; for a method, the instance comes first. It is a
         coroutine function if the memoized function is one. Use it as a decorator.
         """
-        core = self._core
+        core = self.func.core  # registering reads no settings
         if not callable(function):
             raise TypeError(
                 f"{core.name}.many takes a function of a list of items, not a "

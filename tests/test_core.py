@@ -210,6 +210,8 @@ def test_a_function_may_be_decorated_before_there_are_settings():
         "from cache_memoize import cache_memoize\n"
         "@cache_memoize\n"
         "def f(x): return [x]\n"
+        "@f.many\n"
+        "def each(xs): return [[x] for x in xs]\n"
         "from django.conf import settings\n"
         "said = {'DEFAULTS': {'timeout': 5}}\n"
         "settings.configure(CACHE_MEMOIZE=said)\n"
