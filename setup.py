@@ -20,6 +20,9 @@ setup(
     long_description_content_type="text/x-rst",
     license="MPL-2.0",
     packages=["cache_memoize"],
+    py_modules=["pytest_cache_memoize"],
+    # Named as its module: so that naming it in pytest_plugins too is no error.
+    entry_points={"pytest11": ["pytest_cache_memoize = pytest_cache_memoize"]},
     package_data={"cache_memoize": ["py.typed"]},
     python_requires=">=3.11",
     install_requires=["django>=4.2"],

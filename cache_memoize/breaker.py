@@ -86,6 +86,17 @@ def breaker_of(alias: str) -> Breaker:
     return _breakers.setdefault(alias, Breaker())
 
 
+def replace(breakers: dict[str, Breaker]) -> dict[str, Breaker]:
+    """Have these, by alias, and give those that were: tests have caches of their own.
+
+    A function takes its breaker when it reads its settings, so change those after.
+    """
+    before = _breakers.copy()
+    _breakers.clear()
+    _breakers.update(breakers)
+    return before
+
+
 def known() -> list[str]:
     """The aliases that memoized functions of this process use."""
     return list(_breakers)
