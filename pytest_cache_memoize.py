@@ -9,7 +9,7 @@ imported until a test asks for it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -27,25 +27,33 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
+def _word(node: Any) -> str | None:
+    """What the nearest marker says."""
+    marker = node.get_closest_marker("memoize")
+    if marker is None:
+        return None
+    if len(marker.args) == 1 and not marker.kwargs and marker.args[0] in WORDS:
+        return str(marker.args[0])
+    named = [f"{name}={value!r}" for name, value in marker.kwargs.items()]
+    given = ", ".join([*map(repr, marker.args), *named])
+    cures = " or ".join(f'@pytest.mark.memoize("{word}")' for word in WORDS)
+    pytest.fail(
+        f"{node.nodeid}: @pytest.mark.memoize({given}) says nothing that is known; "
+        f"write {cures}",
+        pytrace=False,
+    )
+
+
 @pytest.fixture(autouse=True)
 def _memoize_marker(request: pytest.FixtureRequest) -> Iterator[World | None]:
-    """Does what the nearest marker says; gives the world if that is in memory."""
-    marker = request.node.get_closest_marker("memoize")
-    if marker is None:
+    """Does what the marker says; gives the world if that is in memory."""
+    word = _word(request.node)
+    if word is None:
         yield None
         return
-    if len(marker.args) != 1 or marker.kwargs or marker.args[0] not in WORDS:
-        named = [f"{name}={value!r}" for name, value in marker.kwargs.items()]
-        given = ", ".join([*map(repr, marker.args), *named])
-        cures = " or ".join(f'@pytest.mark.memoize("{word}")' for word in WORDS)
-        pytest.fail(
-            f"{request.node.nodeid}: @pytest.mark.memoize({given}) says nothing that "
-            f"is known; write {cures}",
-            pytrace=False,
-        )
     from cache_memoize import testing
 
-    if marker.args[0] == "disabled":
+    if word == "disabled":
         with testing.disabled():
             yield None
     else:
@@ -54,7 +62,9 @@ def _memoize_marker(request: pytest.FixtureRequest) -> Iterator[World | None]:
 
 
 @pytest.fixture
-def memoize_cache(_memoize_marker: World | None) -> Iterator[World]:
+def memoize_cache(
+    request: pytest.FixtureRequest, _memoize_marker: World | None
+) -> Iterator[World]:
     """Every cache is an empty memory of its own for this test; a World.
 
     ``memoize_cache.assert_hits(1, f)`` counts hits, ``memoize_cache.clear()`` forgets
@@ -66,4 +76,9 @@ def memoize_cache(_memoize_marker: World | None) -> Iterator[World]:
     from cache_memoize import testing
 
     with testing.in_memory() as world:
-        yield world
+        if _word(request.node) == "disabled":
+            # For a project that has this fixture around every test.
+            with testing.disabled():
+                yield world
+        else:
+            yield world

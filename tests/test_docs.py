@@ -46,6 +46,7 @@ from cache_memoize import (
     core,
     dependencies,
     pool,
+    testing,
 )
 from cache_memoize.clients import fetch, fetch_tagged
 from cache_memoize.memoized import CONTROLS
@@ -338,6 +339,13 @@ def test_the_public_names():
     text = (DOCS / "reference.rst").read_text("utf-8")
     for name in library.__all__:
         assert re.search(rf"^\.\. (auto)?\w+:: {name}(\(.*\))?$", text, re.M), name
+
+
+def test_the_names_for_tests():
+    assert sorted(first_literals("reference", "Names for tests")) == testing.__all__
+    text = (DOCS / "reference.rst").read_text("utf-8")
+    for name in testing.__all__:
+        assert f".. autoclass:: {name}(" in text, name
 
 
 def test_the_options_and_their_defaults():

@@ -9,11 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from tests import test_docs
+
 ROOT = Path(__file__).resolve().parent.parent
 
 SETTINGS = """
 SECRET_KEY = "x"
 INSTALLED_APPS = []
+DATABASES = {{"default": {{
+    "ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:",
+}}}}
 CACHES = {{"default": {{
     "BACKEND": "django.core.cache.backends.{backend}", "LOCATION": "{location}",
     "TIMEOUT": 300,
@@ -62,9 +67,13 @@ class TestDisabled:
         with assert_hits(1):
             app.double(7)
 
-    def test_who_asks_for_the_fixture_gets_it(self, memoize_cache):
-        with memoize_cache.assert_hits(1) as seen:
+    def test_the_marker_counts_more_than_the_fixture(self, memoize_cache):
+        with memoize_cache.assert_hits(0) as seen:
             app.double(7), app.double(7)
+        caches["default"].set("only", "here")
+
+    def test_but_the_fixture_counts(self, memoize_cache):
+        assert caches["default"].get("only") is None
 
 @pytest.mark.memoize("in_memory")
 def test_the_marker_and_the_fixture_are_one_world(warm, memoize_cache):
@@ -120,7 +129,7 @@ def run(pytester, monkeypatch):
 @pytest.mark.parametrize("django", ["pytest_django", "by hand"])
 def test_fixture_and_marker(run, pytester, django):
     pytester.makepyfile(TESTS)
-    run(django=django).assert_outcomes(passed=9)
+    run(django=django).assert_outcomes(passed=10)
 
 
 @pytest.mark.parametrize(
@@ -269,3 +278,16 @@ def test_the_module_imports_pytest_alone():
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
     )
     assert done.stdout.strip() == "['pytest_cache_memoize']", done.stderr
+
+
+def test_the_tests_in_the_documentation_pass(run, pytester):
+    """The page as one file, run by pytest; its examples run in test_docs.py."""
+    pytest.importorskip("freezegun")
+    pytest.importorskip("time_machine")
+    page = ROOT / "docs" / "testing.rst"
+    source = [b.source for b in test_docs.python(page) if not test_docs.is_settings(b)]
+    raising = [s for s in source if "#!" in s]
+    pytester.makepyfile("\n\n".join(s for s in source if s not in raising))
+    result = run()
+    assert len(raising) == 1
+    result.assert_outcomes(passed=8)
