@@ -21,6 +21,9 @@ setup(
     license="MPL-2.0",
     packages=find_packages(include=["cache_memoize", "cache_memoize.*"]),
     package_data={"cache_memoize": ["py.typed", "templates/**/*", "static/**/*"]},
+    py_modules=["pytest_cache_memoize"],
+    # Named as its module: so that naming it in pytest_plugins too is no error.
+    entry_points={"pytest11": ["pytest_cache_memoize = pytest_cache_memoize"]},
     python_requires=">=3.11",
     install_requires=["django>=4.2"],
     extras_require={

@@ -86,6 +86,17 @@ def breaker_of(alias: str) -> Breaker:
     return _breakers.setdefault(alias, Breaker())
 
 
+def replace(breakers: dict[str, Breaker]) -> dict[str, Breaker]:
+    """Have these, by alias, and give those that were: tests have caches of their own.
+
+    A function takes its breaker when it reads its settings, so change those after.
+    """
+    before = _breakers.copy()
+    _breakers.clear()
+    _breakers.update(breakers)
+    return before
+
+
 def _after_fork() -> None:
     """Another thread of the parent may have held a lock."""
     for breaker in _breakers.values():

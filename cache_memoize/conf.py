@@ -14,7 +14,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from .options import PROJECT_WIDE
 
-__all__ = ["SETTINGS", "check", "defaults", "get", "secrets", "site_id"]
+__all__ = ["SETTINGS", "changed", "check", "defaults", "get", "secrets", "site_id"]
 
 #: name: (default, the values that it may have, or the type of them)
 SETTINGS: dict[str, tuple[Any, Any]] = {
@@ -69,6 +69,12 @@ def get(name: str) -> Any:
             f"CACHE_MEMOIZE[{name!r}] must be {what[allowed]}, not {value!r}"
         )
     return value
+
+
+def changed(**changes: Any) -> dict[str, Any]:
+    """The whole setting as it would be with these changes; the rest is checked."""
+    check()
+    return {**getattr(settings, "CACHE_MEMOIZE", {}), **changes}
 
 
 def defaults() -> dict[str, Any]:

@@ -29,6 +29,8 @@ from cache_memoize.clock import Clock
 from cache_memoize.store import Store
 from tests.servers import SERVERS
 
+pytest_plugins = ["pytester", "pytest_cache_memoize"]
+
 T = TypeVar("T")
 
 #: alias: the server it needs

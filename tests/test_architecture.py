@@ -29,6 +29,7 @@ LAYERS = [
     {"checks", "memoized"},
     {"decorator"},
     {"__init__"},
+    {"testing"},  # for tests alone
     {"worker"},  # for the workers of django.tasks alone
     {"apps"},
 ]

@@ -46,6 +46,7 @@ from cache_memoize import (
     core,
     dependencies,
     pool,
+    testing,
 )
 from cache_memoize.clients import fetch, fetch_tagged
 from cache_memoize.memoized import CONTROLS
@@ -189,9 +190,10 @@ def run_all(
 
 
 def has_results(statement: ast.stmt, lines: list[str]) -> bool:
-    """Whether a line in it says what it gives, prints or raises."""
+    """Whether a line in it says what it gives or prints: then its lines are run one by
+    one. What is raised may come from its end, so it is that of the whole."""
     inside = lines[statement.lineno - 1 : statement.end_lineno]
-    return any(re.search(r"#[>!] ", line) for line in inside)
+    return any("#> " in line for line in inside)
 
 
 def is_settings(block: Block) -> bool:
@@ -358,6 +360,13 @@ def test_the_public_names():
     text = (DOCS / "reference.rst").read_text("utf-8")
     for name in library.__all__:
         assert re.search(rf"^\.\. (auto)?\w+:: {name}(\(.*\))?$", text, re.M), name
+
+
+def test_the_names_for_tests():
+    assert sorted(first_literals("reference", "Names for tests")) == testing.__all__
+    text = (DOCS / "reference.rst").read_text("utf-8")
+    for name in testing.__all__:
+        assert f".. autoclass:: {name}(" in text, name
 
 
 def test_the_options_and_their_defaults():
