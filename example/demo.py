@@ -7,6 +7,7 @@
 import argparse
 import gc
 import os
+import secrets
 import shlex
 import sys
 from pathlib import Path
@@ -54,6 +55,18 @@ def print_table() -> None:
     call_both("hot after refresh")
 
 
+def let_somebody_in() -> str:
+    """The password of this run for the user ``admin``."""
+    from django.contrib.auth import get_user_model
+
+    user, _ = get_user_model().objects.get_or_create(username="admin")
+    password = secrets.token_urlsafe(6)
+    user.is_staff = user.is_superuser = True
+    user.set_password(password)
+    user.save()
+    return password
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--posts", type=int, default=5000, help="default: 5000")
@@ -71,9 +84,11 @@ def main() -> None:
     cache.clear()  # so that cold is cold, also in the second run
     print(f"{Post.objects.count()} posts ({added} of them new) in {settings.DATA}\n")
     print_table()
-    connections.close_all()
 
     if options.serve:
+        password = let_somebody_in()
+        connections.close_all()
+        print(f"\nThe admin, with hit rates, is under /admin/: admin, {password}")
         print("\nOpen the address after 'Listening at'; Ctrl-C stops.", flush=True)
         command = [sys.executable, "-m", "gunicorn"]
         command += ["--config", str(HERE / "gunicorn.conf.py")]

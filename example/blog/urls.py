@@ -1,3 +1,5 @@
+from django.contrib import admin
+from django.contrib.staticfiles.urls import staticfiles_urlpatterns
 from django.urls import path
 
 from . import views
@@ -7,4 +9,6 @@ urlpatterns = [
     path("<int:pk>/", views.read, name="read"),
     path("<int:pk>/edit/", views.edit, name="edit"),
     path("<int:pk>/refresh/", views.refresh, name="refresh"),
+    path("admin/", admin.site.urls),
+    *staticfiles_urlpatterns(),  # with DEBUG only; a real site has a web server for it
 ]
