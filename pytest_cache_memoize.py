@@ -9,6 +9,7 @@ imported until a test asks for it.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -45,40 +46,38 @@ def _word(node: Any) -> str | None:
 
 
 @pytest.fixture(autouse=True)
-def _memoize_marker(request: pytest.FixtureRequest) -> Iterator[World | None]:
-    """Does what the marker says; gives the world if that is in memory."""
+def _memoize_world(request: pytest.FixtureRequest) -> Iterator[World | None]:
+    """Does what the marker says, and gives the world if the test has one.
+
+    It enters the world for ``memoize_cache`` too. Changed settings have to be changed
+    back in reverse order, and this comes before every fixture that changes some.
+    """
     word = _word(request.node)
-    if word is None:
+    wanted = word == "in_memory" or "memoize_cache" in request.fixturenames
+    if word is None and not wanted:
         yield None
         return
     from cache_memoize import testing
 
-    if word == "disabled":
-        with testing.disabled():
-            yield None
-    else:
-        with testing.in_memory() as world:
-            yield world
+    with ExitStack() as stack:
+        world = stack.enter_context(testing.in_memory()) if wanted else None
+        if word == "disabled":
+            stack.enter_context(testing.disabled())
+        yield world
 
 
 @pytest.fixture
-def memoize_cache(
-    request: pytest.FixtureRequest, _memoize_marker: World | None
-) -> Iterator[World]:
+def memoize_cache(_memoize_world: World | None) -> World:
     """Every cache is an empty memory of its own for this test; a World.
 
     ``memoize_cache.assert_hits(1, f)`` counts hits, ``memoize_cache.clear()`` forgets
     everything.
     """
-    if _memoize_marker is not None:
-        yield _memoize_marker
-        return
-    from cache_memoize import testing
-
-    with testing.in_memory() as world:
-        if _word(request.node) == "disabled":
-            # For a project that has this fixture around every test.
-            with testing.disabled():
-                yield world
-        else:
-            yield world
+    if _memoize_world is None:
+        pytest.fail(
+            'memoize_cache was asked for by getfixturevalue("memoize_cache"), when '
+            "settings may have been changed already; name it as an argument, or write "
+            "`with cache_memoize.testing.in_memory():`",
+            pytrace=False,
+        )
+    return _memoize_world

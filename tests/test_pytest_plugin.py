@@ -132,6 +132,45 @@ def test_fixture_and_marker(run, pytester, django):
     run(django=django).assert_outcomes(passed=10)
 
 
+def test_with_the_settings_fixture_in_either_order(run, pytester):
+    """What is changed last has to be changed back first."""
+    pytester.makepyfile(
+        """
+        import app
+        import pytest
+        from django.conf import settings as real
+
+        CACHES = real.CACHES
+
+        def test_before(settings, memoize_cache):
+            settings.CACHE_MEMOIZE = {"ENABLED": False}
+            with memoize_cache.assert_hits(0):
+                app.double(1), app.double(1)
+
+        def test_after(memoize_cache, settings):
+            test_before(settings, memoize_cache)
+
+        @pytest.fixture
+        def changed(settings):
+            settings.CACHE_MEMOIZE = {"ON_ERROR": "raise"}
+
+        @pytest.mark.usefixtures("changed", "memoize_cache")
+        def test_by_another_fixture():
+            assert real.CACHE_MEMOIZE == {"ON_ERROR": "raise"}
+
+        def test_nothing_is_left():
+            assert real.CACHES is CACHES
+            assert not hasattr(real, "CACHE_MEMOIZE")
+
+        def test_dynamically(request):
+            request.getfixturevalue("memoize_cache")
+        """
+    )
+    result = run()
+    result.assert_outcomes(passed=4, failed=1)
+    result.stdout.fnmatch_lines(["memoize_cache was asked for by getfixturevalue*"])
+
+
 @pytest.mark.parametrize(
     "given",
     ['"disable"', "", '"disabled", "in_memory"', 'word="disabled"', "['disabled']"],

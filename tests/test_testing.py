@@ -324,6 +324,33 @@ def test_a_refresh_in_the_background_ends_with_the_world():
     assert slow.peek() is None
 
 
+def test_a_refresh_in_a_task_that_ends_later_stores_nothing_outside():
+    clock = FakeClock()
+    begun = []
+
+    @cache_memoize(10, stale=60, prefix="slow task", _clock=clock)
+    async def slow():
+        begun.append(1)
+        if len(begun) == 2:
+            await release.wait()
+        return len(begun)
+
+    async def work():
+        with in_memory():
+            await slow()
+            clock.tick(11)
+            with assert_hits(1, slow):
+                await slow()
+        release.set()
+        while len(begun) < 2 or len(asyncio.all_tasks()) > 1:
+            await asyncio.sleep(0)
+        return await slow.apeek()
+
+    release = asyncio.Event()
+    assert asyncio.run(work()) is None
+    assert len(begun) == 2
+
+
 # --- above functions and methods -----------------------------------------------------
 
 
