@@ -13,6 +13,10 @@ PACKAGE = Path(cache_memoize.__file__).parent
 LAYERS = [
     {"keys", "policy", "record", "clock", "conf", "pool", "progress", "runner"},
     {"transactions"},
+    {"usage"},
+    {"shapes"},
+    {"differences"},
+    {"migrating"},
     {"binding", "breaker", "registry", "stats", "tags", "signing"},
     {"backends", "scope"},
     {"clients"},
@@ -38,6 +42,7 @@ DOORS = {
 }
 #: No I/O at all.
 PURE = {"keys", "binding", "policy", "progress", "record", "breaker", "tags"}
+PURE |= {"usage", "shapes", "differences", "migrating"}
 
 
 def modules():
