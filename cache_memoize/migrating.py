@@ -117,9 +117,12 @@ CODES = {
 class Finding(NamedTuple):
     """One place that means something else now.
 
-    :param line: from 1. :param column: from 1.
-    :param code: a name of :data:`CODES`.
-    :param message: what changes. :param cure: what to write instead.
+    :param path: as it was given, or below the folder that was given.
+    :param line: from 1.
+    :param column: from 1.
+    :param code: ``M000`` and so on.
+    :param message: what changes.
+    :param cure: what to write instead.
     """
 
     path: str

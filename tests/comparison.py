@@ -289,43 +289,57 @@ OURS_TITLE = "this library"
 HIT_IN_MEMORY = "microseconds of a hit in the memory of the process"
 
 
-def list_table(rows: list[list[str]], title: str = "") -> str:
-    lines = [f".. list-table:: {title}".rstrip(), "   :header-rows: 1", ""]
+def list_table(title: str, rows: list[list[str]]) -> str:
+    widths = [30, *[12] * (len(rows[0]) - 1)] if len(rows[0]) > 3 else []
+    lines = [f".. list-table:: {title}", "   :header-rows: 1"]
+    lines += [f"   :widths: {' '.join(map(str, widths))}"] if widths else []
+    lines.append("")
     for row in rows:
         lines += [f"   {'*' if n == 0 else ' '} - {cell}" for n, cell in enumerate(row)]
     return "\n".join(lines) + "\n"
 
 
-def text_of(results: dict[str, dict[str, str]]) -> str:
-    titles = list(results)
-    head = [
-        "",
-        *(f"{t} {results[t]['version']}".replace("0.2 0.2", "0.2") for t in titles),
-    ]
-    rows = [head]
-    features = [*TRIALS, *SOURCES, *FILES, HIT_IN_MEMORY]
-    for feature in features:
-        missing = NONE if feature.startswith("micro") else NO
-        cells = {title: results[title].get(feature, missing) for title in titles}
-        if feature in SOURCES and OURS[feature]:
-            cells[OURS_TITLE] = YES
-        rows.append([feature, *cells.values()])
-    parts = [list_table(rows, "Comparison")]
-    proofs = [["What", "Proved by"]]
+def tables_of(titles: dict[str, bool]) -> dict[str, list[str]]:
+    """Title of a table → its packages. This library is in each.
+
+    :param titles: package → whether it is for Django.
+    """
+    others = [title for title in titles if title != OURS_TITLE]
+    return {
+        "Packages for Django": [OURS_TITLE, *(t for t in others if titles[t])],
+        "Other packages": [OURS_TITLE, *(t for t in others if not titles[t])],
+    }
+
+
+def cell_of(results: dict[str, dict[str, str]], title: str, feature: str) -> str:
+    if title == OURS_TITLE and feature in SOURCES and OURS[feature]:
+        return YES
+    missing = NONE if feature == HIT_IN_MEMORY else NO
+    return results[title].get(feature, missing)
+
+
+def text_of(results: dict[str, dict[str, str]], titles: dict[str, bool]) -> str:
+    parts = []
+    for name, packages in tables_of(titles).items():
+        versions = [f"{t} {results[t]['version']}" for t in packages]
+        rows = [["", *(v.replace("0.2 0.2", "0.2") for v in versions)]]
+        for feature in (*TRIALS, *SOURCES, *FILES, HIT_IN_MEMORY):
+            rows.append([feature, *(cell_of(results, t, feature) for t in packages)])
+        parts.append(list_table(name, rows))
     tests = OURS | {
         what: first_test(pattern)
         for what, pattern in TESTS_OF_FILES.items()
-        if results.get(OURS_TITLE, {}).get(what) == YES
+        if cell_of(results, OURS_TITLE, what) == YES
     }
-    proofs += [[what, f"``{test}``"] for what, test in tests.items() if test]
-    parts.append(list_table(proofs, "Tests of this library"))
-    lines = [["What", "Package", "Line"]]
-    for feature in SOURCES:
-        for title in titles:
-            where = results[title].get(f"{feature}@")
-            if where:
-                lines.append([feature, title, f"``{where}``"])
-    parts.append(list_table(lines, "Lines"))
+    rows = [[what, f"``{test}``"] for what, test in tests.items() if test]
+    parts.append(list_table("Tests of this library", [["What", "Proved by"], *rows]))
+    rows = [
+        [feature, title, f"``{results[title][feature + '@']}``"]
+        for feature in SOURCES
+        for title in titles
+        if f"{feature}@" in results[title]
+    ]
+    parts.append(list_table("Lines", [["What", "Package", "Line"], *rows]))
     about = f"Python {platform.python_version()}, Django {django.__version__}"
     parts.append(f"{about}, Valkey, {os.cpu_count()} processors.\n")
     return "\n".join(parts)
@@ -344,7 +358,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--peers", type=Path, required=True, help="where packages are")
     parser.add_argument("--rst", type=Path)
-    parser.add_argument("--only", nargs="+")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--memory", action="store_true", help=argparse.SUPPRESS)
@@ -359,12 +372,13 @@ def main() -> None:
     from tests.contenders import CONTENDERS
 
     results = {}
-    for title in given.only or CONTENDERS:
+    for title in CONTENDERS:
         print(title, file=sys.stderr, flush=True)
         results[title] = collect(title, folder, memory=False)
         if CONTENDERS[title].in_memory:
             results[title] |= collect(title, folder, memory=True)
-    text = text_of(results)
+    titles = {title: CONTENDERS[title].needs_django for title in results}
+    text = text_of(results, titles)
     print(text)
     if given.rst:
         given.rst.write_text(text)

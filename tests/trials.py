@@ -335,8 +335,8 @@ def time_of_a_hit(peer: Any) -> str:
 
 
 TRIALS: dict[str, Callable[[Any], str]] = {
-    "1, '1', True, 1.0, None and 'None' are six calls": types_apart,
-    "f(1), f(a=1) and f(1, b=2), the default, are one call": spellings,
+    "``1 '1' True 1.0 None 'None'`` are six calls": types_apart,
+    "``f(1)``, ``f(a=1)``, ``f(1, b=2)`` (the default) are one": spellings,
     "None is a result": none_is_stored,
     "a caller may change its result": results_are_ones_own,
     "methods of plain objects that come and go know their instance": instances,
