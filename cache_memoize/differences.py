@@ -251,6 +251,10 @@ def _called(call: Call) -> Iterator[Difference]:
         assert isinstance(node.func, ast.Attribute)
         shown = f"{function.name}.{node.func.attr}()"
     generated = "key_generator_callable" in function.options
+    if not call.certain:
+        if call.bound and _is_first(call):
+            yield _at(node, "M001", shown)
+        return
     if _twice(call):
         yield _at(node, "M001", shown)
     elif call.control and parameters and not generated:
@@ -276,7 +280,7 @@ def _twice(call: Call) -> bool:
     function, node, receiver = call.function, call.node, call.receiver
     if not (call.control and call.bound and receiver):
         return False
-    if node.args and ast.dump(node.args[0]) == ast.dump(receiver):
+    if _is_first(call):
         return True
     parameters = function.parameters
     if parameters is None or parameters.vararg or not parameters.args:
@@ -284,6 +288,12 @@ def _twice(call: Call) -> bool:
     places = [a.arg for a in (*parameters.posonlyargs, *parameters.args)]
     plain = [a for a in node.args if not isinstance(a, ast.Starred)]
     return len(plain) + 1 > len(places) or places[0] in keywords(node)
+
+
+def _is_first(call: Call) -> bool:
+    """Whether ``x`` of ``x.method.invalidate(x)`` is the first argument too."""
+    first, receiver = call.node.args[:1], call.receiver
+    return bool(receiver and first and ast.dump(first[0]) == ast.dump(receiver))
 
 
 def _rewritten(

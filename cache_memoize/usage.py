@@ -76,6 +76,8 @@ class Call(NamedTuple):
     control: bool
     #: How many arguments come by themselves: 1 where ``f`` is bound.
     bound: int
+    #: Whether it is this function, and not another method of its name.
+    certain: bool
 
 
 def last_name(node: ast.AST | None) -> str:
@@ -219,6 +221,10 @@ class Module:
                 kind = "static method"
             elif "classmethod" in others:
                 kind = "class method"
+        if node and not isinstance(node, ast.Lambda) and call in node.decorator_list:
+            below = node.decorator_list[node.decorator_list.index(call) + 1 :]
+            if {last_name(each) for each in below} - {"staticmethod", "classmethod"}:
+                node = None  # what is memoized is what that decorator made of it
         return Declared(
             name,
             self.name,
@@ -278,8 +284,8 @@ class Known:
                 receiver = (
                     function.value if isinstance(function, ast.Attribute) else None
                 )
-                bound = self._bound(module, receiver, found)
-                yield Call(node, found, receiver, control, bound)
+                bound = self._bound(receiver, found[0])
+                yield Call(node, found[0], receiver, control, bound, len(found) == 1)
 
     def is_known(self, node: ast.AST) -> bool:
         """Whether something memoized has this name."""
@@ -287,14 +293,15 @@ class Known:
 
     def _resolve(
         self, module: Module, node: ast.expr, *, control: bool
-    ) -> Declared | None:
+    ) -> list[Declared]:
+        """What a call may mean: a function, or methods that are bound alike."""
         if isinstance(node, ast.Name):
             if node.id not in module.imported:
                 return self._function(node.id, path=module.path)
             origin, name = module.imported[node.id]
             return self._function(name, origin or "-")
         if not isinstance(node, ast.Attribute):
-            return None
+            return []
         receiver = node.value
         if isinstance(receiver, ast.Name) and receiver.id not in {"self", "cls"}:
             # A module: ``from . import related``, ``import blog.related as related``.
@@ -307,9 +314,10 @@ class Known:
         own = [e for e in methods if e.owner and e.owner.name == owner]
         if own or not control:  # x.get() may be anything's
             methods = own
-        return methods[0] if len(methods) == 1 else None
+        alike = len({each.kind for each in methods}) == 1
+        return methods if alike and (control or len(methods) == 1) else []
 
-    def _function(self, name: str, module: str = "", path: str = "") -> Declared | None:
+    def _function(self, name: str, module: str = "", path: str = "") -> list[Declared]:
         """The one function of this name, in a module that is called so, or a file."""
         found = [
             each
@@ -317,7 +325,7 @@ class Known:
             if each.kind == "function" and path in ("", each.path)
             if module in ("", each.module)
         ]
-        return found[0] if len(found) == 1 else None
+        return found if len(found) == 1 else []
 
     def _class_of(self, module: Module, receiver: ast.expr) -> str:
         """``Shop`` of ``Shop``, ``Shop(...)``, and of ``self`` in its body."""
@@ -330,7 +338,7 @@ class Known:
                     return node.name
         return name if name[:1].isupper() else ""
 
-    def _bound(self, module: Module, receiver: ast.expr | None, found: Declared) -> int:
+    def _bound(self, receiver: ast.expr | None, found: Declared) -> int:
         if receiver is None or found.kind in {"function", "static method"}:
             return 0
         if found.kind == "class method":

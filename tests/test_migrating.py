@@ -393,6 +393,22 @@ def test_two_that_cannot_be_told_apart_are_left_alone(tmp_path):
     assert list(find_in([tmp_path])) == []
 
 
+def test_the_same_expression_twice_is_found_whichever_method_it_is(tmp_path):
+    other = HEAD + "class Car:\n    @cache_memoize(60)\n    def price(self): pass\n"
+    write(tmp_path, a=HEAD + SHOP, b=other, c="x.price.invalidate(x)\nx.price(x)")
+    assert [(f.line, f.code) for f in find_in([tmp_path])] == [(1, "M001")]
+    static = other.replace("    @cache", "    @staticmethod\n    @cache")
+    write(tmp_path, b=static)
+    assert list(find_in([tmp_path])) == []
+
+
+def test_what_another_decorator_made_of_a_function_is_not_judged():
+    source = "@cache_memoize(60)\n@listed\ndef f(request):\n    yield 1\nf.invalidate()"
+    assert codes_at(source) == []
+    source = "@listed\n@cache_memoize(60)\ndef f(a):\n    yield 1\n"
+    assert codes_at(source) == [(3, "M013")]
+
+
 def test_what_cannot_be_read_is_a_finding_and_the_rest_is_read(tmp_path):
     write(tmp_path, broken="def f(:\n", right=HEAD + "f = cache_memoize()(lambda: 1)")
     (tmp_path / "bytes.py").write_bytes(b"x = '\xff'")
