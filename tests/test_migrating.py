@@ -1,0 +1,517 @@
+"""The analyzer finds what means something else than in 0.2.1, and little besides."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import pytest
+from django.contrib.admin import ModelAdmin, site
+from django.contrib.auth.models import User
+from django.db.models import Manager
+from django.test import RequestFactory
+from django.utils.decorators import method_decorator
+from django.views import View
+
+from cache_memoize import UnkeyableArgument, cache_memoize
+from cache_memoize.migrating import CODES, Finding, find, find_in
+
+HEAD = "from cache_memoize import cache_memoize\n"
+SHOP = """
+class Shop:
+    @cache_memoize(60)
+    def price(self, item, currency=None): pass
+    @classmethod
+    @cache_memoize(60)
+    def columns(cls, kind): pass
+    @staticmethod
+    @cache_memoize(60)
+    def rounded(number): pass
+
+shop = Shop()
+"""
+F = "@cache_memoize(60)\ndef f(a, b=None, *, c=None): pass\n"
+
+#: Code, what is found (``# here`` marks each line), and what is like it but right.
+EXAMPLES = [
+    ("M001", SHOP + 'shop.price.invalidate(shop, "tea")  # here', ""),
+    ("M001", SHOP + "shop.price.get_cache_key(shop, 1, 2)  # here", ""),
+    (
+        "M001",
+        SHOP + "Shop().price.invalidate(other, 1, 2)  # here",
+        "class C:\n    @cache_memoize(60)\n    def m(*args): pass\nc.m.invalidate(1)",
+    ),
+    ("M001", SHOP + "shop.price.invalidate(self=shop, item=1)  # here", ""),
+    ("M001", SHOP + 'Shop.columns.invalidate(Shop, "wide")  # here', ""),
+    (
+        "M001",
+        SHOP + "class Car(Shop):\n    def m(self):\n"
+        '        self.price.invalidate(self, "tea")  # here',
+        SHOP + 'shop.price.invalidate("tea")\nShop.price.invalidate(shop, "tea")\n'
+        'type(shop).price.invalidate(shop, "tea")\nshop.price.invalidate(*args)\n'
+        "shop.__class__.price.invalidate(shop, 1, 2)\nShop.rounded.invalidate(1)\n"
+        'shop.stock.invalidate(shop, 1)\nShop.columns.invalidate("wide")',
+    ),
+    (
+        "M002",
+        F + "f.invalidate()  # here\nf.invalidate(1, 2, 3)  # here\n"
+        "f.get_cache_key(1, d=2)  # here",
+        F + "f.invalidate(1)\nf.invalidate(1, 2, c=3)\nf.invalidate(*args)\n"
+        "f.invalidate(**kwargs)\nf.get_cache_key(1, _refresh=True)\n"
+        "@cache_memoize(60)\ndef g(*args, **kwargs): pass\ng.invalidate(1, d=2)\n"
+        "@cache_memoize(60, key_generator_callable=key)\ndef h(a): pass\n"
+        "h.invalidate()\nunknown.invalidate()\nf.clear()\n(lambda: f)().invalidate()",
+    ),
+    ("M002", SHOP + "Shop().price.invalidate()  # here", ""),
+    (
+        "M002",
+        "@cache_memoize(60)\ndef f(a, *, c): pass\nf.invalidate(1)  # here",
+        "@cache_memoize(60)\ndef f(a, *, c): pass\nf.invalidate(1, c=2)",
+    ),
+    (
+        "M003",
+        "@cache_memoize(60, args_rewrite=lambda a: a)\ndef f(a, b=None): pass\n"
+        "f(1, b=2)  # here\nf.invalidate(1, b=2)  # here",
+        "@cache_memoize(60, args_rewrite=lambda a, b=None: (a, b))\n"
+        "def f(a, b=None): pass\nf(1, b=2)\nf(1)\nf(1, _refresh=True)\nf(1, **kw)\n"
+        "@cache_memoize(60, args_rewrite=imported)\ndef g(a, b=1): pass\ng(1, b=2)",
+    ),
+    (
+        "M003",
+        "def rewrite(self, a): return a\nclass C:\n"
+        "    @cache_memoize(60, None, None, rewrite)\n    def m(self, a, b=1): pass\n"
+        "    def other(self):\n        self.m(1, b=2)  # here",
+        "def rewrite(self, **kw): return kw\nclass C:\n"
+        "    @cache_memoize(60, None, None, rewrite)\n    def m(self, a, b=1): pass\n"
+        "    def other(self):\n        self.m(a=1, b=2)\n        other.m(1, c=1)",
+    ),
+    (
+        "M004",
+        "@cache_memoize(60, args_rewrite=lambda a, b=None: a.pk)\n"
+        "def f(a, b=None): pass\nf(1, b=2)  # here",
+        "@cache_memoize(60, args_rewrite=lambda a, b=None: a.pk)\n"
+        "def f(a, b=None): pass\nf(1, 2)",
+    ),
+    (
+        "M004",
+        "@cache_memoize(60, args_rewrite=lambda a, **more: a.pk)\n"
+        "def f(a, **more): pass\nf(1, b=2)  # here",
+        "@cache_memoize(60, args_rewrite=lambda a, **more: (a.pk, more))\n"
+        "def f(a, **more): pass\nf(1, b=2)",
+    ),
+    (
+        "M005",
+        "@cache_memoize(60, args_rewrite=lambda a: (x for x in a))  # here\n"
+        "def f(a): pass\n"
+        "@cache_memoize(60, args_rewrite=lambda a: map(str, a))  # here\n"
+        "def g(a): pass\n"
+        "@cache_memoize(60, args_rewrite=lambda a: (1, a.items()))  # here\n"
+        "def h(a): pass",
+        "@cache_memoize(60, args_rewrite=lambda a: tuple(map(str, a)))\n"
+        "def f(a): pass\n"
+        "@cache_memoize(60, args_rewrite=lambda a: [x for x in a])\n"
+        "def g(a): pass",
+    ),
+    (
+        "M005",
+        "def rewrite(a):\n    yield a.pk\n"
+        "@cache_memoize(60, args_rewrite=rewrite)  # here\ndef f(a): pass",
+        "def rewrite(a):\n    def inner():\n        return iter(a)\n    if a:\n"
+        "        return (a.pk,)\n    return\n"
+        "@cache_memoize(60, args_rewrite=rewrite)\ndef f(a): pass",
+    ),
+    (
+        "M006",
+        "@cache_memoize(60)\ndef f(request): pass  # here\n"
+        "@cache_memoize(60)\ndef g(r: http.HttpRequest): pass  # here\n"
+        "@cache_memoize(60)\ndef h(r: 'QuerySet[Post] | None'): pass  # here\n"
+        "@cache_memoize(60)\nasync def i(a, *, request=None): pass  # here",
+        "@cache_memoize(60)\ndef f(path: str, n: int = 1, *args: int): pass\n"
+        "@cache_memoize(60, args_rewrite=lambda r: r.path)\ndef g(request): pass\n"
+        "@cache_memoize(60, ignore=('request',))\ndef h(a, request): pass\n"
+        "@cache_memoize(60, key_generator_callable=k)\ndef i(request): pass\n"
+        "def j(request): pass",
+    ),
+    (
+        "M006",
+        "class Posts(models.Manager):\n    @cache_memoize(60)\n"
+        "    def popular(self): pass  # here\n"
+        "class Page(LoginRequiredMixin, DetailView):\n    @cache_memoize(60)\n"
+        "    def menu(self): pass  # here\n"
+        "class Admin(admin.ModelAdmin):\n    @cache_memoize(60)\n"
+        "    def column(self, obj): pass  # here\n"
+        "class Other(models.Manager.from_queryset(Q)):\n    @cache_memoize(60)\n"
+        "    def popular(self): pass  # here",
+        "class Posts(models.Manager):\n    @cache_memoize(60, ignore=('self',))\n"
+        "    def popular(self): pass\n    @staticmethod\n    @cache_memoize(60)\n"
+        "    def static(): pass\nclass Shop(models.Model):\n    @cache_memoize(60)\n"
+        "    def price(self): pass",
+    ),
+    (
+        "M007",
+        F + "f(lambda: 1)  # here\nf(x for x in y)  # here\nf(request)  # here\n"
+        "f(1, self.request)  # here\nf(Post.objects.filter(a=1).order_by())  # here\n"
+        "f(Post.objects)  # here\nf(1, b=d.keys())  # here\n"
+        "f.invalidate(1, b=map(str, x))  # here",
+        F + "f(1)\nf([x for x in y])\nf(request.user)\nf(Post.objects.get(pk=1))\n"
+        "f(list(Post.objects.all()))\nf(form.filter())\nf(d.get('keys'))\n"
+        "@cache_memoize(60, args_rewrite=lambda a: 1)\ndef g(a): pass\ng(request)\n"
+        "@cache_memoize(60, ignore=('a',))\ndef h(a, b=1): pass\nh(request)\n"
+        "h(a=request)\nother(lambda: 1)\nshop.price(request)",
+    ),
+    (
+        "M008",
+        "@cache_memoize(60, extra=lambda req: req)  # here\ndef f(a): pass\n"
+        "@cache_memoize(60, extra=lambda request: [request, 1])  # here\n"
+        "def g(a): pass\n"
+        "@cache_memoize(60, extra=lambda o: {'x': o.request})  # here\ndef h(a): pass",
+        "@cache_memoize(60, extra=lambda req: req.user.is_staff)\ndef f(a): pass\n"
+        "@cache_memoize(60, extra={'version': 2})\ndef g(a): pass\n"
+        "@cache_memoize(60, extra=[1, 2])\ndef h(a): pass\n"
+        "def vary(req):\n    return req.path\n"
+        "@cache_memoize(60, extra=vary)\ndef i(a): pass",
+    ),
+    (
+        "M009",
+        "@cache_memoize(60, key_generator_callable=lambda a: (a, 1))  # here\n"
+        "def f(a): pass\n"
+        "@cache_memoize(60, key_generator_callable=lambda a: hash(a))  # here\n"
+        "def g(a): pass\n"
+        "@cache_memoize(60, key_generator_callable=lambda a: a.pk)  # here\n"
+        "def h(a): pass\n"
+        "@cache_memoize(60, key_generator_callable=lambda a: '')  # here\n"
+        "def i(a): pass",
+        "@cache_memoize(60, key_generator_callable=lambda a: f'f:{a}')\n"
+        "def f(a): pass\n"
+        "@cache_memoize(60, key_generator_callable=lambda a: 'f')\ndef g(a): pass\n"
+        "@cache_memoize(60, key_generator_callable=lambda a: str(a.pk))\n"
+        "def h(a): pass",
+    ),
+    (
+        "M010",
+        F + "cache.get(f.get_cache_key(1))  # here\n"
+        "key = f.get_cache_key(2)\n"
+        "caches['default'].set(key, 5)  # here\n"
+        "cache.get_many([f.get_cache_key(1)])  # here\n"
+        "f.get_cache_key(1) in self.page_cache  # here\n"
+        "async def g():\n    await cache.aget(f.get_cache_key(1))  # here",
+        F + "cache.delete(f.get_cache_key(1))\ncache.get('other')\n"
+        "seen.add(f.get_cache_key(1))\nkey = f.get_cache_key(1)\ncache.delete(key)\n"
+        "cache.get(unknown.get_cache_key(1))\ncache.get(get_cache_key(request))\n"
+        "cache.get()\n1 in cache\ndef g(key):\n    cache.get(key)",
+    ),
+    (
+        "M010",
+        "def make_key(a): return f'f:{a}'\n"
+        "@cache_memoize(60, key_generator_callable=make_key)\ndef f(a): pass\n"
+        "cache.get(make_key(1))  # here",
+        "def make_key(a): return f'f:{a}'\n"
+        "@cache_memoize(60, key_generator_callable=make_key)\ndef f(a): pass\n"
+        "cache.delete(make_key(1))\ncache.get(other_key(1))",
+    ),
+    (
+        "M011",
+        "cache.delete('0123456789abcdef0123456789abcdef')  # here\n"
+        "hashlib.md5(force_bytes('cache_memoize' + name)).hexdigest()  # here\n"
+        "md5(b'cache_memoize' + name)  # here",
+        "cache.delete('0123456789abcdef')\nhashlib.md5(text)\n"
+        "hashlib.md5(b'other')\ntoken('0123456789abcdef0123456789abcdef')",
+    ),
+    (
+        "M012",
+        "f = cache_memoize(60)(lambda a: a)  # here\n"
+        "use(cache_memoize(60)(lambda a: a))  # here",
+        "f = cache_memoize(60, prefix='f')(lambda a: a)\n"
+        "g = cache_memoize(60, key_generator_callable=k)(lambda a: a)",
+    ),
+    (
+        "M013",
+        "@cache_memoize(60)  # here\ndef f():\n    yield 1\n"
+        "class C: pass\nmake = cache_memoize(60)(C)  # here",
+        "@cache_memoize(60)\ndef f():\n    def g():\n        yield 1\n"
+        "    return list(g())\ng = cache_memoize(60)(imported)",
+    ),
+    (
+        "M014",
+        "@cache_memoize(-1)  # here\ndef f(): pass\n"
+        "@cache_memoize(timeout=True)  # here\ndef g(): pass\n"
+        "@cache_memoize(60, '')  # here\ndef h(): pass\n"
+        "@cache_memoize(60, cache_exceptions=(ValueError, SystemExit))  # here\n"
+        "def i(): pass",
+        "@cache_memoize(0, None)\ndef f(): pass\n"
+        "@cache_memoize(settings.TIME, 'f', cache_exceptions=(ValueError, KeyError))\n"
+        "def g(): pass\n@cache_memoize(None, cache_exceptions=Exception)\n"
+        "def h(): pass",
+    ),
+    (
+        "M015",
+        "@cache_memoize(60)\ndef f(a, _refresh=False): pass  # here",
+        "def f(a, _refresh=False): pass",
+    ),
+    (
+        "M016",
+        "@cache_memoize(  # here\n    60, store_result=False,"
+        " cache_exceptions=ValueError)\ndef f(): pass",
+        "@cache_memoize(60, store_result=False, cache_exceptions=())\ndef f(): pass\n"
+        "@cache_memoize(60, cache_exceptions=ValueError)\ndef g(): pass",
+    ),
+    (
+        "M017",
+        "@cache_memoize(60)\ndef f(a):\n    if a:\n"
+        "        return ValueError(a)  # here\n    try:\n        return g(a)\n"
+        "    except OSError as error:\n        return error  # here",
+        "@cache_memoize(60)\ndef f(a):\n    try:\n        return g(a)\n"
+        "    except OSError as error:\n        return str(error)\n"
+        "    except KeyError:\n        return\n    def inner():\n"
+        "        return ValueError(a)\n    return HttpResponseServerError(a)\n"
+        "@cache_memoize(60, store_result=False)\ndef g(a):\n"
+        "    return ValueError(a)\ndef h(a):\n    return ValueError(a)",
+    ),
+    (
+        "M018",
+        "def make(n):\n    @cache_memoize(60)  # here\n    def f(x):\n"
+        "        return x + n\n    return f",
+        "def make(n):\n    @cache_memoize(60, prefix='f')\n    def f(x):\n"
+        "        return x + n\n    @cache_memoize(60)\n    def g(x, n):\n"
+        "        return x + n\n    return f, g\n"
+        "def test_it():\n    runs = []\n    @cache_memoize(60)\n    def f(x):\n"
+        "        runs.append(x)",
+    ),
+    (
+        "M019",
+        "class C:\n    @method_decorator(cache_memoize(60))  # here\n"
+        "    def m(self): pass\n    def __init__(self):\n"
+        "        self.n = cache_memoize(60)(self.n)  # here\n"
+        "@method_decorator([never_cache, cache_memoize(60)], name='get')  # here\n"
+        "class V(View):\n    def get(self, request): pass",
+        "class C:\n    @method_decorator(never_cache)\n    def m(self): pass\n"
+        "    @method_decorator\n    def n(self): pass\n"
+        "f = cache_memoize(60)(module.function)\nclass D:\n    pass",
+    ),
+    (
+        "M020",
+        "CACHES = {'default': {'OPTIONS': {\n"
+        "    'SERIALIZER': 'django_redis.serializers.json.JSONSerializer'}}}  # here",
+        "CACHES = {'default': {'OPTIONS': {\n"
+        "    'SERIALIZER': 'django_redis.serializers.pickle.PickleSerializer',\n"
+        "    **more}}}\n"
+        "OTHER = {'serializer': 'app.JSONSerializer'}\nf({'serializer': 'a.JSON'})",
+    ),
+    (
+        "M021",
+        "from cache_memoize import MARKER  # here\nimport cache_memoize as library\n"
+        "library.caches  # here\nmock.patch('cache_memoize.caches')  # here",
+        "import cache_memoize as library\nlibrary.local\nother.caches\n"
+        "mock.patch('cache_memoize.local')",
+    ),
+]
+IDS = [f"{code}-{number}" for number, (code, _, _) in enumerate(EXAMPLES)]
+
+
+def codes_at(source):
+    return [(each.line, each.code) for each in find(HEAD + source, "app.py")]
+
+
+@pytest.mark.parametrize("code, found, right", EXAMPLES, ids=IDS)
+def test_each_code_has_what_it_finds_and_what_it_leaves_alone(code, found, right):
+    lines = (HEAD + found).splitlines()
+    marked = [n for n, line in enumerate(lines, 1) if line.endswith("# here")]
+    assert codes_at(found) == [(line, code) for line in marked]
+    assert codes_at(right) == []
+
+
+def test_every_code_has_an_example():
+    assert {code for code, _, _ in EXAMPLES} | {"M000"} == set(CODES)
+    assert list(CODES) == sorted(CODES)
+
+
+@pytest.mark.parametrize(
+    "head, decorator",
+    [
+        ("from cache_memoize import cache_memoize as memo", "memo(60)"),
+        ("import cache_memoize", "cache_memoize.cache_memoize(60)"),
+        ("import cache_memoize as cm", "cm.cache_memoize(60)"),
+        ("from cache_memoize import cache_memoize\nfor_a_day = cache_memoize(60)", ""),
+    ],
+)
+def test_the_decorator_is_known_by_every_name(head, decorator):
+    source = f"{head}\n@{decorator or 'for_a_day'}\ndef f(request): pass\n"
+    assert [each.code for each in find(source, "app.py")] == ["M006"]
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "from other import cache_memoize",
+        "from .cache_memoize import cache_memoize",
+        "import other as cache_memoize2",
+    ],
+)
+def test_other_decorators_are_left_alone(head):
+    source = f"{head}\n@cache_memoize(60)\ndef f(request): pass\n"
+    assert list(find(source, "app.py")) == []
+
+
+def test_a_finding_says_where_it_is_and_what_to_write():
+    (found,) = find(HEAD + SHOP + "shop.price.invalidate(shop, 1)", "app.py")
+    assert found == Finding("app.py", 14, 1, "M001", found.message, found.cure)
+    assert str(found).startswith("app.py:14:1: M001 price.invalidate() is given the")
+    assert str(found).endswith(". Instead: leave the instance out.")
+
+
+def write(folder: Path, **files: str) -> None:
+    for name, text in files.items():
+        path = folder / f"{name.replace('__', '/')}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def test_functions_of_one_file_are_known_in_the_others(tmp_path):
+    write(
+        tmp_path,
+        blog__related=HEAD + F + SHOP,
+        blog__views="from .related import f as g\nfrom . import related\n"
+        "import blog.related as again\n"
+        "g.invalidate()\nrelated.f.invalidate()\nagain.f(lambda: 1)\n"
+        "shop.price.invalidate(shop, 1)\n",
+        shop__other="def f(): pass\nf.invalidate()\nfrom x import related\n"
+        "from . import f as nobody\nnobody.invalidate()\n",
+        shop__related="def f(): pass\nf.invalidate()\n",
+    )
+    found = [(Path(f.path).name, f.line, f.code) for f in find_in([tmp_path])]
+    assert found == [
+        ("views.py", 4, "M002"),
+        ("views.py", 5, "M002"),
+        ("views.py", 6, "M007"),
+        ("views.py", 7, "M001"),
+    ]
+
+
+def test_two_that_cannot_be_told_apart_are_left_alone(tmp_path):
+    other = HEAD + "class Car:\n    @cache_memoize(60)\n    def price(self): pass\n"
+    write(tmp_path, a=HEAD + SHOP, b=other, c="x.price.invalidate(1, 2, 3)")
+    assert list(find_in([tmp_path])) == []
+
+
+def test_the_same_expression_twice_is_found_whichever_method_it_is(tmp_path):
+    other = HEAD + "class Car:\n    @cache_memoize(60)\n    def price(self): pass\n"
+    write(tmp_path, a=HEAD + SHOP, b=other, c="x.price.invalidate(x)\nx.price(x)")
+    assert [(f.line, f.code) for f in find_in([tmp_path])] == [(1, "M001")]
+    static = other.replace("    @cache", "    @staticmethod\n    @cache")
+    write(tmp_path, b=static)
+    assert list(find_in([tmp_path])) == []
+
+
+def test_what_another_decorator_made_of_a_function_is_not_judged():
+    source = "@cache_memoize(60)\n@listed\ndef f(request):\n    yield 1\nf.invalidate()"
+    assert codes_at(source) == []
+    source = "@listed\n@cache_memoize(60)\ndef f(a):\n    yield 1\n"
+    assert codes_at(source) == [(3, "M013")]
+
+
+def test_what_cannot_be_read_is_a_finding_and_the_rest_is_read(tmp_path):
+    write(tmp_path, broken="def f(:\n", right=HEAD + "f = cache_memoize()(lambda: 1)")
+    (tmp_path / "bytes.py").write_bytes(b"x = '\xff'")
+    (tmp_path / "null.py").write_bytes(b"x = 1\0")
+    (tmp_path / "deep.py").write_text("x = " + "-" * 100_000 + "1")
+    (tmp_path / "notes.txt").write_text("def f(:")
+    gone = tmp_path / "gone.py"
+    found = {Path(f.path).name: f.code for f in find_in([tmp_path, gone])}
+    assert found == {
+        "broken.py": "M000",
+        "bytes.py": "M000",
+        "null.py": "M000",
+        "deep.py": "M000",
+        "gone.py": "M000",
+        "right.py": "M012",
+    }
+
+
+def test_a_folder_that_is_gone_when_it_is_listed_is_a_finding(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "is_dir", lambda path: True)
+    assert [found.code for found in find_in([tmp_path / "gone"])] == ["M000"]
+
+
+def test_environments_hidden_folders_and_links_are_left_out(tmp_path):
+    wrong = HEAD + "f = cache_memoize()(lambda: 1)"
+    write(tmp_path, app=wrong, env__lib__app=wrong, _hidden__app=wrong)
+    (tmp_path / "env" / "pyvenv.cfg").touch()
+    (tmp_path / "_hidden").rename(tmp_path / ".hidden")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    app = tmp_path / "app.py"
+    found = list(find_in([tmp_path, app]))
+    assert [each.path for each in found] == [str(app)]
+
+
+def test_a_signature_at_the_beginning_of_a_file_is_no_error(tmp_path):
+    (tmp_path / "a.py").write_text("\ufeffx = 1", "utf-8")
+    assert list(find_in([tmp_path])) == []
+
+
+def test_what_the_compiler_warns_of_is_not_our_business(recwarn):
+    assert list(find("x = '\\d'", "app.py")) == []
+    assert not recwarn.list
+
+
+def test_nothing_is_imported_and_nothing_runs(tmp_path):
+    write(tmp_path, app="import os\nos.mkdir('made')\nraise SystemExit")
+    assert list(find_in([tmp_path])) == []
+    assert not Path("made").exists()
+
+
+def test_our_own_code_has_nothing_to_migrate():
+    """The control for false alarms: code that is written for this version."""
+    root = Path(__file__).parent.parent
+    found = find_in([root / "example", root / "benchmarks", root / "cache_memoize"])
+    assert list(found) == []
+
+
+def test_find_takes_text_and_find_in_takes_paths():
+    assert list(inspect.signature(find).parameters) == ["source", "path"]
+    assert list(inspect.signature(find_in).parameters) == ["paths"]
+
+
+# --- what the messages say -----------------------------------------------------------
+
+memoize = cache_memoize(60, cache_alias="locmem")
+
+
+class Posts(Manager):
+    @memoize
+    def popular(self):
+        return 1
+
+
+class Page(View):
+    @memoize
+    def menu(self):
+        return 1
+
+
+class Admin(ModelAdmin):
+    @memoize
+    def column(self):
+        return 1
+
+
+class Numbered:
+    def __init__(self, number):
+        self.number = number
+
+    @method_decorator(memoize)
+    def double(self, factor):
+        return self.number * factor
+
+
+def test_managers_views_and_admins_cannot_be_part_of_a_key():
+    """M006: in 0.2.1 their text could."""
+    page = Page()
+    page.setup(RequestFactory().get("/"))
+    for call in (Posts().popular, page.menu, Admin(User, site).column):
+        with pytest.raises(UnkeyableArgument, match="'self'"):
+            call()
+
+
+def test_by_method_decorator_the_instance_counts():
+    """M019: in 0.2.1 the second call gave the result of the first."""
+    assert [Numbered(1).double(2), Numbered(2).double(2)] == [2, 4]
