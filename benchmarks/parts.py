@@ -18,9 +18,10 @@ from benchmarks.measure import batch, interleave, ratio
 from benchmarks.peers import TIMEOUT
 from benchmarks.places import LOCAL, places
 from benchmarks.report import Bar, Report, parser
-from cache_memoize import cache_memoize
+from cache_memoize import cache_memoize, local, signals
 from cache_memoize.binding import Binder
 from cache_memoize.record import TAIL, dumps, freshness, loads
+from cache_memoize.stats import logger
 
 WHOLE = "a hit, positional arguments"
 FLOOR = "the cache's own get"
@@ -43,6 +44,10 @@ PARTS = {
     "reading the trailer": "freshness(raw[TAIL])",
     "asking the clock": "clock.time()",
     "unpickling the value": "loads(raw)",
+    "does anybody want to know": (
+        "stats.quiet or hook is not None or heard.receivers or debugs(10)"
+    ),
+    'a hit again, local="request"': "again(42, 10)",
 }
 
 
@@ -51,9 +56,14 @@ def names() -> dict[str, Any]:
     def related(post: int, limit: float = 10) -> Any:
         return VALUES[TYPICAL]
 
+    @cache_memoize(TIMEOUT, local="request")
+    def again(post: int, limit: float = 10) -> Any:
+        return VALUES[TYPICAL]
+
     def bare(*args: Any, **kwargs: Any) -> None: ...
 
     f: Any = related
+    again(42, 10)
     cache: Any = caches["default"]
     for limit in (10, 1.5):
         f(42, limit)
@@ -78,13 +88,18 @@ def names() -> dict[str, Any]:
         "freshness": freshness,
         "TAIL": TAIL,
         "loads": loads,
+        "stats": core.stats,
+        "hook": core.hit,
+        "heard": signals.hit,
+        "debugs": logger.isEnabledFor,
+        "again": again,
     }
 
 
 def main() -> None:
     options = parser(__doc__).parse_args()
     report = Report("Where the time of a hit goes", options)
-    with places(report, LOCAL):
+    with places(report, LOCAL), local():
         scope = names()
         batches = {title: batch(code, scope) for title, code in PARTS.items()}
         rounds = 50 if options.quick else 1000
