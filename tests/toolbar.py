@@ -40,7 +40,8 @@ async def aprice(item: str) -> int:
 
 def page(text: object) -> HttpResponse:
     return HttpResponse(
-        '<!doctype html><html lang="en"><head><title>Shop</title></head>'
+        '<!doctype html><html lang="en"><head><title>Shop</title>'
+        '<link rel="icon" href="data:,"></head>'
         f"<body><main><h1>Shop</h1><p>{text}</p></main></body></html>"
     )
 
