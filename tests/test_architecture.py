@@ -30,7 +30,7 @@ LAYERS = [
     {"__init__"},
     {"worker"},  # for the workers of django.tasks alone
     {"apps"},
-    {"panels"},  # for those who have what they are for
+    {"opentelemetry", "panels", "prometheus"},  # for those who have what they are for
 ]
 #: What else may be imported, and by whom alone.
 DOORS = {
