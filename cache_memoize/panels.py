@@ -158,11 +158,9 @@ class MemoizePanel(Panel):
 
     @property
     def nav_subtitle(self) -> str:
-        if not (shown := self._shown):
-            return ""
-        calls, again = shown["calls"], shown["repeated"]
-        plural = "" if calls == 1 else "s"
-        text = f"{calls} call{plural}, {shown['hits']} from the cache"
+        names = "calls", "hits", "repeated"
+        calls, hits, again = (self._shown.get(name, 0) for name in names)
+        text = f"{calls} call{'' if calls == 1 else 's'}, {hits} from the cache"
         return f"{text}, {again} repeated" if again else text
 
     @property
@@ -184,8 +182,7 @@ class MemoizePanel(Panel):
 
     def generate_stats(self, request: Any, response: Any) -> None:
         panel: Any = self
-        if self._recording is not None:
-            panel.record_stats(_figures(self._recording))
+        panel.record_stats(_figures(self._recording or Recording()))
 
 
 def _figures(recording: Recording) -> dict[str, Any]:

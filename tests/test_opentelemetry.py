@@ -227,6 +227,16 @@ def test_a_forked_process_tells_its_own_only(collector):
     assert collector.calls(path) == [1, 0, 1]
 
 
+def test_what_is_done_after_a_fork(collector):
+    """The same in this process, where it can be measured."""
+    f, path = memoized(lambda: 1, "as_if_forked")
+    f()
+    opentelemetry._after_fork()
+    assert collector.calls(path) == [None] * 3
+    f()
+    assert collector.calls(path) == [1, 0, 0]
+
+
 # --- spans ---------------------------------------------------------------------------
 
 
