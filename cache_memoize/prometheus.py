@@ -10,6 +10,8 @@ processes have told, those that have ended too.
 
 from __future__ import annotations
 
+import os
+import threading
 import time
 from typing import Any
 
@@ -28,6 +30,17 @@ BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 1
 _LABELS = ("function", "alias")
 #: The states of a breaker, by the value of their gauge.
 _STATES = ("closed", "half-open", "open")
+
+#: Held while metrics are changed, and while a process forks: the client's own locks
+#: would else be copied as they are, and a worker would wait for them for ever.
+_lock = threading.RLock()
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch
+    os.register_at_fork(
+        before=_lock.acquire,
+        after_in_parent=_lock.release,
+        after_in_child=_lock.release,
+    )
 
 
 class Exporter:
@@ -94,26 +107,26 @@ class Exporter:
         if not new.is_whole:
             raise ValueError("counted meanwhile")  # then it is told again, later
         labels, fresh = (source.path, source.alias), new.hits - new.stale
-        for outcome, number in (
-            ("hit", fresh),
-            ("stale", new.stale),
-            ("miss", new.misses),
-        ):
-            self.calls.labels(*labels, outcome).inc(number)
-        self.waits.labels(*labels).inc(new.waits)
-        self.errors.labels(*labels).inc(new.errors)
-        self.saved.labels(*labels).inc(new.saved)
-        self.look(source.alias)
+        outcomes = {"hit": fresh, "stale": new.stale, "miss": new.misses}
+        with _lock:
+            for outcome, number in outcomes.items():
+                self.calls.labels(*labels, outcome).inc(number)
+            self.waits.labels(*labels).inc(new.waits)
+            self.errors.labels(*labels).inc(new.errors)
+            self.saved.labels(*labels).inc(new.saved)
+            self.look(source.alias)
 
     def look(self, *aliases: str) -> None:
         now = time.monotonic()
-        for alias in aliases or known():
-            state = breaker_of(alias).state(now)
-            self.breaker.labels(alias).set(_STATES.index(state))
+        with _lock:
+            for alias in aliases or known():
+                state = breaker_of(alias).state(now)
+                self.breaker.labels(alias).set(_STATES.index(state))
 
     def computed(self, event: Event, **kwargs: Any) -> None:
-        labels = event.function, event.alias
-        self.computations.labels(*labels).observe(event.seconds)
+        with _lock:
+            of = self.computations.labels(event.function, event.alias)
+            of.observe(event.seconds)
 
 
 _exporters: dict[CollectorRegistry, Exporter] = {}

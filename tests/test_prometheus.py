@@ -206,10 +206,10 @@ def test_it_is_told_by_itself_every_few_seconds(registry):
         until(lambda: registry.get_sample_value(name, labels) is not None)
 
 
-def until(condition: Callable[[], bool]) -> None:
+def until(condition: Callable[[], object], seen: Callable[[], object] = str) -> None:
     deadline = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline, seen()
         threading.Event().wait(0.02)
 
 
@@ -231,6 +231,35 @@ def test_the_page_of_django_prometheus_shows_it():
 
 
 # --- several processes ---------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a system without fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
+def test_a_fork_waits_for_what_is_being_told(registry):
+    """The client's locks would be copied as they are, and nobody opens the copies."""
+    calls = prometheus._exporters[registry].calls
+    labels, inside, go = calls.labels, threading.Event(), threading.Event()
+
+    def slow(*args):
+        with calls._lock:
+            inside.set()
+            assert go.wait(PATIENCE)
+            time.sleep(0.2)  # a fork that does not wait is made now
+        return labels(*args)
+
+    counting("forked").missed("key")
+    calls.labels = slow
+    teller = threading.Thread(target=reporter.flush)
+    teller.start()
+    assert inside.wait(PATIENCE)
+    os.register_at_fork(before=go.set)
+    child = os.fork()
+    if not child:  # pragma: no cover
+        signal.alarm(10)
+        labels("f", "default", "hit").inc()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    teller.join()
 
 
 @pytest.fixture
@@ -293,18 +322,23 @@ def shown(url):
 def test_the_workers_of_a_site_are_summed_up(site):
     """What was counted before the fork counts once, and what a worker that has ended
     had counted still does."""
-    until(lambda: shown(site) == [4, 1, 1])
-    visits = [visit(site)]
+    visits: list[int] = []
+
+    def seen():
+        return shown(site), visits
+
+    until(lambda: shown(site) == [4, 1, 1], seen)
+    visits += [visit(site)]
     while len({*visits}) < 2:
         visits.append(visit(site))
     # One of them computed.
-    until(lambda: shown(site) == [4 + len(visits) - 1, 2, 2])
+    until(lambda: shown(site) == [4 + len(visits) - 1, 2, 2], seen)
     for worker in {*visits}:
         os.kill(worker, signal.SIGTERM)
     while len({*visits}) < 3:
         visits.append(visit(site))
     # Both have ended and others have begun: nothing is lost, and nothing comes twice.
-    until(lambda: shown(site)[0] >= 4 + len(visits) - 1)
+    until(lambda: shown(site)[0] >= 4 + len(visits) - 1, seen)
     assert shown(site) == [4 + len(visits) - 1, 2, 2]
 
 
