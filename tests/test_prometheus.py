@@ -247,7 +247,8 @@ def test_a_fork_waits_for_what_is_being_told(registry):
             time.sleep(0.2)  # a fork that does not wait is made now
         return labels(*args)
 
-    counting("forked").missed("key")
+    stats = counting("forked")
+    stats.missed("key")
     calls.labels = slow
     teller = threading.Thread(target=reporter.flush)
     teller.start()
