@@ -18,6 +18,7 @@ from typing import Any
 from weakref import WeakSet
 
 from debug_toolbar.panels import Panel
+from django.core.exceptions import ImproperlyConfigured
 from django.template import Context, Engine
 from django.utils.safestring import SafeString
 
@@ -234,7 +235,10 @@ _COST = {"hit": "saved", "stale": "saved", "computed": "spent"}
 
 def _without_memory(recording: Recording) -> set[str]:
     """The paths of the functions that are not ``local="request"`` already."""
-    local = [each.function for each in core.everyone() if each.options["local"]]
+    try:
+        local = [each.function for each in core.everyone() if each.options["local"]]
+    except ImproperlyConfigured:  # of a function that this page may not even call
+        local = []
     return {
         path
         for path, functions in recording.functions.items()

@@ -12,6 +12,7 @@ from collections import Counter
 import pytest
 from asgiref.sync import async_to_sync
 from django.core.cache import caches
+from django.core.exceptions import ImproperlyConfigured
 from django.test import AsyncClient, Client, override_settings
 
 pytest.importorskip("debug_toolbar", reason="needs django-debug-toolbar")
@@ -202,6 +203,15 @@ def test_it_promises_what_local_then_keeps(views, cold, monkeypatch):
     _, with_local = visit(local="request")
     (row,) = panel.duplicates
     assert int(row[4]) == without - with_local == (4 if cold else 5)
+
+
+def test_a_function_whose_options_are_wrong_does_not_break_the_page(views):
+    get("/several/2/")
+    with override_settings(CACHE_MEMOIZE={"DEFAULTS": {"timeout": "an hour"}}):
+        timeless = cache_memoize(prefix="timeless")(lambda: 1)
+        with pytest.raises(ImproperlyConfigured, match="does not fit"):
+            timeless()
+        assert get("/several/2/").kinds == ["hit", "hit"]
 
 
 def test_a_forgotten_call_has_to_be_read_again(views):
