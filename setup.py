@@ -27,8 +27,9 @@ setup(
     python_requires=">=3.11",
     install_requires=["django>=4.2"],
     extras_require={
-        "prometheus": ["prometheus_client"],
-        "opentelemetry": ["opentelemetry-api"],
+        "opentelemetry": ["opentelemetry-api>=1.31"],
+        "prometheus": ["prometheus_client>=0.17"],
+        "toolbar": ["django-debug-toolbar>=4.4"],
     },
     classifiers=[
         "Development Status :: 5 - Production/Stable",

@@ -97,6 +97,11 @@ def replace(breakers: dict[str, Breaker]) -> dict[str, Breaker]:
     return before
 
 
+def known() -> list[str]:
+    """The aliases that memoized functions of this process have used."""
+    return list(_breakers)
+
+
 def _after_fork() -> None:
     """Another thread of the parent may have held a lock."""
     for breaker in _breakers.values():

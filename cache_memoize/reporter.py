@@ -22,7 +22,7 @@ from django.core.signals import setting_changed
 from . import conf
 from .totals import Totals
 
-__all__ = ["Sink", "Source", "add", "flush", "join", "remove", "wake"]
+__all__ = ["Sink", "Source", "add", "flush", "join", "remove", "sources", "wake"]
 
 logger = logging.getLogger("cache_memoize")
 
@@ -71,6 +71,12 @@ def wake(source: Source) -> None:
         _known.add(source)
         _noisy.add(source)
     _start()
+
+
+def sources() -> list[Any]:
+    """Who has counted something in this process."""
+    with _lock:
+        return list(_known)
 
 
 def join(seconds: float = 30.0) -> bool:

@@ -63,6 +63,12 @@ class Totals(NamedTuple):
         return not any(self[:-1])
 
     @property
+    def is_whole(self) -> bool:
+        """Whether, as what has come since a moment, it can be true. Counts that are
+        read in the middle of a call, or an increment that got lost, are not."""
+        return min(self.hits - self.stale, *self[:-1]) >= 0
+
+    @property
     def calls(self) -> int:
         return self.hits + self.misses
 

@@ -32,6 +32,7 @@ LAYERS = [
     {"testing"},  # for tests alone
     {"worker"},  # for the workers of django.tasks alone
     {"apps"},
+    {"opentelemetry", "panels", "prometheus"},  # for those who have what they are for
 ]
 #: What else may be imported, and by whom alone.
 DOORS = {

@@ -46,6 +46,8 @@ from cache_memoize import (
     core,
     dependencies,
     pool,
+    reporter,
+    signals,
     testing,
 )
 from cache_memoize.clients import fetch, fetch_tagged
@@ -137,6 +139,8 @@ def page_module(request, monkeypatch):
     for signal in SIGNALS:
         monkeypatch.setattr(signal, "receivers", list(signal.receivers))
         signal.sender_receivers_cache.clear()
+    sinks = {*reporter._told}
+    heard = {kind: [*signal.receivers] for kind, signal in signals.ALL.items()}
     registered = dict(library.keys._REGISTERED)
     module = types.ModuleType(f"docs_{request.node.name}")
     monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -144,6 +148,12 @@ def page_module(request, monkeypatch):
     monkeypatch.undo()
     for signal in SIGNALS:
         signal.sender_receivers_cache.clear()
+    for kind, receivers in heard.items():
+        signals.ALL[kind].receivers[:] = receivers
+        signals.ALL[kind].sender_receivers_cache.clear()
+    for sink in {*reporter._told} - sinks:
+        reporter.remove(sink)
+    assert reporter.join()
     library.keys._REGISTERED.clear()
     library.keys._REGISTERED.update(registered)
     caches["default"].clear()
@@ -404,6 +414,43 @@ def test_the_settings():
         for name, default, values, _ in table("reference", "CACHE_MEMOIZE")
     }
     assert documented == conf.SETTINGS
+
+
+def test_the_signals():
+    documented = [row[0] for row in table("reference", "Signals")]
+    assert [literals(each)[0] for each in documented] == [*signals.ALL]
+    assert {*signals.ALL} < {*signals.__all__}
+    for name, signal in signals.ALL.items():
+        assert getattr(signals, name) is signal
+
+
+def test_the_fields_of_an_event():
+    assert tuple(first_literals("reference", "Event")) == signals.Event._fields
+
+
+def test_the_metrics():
+    pytest.importorskip("prometheus_client", reason="needs prometheus_client")
+    from prometheus_client import CollectorRegistry
+
+    from cache_memoize import prometheus
+
+    registry = CollectorRegistry()
+    prometheus.connect(registry)
+    names = {
+        f"{metric.name}_total" if metric.type == "counter" else metric.name
+        for metric in registry.collect()
+    }
+    prometheus.disconnect(registry)
+    assert set(first_literals("reference", "Metrics")) == names
+
+
+def test_the_instruments():
+    source = (ROOT / "cache_memoize" / "opentelemetry.py").read_text("utf-8")
+    names = re.findall(r'meter\.create_\w+\(\s*"(.+)"', source)
+    documented = {literals(row[1])[0] for row in table("reference", "Metrics")}
+    assert documented == set(names) and len(names) == 6
+    for name in re.findall(r'= "(code.+|cache_memoize\..+)"', source):
+        assert f"``{name}``" in (DOCS / "reference.rst").read_text("utf-8")
 
 
 def logged():

@@ -1,0 +1,192 @@
+"""Metrics, and on request span events, for OpenTelemetry: ``connect()`` once.
+
+Only the API is imported: without an SDK nothing happens. Counters are read when they
+are collected, so a hit does not know of them. Attributes are the path of the function
+and the alias of its cache, never a key.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from opentelemetry import trace
+from opentelemetry.metrics import (
+    CallbackOptions,
+    MeterProvider,
+    Observation,
+    get_meter,
+)
+
+from . import breaker, reporter, signals
+from .signals import Event
+from .totals import Totals
+
+__all__ = ["BUCKETS", "connect", "disconnect"]
+
+FUNCTION = "code.function.name"
+ALIAS = "cache_memoize.alias"
+OUTCOME = "cache_memoize.outcome"
+
+#: Upper bounds of the histogram, in seconds.
+BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+#: The states of a breaker, by the value of their gauge.
+_STATES = ("closed", "half-open", "open")
+
+
+class Exporter:
+    """The instruments of one meter provider."""
+
+    def __init__(self, provider: MeterProvider | None) -> None:
+        self.closed = False
+        self.spans = False
+        self._lock = threading.Lock()
+        #: What functions that are gone have counted must not vanish, or the sums of
+        #: their namesakes would fall.
+        self._seen: WeakKeyDictionary[Any, Totals] = WeakKeyDictionary()
+        self._sums: dict[tuple[str, str], Totals] = {}
+        meter = get_meter("cache_memoize", meter_provider=provider)
+        meter.create_observable_counter(
+            "cache_memoize.calls",
+            [self._callback(self._calls)],
+            unit="{call}",
+            description="Calls: served fresh, served stale, or computed.",
+        )
+        meter.create_observable_counter(
+            "cache_memoize.waits",
+            [self._callback(lambda: self._each("waits"))],
+            unit="{wait}",
+            description="Callers that began to wait for another's computation.",
+        )
+        meter.create_observable_counter(
+            "cache_memoize.errors",
+            [self._callback(lambda: self._each("errors"))],
+            unit="{error}",
+            description="Failures of the cache that a function had to do without.",
+        )
+        meter.create_observable_counter(
+            "cache_memoize.saved",
+            [self._callback(lambda: self._each("saved"))],
+            unit="s",
+            description="Computation that hits made unnecessary.",
+        )
+        meter.create_observable_gauge(
+            "cache_memoize.breaker.state",
+            [self._callback(self._breakers)],
+            description="Circuit breaker of a cache: 0 closed, 1 half-open, 2 open.",
+        )
+        self._duration = meter.create_histogram(
+            "cache_memoize.computation.duration",
+            unit="s",
+            description="How long memoized functions ran, in the background too.",
+            explicit_bucket_boundaries_advisory=BUCKETS,
+        )
+        signals.computed.connect(self._computed)
+
+    def close(self) -> None:
+        """Instruments cannot be taken back; they have nothing more to say."""
+        self.closed = True
+        self.set_spans(False)
+        signals.computed.disconnect(self._computed)
+
+    def set_spans(self, spans: bool) -> None:
+        for signal in signals.ALL.values() if spans != self.spans else ():
+            if spans:
+                signal.connect(self._span_event)
+            else:
+                signal.disconnect(self._span_event)
+        self.spans = spans
+
+    def _callback(
+        self, observe: Callable[[], Iterable[Observation]]
+    ) -> Callable[[CallbackOptions], Iterable[Observation]]:
+        return lambda options: [] if self.closed else observe()
+
+    def sums(self) -> dict[tuple[str, str], Totals]:
+        """By function and alias, all that this process has counted."""
+        with self._lock:
+            for source in reporter.sources():
+                now = source.totals()
+                new = now.minus(self._seen.get(source, Totals()))
+                if new.is_whole:  # or the next time; a counter must not fall
+                    self._seen[source] = now
+                    name = source.path, source.alias
+                    self._sums[name] = self._sums.get(name, Totals()).plus(new)
+            return dict(self._sums)
+
+    def after_fork(self) -> None:
+        """The parent goes on telling what it has counted; this process begins anew."""
+        self._lock = threading.Lock()
+        for source in reporter.sources():
+            self._seen[source] = source.totals()
+        self._sums = {}
+
+    def _calls(self) -> Iterable[Observation]:
+        for (function, alias), of in self.sums().items():
+            outcomes = ("hit", of.hits - of.stale), ("stale", of.stale)
+            for outcome, number in *outcomes, ("miss", of.misses):
+                named = {FUNCTION: function, ALIAS: alias, OUTCOME: outcome}
+                yield Observation(number, named)
+
+    def _each(self, name: str) -> Iterable[Observation]:
+        for (function, alias), of in self.sums().items():
+            yield Observation(getattr(of, name), {FUNCTION: function, ALIAS: alias})
+
+    def _breakers(self) -> Iterable[Observation]:
+        for alias in breaker.known():
+            state = breaker.breaker_of(alias).state(time.monotonic())
+            yield Observation(_STATES.index(state), {ALIAS: alias})
+
+    def _computed(self, event: Event, **kwargs: Any) -> None:
+        named = {FUNCTION: event.function, ALIAS: event.alias}
+        self._duration.record(event.seconds, named)
+
+    def _span_event(self, event: Event, **kwargs: Any) -> None:
+        span = trace.get_current_span()
+        if not span.is_recording():
+            return
+        named: dict[str, str | float] = {FUNCTION: event.function, ALIAS: event.alias}
+        if event.seconds:
+            named["cache_memoize.seconds"] = event.seconds
+        if event.detail:
+            named["cache_memoize.detail"] = event.detail
+        span.add_event(f"cache_memoize.{event.kind}", named)
+
+
+_exporters: dict[MeterProvider | None, Exporter] = {}
+
+
+def connect(
+    meter_provider: MeterProvider | None = None, *, spans: bool = False
+) -> None:
+    """Export the figures of all memoized functions of this process.
+
+    :param meter_provider: None for the global one, which may be set later. A second
+        call for the same provider only changes ``spans``.
+    :param spans: whether each event is also added to the span in which it happens,
+        for which a hit pays.
+    """
+    if meter_provider not in _exporters:
+        _exporters[meter_provider] = Exporter(meter_provider)
+    _exporters[meter_provider].set_spans(spans)
+
+
+def disconnect(meter_provider: MeterProvider | None = None) -> None:
+    """Undo :func:`connect`: the instruments have nothing more to say."""
+    exporter = _exporters.pop(meter_provider, None)
+    if exporter is not None:
+        exporter.close()
+
+
+def _after_fork() -> None:
+    for exporter in _exporters.values():
+        exporter.after_fork()
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch
+    os.register_at_fork(after_in_child=_after_fork)
