@@ -12,7 +12,7 @@ PACKAGE = Path(cache_memoize.__file__).parent
 #: From the ground up; a module may import from the rows before its own only.
 LAYERS = [
     {"keys", "policy", "record", "clock", "pool", "progress", "runner"},
-    {"options", "signals", "totals"},
+    {"literals", "options", "signals", "totals"},
     {"conf"},
     {"transactions", "reporter"},
     {"binding", "breaker", "registry", "stats", "tags", "signing", "vary"},
@@ -41,7 +41,16 @@ DOORS = {
     "django.db.models.signals": {"dependencies"},
 }
 #: No I/O at all.
-PURE = {"keys", "binding", "policy", "progress", "record", "breaker", "tags"}
+PURE = {
+    "keys",
+    "binding",
+    "literals",
+    "policy",
+    "progress",
+    "record",
+    "breaker",
+    "tags",
+}
 
 
 def modules():
