@@ -24,6 +24,8 @@ from cache_memoize import (
     invalidate_tags,
     pool,
     record,
+    reporter,
+    site,
 )
 from cache_memoize.clock import Clock
 from cache_memoize.store import Store
@@ -203,6 +205,12 @@ def counted(world: World, timeout: Any = 60, **options: Any) -> tuple[Any, list[
         return len(runs)
 
     return world.memoize(timeout, **options)(function), runs
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nobody_is_told_the_figures() -> None:
+    """The app tells them to its caches from a thread; who tests that adds it again."""
+    reporter.remove(site.tell)
 
 
 @pytest.fixture(scope="session")
