@@ -12,7 +12,7 @@ PACKAGE = Path(cache_memoize.__file__).parent
 #: From the ground up; a module may import from the rows before its own only.
 LAYERS = [
     {"keys", "policy", "record", "clock", "pool", "progress", "runner"},
-    {"literals", "options", "signals", "totals"},
+    {"charts", "literals", "options", "signals", "totals"},
     {"conf"},
     {"transactions", "reporter"},
     {"binding", "breaker", "registry", "stats", "tags", "signing", "vary"},
@@ -31,7 +31,7 @@ LAYERS = [
     {"worker"},  # for the workers of django.tasks alone
     {"apps"},
     {"models"},  # imported by Django alone, where the app is installed
-    {"charts", "instances", "overview"},
+    {"instances", "overview"},
     {"actions"},
     {"admin"},
 ]
