@@ -268,6 +268,9 @@ def world(request: Any, backend: str) -> World:
 
 def pytest_addoption(parser: Any) -> None:
     parser.addoption("--quick", action="store_true", help="fewer backends and trials")
+    parser.addoption(
+        "--screenshots", action="store_true", help="renew the pictures of the docs"
+    )
 
 
 def pytest_configure(config: Any) -> None:

@@ -7,6 +7,7 @@ import html
 import io
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -492,6 +493,7 @@ def test_what_is_shown_of_options() -> None:
         extra={"secret": "hidden"},
         hit_callable=print,
         tags=lambda x: "t",
+        lease=timedelta(seconds=30),
         vary_on="language",
         version="é" * 100,
     )
@@ -505,10 +507,17 @@ def test_what_is_shown_of_options() -> None:
     assert shown["ignore"] == "()"
     assert shown["timeout"].endswith("<lambda>")
     assert shown["wait"] == "None"
+    assert shown["lease"] == "0:00:30"
     assert len(shown["version"]) == 80
     assert "hidden" not in str(shown)
     row = overview.Overview([f.func.core]).rows[0]
     assert (row.timeout, row.tags) == ("by result", "by call")
+
+    @cache_memoize
+    def g() -> None: ...
+
+    assert overview.options(g.func.core)[0] == ("timeout", "DEFAULT_TIMEOUT", "library")
+    assert overview.Overview([g.func.core]).rows[0].timeout == "the cache’s own"
 
 
 def test_a_guard_does_not_show_what_it_does_not_take() -> None:

@@ -1,0 +1,296 @@
+"""The admin's pages in a browser: seen, narrow, dark, by keyboard, by screen reader.
+
+``pytest tests/test_admin_browser.py --screenshots`` renews the pictures of the docs.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.contrib.auth.models import User
+from django.core.cache import caches
+from django.test import Client
+from pytest_django.live_server_helper import LiveServer
+
+from cache_memoize import cache_memoize, core, overview, reporter, site
+from tests.browser import (
+    PATIENCE,
+    chromium,
+    dark,
+    findings,
+    is_too_wide,
+    picture,
+    resize,
+)
+from tests.shop import catalogue, checkout
+from tests.shop.clock import CLOCK
+
+pytestmark = pytest.mark.django_db(transaction=True)
+SHOP = [
+    catalogue.related_products,
+    catalogue.search,
+    catalogue.best_sellers,
+    checkout.exchange_rate,
+    checkout.stock,
+    checkout.Carrier.quote,
+]
+LIST = "/admin/cache_memoize/memoizedfunction/"
+WIDTHS = [1280, 360]
+
+
+@pytest.fixture
+def shop(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A busy hour of the shop, which has these functions and no others."""
+    local = "django.core.cache.backends.locmem.LocMemCache"
+    settings.CACHES = {
+        name: {"BACKEND": local, "LOCATION": f"shop {name}"}
+        for name in ("default", "prices")
+    }
+    settings.CACHE_MEMOIZE = {"STATS_INTERVAL": 0, "REFRESH": "inline"}
+    functions = type(core._everyone)()
+    for function in SHOP:
+        function.func.core.__dict__["stats"].__init__(
+            function.func.core.name, function.func.core.function
+        )
+        functions.add(function.func.core)
+    monkeypatch.setattr(core, "_everyone", functions)
+    for one in functions:
+        one.unsettle()
+    reporter.add(site.tell)
+    try:
+        visit(monkeypatch)
+        yield
+    finally:
+        reporter.remove(site.tell)
+        for cache in caches.all():
+            cache.clear()
+        for one in functions:
+            one.unsettle()
+
+
+def visit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real calls; only the minute in which they are counted is made up."""
+    luck = random.Random(7)
+    now = site.time.time()
+
+    class Then:
+        minute = 0
+
+        @classmethod
+        def time(cls) -> float:
+            return now - 60.0 * (59 - cls.minute)
+
+    rate, carrier = async_to_sync(checkout.exchange_rate), checkout.Carrier()
+    with monkeypatch.context() as patch:
+        patch.setattr(site, "time", Then)
+        for Then.minute in range(60):
+            started = CLOCK.offset
+            busy = 8 + Then.minute // 4 + luck.randrange(12)
+            for _ in range(busy):
+                product = int(luck.paretovariate(0.9)) % 400
+                catalogue.related_products(product)
+                checkout.stock(product)
+                if luck.random() < 0.4:
+                    catalogue.search(luck.choice(["tea", "pot", "green tea", "mug"]))
+                if luck.random() < 0.2:
+                    catalogue.best_sellers(luck.choice(["tea", "mugs", None]))
+                if luck.random() < 0.15:
+                    rate(luck.choice(["NOK", "EUR", "CHF"]))
+                    carrier.quote(luck.choice(["NO", "CH"]), 500)
+            CLOCK.offset = max(CLOCK.offset, started + 60)
+            assert reporter.flush()
+
+
+@pytest.fixture
+def address(settings: Any, transactional_db: None) -> Iterator[str]:
+    settings.ALLOWED_HOSTS = ["*"]
+    settings.MIDDLEWARE = ["tests.browser.strict", *settings.MIDDLEWARE]
+    server = LiveServer("127.0.0.1")
+    try:
+        yield server.url
+    finally:
+        server.stop()
+
+
+class Keeper:
+    """Somebody who looks after the shop, in front of the browser."""
+
+    def __init__(self, driver: Any, address: str) -> None:
+        self.driver = driver
+        self.address = address
+        client = Client()
+        client.force_login(User.objects.create_superuser("keeper"))
+        driver.get(f"{address}/admin/login/")
+        driver.add_cookie({"name": "sessionid", "value": client.session.session_key})
+
+    def open(self, path: str) -> None:
+        self.driver.get(self.address + path)
+
+    def page(self, memoized: Any) -> str:
+        return f"{LIST}{overview.identity(memoized.func.core)}/"
+
+    def check(self) -> None:
+        """What has to be right on every page, in either theme."""
+        assert self.driver.get_log("browser") == []
+        for wanted in (True, False):
+            dark(self.driver, wanted)
+            assert findings(self.driver) == []
+        assert not is_too_wide(self.driver)
+        assert self.driver.get_log("browser") == []
+
+    def sees(self, selector: str) -> str:
+        return str(self.driver.find_element("css selector", selector).text)
+
+    def press(self, *keys: str) -> None:
+        from selenium.webdriver.common.action_chains import ActionChains
+
+        ActionChains(self.driver).send_keys(*keys).perform()
+
+    def tab_to(self, selector: str) -> None:
+        from selenium.webdriver.common.keys import Keys
+
+        for _ in range(80):
+            self.press(Keys.TAB)
+            if self.driver.execute_script(
+                "return document.activeElement.matches(arguments[0])", selector
+            ):
+                return
+        raise AssertionError(f"{selector} is not reached by the tabulator key")
+
+    def submit(self) -> None:
+        """Press Enter, and wait for the next page."""
+        from selenium.webdriver.common.keys import Keys
+        from selenium.webdriver.support.wait import WebDriverWait
+
+        self.driver.execute_script("document.documentElement.dataset.old = 1")
+        self.press(Keys.ENTER)
+        new = (
+            "return document.readyState === 'complete' "
+            "&& !document.documentElement.dataset.old"
+        )
+        WebDriverWait(self.driver, PATIENCE).until(lambda d: d.execute_script(new))
+
+
+@pytest.fixture
+def keeper(address: str) -> Iterator[Keeper]:
+    with chromium() as driver:
+        yield Keeper(driver, address)
+
+
+@pytest.fixture
+def pictures(request: Any) -> bool:
+    return bool(request.config.getoption("--screenshots"))
+
+
+def shoot(keeper: Keeper, name: str, width: int, most: int) -> None:
+    for theme in ("light", "dark"):
+        dark(keeper.driver, theme == "dark")
+        picture(keeper.driver, f"{name}-{theme}", width, most)
+
+
+def test_the_list(shop: None, keeper: Keeper, pictures: bool) -> None:
+    for width in WIDTHS:
+        resize(keeper.driver, width, 800)
+        keeper.open(LIST + "?o=-saved")
+        assert (
+            len(keeper.driver.find_elements("css selector", "#content-main tbody svg"))
+            == 6
+        )
+        assert "6 memoized functions" in keeper.sees("#content-main caption")
+        keeper.check()
+        if pictures:
+            shoot(keeper, f"admin-list-{width}", width, 800)
+
+    # By keyboard, on the telephone: what does not fit is reached, and searched.
+    keeper.tab_to("#searchbar")
+    keeper.press("stock")
+    keeper.submit()
+    assert "1 memoized function" in keeper.sees("#content-main caption")
+    region = keeper.driver.find_element("css selector", ".memoize-scroll")
+    keeper.tab_to(".memoize-scroll")
+    assert region.get_property("scrollWidth") > region.get_property("clientWidth")
+    keeper.tab_to("th a[href*='o=-hits']")
+    keeper.submit()
+    assert keeper.sees("[aria-sort=descending]").lower().startswith("hits")
+    assert "1 memoized function" in keeper.sees("#content-main caption")
+    keeper.tab_to("tbody th a")
+    keeper.submit()
+    assert "shop.checkout.stock" in keeper.sees("h1")
+
+
+def test_a_function(shop: None, keeper: Keeper, pictures: bool) -> None:
+    for width in WIDTHS:
+        resize(keeper.driver, width, 900)
+        keeper.open(keeper.page(catalogue.related_products))
+        keeper.check()
+        keeper.tab_to("#id_arguments")
+        keeper.press('42, lang="en"')
+        keeper.tab_to("button[formaction$='/refresh/']")
+        keeper.submit()
+        assert "and is stored" in keeper.sees("[role=status]")
+        keeper.tab_to("#id_arguments")
+        keeper.submit()  # what Enter does in the field: nothing changes by it
+        assert "list with 5 items" in keeper.sees("[role=status]")
+        keeper.check()
+        if pictures:
+            shoot(keeper, f"admin-function-{width}", width, 1400)
+
+        keeper.tab_to("#id_arguments")
+        keeper.press("1 2")
+        keeper.submit()
+        field = keeper.driver.switch_to.active_element
+        assert field.get_attribute("id") == "id_arguments"
+        described = field.get_attribute("aria-describedby").split()
+        assert "not Python" in keeper.sees(f"#{described[1]}")
+        assert field.get_attribute("aria-invalid") == "true"
+        assert keeper.driver.title.startswith("Error: ")
+        keeper.check()
+
+        keeper.open(keeper.page(catalogue.related_products))
+        keeper.tab_to("summary")
+        keeper.press(" ")
+        assert keeper.driver.find_element(
+            "css selector", "details tbody"
+        ).is_displayed()
+        keeper.tab_to(".memoize-all")
+        keeper.submit()
+        assert "All calls of the function are forgotten" in keeper.sees("[role=status]")
+        keeper.check()
+
+
+def test_what_goes_wrong(keeper: Keeper, settings: Any, monkeypatch: Any) -> None:
+    nowhere = {
+        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "LOCATION": "redis://127.0.0.1:1",
+    }
+    settings.CACHES = {**settings.CACHES, "nowhere": nowhere}
+    monkeypatch.setattr(core, "_everyone", type(core._everyone)())
+
+    class Shop:
+        @cache_memoize(60, cache_alias="nowhere")
+        def silent(self) -> None: ...
+
+        @cache_memoize(60, cache_alias="unknown")
+        def uncounted(self) -> None: ...
+
+    for width in WIDTHS:
+        resize(keeper.driver, width, 800)
+        keeper.open(LIST)
+        assert "nowhere does not answer" in keeper.sees(".memoize-warning")
+        assert keeper.sees("#content-main table").count("not kept") == 2
+        keeper.check()
+        keeper.open(keeper.page(Shop.silent))
+        keeper.check()
+        keeper.open(LIST + "?q=nothing+like+it")
+        keeper.check()
+        keeper.open("/admin/")
+        assert LIST in keeper.driver.page_source
+    keeper.open(f"{LIST}0123/")
+    assert "does not know such a function" in keeper.sees("h1")
+    (log,) = keeper.driver.get_log("browser")
+    assert "404" in log["message"]
+    keeper.check()
