@@ -30,6 +30,8 @@ __all__ = [
     "COLUMNS",
     "Column",
     "Hour",
+    "Option",
+    "Options",
     "Overview",
     "Row",
     "Shown",
@@ -112,6 +114,8 @@ class Row(NamedTuple):
 
     id: str
     path: str
+    name: str
+    module: str
     alias: str
     timeout: str
     tags: str
@@ -144,19 +148,20 @@ class Column(NamedTuple):
     is_number: bool = True
 
 
+#: In the order of the table.
 COLUMNS = [
     Column("name", gettext_lazy("Function"), lambda row: row.path, False),
-    Column("cache", gettext_lazy("Cache"), lambda row: row.alias, False),
-    Column("timeout", gettext_lazy("Timeout"), lambda row: row.lasts, False),
     Column("hits", gettext_lazy("Hits"), lambda row: row.totals.hits),
     Column("misses", gettext_lazy("Misses"), lambda row: row.totals.misses),
     Column("rate", gettext_lazy("Hit rate"), lambda row: row.totals.hit_rate or 0),
-    Column("stale", gettext_lazy("Stale"), lambda row: row.totals.stale),
-    Column("errors", gettext_lazy("Errors"), lambda row: row.totals.errors),
+    Column("saved", gettext_lazy("Saved"), lambda row: row.totals.saved),
     Column("runs", gettext_lazy("Runs"), lambda row: row.totals.computations),
     Column("mean", gettext_lazy("Mean"), lambda row: row.totals.mean),
     Column("p95", gettext_lazy("95 %"), lambda row: row.totals.p95),
-    Column("saved", gettext_lazy("Saved"), lambda row: row.totals.saved),
+    Column("stale", gettext_lazy("Stale"), lambda row: row.totals.stale),
+    Column("errors", gettext_lazy("Errors"), lambda row: row.totals.errors),
+    Column("timeout", gettext_lazy("Timeout"), lambda row: row.lasts, False),
+    Column("cache", gettext_lazy("Cache"), lambda row: row.alias, False),
 ]
 
 
@@ -197,6 +202,8 @@ class Overview:
         return Row(
             id=identity(core),
             path=core.stats.path,
+            name=core.name,
+            module=core.function.__module__,
             alias=core.alias,
             timeout=_timeout(timeout),
             tags=_tags(core.options["tags"]),
@@ -238,7 +245,8 @@ def duration(seconds: float) -> str:
         if seconds < limit:
             amount = seconds * factor
             places = 0 if amount >= 99.95 or amount == int(amount) else 1
-            return f"{number_format(round(amount, places), places)} {unit}"
+            amount = round(amount, places)
+            return f"{number_format(amount, places, force_grouping=True)} {unit}"
     return _("for ever")
 
 
@@ -288,7 +296,7 @@ def what(value: Any) -> str:
         text = ngettext("%(name)s with %(n)s item", "%(name)s with %(n)s items", count)
     else:
         return name
-    return text % {"name": name, "n": number_format(count)}
+    return text % {"name": name, "n": number_format(count, force_grouping=True)}
 
 
 # --- what is written in the code -----------------------------------------------------
@@ -312,23 +320,31 @@ def signature(core: Core) -> str:
     return f"{core.name}{inspect.signature(core.function)}"
 
 
-def options(core: Core) -> list[tuple[str, str, str]]:
-    """``(option, value, who says so)``, those of the library last."""
-    project = conf.defaults()
-    groups: list[tuple[str, Any]] = [
-        (_("this function"), core.given),
-        (_("settings"), project),
-        (_("library"), LIBRARY),
-    ]
-    found, seen = [], set()
-    for who, group in groups:
-        for name in LIBRARY:
-            value = core.options[name]
-            # A guard does not take everything from the project.
-            mine = name in group and (group is not project or project[name] == value)
-            if mine and name not in seen:
-                seen.add(name)
-                found.append((name, _shown(value), who))
+class Option(NamedTuple):
+    name: str
+    value: str
+    #: Who gives it.
+    who: str
+
+
+class Options(NamedTuple):
+    said: list[Option]
+    #: Those of which neither the function nor the project says anything.
+    silent: list[Option]
+
+
+def options(core: Core) -> Options:
+    project, found = conf.defaults(), Options([], [])
+    for name in LIBRARY:
+        value = core.options[name]
+        # A guard does not take everything from the project.
+        settings = name not in core.given and name in project and project[name] == value
+        if name in core.given:
+            found.said.append(Option(name, _shown(value), _("this function")))
+        elif settings:
+            found.said.append(Option(name, _shown(value), _("settings")))
+        else:
+            found.silent.append(Option(name, _shown(value), _("library")))
     return found
 
 

@@ -94,10 +94,12 @@ def picture(driver: Any, name: str, width: int, most: int) -> None:
     tall = driver.execute_script("return document.documentElement.scrollHeight")
     resize(driver, width, min(tall, most))
     driver.execute_script("document.activeElement.blur(); scrollTo(0, 0)")
+    driver.execute_cdp_cmd("Emulation.setScrollbarsHidden", {"hidden": True})
     shot = driver.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})["data"]
+    driver.execute_cdp_cmd("Emulation.setScrollbarsHidden", {"hidden": False})
     image = Image.open(io.BytesIO(base64.b64decode(shot))).convert("RGB")
     PICTURES.mkdir(parents=True, exist_ok=True)
-    few = image.quantize(96, dither=Image.Dither.NONE)
+    few = image.quantize(255, dither=Image.Dither.NONE)
     few.save(PICTURES / f"{name}.png", optimize=True)
 
 

@@ -6,7 +6,11 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,53 +30,38 @@ from tests.browser import (
     picture,
     resize,
 )
-from tests.shop import catalogue, checkout
-from tests.shop.clock import CLOCK
 
 pytestmark = pytest.mark.django_db(transaction=True)
-SHOP = [
-    catalogue.related_products,
-    catalogue.search,
-    catalogue.best_sellers,
-    checkout.exchange_rate,
-    checkout.stock,
-    checkout.Carrier.quote,
-]
 LIST = "/admin/cache_memoize/memoizedfunction/"
 WIDTHS = [1280, 360]
 
 
 @pytest.fixture
-def shop(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A busy hour of the shop, which has these functions and no others."""
+def shop(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A busy hour of a shop, which has its own functions and no others."""
     local = "django.core.cache.backends.locmem.LocMemCache"
     settings.CACHES = {
         name: {"BACKEND": local, "LOCATION": f"shop {name}"}
         for name in ("default", "prices")
     }
     settings.CACHE_MEMOIZE = {"STATS_INTERVAL": 0, "REFRESH": "inline"}
-    functions = type(core._everyone)()
-    for function in SHOP:
-        function.func.core.__dict__["stats"].__init__(
-            function.func.core.name, function.func.core.function
-        )
-        functions.add(function.func.core)
-    monkeypatch.setattr(core, "_everyone", functions)
-    for one in functions:
-        one.unsettle()
+    monkeypatch.setattr(core, "_everyone", type(core._everyone)())
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    modules = ["shop.catalogue", "shop.checkout", "shop.clock"]
+    shop = SimpleNamespace(**{m[5:]: import_module(m) for m in modules})
     reporter.add(site.tell)
     try:
-        visit(monkeypatch)
-        yield
+        visit(shop, monkeypatch)
+        yield shop
     finally:
         reporter.remove(site.tell)
         for cache in caches.all():
             cache.clear()
-        for one in functions:
-            one.unsettle()
+        for module in ["shop", *modules]:
+            del sys.modules[module]
 
 
-def visit(monkeypatch: pytest.MonkeyPatch) -> None:
+def visit(shop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Real calls; only the minute in which they are counted is made up."""
     luck = random.Random(7)
     now = site.time.time()
@@ -84,24 +73,27 @@ def visit(monkeypatch: pytest.MonkeyPatch) -> None:
         def time(cls) -> float:
             return now - 60.0 * (59 - cls.minute)
 
-    rate, carrier = async_to_sync(checkout.exchange_rate), checkout.Carrier()
+    clock = shop.clock.CLOCK
+    rate, carrier = async_to_sync(shop.checkout.exchange_rate), shop.checkout.Carrier()
     with monkeypatch.context() as patch:
         patch.setattr(site, "time", Then)
         for Then.minute in range(60):
-            started = CLOCK.offset
+            started = clock.offset
             busy = 8 + Then.minute // 4 + luck.randrange(12)
             for _ in range(busy):
                 product = int(luck.paretovariate(0.9)) % 400
-                catalogue.related_products(product)
-                checkout.stock(product)
+                shop.catalogue.related_products(product)
+                shop.checkout.stock(product)
                 if luck.random() < 0.4:
-                    catalogue.search(luck.choice(["tea", "pot", "green tea", "mug"]))
+                    shop.catalogue.search(
+                        luck.choice(["tea", "pot", "green tea", "mug"])
+                    )
                 if luck.random() < 0.2:
-                    catalogue.best_sellers(luck.choice(["tea", "mugs", None]))
+                    shop.catalogue.best_sellers(luck.choice(["tea", "mugs", None]))
                 if luck.random() < 0.15:
                     rate(luck.choice(["NOK", "EUR", "CHF"]))
                     carrier.quote(luck.choice(["NO", "CH"]), 500)
-            CLOCK.offset = max(CLOCK.offset, started + 60)
+            clock.offset = max(clock.offset, started + 60)
             assert reporter.flush()
 
 
@@ -192,7 +184,7 @@ def shoot(keeper: Keeper, name: str, width: int, most: int) -> None:
         picture(keeper.driver, f"{name}-{theme}", width, most)
 
 
-def test_the_list(shop: None, keeper: Keeper, pictures: bool) -> None:
+def test_the_list(shop: Any, keeper: Keeper, pictures: bool) -> None:
     for width in WIDTHS:
         resize(keeper.driver, width, 800)
         keeper.open(LIST + "?o=-saved")
@@ -222,10 +214,10 @@ def test_the_list(shop: None, keeper: Keeper, pictures: bool) -> None:
     assert "shop.checkout.stock" in keeper.sees("h1")
 
 
-def test_a_function(shop: None, keeper: Keeper, pictures: bool) -> None:
+def test_a_function(shop: Any, keeper: Keeper, pictures: bool) -> None:
     for width in WIDTHS:
         resize(keeper.driver, width, 900)
-        keeper.open(keeper.page(catalogue.related_products))
+        keeper.open(keeper.page(shop.catalogue.related_products))
         keeper.check()
         keeper.tab_to("#id_arguments")
         keeper.press('42, lang="en"')
@@ -250,7 +242,7 @@ def test_a_function(shop: None, keeper: Keeper, pictures: bool) -> None:
         assert keeper.driver.title.startswith("Error: ")
         keeper.check()
 
-        keeper.open(keeper.page(catalogue.related_products))
+        keeper.open(keeper.page(shop.catalogue.related_products))
         keeper.tab_to("summary")
         keeper.press(" ")
         assert keeper.driver.find_element(

@@ -1,7 +1,8 @@
 """What a visitor looks at."""
 
+from shop.clock import CLOCK
+
 from cache_memoize import cache_memoize
-from tests.shop.clock import CLOCK
 
 
 @cache_memoize(
