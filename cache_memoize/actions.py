@@ -11,10 +11,10 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from . import instances, literals, overview
+from . import instances, literals
 from .core import Core
 from .keys import UnkeyableArgument
-from .overview import duration
+from .wording import duration, what
 
 __all__ = ["ACTIONS", "Action", "CallForm", "Outcome", "attempt"]
 
@@ -65,7 +65,7 @@ def look(core: Core, args: Any, kwargs: Any) -> Outcome:
         if entry.stale
         else _("There is an entry, %(age)s old: %(what)s.")
     )
-    values = {"age": duration(entry.age), "what": overview.what(entry.value)}
+    values = {"age": duration(entry.age), "what": what(entry.value)}
     return Outcome(messages.INFO, text % values, logged)
 
 

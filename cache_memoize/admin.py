@@ -16,8 +16,9 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.translation import gettext as _
+from django.views.decorators.debug import sensitive_post_parameters
 
-from . import overview, transactions
+from . import overview, transactions, wording
 from .actions import ACTIONS, CallForm, attempt
 from .core import Core, everyone
 from .models import MemoizedFunction
@@ -62,10 +63,11 @@ class MemoizedFunctionAdmin(Base):
             ("<str:object_id>/", self.function_view, "change"),
             ("<str:object_id>/<str:name>/", self.action_view, "action"),
         ]
+        private = sensitive_post_parameters("arguments")
         return [
             path(
                 route,
-                transactions.outside(self.admin_site.admin_view(view)),
+                transactions.outside(private(self.admin_site.admin_view(view))),
                 name=f"cache_memoize_memoizedfunction_{name}",
             )
             for route, view, name in pages
@@ -178,10 +180,10 @@ class MemoizedFunctionAdmin(Base):
             "core": core,
             "seen": seen,
             "namesakes": overview.namesakes(core),
-            "source": overview.source(core),
-            "documentation": overview.documentation(core),
-            "signature": overview.signature(core),
-            "options": overview.options(core),
+            "source": wording.source(core),
+            "documentation": wording.documentation(core),
+            "signature": wording.signature(core),
+            "options": wording.options(core),
             "is_method": overview.is_method(core),
         }
         return self._page(request, "function", more)

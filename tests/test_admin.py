@@ -21,9 +21,11 @@ from django.db import connection
 from django.db.migrations.autodetector import MigrationAutodetector
 from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.state import ProjectState
+from django.http import HttpRequest
 from django.test import Client, override_settings
 from django.test.utils import CaptureQueriesContext
 from django.utils.functional import lazystr
+from django.views.debug import SafeExceptionReporterFilter
 
 from cache_memoize import (
     cache_memoize,
@@ -33,6 +35,7 @@ from cache_memoize import (
     overview,
     reporter,
     site,
+    wording,
 )
 from cache_memoize.actions import ACTIONS
 from cache_memoize.models import MemoizedFunction
@@ -458,6 +461,41 @@ def test_settings_that_are_wrong(client: Client) -> None:
         assert client.get(address).status_code == 404
 
 
+def test_functions_that_are_switched_off(client: Client) -> None:
+    @cache_memoize(60)
+    def f(x: int) -> int:
+        return x
+
+    said = "called as if they were not memoized"
+    assert said not in text_of(client.get(LIST))
+    with override_settings(CACHE_MEMOIZE={"ENABLED": False, "STATS_INTERVAL": 0}):
+        assert said in text_of(client.get(LIST))
+        assert "nothing of it is stored" in do(client, f, "refresh", "1")
+
+
+def test_arguments_are_not_in_reports_of_errors(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @cache_memoize(60)
+    def f(x: str) -> str:
+        return x
+
+    requests: list[HttpRequest] = []
+
+    def broken(self: Any, request: HttpRequest, *args: Any) -> None:
+        requests.append(request)
+        raise RuntimeError
+
+    keeper = type(admin.site._registry[MemoizedFunction])
+    monkeypatch.setattr(keeper, "log_change", broken)
+    with pytest.raises(RuntimeError):
+        client.post(page(f, "look"), {"arguments": "'secret'"})
+    with override_settings(DEBUG=False):
+        reported = SafeExceptionReporterFilter().get_post_parameters(requests[0])
+    assert "arguments" in reported
+    assert "secret" not in str(reported)
+
+
 # --- one function --------------------------------------------------------------------
 
 
@@ -503,7 +541,7 @@ def test_what_is_shown_of_options() -> None:
     def f(x: int) -> int:
         return x
 
-    options = overview.options(f.func.core)
+    options = wording.options(f.func.core)
     shown = {o.name: o.value for o in options.said + options.silent}
     assert shown["cache_exceptions"] == "KeyError, ValueError"
     assert shown["extra"] == "dict"
@@ -520,7 +558,7 @@ def test_what_is_shown_of_options() -> None:
     @cache_memoize
     def g() -> None: ...
 
-    assert overview.options(g.func.core).silent[0][1] == "DEFAULT_TIMEOUT"
+    assert wording.options(g.func.core).silent[0][1] == "DEFAULT_TIMEOUT"
     assert overview.Overview([g.func.core]).rows[0].timeout == "the cache’s own"
 
 
@@ -531,7 +569,7 @@ def test_a_guard_does_not_show_what_it_does_not_take() -> None:
     defaults = {"stale": 30, "jitter": 0.5}
     with override_settings(CACHE_MEMOIZE={"DEFAULTS": defaults}):
         (found,) = core.everyone()
-        who = {o.name: o.who for part in overview.options(found) for o in part}
+        who = {o.name: o.who for part in wording.options(found) for o in part}
     assert (who["stale"], who["jitter"]) == ("library", "settings")
 
 
@@ -544,7 +582,7 @@ def test_an_address_is_the_same_in_every_process() -> None:
     made = [cache_memoize(60, prefix="mine")(partial(base, 1)) for _ in range(2)]
     first, second = (overview.identity(f.func.core) for f in made)
     assert first == second
-    assert overview.source(made[0].func.core) == ""
+    assert wording.source(made[0].func.core) == ""
 
 
 def test_what_was_done_is_on_a_page_of_its_own(client: Client) -> None:
@@ -837,11 +875,11 @@ def test_another_admin_site(rf: Any) -> None:
     ],
 )
 def test_durations(seconds: float, text: str) -> None:
-    assert overview.duration(seconds) == text
+    assert wording.duration(seconds) == text
 
 
 def test_all_and_none_are_not_rounded_to() -> None:
-    shown = [overview.percent(rate) for rate in (None, 0.0, 1e-9, 0.5, 1 - 1e-9, 1.0)]
+    shown = [wording.percent(rate) for rate in (None, 0.0, 1e-9, 0.5, 1 - 1e-9, 1.0)]
     assert shown == ["–", "0.0 %", "0.1 %", "50.0 %", "99.9 %", "100.0 %"]
 
 

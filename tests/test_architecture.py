@@ -31,7 +31,8 @@ LAYERS = [
     {"worker"},  # for the workers of django.tasks alone
     {"apps"},
     {"models"},  # imported by Django alone, where the app is installed
-    {"instances", "overview"},
+    {"instances", "wording"},
+    {"overview"},
     {"actions"},
     {"admin"},
 ]
