@@ -207,7 +207,6 @@ class MemoizedFunctionAdmin(Base):
     def _page(
         self, request: HttpRequest, name: str, more: dict[str, Any], status: int = 200
     ) -> HttpResponse:
-        request.current_app = self.admin_site.name
         context = {
             **self.admin_site.each_context(request),
             "opts": self.opts,

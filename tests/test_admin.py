@@ -424,7 +424,11 @@ def test_a_cache_that_does_not_answer(
         "Invalidation of all calls raised E",
         "Refreshed one call, not stored",
     ]
-    text = text_of(client.get(page(f)))  # by now the breaker is open
+    # By now the breaker is open, and nobody waits for that cache again.
+    assert f.func.core.state() == "open"
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "_command", lambda *args: pytest.fail("it was asked"))
+        text = text_of(client.get(page(f)))
     assert "left alone for a while" in text
     assert "The cache nowhere does not answer" in text
     assert "left alone" in text_of(client.get(LIST))
@@ -768,6 +772,30 @@ def test_what_is_not_stored_is_not_said_to_be(client: Client) -> None:
 
     assert "and is stored" in do(client, f, "refresh", "1")
     assert "nothing of it is stored" in do(client, f, "refresh", "2")
+
+
+def test_an_old_entry_is_not_taken_for_the_new_one(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[int] = []
+    clock, command = FakeClock(), Store._command
+
+    @cache_memoize(60, _clock=clock)
+    def f() -> int:
+        runs.append(1)
+        return len(runs)
+
+    def deaf(self: Store, name: str, *args: Any) -> Any:
+        """The cache does not take what the second run has to store."""
+        if name == "swap" and len(runs) == 2:
+            raise OSError
+        return command(self, name, *args)
+
+    f()
+    clock.tick(30)
+    monkeypatch.setattr(Store, "_command", deaf)
+    assert "nothing of it is stored" in do(client, f, "refresh")
+    assert f.peek().value == 1
 
 
 def test_no_argument_and_no_value_gets_out(client: Client, caplog: Any) -> None:
