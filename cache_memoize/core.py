@@ -71,6 +71,8 @@ class Core(Batchable):
         self.options = options.LIBRARY | given
         #: Told whenever something of what is here has changed: the wrapper.
         self.rebind: Callable[[], None] = lambda: None
+        #: What the decorator gave: the function with its controls.
+        self.memoized: Any = None
         options.check(name, self.options)
         Policy.of(name, **{option: self.options[option] for option in _POLICY})
         self._binder = Binder(function, name, self.options["ignore"])

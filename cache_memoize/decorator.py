@@ -232,6 +232,7 @@ class Decorator:
         call.core = core
         memoized = shape(call)
         functools.update_wrapper(memoized, function)
+        core.memoized = memoized
         for control in CONTROLS:
             setattr(memoized, control, getattr(memoized, control))
         if sys.version_info >= (3, 13):

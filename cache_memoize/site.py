@@ -20,7 +20,7 @@ from .runner import run
 from .store import Store
 from .totals import Totals
 
-__all__ = ["MINUTES", "Figures", "Minute", "read", "tell"]
+__all__ = ["MINUTES", "Figures", "Minute", "kept", "read", "tell"]
 
 #: For so many minutes back there are figures by the minute.
 MINUTES = 60
@@ -69,6 +69,11 @@ def _store(alias: str) -> Store | None:
     if not (backend.stores and backend.atomic):
         return None
     return store
+
+
+def kept(alias: str) -> bool:
+    """Whether this cache is one in which figures are kept."""
+    return _store(alias) is not None
 
 
 def tell(source: Any, new: Totals) -> None:

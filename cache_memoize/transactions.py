@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from django.apps import apps
-from django.db import connections
+from django.db import connections, transaction
 from django.db.backends.signals import connection_created
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "is_dirty",
     "live",
     "may_store",
+    "outside",
     "postpone",
     "seen",
 ]
@@ -224,6 +225,14 @@ def atomic_requests() -> list[tuple[str, bool]]:
             snapshot = connection.vendor == "sqlite" or _is_snapshot(level)
             found.append((connection.alias, snapshot))
     return found
+
+
+def outside(view: Callable[..., Any]) -> Callable[..., Any]:
+    """This view, in no transaction of ``ATOMIC_REQUESTS``: what it invalidates counts
+    at once, and what it computes is stored."""
+    for alias in connections:
+        view = transaction.non_atomic_requests(using=alias)(view)
+    return view
 
 
 # --- what waits for a commit ---------------------------------------------------------

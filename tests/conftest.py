@@ -24,6 +24,8 @@ from cache_memoize import (
     invalidate_tags,
     pool,
     record,
+    reporter,
+    site,
 )
 from cache_memoize.clock import Clock
 from cache_memoize.store import Store
@@ -207,6 +209,12 @@ def counted(world: World, timeout: Any = 60, **options: Any) -> tuple[Any, list[
     return world.memoize(timeout, **options)(function), runs
 
 
+@pytest.fixture(scope="session", autouse=True)
+def nobody_is_told_the_figures() -> None:
+    """The app tells them to its caches from a thread; who tests that adds it again."""
+    reporter.remove(site.tell)
+
+
 @pytest.fixture(scope="session")
 def servers() -> Iterator[Callable[[str], Any]]:
     def need(name: str) -> Any:
@@ -262,7 +270,9 @@ def world(request: Any, backend: str) -> World:
 
 def pytest_addoption(parser: Any) -> None:
     parser.addoption("--quick", action="store_true", help="fewer backends and trials")
-    parser.addoption("--screenshots", action="store_true", help="renew those in docs")
+    parser.addoption(
+        "--screenshots", action="store_true", help="renew the pictures of the docs"
+    )
 
 
 def pytest_configure(config: Any) -> None:

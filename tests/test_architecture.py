@@ -12,7 +12,7 @@ PACKAGE = Path(cache_memoize.__file__).parent
 #: From the ground up; a module may import from the rows before its own only.
 LAYERS = [
     {"keys", "policy", "record", "clock", "pool", "progress", "runner"},
-    {"options", "signals", "totals", "items"},
+    {"literals", "options", "signals", "totals", "items"},
     {"conf"},
     {"transactions", "reporter"},
     {"binding", "breaker", "registry", "stats", "tags", "signing", "vary", "backend"},
@@ -31,7 +31,7 @@ LAYERS = [
     {"__init__"},
     {"testing"},  # for tests alone
     {"worker"},  # for the workers of django.tasks alone
-    {"apps"},
+    {"apps", "models", "instances"},  # for Django alone, where the app is installed
     {"opentelemetry", "panels", "prometheus"},  # for those who have what they are for
 ]
 #: What else may be imported, and by whom alone.
@@ -40,11 +40,20 @@ DOORS = {
     "django.conf.settings": {"conf", "backends"},
     # A database cache is in a database; background.py closes what a thread opened.
     "django.db.connections": {"backends", "transactions", "background"},
-    "django.db.transaction": {"backends"},
+    "django.db.transaction": {"backends", "transactions"},
     "django.db.models.signals": {"dependencies"},
 }
 #: No I/O at all.
-PURE = {"keys", "binding", "policy", "progress", "record", "breaker", "tags"}
+PURE = {
+    "keys",
+    "binding",
+    "literals",
+    "policy",
+    "progress",
+    "record",
+    "breaker",
+    "tags",
+}
 
 
 def modules():

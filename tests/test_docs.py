@@ -50,8 +50,10 @@ from cache_memoize import (
     signals,
     testing,
 )
+from cache_memoize.admin import overview
 from cache_memoize.clients import fetch, fetch_tagged
 from cache_memoize.memoized import CONTROLS
+from cache_memoize.models import MemoizedFunction
 from cache_memoize.store import Store
 from tests import models
 from tests.backends import UnknownCache
@@ -677,6 +679,17 @@ def test_every_file_is_in_the_table():
     packages = {p.parent.relative_to(folder) for p in folder.rglob("*.py")}
     files |= {f"{package.parts[0]}/" for package in packages if package.parts}
     assert sorted(first_literals("design", "Files")) == sorted(files)
+
+
+def test_the_columns_and_permissions_of_the_admin():
+    titles = [str(column.title) for column in overview.COLUMNS]
+    titles.insert(1, "Last hour")
+    assert [row[0] for row in table("admin", "Columns")] == titles
+    names = {
+        f"{p}_memoizedfunction" for p in MemoizedFunction._meta.default_permissions
+    }
+    documented = first_literals("admin", "Permissions")
+    assert set(documented) == {f"cache_memoize.{name}" for name in names}
 
 
 def test_the_figures_of_the_code():

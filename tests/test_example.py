@@ -4,7 +4,6 @@ import html
 import os
 import queue
 import re
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -22,9 +21,10 @@ from urllib.request import HTTPCookieProcessor, build_opener, urlopen
 
 import pytest
 
+from tests.browser import PATIENCE, chromium, resize
+
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / "example" / "demo.py"
-PATIENCE = 60  # seconds, for machines that are busy with other tests
 
 
 @pytest.fixture
@@ -183,27 +183,9 @@ def test_many_edits_at_once_leave_nothing_stale(address: str) -> None:
 
 @pytest.fixture
 def browser() -> Iterator[Any]:
-    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
-    names = ("chromium", "chromium-browser", "google-chrome")
-    chromium = next(filter(None, map(shutil.which, names)), None)
-    chromedriver = shutil.which("chromedriver")
-    if not (chromium and chromedriver):
-        pytest.skip("needs chromium and chromedriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    service = webdriver.ChromeService(executable_path=chromedriver)
-    driver = webdriver.Chrome(options=options, service=service)
-    try:
-        driver.set_page_load_timeout(PATIENCE)
-        # A small telephone; a headless window does not get that narrow by itself.
-        screen = {"width": 360, "height": 640, "deviceScaleFactor": 1, "mobile": True}
-        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    with chromium() as driver:
+        resize(driver, 360, 640)  # a small telephone
         yield driver
-    finally:
-        driver.quit()
 
 
 class Reader:

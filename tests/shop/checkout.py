@@ -1,0 +1,26 @@
+"""What a visitor pays."""
+
+from shop.clock import CLOCK
+
+from cache_memoize import cache_memoize
+
+
+@cache_memoize(3600, cache_alias="prices", _clock=CLOCK)
+async def exchange_rate(currency):
+    """From the bank, which takes its time."""
+    CLOCK.tick(0.75)
+    return len(currency)
+
+
+@cache_memoize(60, cache_alias="prices", _clock=CLOCK)
+def stock(product_id):
+    CLOCK.tick(0.03)
+    return product_id % 7
+
+
+class Carrier:
+    @cache_memoize(1800, ignore=("self",), _clock=CLOCK)
+    def quote(self, country, grams):
+        """What it costs to send a parcel."""
+        CLOCK.tick(0.26)
+        return grams // 100

@@ -1,0 +1,3 @@
+from tests.conftest import FakeClock
+
+CLOCK = FakeClock()
