@@ -24,6 +24,8 @@ from cache_memoize import (
     invalidate_tags,
     pool,
     record,
+    reporter,
+    site,
 )
 from cache_memoize.clock import Clock
 from cache_memoize.store import Store
@@ -263,6 +265,7 @@ def pytest_addoption(parser: Any) -> None:
 
 
 def pytest_configure(config: Any) -> None:
+    reporter.remove(site.tell)  # no thread of it in tests that do not ask for one
     if config.getoption("--quick"):
         os.environ["MEMOIZE_QUICK"] = "1"
 

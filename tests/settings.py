@@ -9,7 +9,12 @@ from tests.servers import SERVERS
 FOLDER = os.environ.get("MEMOIZE_FOLDER") or tempfile.mkdtemp(prefix="memoize-tests-")
 SECRET_KEY = "only for the tests"
 USE_TZ = True
-INSTALLED_APPS = ["django.contrib.contenttypes", "django.contrib.auth", "tests"]
+INSTALLED_APPS = [
+    "django.contrib.contenttypes",
+    "django.contrib.auth",
+    "cache_memoize",
+    "tests",
+]
 ROOT_URLCONF = "tests.urls"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
