@@ -64,7 +64,7 @@ class Command(BaseCommand):
         text = "Take the items that app.module.callable gives."
         option("--from", dest="source", metavar="CALLABLE", help=text)
         option(
-            "--workers", type=int, default=1, help="So many threads; 1 if not given."
+            "--workers", type=int, default=1, help="So many threads."
         )
         option("--total", type=int, help="How many items there are, for the progress.")
         text = "Keep a record of what is done, and go on where it ends."
