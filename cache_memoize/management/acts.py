@@ -14,12 +14,13 @@ from django.core.management.base import CommandError, OutputWrapper
 
 from .bar import bar_on
 from .calls import invalidate, key, peek, refresh
+from .items import from_callable, from_lines
 from .listing import list_, stats
 from .naming import check_alias, find
 from .outcome import Options, Outcome
 from .record import Record
 from .trouble import probe, settings_errors
-from .warming import Warming, from_callable, from_lines
+from .warming import Warming
 
 __all__ = ["ACTS", "FAILED_AT_MOST", "INTERRUPTED", "NOT_RUN"]
 

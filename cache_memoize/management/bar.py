@@ -75,7 +75,9 @@ class Tqdm(Bar):
         self.tqdm = tqdm
         # What is around the stream would end each of its lines.
         self.file = out._out
-        self.bar = tqdm(total=total, unit="", unit_scale=True, file=self.file)
+        # No thread of its own that looks whether the bar is stuck.
+        quiet = type("Bar", (tqdm,), {"monitor_interval": 0})
+        self.bar = quiet(total=total, unit="", unit_scale=True, file=self.file)
 
     def step(self, failed: int) -> None:
         if failed:

@@ -44,7 +44,7 @@ def find(path: str) -> Memoized[Any, Any, Any]:
         return memoized
     what = type(found).__name__
     raise CommandError(
-        f"{path} is not memoized, but a {what}{_hint(path, _names_in(module))}; put "
+        f"{path} is not memoized, but a {what}{_others(module, path)}; put "
         "@cache_memoize(...) above its def, or name another"
     )
 
@@ -76,8 +76,7 @@ def lookup(path: str) -> tuple[types.ModuleType, Any]:
         if isinstance(_get(existing[-1], parts[-1]), types.ModuleType):
             module = sys.modules[names[-1]]
             raise CommandError(
-                f"{path} is a module{_hint(path, _names_in(module))}; name a function "
-                "in it"
+                f"{path} is a module{_others(module, path)}; name a function in it"
             )
     module = found = sys.modules[existing[-1]]
     for at, part in enumerate(parts[len(existing) :], len(existing)):
@@ -137,12 +136,14 @@ def _walk(owner: Any, path: str) -> Iterator[str]:
 
 
 def _not_there(module: types.ModuleType, parts: list[str], at: int) -> CommandError:
-    before, path = ".".join(parts[:at]), ".".join(parts)
-    known = _names_in(module)
-    for each in pkgutil.iter_modules(getattr(module, "__path__", [])):
-        if difflib.get_close_matches(parts[at], [each.name], 1):
-            known.append(".".join([before, each.name, *parts[at + 1 :]]))
-    return CommandError(f"{before} has no {parts[at]!r}{_hint(path, known)}")
+    before = ".".join(parts[:at])
+    submodules = [
+        ".".join([before, each.name, *parts[at + 1 :]])
+        for each in pkgutil.iter_modules(getattr(module, "__path__", []))
+        if difflib.get_close_matches(parts[at], [each.name], 1)
+    ]
+    others = _others(module, ".".join(parts), submodules)
+    return CommandError(f"{before} has no {parts[at]!r}{others}")
 
 
 def _close(name: str, known: Iterable[str]) -> str:
@@ -150,14 +151,17 @@ def _close(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {close[0]}?)" if close else ""
 
 
-def _hint(path: str, known: list[str]) -> str:
-    """The closest match, or else what there is to choose from."""
-    if close := _close(path, known):
-        return close
+def _others(module: types.ModuleType, path: str, more: Iterable[str] = ()) -> str:
+    """What was perhaps meant, or else what there is to choose from."""
+    start = len(module.__name__) + 1  # what all have in common makes none closer
+    known = _names_in(module)
+    rests = {each[start:]: each for each in [*known, *more]}
+    if close := difflib.get_close_matches(path[start:], rests, 1):
+        return f" (did you mean {rests[close[0]]}?)"
     if not known:
         return " (nothing is memoized there)"
-    more = ", ..." if len(known) > 5 else ""
-    return f" (memoized there: {', '.join(known[:5])}{more})"
+    dots = ", ..." if len(known) > 5 else ""
+    return f" (memoized there: {', '.join(known[:5])}{dots})"
 
 
 def check_alias(alias: str) -> None:

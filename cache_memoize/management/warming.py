@@ -3,15 +3,14 @@ was stopped."""
 
 from __future__ import annotations
 
-import json
 import queue
 import threading
+import time
 import traceback
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from django.core.management.base import CommandError
-from django.db.models import QuerySet
 
 from .. import pool
 from ..background import _with_context
@@ -19,107 +18,11 @@ from ..batch import CHUNK
 from ..clients import opened
 from ..memoized import Memoized
 from .bar import Bar
-from .naming import lookup
+from .items import Call, Given
 from .record import Record
 from .trouble import noticing, probe
 
-__all__ = ["Call", "Summary", "Warming", "from_callable", "from_lines"]
-
-
-class Call(NamedTuple):
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any] = {}
-
-    @property
-    def item(self) -> Any:
-        """As :meth:`warm` takes it, and a function registered with :meth:`many`."""
-        if len(self.args) == 1 and type(self.args[0]) is not tuple:
-            return self.args[0]
-        return self.args
-
-
-#: What was given, and where; what could not be read is the reason.
-Given = tuple[int, "Call | ValueError"]
-
-
-# --- where the items come from -------------------------------------------------------
-
-
-def from_lines(lines: Iterable[str | bytes]) -> Iterator[Given]:
-    """Calls of JSON lines, each as soon as it is there; empty ones are left out."""
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            yield number, _call_of(json.loads(line))
-        except (ValueError, RecursionError) as error:
-            yield number, ValueError(f"no JSON that can be read: {error}")
-        except TypeError as error:
-            yield number, ValueError(str(error))
-
-
-def _call_of(data: Any) -> Call:
-    if isinstance(data, list):
-        return Call(tuple(data))
-    if not isinstance(data, dict):
-        return Call((data,))
-    args, kwargs = data.get("args", []), data.get("kwargs", {})
-    known = data and data.keys() <= {"args", "kwargs"}
-    if not (known and isinstance(args, list) and isinstance(kwargs, dict)):
-        raise TypeError(
-            'an object takes "args", an array, and "kwargs", an object; write '
-            "[{...}] for an argument that is one"
-        )
-    return Call(tuple(args), kwargs)
-
-
-def from_callable(path: str) -> tuple[Iterator[Given], int | None]:
-    """The items that ``path`` gives when called, as :meth:`warm` takes them, and how
-    many there are, if that is known."""
-    function = lookup(path)[1]
-    if not callable(function):
-        raise CommandError(
-            f"{path} is a {type(function).__name__}, and cannot be called; give --from "
-            "a function that gives the items"
-        )
-    items: Any = None
-    with _raised_by(path):
-        items = function()
-    total = None
-    if isinstance(items, QuerySet):
-        total, items = items.count(), items.iterator()
-    elif isinstance(items, Sized):
-        total = len(items)
-    if not isinstance(items, Iterable) or isinstance(items, (str, bytes)):
-        raise CommandError(
-            f"{path}() gave a {type(items).__name__}; return an iterable of items, "
-            "each one argument or a tuple of them"
-        )
-    return _numbered(path, items), total
-
-
-def _numbered(path: str, items: Iterable[Any]) -> Iterator[Given]:
-    with _raised_by(path):
-        for number, item in enumerate(items, 1):
-            yield number, Call(item if type(item) is tuple else (item,))
-
-
-class _raised_by:
-    """What the project's function raises, as a CommandError that names it."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, Exception):
-            raise CommandError(
-                f"{self.path} raised {kind.__name__}: {error}; --traceback shows where"
-            ) from error
-
-
-# --- refreshing them -----------------------------------------------------------------
+__all__ = ["Summary", "Warming"]
 
 
 class Summary(NamedTuple):
@@ -154,7 +57,7 @@ class Warming:
         self.bar = bar
         self.tracebacks = tracebacks
         self.refreshed = self.failed = self.skipped = 0
-        core = function._core
+        self._core = core = function._core
         self.path, self.alias, self.breaker = core.stats.path, core.alias, core.breaker
         self.size = 1 if core.many is None else CHUNK
         self.swallows = opened(core.alias)[1].swallows
@@ -238,6 +141,8 @@ class Warming:
             yield chunk
 
     def _refresh(self, chunk: list[_Item]) -> None:
+        while self._core.state() == "open" and not self.stopped:
+            time.sleep(0.05)  # not computed in vain: nothing would be stored
         # warm() takes no arguments by name.
         plain = [item for item in chunk if not item.call.kwargs]
         if plain:
@@ -260,7 +165,7 @@ class Warming:
     ) -> None:
         """Count them; raises CommandError if the cache does not work any more."""
         if self.breaker.tripped and not troubles:
-            troubles = ["the cache is left alone for a while"]
+            troubles = ["the cache did not work meanwhile"]
         try:
             if troubles or (self.swallows and not self._is_there(items[0])):
                 # One result may not fit, or nothing at all works.

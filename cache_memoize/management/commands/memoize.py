@@ -63,9 +63,7 @@ class Command(BaseCommand):
         option("name", help="app.module.func")
         text = "Take the items that app.module.callable gives."
         option("--from", dest="source", metavar="CALLABLE", help=text)
-        option(
-            "--workers", type=int, default=1, help="So many threads."
-        )
+        option("--workers", type=int, default=1, help="So many threads.")
         option("--total", type=int, help="How many items there are, for the progress.")
         text = "Keep a record of what is done, and go on where it ends."
         option("--resume", metavar="FILE", help=text)
