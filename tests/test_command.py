@@ -214,7 +214,6 @@ def test_list_imports_the_urlconf_and_what_it_is_told_to(project):
         ("tests.shop.shop.price", ["1"], shop.shop.price.get_cache_key(1)),
         ("tests.shop.Shop.columns", ["1"], shop.Shop.columns.get_cache_key(1)),
         ("tests.shop.Shop.rounded", ["1"], shop.Shop.rounded.get_cache_key(1)),
-        ("tests.shop.Shop.total", ["1"], shop.Shop.total.fget.get_cache_key(1)),
     ],
 )
 def test_functions_and_methods_of_all_kinds_have_names(name, args, key):
@@ -245,6 +244,50 @@ def test_functions_and_methods_of_all_kinds_have_names(name, args, key):
 def test_a_wrong_name_is_an_error_that_names_the_closest(name, error):
     said = memoize("key", name)
     assert error in said.error and said.code == 1
+
+
+@pytest.mark.parametrize("part", ["key", "peek", "refresh", "invalidate"])
+@pytest.mark.parametrize("name", ["price", "total"])
+def test_a_method_without_its_instance_is_refused(part, name):
+    """The first argument would be taken for it, and another call forgotten."""
+    said = memoize(part, f"tests.shop.Shop.{name}", '"tea"', '"cup"')
+    assert "so a call of it has an instance, and Shop is no model" in said.error
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_instance_of_a_models_method_is_named_by_its_key(monkeypatch):
+    @cache_memoize(60, tags=(), prefix="shout")
+    def shout(self, mark="!"):
+        return self.title.upper() + mark
+
+    monkeypatch.setattr(models.Draft, "shout", shout)
+    draft = models.Draft.objects.create(title="tea")
+    name, this = "tests.models.Draft.shout", ["--self", str(draft.pk)]
+    assert memoize("key", name, *this).out == f"{draft.shout.get_cache_key()}\n"
+    assert memoize("refresh", name, *this, 'mark="?"').code == 0
+    assert draft.shout.peek("?").value == "TEA?"
+    assert memoize("peek", *this, name, '"?"', "--json").json["value"] == "TEA?"
+    assert memoize("invalidate", name, *this, '"?"').code == 0
+    assert draft.shout.peek("?") is None
+    draft.shout()
+    assert memoize("invalidate", name, "--all").code == 0
+    assert draft.shout.peek() is None
+    for words, error in [
+        (["key", name, "1"], "give its primary key, as in --self 42"),
+        (
+            ["key", name, "--self", "-7"],
+            "no Draft with the primary key -7: ",
+        ),
+        (["key", name, "--self", "'x'"], "no Draft with the primary key 'x': Field"),
+        (["key", name, "--self", "x"], "x is no Python literal"),
+        (["key", "tests.shop.price", "--self", "1"], "leave --self out"),
+        (["invalidate", name, "--all", *this], "leave the arguments out"),
+        (["warm", name], "JSON has no instances; use --from"),
+    ]:
+        assert error in memoize(*words, stdin="1\n").error, words
+    monkeypatch.setattr(shop, "no_items", lambda: [(draft, "."), draft])
+    said = memoize("warm", name, "--from", "tests.shop.no_items")
+    assert said.code == 0 and draft.shout.peek(".").value == "TEA."
 
 
 def test_a_module_that_cannot_be_imported_says_why(project):
@@ -336,6 +379,13 @@ def test_negative_numbers_are_no_options():
     assert said.json["key"] == shop.step.get_cache_key(-1)
     said = memoize("key", "--json", "tests.shop.step", "--", "-1e3")
     assert said.json["key"] == shop.step.get_cache_key(-1e3)
+
+
+def test_options_may_stand_anywhere():
+    words = ["tests.shop.price", "1", 'currency="SEK"']
+    for place in range(4):
+        said = memoize("key", *words[:place], "--json", *words[place:])
+        assert said.json["key"] == shop.price.get_cache_key(1, "SEK")
 
 
 # --- list and stats ------------------------------------------------------------------

@@ -16,7 +16,7 @@ from .bar import bar_on
 from .calls import invalidate, key, peek, refresh
 from .items import from_callable, from_lines
 from .listing import list_, stats
-from .naming import check_alias, find
+from .naming import check_alias, find, is_method
 from .outcome import Options, Outcome
 from .record import Record
 from .trouble import probe, settings_errors
@@ -42,6 +42,11 @@ def warm(options: Options, stderr: OutputWrapper) -> Outcome:
         function = find(name)
         with settings_errors():
             core = function._core
+        if is_method(name) and not source:
+            raise CommandError(
+                f"{name} is a method, and JSON has no instances; use --from, with "
+                "(instance, ...) as items"
+            )
         check_alias(core.alias)
         if not core.policy.enabled:
             raise CommandError(

@@ -13,7 +13,7 @@ from ..clients import opened, place_of
 from ..core import Core
 from ..invalidation import invalidate_tags
 from ..memoized import Memoized
-from .naming import arguments, check_alias, find
+from .naming import arguments, check_alias, find, find_bound
 from .outcome import Options, Outcome, duration
 from .trouble import cache_errors, noticing, probe, settings_errors
 
@@ -33,7 +33,7 @@ class _Named(NamedTuple):
 
 def _call(options: Options) -> _Named:
     name, (args, kwargs) = options["name"], arguments(options["arguments"])
-    function = find(name)
+    function = find_bound(name, options["instance"])
     with settings_errors():
         core = function._core
     check_alias(core.alias)
@@ -142,7 +142,7 @@ def invalidate(options: Options, stderr: OutputWrapper) -> Outcome:
         return Outcome(
             {"name": name, "forgot": "call"}, [f"one call of {name} is forgotten"]
         )
-    if options["arguments"]:
+    if options["arguments"] or options["instance"]:
         raise CommandError("--all forgets every call; leave the arguments out")
     function = find(name)
     with settings_errors():

@@ -62,7 +62,7 @@ def _call_of(data: Any) -> Call:
 def from_callable(path: str) -> tuple[Iterator[Given], int | None]:
     """The items that ``path`` gives when called, as :meth:`warm` takes them, and how
     many there are, if that is known."""
-    function = lookup(path)[1]
+    function = lookup(path)[2]
     if not callable(function):
         raise CommandError(
             f"{path} is a {type(function).__name__}, and cannot be called; give --from "

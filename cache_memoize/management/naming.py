@@ -9,6 +9,7 @@ import ast
 import difflib
 import importlib
 import importlib.util
+import inspect
 import json
 import pkgutil
 import shlex
@@ -19,12 +20,23 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from django.apps import apps
+from django.core.exceptions import ObjectDoesNotExist
 from django.core.management.base import CommandError
+from django.db import DatabaseError
+from django.db.models import Model
 
 from ..clients import aliases
-from ..memoized import Memoized
+from ..memoized import ClassMemoized, Memoized
 
-__all__ = ["arguments", "check_alias", "find", "load", "lookup"]
+__all__ = [
+    "arguments",
+    "check_alias",
+    "find",
+    "find_bound",
+    "is_method",
+    "load",
+    "lookup",
+]
 
 #: How others spell what Python spells its own way.
 _SPELLINGS = {"true": "True", "false": "False", "null": "None", "none": "None"}
@@ -38,7 +50,7 @@ def find(path: str) -> Memoized[Any, Any, Any]:
 
     Raises CommandError for a name that leads nowhere, or to something else.
     """
-    module, found = lookup(path)
+    module, _, found = lookup(path)
     memoized = _memoized_in(found)
     if memoized is not None:
         return memoized
@@ -49,8 +61,48 @@ def find(path: str) -> Memoized[Any, Any, Any]:
     )
 
 
-def lookup(path: str) -> tuple[types.ModuleType, Any]:
-    """What a dotted path leads to, and the module that it is in."""
+def find_bound(path: str, instance: str | None) -> Memoized[Any, Any, Any]:
+    """The same for one call: a method has to have its instance, which for a model is
+    the row with this primary key. ``instance``: a literal, or None."""
+    memoized = find(path)
+    if not is_method(path):
+        if instance is not None:
+            raise CommandError(f"{path} is no method of instances; leave --self out")
+        return memoized
+    owner = lookup(path)[1]
+    if not issubclass(owner, Model):
+        raise CommandError(
+            f"{path} is a method, so a call of it has an instance, and "
+            f"{owner.__name__} is no model; name it on an instance that is in a module: "
+            "app.module.instance.method"
+        )
+    if instance is None:
+        raise CommandError(
+            f"{path} is a method, so a call of it has an instance; give its primary "
+            "key, as in --self 42"
+        )
+    try:
+        row = owner._base_manager.get(pk=_literal(instance, ""))
+    except (ObjectDoesNotExist, DatabaseError, TypeError, ValueError) as error:
+        raise CommandError(
+            f"there is no {owner.__name__} with the primary key {instance}: {error}"
+        ) from error
+    bound: Memoized[Any, Any, Any] = memoized.__get__(row)
+    return bound
+
+
+def is_method(path: str) -> bool:
+    """Whether this path leads to a method of instances by way of their class: then the
+    first argument of a call is the instance."""
+    owner = lookup(path)[1]
+    here = inspect.getattr_static(owner, path.rpartition(".")[2], None)
+    others = (classmethod, staticmethod, ClassMemoized)
+    return isinstance(owner, type) and not isinstance(here, others)
+
+
+def lookup(path: str) -> tuple[types.ModuleType, Any, Any]:
+    """The module that a dotted path begins with, what it leads to, and between them
+    the owner of that."""
     parts = path.replace(":", ".").split(".")
     if len(parts) < 2 or not all(part.isidentifier() for part in parts):
         raise CommandError(
@@ -78,13 +130,13 @@ def lookup(path: str) -> tuple[types.ModuleType, Any]:
             raise CommandError(
                 f"{path} is a module{_others(module, path)}; name a function in it"
             )
-    module = found = sys.modules[existing[-1]]
+    module = owner = found = sys.modules[existing[-1]]
     for at, part in enumerate(parts[len(existing) :], len(existing)):
         try:
-            found = getattr(found, part)
+            owner, found = found, getattr(found, part)
         except AttributeError:
             raise _not_there(module, parts, at) from None
-    return module, found
+    return module, owner, found
 
 
 def load(name: str) -> types.ModuleType:

@@ -15,13 +15,30 @@ from ..outcome import Outcome
 from ..trouble import listening
 
 
+class _Part(CommandParser):
+    """Options may stand anywhere, also between the arguments of a call."""
+
+    _is_inside = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if self._is_inside:  # older Pythons come back here
+            return super().parse_known_args(args, namespace)
+        self._is_inside = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._is_inside = False
+
+
 class Command(BaseCommand):
     help = "Look at memoized functions; forget, refresh and warm their calls."
     # Checks import the URLconf, and with it everything.
     requires_system_checks = []
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parts = parser.add_subparsers(dest="part", required=True, metavar="PART")
+        parts = parser.add_subparsers(
+            dest="part", required=True, metavar="PART", parser_class=_Part
+        )
 
         def add(name: str, text: str) -> Any:
             part = parts.add_parser(name, help=text, description=text)
@@ -44,6 +61,8 @@ class Command(BaseCommand):
             option("name", help="app.module.func", **kwargs)
             text = "A Python literal, or name=literal."
             option("arguments", nargs="*", metavar="ARG", help=text)
+            text = "Of a method of a model: the primary key of its instance."
+            option("--self", dest="instance", metavar="PK", help=text)
 
         importing(add("list", "The memoized functions that the URLconf imports."))
         option = add("stats", "What was counted in all processes of the site.")
