@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import fcntl
 import importlib.util
@@ -33,8 +34,15 @@ from django.utils import translation
 
 from cache_memoize import breaker, cache_memoize, core, reporter, site
 from cache_memoize.management import bar, naming, record
-from cache_memoize.management.acts import FAILED_AT_MOST, INTERRUPTED, NOT_RUN
+from cache_memoize.management.acts import (
+    ACTS,
+    FAILED_AT_MOST,
+    INTERRUPTED,
+    NOT_RUN,
+)
+from cache_memoize.management.commands.memoize import Command
 from tests import models, shop
+from tests.test_docs import blocks, first_literals, literals, table
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = 60  # seconds, for machines that are busy with other tests
@@ -1225,6 +1233,114 @@ def test_the_real_finder_fits(tmp_path):
     said = memoize("migrate-check", str(path), "--json")
     assert all(row["path"] == str(path) and row["cure"] for row in said.json or [])
     assert said.code == bool(said.json)
+
+
+# --- the page ------------------------------------------------------------------------
+
+PAGE = ROOT / "docs" / "command.rst"
+
+
+def examples() -> list[tuple[str, list[str]]]:
+    """(command, the lines that it prints) of all console blocks."""
+    found: list[tuple[str, list[str]]] = []
+    for block in blocks(PAGE):
+        if block.language == "console":
+            for line in block.source.splitlines():
+                if line.startswith("$ "):
+                    found.append((line[2:], []))
+                else:
+                    found[-1][1].append(line)
+    return found
+
+
+def test_the_examples_are_what_a_shell_says(project):
+    """``...`` stands for what is different each time; stderr comes after stdout."""
+    (module,) = [block for block in blocks(PAGE) if block.language == "python"]
+    (project.folder / "blog").mkdir()
+    (project.folder / "blog" / "related.py").write_text(module.source)
+    (project.folder / "project_urls.py").write_text("urlpatterns = []")
+    manage = f"{shlex.quote(sys.executable)} -m django"
+    assert len(examples()) > 20
+    for command, lines in examples():
+        done = subprocess.run(
+            ["bash", "-c", command.replace("python manage.py", manage)],
+            env=project.environment,
+            cwd=project.folder,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+        pattern = re.escape("\n".join([*lines, ""] if lines else []))
+        said = done.stdout + done.stderr
+        assert re.fullmatch(pattern.replace(r"\.\.\.", ".+"), said), (command, said)
+        assert (done.returncode == 0) is ("CommandError" not in said), command
+
+
+def parser_of_parts() -> dict[str, argparse.ArgumentParser]:
+    parser = Command().create_parser("manage.py", "memoize")
+    (parts,) = (a for a in parser._actions if isinstance(a.choices, dict))
+    return parts.choices
+
+
+def test_the_page_has_every_part_and_every_option():
+    usages = {}
+    for name, parser in parser_of_parts().items():
+        words = [name]
+        for action in parser._get_positional_actions():
+            word = {"name": "NAME", "names": "NAME"}.get(action.dest, action.metavar)
+            several = {"*": f"[{word} ...]", "+": f"{word} ...", "?": f"[{word}]"}
+            words.append(several.get(action.nargs, word))
+        usages[" ".join(words)] = name
+    assert first_literals("command", "Parts") == list(usages)
+    documented = {
+        (part, literals(option)[0])
+        for option, of, _ in table("command", "Options")
+        for part in (usages.values() if of == "all" else literals(of))
+    }
+    taken = {
+        (name, f"{action.option_strings[0]} {action.metavar or action.dest.upper()}")
+        if action.nargs != 0
+        else (name, action.option_strings[0])
+        for name, parser in parser_of_parts().items()
+        for action in parser._actions
+        if action.option_strings and action.dest != "help"
+    }
+    assert documented == {
+        (name, option.replace(" TAGS", " TAG")) for name, option in taken
+    }
+
+
+def test_the_page_has_the_exit_codes_and_the_shapes(tmp_path, monkeypatch):
+    codes = [int(n) for r in table("command", "Exit codes") for n in literals(r[0])]
+    assert codes == [0, 1, 1, FAILED_AT_MOST, 2, NOT_RUN, INTERRUPTED]
+    documented = {
+        literals(part)[0]: re.sub(r"\(.*?\)", "", shape)
+        for part, shape in table("command", "JSON")
+    }
+    assert list(documented) == list(ACTS)
+    (tmp_path / "code.py").touch()
+    module = types.ModuleType("cache_memoize.migrating")
+    module.find_in = lambda paths: [Finding(tmp_path, 1, 2, "M", "m", "c")]
+    monkeypatch.setitem(sys.modules, "cache_memoize.migrating", module)
+    call = ["tests.shop.price", "1"]
+    for part, words in {
+        "list": [],
+        "stats": [],
+        "key": call,
+        "refresh": call,
+        "peek": call,
+        "invalidate": call,
+        "warm": call[:1],
+        "migrate-check": [str(tmp_path)],
+    }.items():
+        result = memoize(part, *words, "--json", stdin="").json
+        rows = result if isinstance(result, list) else [result]
+        shape, _, with_tags = documented[part].partition("; with tags")
+        assert literals(shape) == list(rows[0]), part
+        assert shape.startswith("an array of") is isinstance(result, list)
+        if with_tags:
+            tags = memoize("invalidate", "--tag", "x", "--alias", "default", "--json")
+            assert literals(with_tags) == list(tags.json)
 
 
 # --- the whole -----------------------------------------------------------------------

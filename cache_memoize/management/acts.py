@@ -94,7 +94,8 @@ def _warmed(warming: Warming, options: Options) -> Outcome:
         return Outcome(result, [line], ended + again, code)
     if done.failed:
         code = min(done.failed, FAILED_AT_MOST)
-        return Outcome(result, [line], f"{done.failed:,} items failed", code)
+        items = "1 item" if done.failed == 1 else f"{done.failed:,} items"
+        return Outcome(result, [line], f"{items} failed", code)
     return Outcome(result, [line])
 
 

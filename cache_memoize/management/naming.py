@@ -73,7 +73,7 @@ def find_bound(path: str, instance: str | None) -> Memoized[Any, Any, Any]:
     if not issubclass(owner, Model):
         raise CommandError(
             f"{path} is a method, so a call of it has an instance, and "
-            f"{owner.__name__} is no model; name it on an instance that is in a module: "
+            f"{owner.__name__} is no model; name it on an instance in a module: "
             "app.module.instance.method"
         )
     if instance is None:
