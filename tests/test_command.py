@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import importlib.util
 import io
 import json
 import os
-import pty
 import re
 import shlex
 import signal
 import struct
 import subprocess
 import sys
-import termios
 import threading
 import time
 import types
@@ -739,7 +736,7 @@ def test_warm_takes_json_lines(workers):
 
 BAD = [
     ('"broken"', "LookupError"),
-    ("{", "no JSON that can be read: "),
+    ("{", "no JSON: Expecting property name enclosed in double quotes, column 2"),
     ("\udcff", "no JSON that can be read: "),
     ("[" * 100_000, "no JSON that can be read: "),
     ("{}", 'an object takes "args", an array, and "kwargs", an object'),
@@ -1158,6 +1155,7 @@ def test_the_line_is_not_drawn_for_each_item():
 
 def test_a_real_terminal_has_a_bar_and_a_clean_stdout(project, started):
     pytest.importorskip("tqdm")
+    pty, fcntl, termios = map(pytest.importorskip, ["pty", "fcntl", "termios"])
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
     process = started("warm", "tests.shop.step", "--json", stderr=theirs)

@@ -109,7 +109,11 @@ def migrate_check(options: Options, stderr: OutputWrapper) -> Outcome:
             raise CommandError(f"there is no file or folder {path}")
     migrating = importlib.import_module("cache_memoize.migrating")
     found = list(migrating.find_in(paths))
-    rows = [each._asdict() | {"path": str(each.path)} for each in found]
+    fields = ("line", "column", "code", "message", "cure")
+    rows = [
+        {"path": str(each.path)} | {field: getattr(each, field) for field in fields}
+        for each in found
+    ]
     lines = [
         f"{each.path}:{each.line}:{each.column}: {each.code} {each.message}; "
         f"{each.cure}"

@@ -37,7 +37,9 @@ def from_lines(lines: Iterable[str | bytes]) -> Iterator[Given]:
         if not line.strip():
             continue
         try:
-            yield number, _call_of(json.loads(line))
+            yield number, _call_of(json.loads(line.strip()))
+        except json.JSONDecodeError as error:
+            yield number, ValueError(f"no JSON: {error.msg}, column {error.colno}")
         except (ValueError, RecursionError) as error:
             yield number, ValueError(f"no JSON that can be read: {error}")
         except TypeError as error:

@@ -24,7 +24,11 @@ _FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
 
 
 def _digest(key: str) -> bytes:
-    return hashlib.blake2b(key.encode(), digest_size=_DIGITS // 2).hexdigest().encode()
+    return (
+        hashlib.blake2b(key.encode(errors="surrogatepass"), digest_size=_DIGITS // 2)
+        .hexdigest()
+        .encode()
+    )
 
 
 class Record:
