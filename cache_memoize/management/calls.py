@@ -106,8 +106,8 @@ def refresh(options: Options, stderr: OutputWrapper) -> Outcome:
             if troubles:
                 probe(call.core.alias)
             raise CommandError(
-                f"{call.name} raised {type(error).__name__}: {error}; --traceback shows "
-                "where"
+                f"{call.name} raised {type(error).__name__}: {error}; "
+                "--traceback shows where"
             ) from error
         seconds = time.monotonic() - began
         stored = call.function.peek(*call.args, **call.kwargs) is not None
