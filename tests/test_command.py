@@ -673,6 +673,7 @@ def test_a_cache_that_is_down_is_an_error(kind, caplog):
     ):
         for words in (
             ["peek", *call],
+            ["peek", "tests.shop.square", "1"],  # without tags: "nothing is there"
             ["invalidate", *call],
             ["invalidate", call[0], "--all"],
             ["invalidate", "--tag", "x"],
@@ -1158,7 +1159,7 @@ def test_a_real_terminal_has_a_bar_and_a_clean_stdout(project, started):
     pty, fcntl, termios = map(pytest.importorskip, ["pty", "fcntl", "termios"])
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
-    process = started("warm", "tests.shop.step", "--json", stderr=theirs)
+    process = started("warm", "tests.shop.price", "--json", stderr=theirs)
     os.close(theirs)
     process.stdin.write(numbers(1, 2, 3))
     process.stdin.close()
