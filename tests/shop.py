@@ -5,6 +5,7 @@ Each run of one is in ``RUNS``, and a line of the file that ``SHOP_RUNS`` names.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import os
 import threading
@@ -70,6 +71,14 @@ def patient(n):
     ran(n)
     while not Path(os.environ["SHOP_GO"]).exists():
         time.sleep(0.01)
+    return n
+
+
+@cache_memoize(60)
+async def apatient(n):
+    ran(n)
+    while not Path(os.environ["SHOP_GO"]).exists():
+        await asyncio.sleep(0.01)
     return n
 
 

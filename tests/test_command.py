@@ -1031,26 +1031,50 @@ def test_ctrl_c_stops_and_leaves_the_record_right(project, started, workers):
     assert again.out == "1 refreshed, 0 failed, 3 skipped\n"
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_ctrl_c_in_the_middle_of_a_computation(project, started, workers):
-    """One worker is interrupted, and its lease freed; several end what they are at."""
-    words = ["warm", "tests.shop.patient", "--workers", workers]
+@pytest.mark.parametrize(
+    "name, workers, ended", [("patient", 1, 0), ("patient", 2, 2), ("apatient", 1, 1)]
+)
+def test_ctrl_c_in_the_middle_of_a_computation(project, started, name, workers, ended):
+    """One worker is interrupted, and its lease freed; several end what they are at, and
+    so does an async function."""
+    words = ["warm", f"tests.shop.{name}", "--workers", str(workers)]
     words += ["--resume", str(project.record)]
     process = started(*words)
     process.stdin.write(numbers(*range(10)))
     process.stdin.flush()
-    wait_for(lambda: len(project.lines(project.runs)) == int(workers))
+    wait_for(lambda: len(project.lines(project.runs)) == workers)
     process.send_signal(signal.SIGINT)
-    if workers == "2":
+    if ended:
         project.go.touch()
     assert process.wait(PATIENCE) == INTERRUPTED
     done = len(project.lines(project.record)) - 1
-    assert done == (2 if workers == "2" else 0)
+    assert done == ended
     project.go.touch()
     began = time.monotonic()
     again = project.run(*words, stdin=numbers(*range(10)))
     assert again.out.startswith(f"{10 - done} refreshed") and again.code == 0
     assert time.monotonic() - began < PATIENCE
+
+
+def test_an_interrupted_part_is_no_traceback(monkeypatch):
+    def interrupt(*call):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shop, "ran", interrupt)
+    said = memoize("refresh", "tests.shop.step", "1", "--json")
+    assert said.code == INTERRUPTED and said.json is None
+
+
+@pytest.mark.parametrize("name", ["patient", "apatient"])
+def test_ctrl_c_in_a_refresh(project, started, name):
+    process = started("refresh", f"tests.shop.{name}", "1", "--json")
+    wait_for(lambda: project.lines(project.runs))
+    process.send_signal(signal.SIGINT)
+    if name == "apatient":
+        project.go.touch()
+    assert process.wait(PATIENCE) == INTERRUPTED
+    assert json.loads(process.stdout.read())["error"] == "interrupted"
+    assert process.stderr.read() == "CommandError: interrupted\n"
 
 
 def test_what_failed_is_tried_again(project):

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import pprint
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from django.core.management.base import CommandError, OutputWrapper
 
+from .. import pool
+from ..background import _with_context
 from ..clients import opened, place_of
 from ..core import Core
 from ..invalidation import invalidate_tags
@@ -101,7 +104,7 @@ def refresh(options: Options, stderr: OutputWrapper) -> Outcome:
     began = time.monotonic()
     with noticing(call.core.stats.path) as troubles:
         try:
-            call.function.refresh(*call.args, **call.kwargs)
+            _refresh(call)
         except Exception as error:
             if troubles:
                 probe(call.core.alias)
@@ -119,6 +122,26 @@ def refresh(options: Options, stderr: OutputWrapper) -> Outcome:
     probe(call.core.alias)
     why = why or "see its timeout= and cache_if="
     return Outcome(result | {"stored": False}, [], f"{took}, but is not stored: {why}")
+
+
+def _refresh(call: _Named) -> None:
+    def work() -> None:
+        call.function.refresh(*call.args, **call.kwargs)
+
+    if not call.core.is_async:
+        work()
+        return
+
+    def aside() -> None:
+        try:
+            work()
+        finally:
+            for close in pool.at_end:
+                close()
+
+    # Ctrl-C would leave a coroutine that waits for this thread waiting for ever.
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit(_with_context(aside)).result()
 
 
 # --- forgetting ----------------------------------------------------------------------

@@ -72,7 +72,9 @@ class Warming:
     def run(self, workers: int) -> None:
         """Raises CommandError when the items or the cache give out, and what stopped
         it, as KeyboardInterrupt; then what was under way has ended."""
-        if workers > 1:
+        # In the middle of a coroutine that waits for this very thread, Ctrl-C would
+        # leave it waiting for ever.
+        if workers > 1 or self._core.is_async:
             self._run_threads(workers)
         else:
             for chunk in self._chunks():

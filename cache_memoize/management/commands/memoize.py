@@ -10,7 +10,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from ..acts import ACTS
+from ..acts import ACTS, INTERRUPTED
 from ..outcome import Outcome
 from ..trouble import listening
 
@@ -94,6 +94,8 @@ class Command(BaseCommand):
             # What the project prints is not part of the answer.
             with listening(), contextlib.redirect_stdout(sys.stderr):
                 outcome = ACTS[options["part"]](options, self.stderr)
+        except KeyboardInterrupt:
+            outcome = Outcome(None, [], "interrupted", INTERRUPTED)
         except CommandError as error:
             if options["json"]:
                 self._write_json(options, Outcome(None, [], str(error)))
