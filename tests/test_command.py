@@ -393,6 +393,13 @@ def test_options_may_stand_anywhere():
         assert said.json["key"] == shop.price.get_cache_key(1, "SEK")
 
 
+@pytest.fixture
+def only_shop(monkeypatch):
+    """No function of another test is known, but those that this one makes."""
+    shops = (c for c in core._everyone if c.stats.path.startswith("tests.shop."))
+    monkeypatch.setattr(core, "_everyone", WeakSet(shops))
+
+
 # --- list and stats ------------------------------------------------------------------
 
 
@@ -469,7 +476,7 @@ def counting():
     reporter.remove(site.tell)
 
 
-def test_stats_are_those_of_the_whole_site(counting):
+def test_stats_are_those_of_the_whole_site(counting, only_shop):
     for _ in range(3):
         shop.price(1)
     shop.price(2)
@@ -519,6 +526,21 @@ def test_a_function_is_told_once_and_durations_can_be_read():
 def test_stats_of_functions_in_modules_that_are_named_too():
     said = memoize("stats", "tests.shop.step", "--import", "tests.urls", "--json")
     assert [row["name"] for row in said.json] == ["tests.shop.step"]
+
+
+def test_a_cache_that_is_down_does_not_hide_the_figures_of_the_others(only_shop):
+    elsewhere = [
+        cache_memoize(60, prefix=alias, cache_alias=alias)(lambda: 1)
+        for alias in ("dead", "unheard")
+    ]
+    known = {"default": caches.settings["default"], "dead": DEAD["redis"]}
+    with override_settings(CACHES=known):
+        said = memoize("stats", "--json")
+    assert {row["alias"] for row in said.json} == {"default"}
+    dead, unheard = said.error.splitlines()
+    assert dead.startswith("the cache 'dead' does not work: ConnectionError")
+    assert unheard.startswith("there is no cache 'unheard' in CACHES")
+    assert said.code == 1 and len(elsewhere) == 2
 
 
 def test_stats_say_where_none_are_kept():
@@ -820,7 +842,7 @@ def test_a_line_is_seen_to_before_the_next_one_comes(project, started):
     assert process.communicate(timeout=PATIENCE)[0].startswith("2 refreshed")
 
 
-def test_warm_from_a_callable():
+def test_warm_from_a_callable(project):
     said = memoize("warm", "tests.shop.price", "--from", "tests.shop.some_items")
     assert said.code == 0 and shop.RUNS == [(1, "EUR"), (2, "EUR"), (3, "EUR")]
     said = memoize("warm", "tests.shop.step", "--from", "tests.shop.many_items")
@@ -828,6 +850,9 @@ def test_warm_from_a_callable():
     said = memoize("warm", "tests.shop.step", "--from", "tests.shop.broken_items")
     assert said.code == NOT_RUN and said.out.startswith("1 refreshed")
     assert said.error.startswith("tests.shop.broken_items raised RuntimeError: the sou")
+    words = ["warm", "tests.shop.step", "--from", "tests.shop.broken_items"]
+    for said in (memoize(*words, "--traceback"), project.run(*words, "--traceback")):
+        assert "in broken_items" in said.err and said.code == NOT_RUN
     for source, error in [
         ("tests.shop.RUNS", "is a list, and cannot be called"),
         ("tests.shop.no_items", "gave a int; return an iterable"),
@@ -1333,7 +1358,7 @@ def test_the_page_has_every_part_and_every_option():
     }
 
 
-def test_the_page_has_the_exit_codes_and_the_shapes(tmp_path, monkeypatch):
+def test_the_page_has_the_exit_codes_and_the_shapes(tmp_path, monkeypatch, only_shop):
     codes = [int(n) for r in table("command", "Exit codes") for n in literals(r[0])]
     assert codes == [0, 1, 1, FAILED_AT_MOST, 2, NOT_RUN, INTERRUPTED]
     documented = {

@@ -62,7 +62,8 @@ def warm(options: Options, stderr: OutputWrapper) -> Outcome:
                 stderr.write("reading JSON lines from the keyboard; Ctrl-D ends them")
             given, word = from_lines(getattr(sys.stdin, "buffer", sys.stdin)), "line"
         bar = bar_on(stderr, total)
-        warming = Warming(function, given, word, bar, options["traceback"])
+        tracebacks = options["tracebacks"] or options["traceback"]
+        warming = Warming(function, given, word, bar, tracebacks)
         return _warmed(warming, options)
     except CommandError as error:
         error.returncode = NOT_RUN
@@ -71,6 +72,7 @@ def warm(options: Options, stderr: OutputWrapper) -> Outcome:
 
 def _warmed(warming: Warming, options: Options) -> Outcome:
     began, ended = time.monotonic(), ""
+    cause: BaseException | None = None
     with ExitStack() as stack:
         if options["resume"]:
             path = Path(options["resume"])
@@ -80,7 +82,7 @@ def _warmed(warming: Warming, options: Options) -> Outcome:
         except KeyboardInterrupt:
             ended, code = "interrupted", INTERRUPTED
         except CommandError as error:
-            ended, code = str(error), NOT_RUN
+            ended, code, cause = str(error), NOT_RUN, error.__cause__
         finally:
             warming.bar.close()
         done = warming.summary()
@@ -91,7 +93,7 @@ def _warmed(warming: Warming, options: Options) -> Outcome:
     result = {"name": options["name"], **done._asdict(), "seconds": seconds}
     if ended:
         again = "; the same --resume goes on there" if options["resume"] else ""
-        return Outcome(result, [line], ended + again, code)
+        return Outcome(result, [line], ended + again, code, cause)
     if done.failed:
         code = min(done.failed, FAILED_AT_MOST)
         items = "1 item" if done.failed == 1 else f"{done.failed:,} items"

@@ -111,22 +111,24 @@ def stats(options: Options, stderr: OutputWrapper) -> Outcome:
     reporter.flush()  # what was called in this very process
     paths: dict[str, list[str]] = {}
     for core in cores:
-        check_alias(core.alias)
         of_alias = paths.setdefault(core.alias, [])
         if core.stats.path not in of_alias:
             of_alias.append(core.stats.path)
-    rows = [
-        row for alias in sorted(paths) for row in _figures(alias, paths[alias], stderr)
-    ]
-    headers = (
-        "name alias calls hits rate stale waits errors runs mean p95 saved".split()
-    )
-    return Outcome(rows, _table(headers, [_figure_cells(row) for row in rows], 2))
+    rows, errors = [], []
+    for alias in sorted(paths):
+        try:
+            rows += _figures(alias, paths[alias], stderr)
+        except CommandError as error:  # the others are shown all the same
+            errors.append(str(error))
+    headers = "name alias calls hits rate stale waits errors runs mean p95 saved"
+    lines = _table(headers.split(), [_figure_cells(row) for row in rows], 2)
+    return Outcome(rows, lines, "\n".join(errors))
 
 
 def _figures(
     alias: str, paths: list[str], stderr: OutputWrapper
 ) -> list[dict[str, Any]]:
+    check_alias(alias)
     with cache_errors(alias):
         backend = opened(alias)[1]
         found = site.read(alias, paths)

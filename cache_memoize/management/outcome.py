@@ -17,6 +17,8 @@ class Outcome(NamedTuple):
     #: What is not as it was wished, for stderr; then the exit code is ``code``.
     error: str = ""
     code: int = 1
+    #: What led to the error, for ``--traceback``.
+    cause: BaseException | None = None
 
 
 def duration(seconds: float) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import sys
+import traceback
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -44,12 +44,10 @@ class Command(BaseCommand):
             part = parts.add_parser(name, help=text, description=text)
             option = part.add_argument
             option("--json", action="store_true", help="One JSON document on stdout.")
-            option(
-                "--traceback",
-                action="store_true",
-                default=argparse.SUPPRESS,  # or it would undo the one before PART
-                help="Show where an error comes from.",
-            )
+            # Not Django's own, which stands before PART and ends with 1, whatever the
+            # exit code should be.
+            text = "Show where errors come from."
+            option("--traceback", dest="tracebacks", action="store_true", help=text)
             return option
 
         def importing(option: Any) -> None:
@@ -97,16 +95,18 @@ class Command(BaseCommand):
         except KeyboardInterrupt:
             outcome = Outcome(None, [], "interrupted", INTERRUPTED)
         except CommandError as error:
-            if options["json"]:
-                self._write_json(options, Outcome(None, [], str(error)))
-            raise
+            outcome = Outcome(None, [], str(error), error.returncode, error.__cause__)
         if options["json"]:
             self._write_json(options, outcome)
         else:
             for line in outcome.lines:
                 self.stdout.write(line)
         if outcome.error:
-            raise CommandError(outcome.error, returncode=outcome.code)
+            if options["tracebacks"] and outcome.cause is not None:
+                lines = traceback.format_exception(outcome.cause)
+                self.stderr.write("".join(lines).rstrip())
+            failure = CommandError(outcome.error, returncode=outcome.code)
+            raise failure from outcome.cause
 
     def _write_json(self, options: dict[str, Any], outcome: Outcome) -> None:
         said = {
