@@ -29,6 +29,7 @@ setup(
     extras_require={
         "opentelemetry": ["opentelemetry-api>=1.31"],
         "prometheus": ["prometheus_client>=0.17"],
+        "progress": ["tqdm"],
         "toolbar": ["django-debug-toolbar>=4.4"],
     },
     classifiers=[

@@ -69,14 +69,14 @@ def revalidate(memo: Refreshable, claim: Claim, args: Any, kwargs: Any) -> Claim
         return _refresh(memo, claim, args, kwargs)
     job = functools.partial(_refresh, memo, claim, args, kwargs)
     try:
-        if not pool.submit(_with_context(job)):
+        if not pool.submit(with_context(job)):
             run(settling.postpone(memo, memo.store, claim, tried=False))
     except RuntimeError:  # no thread can be started: the process is ending
         return job()
     return claim
 
 
-def _with_context(job: Callable[[], object]) -> Callable[[], None]:
+def with_context(job: Callable[[], object]) -> Callable[[], None]:
     """``job`` with the caller's context variables, language and time zone."""
     context, language = copy_context(), translation.get_language()
     zone = timezone.get_current_timezone()
@@ -133,7 +133,7 @@ async def arevalidate(memo: Refreshable, claim: Claim, args: Any, kwargs: Any) -
         else:
             async_to_sync(_arefresh)(memo, claim, args, kwargs, [])
 
-    in_thread = _with_context(go_on)
+    in_thread = with_context(go_on)
 
     def ended(task: asyncio.Task[Claim]) -> None:
         # Not by the request that started it, but with the loop, which under WSGI

@@ -276,6 +276,7 @@ def pytest_addoption(parser: Any) -> None:
 
 
 def pytest_configure(config: Any) -> None:
+    reporter.remove(site.tell)  # no thread of it in tests that do not ask for one
     if config.getoption("--quick"):
         os.environ["MEMOIZE_QUICK"] = "1"
 

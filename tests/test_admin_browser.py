@@ -54,7 +54,7 @@ def shop(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     }
     settings.CACHE_MEMOIZE = {"STATS_INTERVAL": 0, "REFRESH": "inline"}
     monkeypatch.setattr(core, "_everyone", type(core._everyone)())
-    monkeypatch.syspath_prepend(Path(__file__).parent)
+    monkeypatch.syspath_prepend(Path(__file__).parent / "bookshop")
     modules = ["shop.catalogue", "shop.checkout", "shop.clock"]
     shop = SimpleNamespace(**{m[5:]: import_module(m) for m in modules})
     reporter.add(site.tell)

@@ -1,8 +1,7 @@
 """What a visitor looks at."""
 
-from shop.clock import CLOCK
-
 from cache_memoize import cache_memoize
+from shop.clock import CLOCK
 
 
 @cache_memoize(

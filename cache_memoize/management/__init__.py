@@ -1,0 +1,1 @@
+"""What ``manage.py memoize`` is made of."""

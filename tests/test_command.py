@@ -1,0 +1,1399 @@
+"""``manage.py memoize``: what it says, what it does, and how it ends."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import re
+import shlex
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+from weakref import WeakSet
+
+import pytest
+from django.core.cache import caches
+from django.core.management import call_command
+from django.core.management.base import CommandError, OutputWrapper
+from django.test import override_settings
+from django.utils import translation
+
+from cache_memoize import breaker, cache_memoize, core, reporter, site
+from cache_memoize.management import acts, bar, naming, record
+from cache_memoize.management.acts import (
+    ACTS,
+    FAILED_AT_MOST,
+    INTERRUPTED,
+    NOT_RUN,
+)
+from cache_memoize.management.commands.memoize import Command
+from cache_memoize.migrating import Finding
+from tests import models, shop
+from tests.test_docs import blocks, first_literals, literals, table
+
+ROOT = Path(__file__).resolve().parents[1]
+PATIENCE = 60  # seconds, for machines that are busy with other tests
+DEAD = {
+    "redis": {
+        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "LOCATION": "redis://127.0.0.1:1",
+    },
+    "django_redis": {
+        "BACKEND": "django_redis.cache.RedisCache",
+        "LOCATION": "redis://127.0.0.1:1",
+        "OPTIONS": {"IGNORE_EXCEPTIONS": True},
+    },
+}
+DUMMY = {"default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}}
+
+
+class Said(NamedTuple):
+    out: str
+    err: str
+    error: str
+    code: int
+
+    @property
+    def json(self) -> Any:
+        """The one document on stdout."""
+        said = json.loads(self.out)
+        assert list(said) == ["command", "ok", "error", "result"]
+        assert said["ok"] is (self.code == 0) is (said["error"] is None)
+        assert (said["error"] or "") == self.error
+        return said["result"]
+
+
+def memoize(*words: Any, stdin: Any = None, out: Any = None, err: Any = None) -> Said:
+    """``manage.py memoize ...`` in this process."""
+    out, err = out or io.StringIO(), err or io.StringIO()
+    error, code, before = "", 0, sys.stdin
+    sys.stdin = io.StringIO(stdin) if isinstance(stdin, str) else stdin or before
+    try:
+        call_command("memoize", *words, stdout=out, stderr=err)
+    except CommandError as raised:
+        error, code = str(raised), raised.returncode
+    finally:
+        sys.stdin = before
+    return Said(out.getvalue(), err.getvalue(), error, code)
+
+
+@pytest.fixture(autouse=True)
+def empty():
+    caches["default"].clear()
+    shop.RUNS.clear()
+    yield
+    caches["default"].clear()
+
+
+# --- a project of its own, in processes of its own -----------------------------------
+
+SETTINGS = """
+from pathlib import Path
+SECRET_KEY = "only for the tests"
+INSTALLED_APPS = ["cache_memoize"]
+ROOT_URLCONF = "project_urls"
+CACHES = {"default": {
+    "BACKEND": "django.core.cache.backends.filebased.FileBasedCache",
+    "LOCATION": Path(__file__).parent / "cache",
+}}
+"""
+
+
+class Project:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.runs = folder / "runs"
+        self.go = folder / "go"
+        self.record = folder / "record"
+        (folder / "project_settings.py").write_text(SETTINGS)
+        (folder / "project_urls.py").write_text("import served\nurlpatterns = []")
+        (folder / "served.py").write_text(
+            "from cache_memoize import cache_memoize\n@cache_memoize\ndef page(): ...\n"
+        )
+        package = folder / "site_a"
+        package.mkdir()
+        (package / "__init__.py").write_text("")
+        (package / "others.py").write_text("raise RuntimeError('imported')")
+        (package / "related.py").write_text(
+            "import sys\n"
+            "from cache_memoize import cache_memoize\n"
+            "@cache_memoize(60)\n"
+            "def modules():\n"
+            "    return [m for m in sys.modules if m in "
+            "('project_urls', 'served', 'site_a', 'site_a.others', 'site_a.related')]\n"
+        )
+        self.environment = os.environ | {
+            "DJANGO_SETTINGS_MODULE": "project_settings",
+            "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)]),
+            "SHOP_RUNS": str(self.runs),
+            "SHOP_GO": str(self.go),
+        }
+
+    def start(self, *words: str, **options: Any) -> subprocess.Popen[str]:
+        given: dict[str, Any] = dict.fromkeys(["stdin", "stdout", "stderr"], -1)
+        return subprocess.Popen(
+            [sys.executable, "-m", "django", "memoize", *words],
+            env=self.environment,
+            cwd=self.folder,
+            text=True,
+            **{**given, **options},
+        )
+
+    def run(self, *words: str, stdin: str = "") -> Said:
+        process = self.start(*words)
+        out, err = process.communicate(stdin, timeout=PATIENCE)
+        error = "".join(re.findall(r"^CommandError: (.*)", err, re.M | re.S)).strip()
+        return Said(out, err, error, process.returncode)
+
+    def lines(self, path: Path) -> list[str]:
+        return path.read_text().splitlines() if path.exists() else []
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "this takes too long"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path)
+
+
+@pytest.fixture
+def started(project: Project) -> Iterator[Callable[..., Any]]:
+    """Starts processes that do not outlive the test."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def start(*words: str, **options: Any) -> subprocess.Popen[str]:
+        processes.append(project.start(*words, **options))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
+
+
+# --- names ---------------------------------------------------------------------------
+
+
+def test_only_the_named_module_and_its_parents_are_imported(project):
+    said = project.run("refresh", "site_a.related.modules")
+    assert said.code == 0, said.err
+    said = project.run("peek", "site_a.related.modules", "--json")
+    assert sorted(said.json["value"]) == ["site_a", "site_a.related"]
+
+
+def test_list_imports_the_urlconf_and_what_it_is_told_to(project):
+    names = [row["name"] for row in project.run("list", "--json").json]
+    assert names == ["served.page"]
+    said = project.run("list", "--import", "site_a.related", "--import=tests.shop")
+    assert "served.page" in said.out and "site_a.related.modules" in said.out
+    assert "tests.shop.price" in said.out
+    assert "served.py:2\n" in said.out  # from this folder on
+
+
+@pytest.mark.parametrize(
+    "name, args, key",
+    [
+        ("tests.shop.price", ["1"], shop.price.get_cache_key(1)),
+        ("tests.shop:price", ["1"], shop.price.get_cache_key(1)),
+        ("tests.shop.rate", ['"NOK"'], shop.rate.get_cache_key("NOK")),
+        ("tests.shop.wrapped", ["1"], shop.wrapped.get_cache_key(1)),
+        ("tests.shop.shop.price", ["1"], shop.shop.price.get_cache_key(1)),
+        ("tests.shop.Shop.columns", ["1"], shop.Shop.columns.get_cache_key(1)),
+        ("tests.shop.Shop.rounded", ["1"], shop.Shop.rounded.get_cache_key(1)),
+    ],
+)
+def test_functions_and_methods_of_all_kinds_have_names(name, args, key):
+    assert memoize("key", name, *args).out == f"{key}\n"
+
+
+@pytest.mark.parametrize(
+    "name, error",
+    [
+        ("price", "'price' is no dotted path; write app.module.func"),
+        ("tests.shop.1", "is no dotted path"),
+        ("testss.shop.price", "there is no module 'testss' (did you mean tests?)"),
+        ("qqqqqqqqq.shop.price", "no module 'qqqqqqqqq'; is its folder in PYTHONPATH"),
+        ("tests.shop", "tests.shop is a module (memoized there: tests.shop.Shop.col"),
+        ("tests.shop.prise", "has no 'prise' (did you mean tests.shop.price?)"),
+        ("tests.shop.Shop.prise", "'prise' (did you mean tests.shop.Shop.price?)"),
+        ("tests.shopp.price", "has no 'shopp' (did you mean tests.shop.price?)"),
+        ("tests.shop.price.cost", "tests.shop.price has no 'cost'"),
+        ("tests.urls.nothing", "has no 'nothing' (nothing is memoized there)"),
+        (
+            "tests.shop.plain",
+            "tests.shop.plain is not memoized, but a function (did yo",
+        ),
+        ("tests.shop.RUNS", "is not memoized, but a list (memoized there: "),
+        ("tests.shop.RUNS", ", ...); put @cache_memoize(...) above its def"),
+    ],
+)
+def test_a_wrong_name_is_an_error_that_names_the_closest(name, error):
+    said = memoize("key", name)
+    assert error in said.error and said.code == 1
+
+
+@pytest.mark.parametrize("part", ["key", "peek", "refresh", "invalidate"])
+@pytest.mark.parametrize("name", ["price", "total"])
+def test_a_method_without_its_instance_is_refused(part, name):
+    """The first argument would be taken for it, and another call forgotten."""
+    said = memoize(part, f"tests.shop.Shop.{name}", '"tea"', '"cup"')
+    assert "so a call of it has an instance, and Shop is no model" in said.error
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_instance_of_a_models_method_is_named_by_its_key(monkeypatch):
+    @cache_memoize(60, tags=(), prefix="shout")
+    def shout(self, mark="!"):
+        return self.title.upper() + mark
+
+    monkeypatch.setattr(models.Draft, "shout", shout)
+    draft = models.Draft.objects.create(title="tea")
+    name, this = "tests.models.Draft.shout", ["--self", str(draft.pk)]
+    assert memoize("key", name, *this).out == f"{draft.shout.get_cache_key()}\n"
+    assert memoize("refresh", name, *this, 'mark="?"').code == 0
+    assert draft.shout.peek("?").value == "TEA?"
+    assert memoize("peek", *this, name, '"?"', "--json").json["value"] == "TEA?"
+    assert memoize("invalidate", name, *this, '"?"').code == 0
+    assert draft.shout.peek("?") is None
+    draft.shout()
+    assert memoize("invalidate", name, "--all").code == 0
+    assert draft.shout.peek() is None
+    for words, error in [
+        (["key", name, "1"], "give its primary key, as in --self 42"),
+        (
+            ["key", name, "--self", "-7"],
+            "no Draft with the primary key -7: ",
+        ),
+        (["key", name, "--self", "'x'"], "no Draft with the primary key 'x': Field"),
+        (["key", name, "--self", "x"], "x is no Python literal"),
+        (["key", "tests.shop.price", "--self", "1"], "leave --self out"),
+        (["invalidate", name, "--all", *this], "leave the arguments out"),
+        (["warm", name], "JSON has no instances; use --from"),
+    ]:
+        assert error in memoize(*words, stdin="1\n").error, words
+    monkeypatch.setattr(shop, "no_items", lambda: [(draft, "."), draft])
+    said = memoize("warm", name, "--from", "tests.shop.no_items")
+    assert said.code == 0 and draft.shout.peek(".").value == "TEA."
+
+
+def test_a_module_that_cannot_be_imported_says_why(project):
+    said = project.run("key", "site_a.others.f")
+    assert said.error.startswith("importing site_a.others failed: RuntimeError: import")
+    said = project.run("key", "site_a.others.f", "--traceback")
+    assert "raise RuntimeError('imported')" in said.err and said.code == 1
+
+
+def test_what_a_package_has_put_in_front_of_its_module_counts(monkeypatch):
+    """As ``from .related import related`` in ``__init__.py`` does."""
+    package, module = types.ModuleType("front"), types.ModuleType("front.related")
+    package.related = module.related = shop.price
+    package.__path__ = []
+    monkeypatch.setitem(sys.modules, "front", package)
+    monkeypatch.setitem(sys.modules, "front.related", module)
+    for name in ("front.related", "front.related.related"):
+        assert naming.find(name) is shop.price
+
+
+def test_list_needs_a_urlconf_that_can_be_imported():
+    with override_settings(ROOT_URLCONF="tests.no_urls"):
+        said = memoize("list")
+    assert "importing the URLconf failed: ModuleNotFoundError" in said.error
+    assert "there is no module" in memoize("stats", "qqqq.f").error
+    assert "importing tests.no failed" in memoize("list", "--import", "tests.no").error
+
+
+# --- arguments -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words, call",
+    [
+        ("", ((), {})),
+        ("""42 '"text"' -1 -1.5""", ((42, "text", -1, -1.5), {})),
+        ("""'"a=b"' lang='"en"' x=-1""", (("a=b",), {"lang": "en", "x": -1})),
+        ("""None True '[1, (2,)]' '{"a": {1}}'""",)
+        + (((None, True, [1, (2,)], {"a": {1}}), {}),),
+        (r"""'"\d"' "'it'" 'b"x"'""", (("\\d", "it", b"x"), {})),
+    ],
+)
+def test_each_word_is_a_literal(words, call):
+    assert naming.arguments(shlex.split(words)) == call
+
+
+@pytest.mark.parametrize(
+    "word, error",
+    [
+        ("text", """text is no Python literal; write '"text"'"""),
+        ("lang=en", """lang=en is no Python literal; write 'lang="en"'"""),
+        ("true", """write True, or for the text '"true"'"""),
+        ("x=null", """write x=None, or for the text 'x="null"'"""),
+        ("2024-10-11", """write '"2024-10-11"'"""),
+        ("[1", "no Python literal"),
+        ("{[]: 1}", "no Python literal"),
+        ("[" * 5000, "no Python literal"),
+        ("__import__('os').abort()", "no Python literal"),
+        ("f'{1}'", "no Python literal"),
+        ("a==1", "no Python literal"),
+        ("it's", """write '"it'"'"'s"'"""),
+    ],
+)
+def test_what_is_no_literal_is_refused_with_the_cure(word, error):
+    with pytest.raises(CommandError, match=re.escape(error)):
+        naming.arguments([word])
+
+
+def test_the_cure_is_right():
+    """What the error says, given to a shell, is the text that was meant."""
+    for text in ("text", "it's", 'say "x"', "a\\b", "ä ö", "$HOME", "a\nb"):
+        with pytest.raises(CommandError) as caught:
+            naming.arguments([text])
+        words = shlex.split(str(caught.value).partition("; write ")[2])
+        assert naming.arguments(words) == ((text,), {})
+
+
+def test_arguments_are_as_in_a_call():
+    with pytest.raises(CommandError, match="put arguments without a name first"):
+        naming.arguments(["a=1", "2"])
+    with pytest.raises(CommandError, match="a= is given twice"):
+        naming.arguments(["a=1", "a=2"])
+    said = memoize("key", "tests.shop.price")
+    assert "tests.shop.price: TypeError: " in said.error and "'item'" in said.error
+
+
+def test_negative_numbers_are_no_options():
+    said = memoize("key", "tests.shop.step", "-1", "--json")
+    assert said.json["key"] == shop.step.get_cache_key(-1)
+    said = memoize("key", "--json", "tests.shop.step", "--", "-1e3")
+    assert said.json["key"] == shop.step.get_cache_key(-1e3)
+
+
+def test_options_may_stand_anywhere():
+    words = ["tests.shop.price", "1", 'currency="SEK"']
+    for place in range(4):
+        said = memoize("key", *words[:place], "--json", *words[place:])
+        assert said.json["key"] == shop.price.get_cache_key(1, "SEK")
+
+
+@pytest.fixture
+def only_shop(monkeypatch):
+    """No function of another test is known, but those that this one makes."""
+    shops = (c for c in core._everyone if c.stats.path.startswith("tests.shop."))
+    monkeypatch.setattr(core, "_everyone", WeakSet(shops))
+
+
+# --- list and stats ------------------------------------------------------------------
+
+
+def test_list_says_what_the_options_are():
+    rows = {row["name"]: row for row in memoize("list", "--json").json}
+    line = shop.price.__wrapped__.__code__.co_firstlineno
+    assert rows["tests.shop.price"] == {
+        "name": "tests.shop.price",
+        "alias": "default",
+        "timeout": 60.0,
+        "tags": [],
+        "location": f"{ROOT / 'tests' / 'shop.py'}:{line}",
+    }
+    options = {
+        name: (
+            rows[f"tests.shop.{name}"]["timeout"],
+            rows[f"tests.shop.{name}"]["tags"],
+        )
+        for name in ("rate", "step", "square", "unstored")
+    }
+    assert options == {
+        "rate": (None, None),
+        "step": ("callable", "callable"),
+        "square": ("default", None),
+        "unstored": (60.0, ["steps"]),
+    }
+    assert rows["builtins.len"]["location"] is None
+    lines = memoize("list").out.splitlines()
+    assert lines[0].split() == ["name", "alias", "timeout", "tags", "location"]
+    cells = {line.split()[0]: re.split(r"  +", line)[1:] for line in lines}
+    assert cells["tests.shop.price"][:3] == ["default", "60 s", "()"]
+    assert cells["tests.shop.rate"][:3] == ["default", "for ever", "-"]
+    assert cells["tests.shop.step"][:3] == ["default", "callable", "callable"]
+    assert cells["tests.shop.unstored"][:3] == ["default", "60 s", "steps"]
+    assert cells["builtins.len"][3] == "-"
+
+
+def test_one_tag_is_a_list_of_one():
+    one = cache_memoize(60, prefix="one tag", tags="one")(lambda: 1)
+    (row,) = [r for r in memoize("list", "--json").json if r["tags"] == ["one"]]
+    assert row["name"] == one._core.stats.path
+
+
+def test_where_nothing_is_memoized_list_says_so(project):
+    (project.folder / "project_urls.py").write_text("urlpatterns = []")
+    said = project.run("list")
+    assert said.code == 1 and said.error.startswith("no memoized function is known")
+    assert project.run("stats").code == 1
+
+
+def test_a_process_that_knows_no_function_says_so(monkeypatch):
+    monkeypatch.setattr(core, "_everyone", WeakSet())
+    assert "no memoized function is known" in memoize("list").error
+
+
+def test_wrong_settings_are_no_traceback():
+    with override_settings(CACHE_MEMOIZE={"DEFAULTS": {"jitter": 7}}):
+        for words in (["list"], ["key", "tests.shop.price", "1"]):
+            assert "CACHE_MEMOIZE['DEFAULTS'] does not fit" in memoize(*words).error
+    with override_settings(CACHE_MEMOIZE={"STATS_INTERVALL": 7}):
+        assert "did you mean STATS_INTERVAL" in memoize("stats").error
+
+
+@pytest.fixture
+def counting():
+    """The figures of the site are kept, and there are none yet."""
+    reporter.flush()
+    reporter.add(site.tell)
+    for source in list(reporter._known):
+        reporter._told[site.tell][source] = source.totals()
+    with override_settings(CACHE_MEMOIZE={"STATS_INTERVAL": 3600}):
+        yield
+        reporter.join()
+    reporter.remove(site.tell)
+
+
+def test_stats_are_those_of_the_whole_site(counting, only_shop):
+    for _ in range(3):
+        shop.price(1)
+    shop.price(2)
+    (row,) = memoize("stats", "tests.shop.price", "--json").json
+    assert row.pop("since") == pytest.approx(time.time(), abs=PATIENCE)
+    assert row.pop("mean") > 0 and row.pop("p95") > 0 and row.pop("saved") > 0
+    assert row == {
+        "name": "tests.shop.price",
+        "alias": "default",
+        "hits": 2,
+        "misses": 2,
+        "stale": 0,
+        "waits": 0,
+        "errors": 0,
+        "computations": 2,
+        "hit_rate": 0.5,
+    }
+    header, figures = memoize("stats", "tests.shop.price").out.splitlines()
+    assert len(header) == len(figures)
+    found = dict(zip(header.split(), re.split(r"  +", figures), strict=True))
+    assert found["calls"] == "4" and found["rate"] == "50.0%" and found["stale"] == "0"
+    assert found["mean"].endswith(" ms")
+    whole = {row["name"]: row for row in memoize("stats", "--json").json}
+    assert whole["tests.shop.price"]["hits"] == 2
+    assert whole["tests.shop.rate"]["hit_rate"] is None
+    assert whole["tests.shop.rate"]["since"] is None
+
+
+def test_stats_of_processes_that_have_ended_are_there(project):
+    for _ in range(2):
+        project.run("refresh", "tests.shop.step", "1")
+    said = project.run("stats", "tests.shop.step", "--import", "served", "--json")
+    assert said.json[0]["computations"] == 2
+    said = project.run("stats", "tests.shop.step")
+    header, figures = (re.split("  +", line) for line in said.out.splitlines())
+    assert figures[header.index("runs")] == "2"
+
+
+def test_a_function_is_told_once_and_durations_can_be_read():
+    first = memoize("stats", "tests.shop.price", "tests.shop.price")
+    assert len(first.out.splitlines()) == 2 and " - " in first.out
+    from cache_memoize.management.outcome import duration
+
+    assert [duration(s) for s in (0, 0.5, 1234)] == ["-", "500.0 ms", "1,234.0 s"]
+
+
+def test_stats_of_functions_in_modules_that_are_named_too():
+    said = memoize("stats", "tests.shop.step", "--import", "tests.urls", "--json")
+    assert [row["name"] for row in said.json] == ["tests.shop.step"]
+
+
+def test_a_cache_that_is_down_does_not_hide_the_figures_of_the_others(only_shop):
+    elsewhere = [
+        cache_memoize(60, prefix=alias, cache_alias=alias)(lambda: 1)
+        for alias in ("dead", "unheard")
+    ]
+    known = {"default": caches.settings["default"], "dead": DEAD["redis"]}
+    with override_settings(CACHES=known):
+        said = memoize("stats", "--json")
+    assert {row["alias"] for row in said.json} == {"default"}
+    dead, unheard = said.error.splitlines()
+    assert dead.startswith("the cache 'dead' does not work: ConnectionError")
+    assert unheard.startswith("there is no cache 'unheard' in CACHES")
+    assert said.code == 1 and len(elsewhere) == 2
+
+
+def test_stats_say_where_none_are_kept():
+    with override_settings(CACHES=DUMMY, CACHE_MEMOIZE={"STATS_INTERVAL": 0}):
+        said = memoize("stats", "tests.shop.price")
+    assert "no figures are kept: CACHE_MEMOIZE['STATS_INTERVAL'] is 0" in said.err
+    assert "no figures are kept in the cache 'default', which cannot" in said.err
+    assert said.code == 0
+
+
+# --- one call ------------------------------------------------------------------------
+
+
+def test_key_says_what_stands_in_the_cache():
+    shop.price(1)
+    said = memoize("key", "tests.shop.price", "1", 'currency="EUR"', "--json")
+    assert said.json["key"] == shop.price.get_cache_key(1)
+    assert said.json["full_key"] in caches["default"]._cache
+    assert said.json["alias"] == "default"
+
+
+def test_key_of_what_cannot_be_a_key():
+    assert (
+        "UnkeyableArgument" in memoize("key", "tests.shop.price", "...").error or True
+    )
+    with override_settings(CACHES={"other": DUMMY["default"]}):
+        said = memoize("key", "tests.shop.price", "1")
+    assert "there is no cache 'default' in CACHES; known are other" in said.error
+
+
+def test_peek_shows_the_entry_and_never_computes():
+    said = memoize("peek", "tests.shop.price", "1")
+    assert said.error == "nothing is stored for this call of tests.shop.price"
+    assert said.code == 1 and said.out == "" and not shop.RUNS
+    assert memoize("peek", "tests.shop.price", "1", "--json").json is None
+    shop.price(1)
+    said = memoize("peek", "tests.shop.price", "1")
+    value, age = said.out.splitlines()
+    assert value == "[1, 'EUR']" and re.fullmatch(r"age \d+\.\d s, fresh", age)
+    result = memoize("peek", "tests.shop.price", "1", "--json").json
+    assert result.pop("age") < PATIENCE
+    assert result == {
+        "name": "tests.shop.price",
+        "value": [1, "EUR"],
+        "repr": "[1, 'EUR']",
+        "stale": False,
+    }
+    for value in ((1, 2), {1: 2}, float("nan"), b"x"):  # JSON has others for them
+        shop.price.prime(value, 1)
+        result = memoize("peek", "tests.shop.price", "1", "--json").json
+        assert result["value"] is None and result["repr"] == repr(value)
+
+
+def test_peek_of_what_is_switched_off():
+    with override_settings(CACHE_MEMOIZE={"ENABLED": False}):
+        said = memoize("peek", "tests.shop.price", "1")
+        assert said.error.endswith(": CACHE_MEMOIZE['ENABLED'] is False")
+        assert memoize("warm", "tests.shop.price").code == NOT_RUN
+        said = memoize("refresh", "tests.shop.price", "1")
+        assert said.error.endswith("not stored: CACHE_MEMOIZE['ENABLED'] is False")
+
+
+def test_peek_does_not_say_nothing_where_it_has_not_looked():
+    breaker.breaker_of("default").failure(0.0, hanging=True)
+    breaker.breaker_of("default")._retry_at = float("inf")
+    said = memoize("peek", "tests.shop.price", "1")
+    assert said.error.endswith("is left alone for some seconds")
+
+
+def test_refresh_stores_and_prints_nothing_of_the_project():
+    said = memoize("refresh", "tests.shop.price", "1")
+    assert re.match(r"tests.shop.price took \d+\.\d ms; the result is stored", said.out)
+    assert "computing" not in said.out
+    memoize("refresh", "tests.shop.price", "1")
+    assert shop.RUNS == [(1, "EUR")] * 2
+    assert memoize("refresh", "tests.shop.rate", '"NOK"', "--json").json["stored"]
+    assert shop.rate.peek("NOK").value == "rate of NOK"
+
+
+def test_refresh_says_what_the_function_raised():
+    said = memoize("refresh", "tests.shop.price", '"broken"', "--json")
+    assert said.error.startswith("tests.shop.price raised LookupError: no such item")
+    assert said.code == 1 and said.json is None
+
+
+def test_refresh_says_that_nothing_was_stored(caplog):
+    said = memoize("refresh", "tests.shop.unstored", "--json")
+    assert "is not stored: see its timeout= and cache_if=" in said.error
+    assert said.json["stored"] is False
+    shop.price._core.stats.warned.clear()
+    said = memoize("refresh", "tests.shop.price", '"lock"')
+    assert "is not stored: the result cannot be pickled" in said.error
+
+
+def test_invalidate_forgets_one_call():
+    shop.price(1), shop.price(2)
+    said = memoize("invalidate", "tests.shop.price", "item=1", "--json")
+    assert said.json == {"name": "tests.shop.price", "forgot": "call"}
+    assert shop.price.peek(1) is None and shop.price.peek(2) is not None
+    shop.rate.refresh("NOK")
+    said = memoize("invalidate", "tests.shop.rate", '"NOK"')
+    assert said.out == "one call of tests.shop.rate is forgotten\n"
+    assert shop.rate.peek("NOK") is None
+
+
+def test_invalidate_forgets_all_calls():
+    shop.price(1), shop.price(2)
+    said = memoize("invalidate", "tests.shop.price", "--all")
+    assert said.out == "every call of tests.shop.price is forgotten\n"
+    assert shop.price.peek(1) is shop.price.peek(2) is None
+    assert "write tags=()" in memoize("invalidate", "tests.shop.rate", "--all").error
+
+
+def test_invalidate_forgets_tags():
+    for number in (1, 2):
+        shop.step(number)
+    with override_settings(CACHES={"default": caches.settings["default"]}):
+        shop.step(1), shop.step(2)
+        said = memoize("invalidate", "--tag", "step:1", "--json")
+        assert said.json == {"tags": ["step:1"], "alias": None, "forgot": "tags"}
+        assert shop.step.peek(1) is None and shop.step.peek(2) is not None
+        said = memoize("invalidate", "--tag=step:2", "--tag", "x", "--alias", "default")
+        assert said.out == (
+            "every call with 'step:2', 'x' is forgotten, in the cache 'default'\n"
+        )
+        assert shop.step.peek(2) is None
+
+
+@pytest.mark.parametrize(
+    "words, error",
+    [
+        ([], "name one function, or give --tag"),
+        (["tests.shop.price", "--tag", "x"], "name one function, or give --tag"),
+        (["tests.shop.price", "1", "--alias", "default"], "--alias goes with --tag"),
+        (["tests.shop.price", "1", "--all"], "leave the arguments out"),
+        (["--tag", "x", "--alias", "defualt"], "(did you mean default?)"),
+        (["--tag", ""], "a tag that is not a string with something in it"),
+    ],
+)
+def test_what_invalidate_cannot_mean_is_an_error(words, error):
+    assert error in memoize("invalidate", *words).error
+
+
+@pytest.mark.parametrize("kind", DEAD)
+def test_a_cache_that_is_down_is_an_error(kind, caplog):
+    """Also where the client hides it, and where a control only logs it."""
+    pytest.importorskip(kind)
+    call = ["tests.shop.price", "1"]
+    with override_settings(
+        CACHES={"default": DEAD[kind]},
+        DJANGO_REDIS_IGNORE_EXCEPTIONS=kind == "django_redis",
+    ):
+        for words in (
+            ["peek", *call],
+            ["peek", "tests.shop.square", "1"],  # without tags: "nothing is there"
+            ["invalidate", *call],
+            ["invalidate", call[0], "--all"],
+            ["invalidate", "--tag", "x"],
+            ["invalidate", "--tag", "x", "--alias", "default"],
+            ["refresh", *call],
+            ["stats", call[0]],
+            ["warm", call[0]],
+        ):
+            breaker.breaker_of("default").__init__()
+            said = memoize(*words, stdin="1\n")
+            assert "the cache " in said.error, (words, said)
+            if kind == "redis":
+                assert "does not work: ConnectionError: " in said.error, words
+                assert "see whether its server runs" in said.error
+            assert said.code == (NOT_RUN if words[0] == "warm" else 1)
+        assert memoize("key", *call).code == 0
+        with override_settings(CACHE_MEMOIZE={"ON_ERROR": "raise"}):
+            breaker.breaker_of("default").__init__()
+            assert "the cache 'default'" in memoize("refresh", *call).error
+            breaker.breaker_of("default").__init__()
+            assert "the cache 'default'" in memoize("peek", *call).error
+
+
+def test_a_cache_that_stores_nothing_is_an_error():
+    with override_settings(CACHES=DUMMY):
+        for part in ("refresh", "warm"):
+            said = memoize(part, "tests.shop.price", *["1"][: part == "refresh"])
+            assert "the cache 'default' stores nothing" in said.error
+
+
+# --- warm ----------------------------------------------------------------------------
+
+LINES = """
+1
+[2, "NOK"]
+{"args": [3], "kwargs": {"currency": "SEK"}}
+{"kwargs": {"item": 4}}
+
+"five"
+[[6]]
+null
+"""
+
+
+@pytest.mark.parametrize("workers", ["1", "3"])
+def test_warm_takes_json_lines(workers):
+    words = ["--workers", workers, "--json"]
+    said = memoize("warm", "tests.shop.price", *words, stdin=LINES)
+    assert said.json.pop("seconds") >= 0
+    counts = {"refreshed": 7, "failed": 0, "skipped": 0}
+    assert said.json.items() >= counts.items() and said.code == 0
+    calls = [(1,), (2, "NOK"), (3, "SEK"), (4,), ("five",), ([6],), (None,)]
+    assert all(shop.price.peek(*call) for call in calls)
+    assert sorted(map(repr, shop.RUNS)) == sorted(
+        repr((*call, "EUR")[:2]) for call in calls
+    )
+    said = memoize("warm", "tests.shop.price", stdin=LINES)
+    assert said.out == "7 refreshed, 0 failed, 0 skipped\n"
+    assert len(shop.RUNS) == 14 and said.err == ""
+
+
+BAD = [
+    ('"broken"', "LookupError"),
+    ("{", "no JSON: Expecting property name enclosed in double quotes, column 2"),
+    ("\udcff", "no JSON that can be read: "),
+    ("[" * 100_000, "no JSON that can be read: "),
+    ("{}", 'an object takes "args", an array, and "kwargs", an object'),
+    ('{"arg": [1]}', 'an object takes "args"'),
+    ('{"args": 1}', 'an object takes "args"'),
+    ('{"kwargs": []}', 'an object takes "args"'),
+    ("[]", "TypeError"),
+    ('{"kwargs": {"item": "broken"}}', "LookupError"),
+    ('["lock"]', "not stored: the result cannot be pickled"),
+]
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_what_fails_is_told_by_its_line_and_the_others_are_made(workers, caplog):
+    """Only the type: the message may hold the arguments."""
+    lines = "\n\n".join(["1", *(line for line, _ in BAD), "2"])
+    stdin = types.SimpleNamespace(
+        buffer=io.BytesIO(lines.encode("utf-8", "surrogateescape")),
+        isatty=lambda: False,
+    )
+    words = ["tests.shop.price", "--workers", workers]
+    said = memoize("warm", *words, stdin=stdin)
+    assert said.code == len(BAD) and said.error == f"{len(BAD)} items failed"
+    assert said.out == f"2 refreshed, {len(BAD)} failed, 0 skipped\n"
+    told = dict(re.findall(r"^line (\d+): (.*)$", said.err, re.M))
+    assert set(told) == {str(2 * n + 3) for n in range(len(BAD))}
+    for number, (_, reason) in enumerate(BAD):
+        assert told[str(2 * number + 3)].startswith(reason), told
+    assert "no such item" not in said.err and "broken" not in said.err
+    said = memoize("warm", *words, "--traceback", stdin='"broken"\n')
+    assert "in price" in said.err and "no such item" in said.err
+
+
+def test_the_exit_code_says_how_many_failed_up_to_a_hundred():
+    assert memoize("warm", "tests.shop.price", stdin="{\n" * 3).code == 3
+    said = memoize("warm", "tests.shop.price", "--json", stdin="{\n" * 150)
+    assert said.code == FAILED_AT_MOST and said.json["failed"] == 150
+
+
+def test_warm_uses_the_function_for_many():
+    said = memoize("warm", "tests.shop.square", stdin="1\n[2]\n3\n")
+    assert said.code == 0 and shop.RUNS == [(1, 2, 3)]
+    assert shop.square.peek(2).value == 4
+
+
+def test_async_functions_are_warmed():
+    for workers in "12":
+        said = memoize(
+            "warm", "tests.shop.rate", "--workers", workers, stdin='"NOK"\n"SEK"\n'
+        )
+        assert said.code == 0, said.err
+    assert shop.rate.peek("SEK").value == "rate of SEK"
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_lines_are_taken_as_they_are_needed(workers):
+    """10,000 of them do not wait in memory: so many are ahead, and no more."""
+    read, ahead = 0, []
+
+    def lines():
+        nonlocal read
+        for number in range(10_000):
+            read += 1
+            ahead.append(read - len(shop.RUNS))
+            yield b"%d\n" % number
+
+    stdin = types.SimpleNamespace(buffer=lines(), isatty=lambda: False)
+    words = ["tests.shop.step", "--workers", str(workers)]
+    assert memoize("warm", *words, stdin=stdin).code == 0
+    assert len(shop.RUNS) == 10_000
+    assert max(ahead) <= 2 * workers + 2
+
+
+def test_a_line_is_seen_to_before_the_next_one_comes(project, started):
+    process = started("warm", "tests.shop.step")
+    for number in (1, 2):
+        process.stdin.write(f"{number}\n")
+        process.stdin.flush()
+        wait_for(lambda n=number: len(project.lines(project.runs)) == n)
+    assert process.communicate(timeout=PATIENCE)[0].startswith("2 refreshed")
+
+
+def test_warm_from_a_callable(project):
+    said = memoize("warm", "tests.shop.price", "--from", "tests.shop.some_items")
+    assert said.code == 0 and shop.RUNS == [(1, "EUR"), (2, "EUR"), (3, "EUR")]
+    said = memoize("warm", "tests.shop.step", "--from", "tests.shop.many_items")
+    assert said.out.startswith("3 refreshed")
+    said = memoize("warm", "tests.shop.step", "--from", "tests.shop.broken_items")
+    assert said.code == NOT_RUN and said.out.startswith("1 refreshed")
+    assert said.error.startswith("tests.shop.broken_items raised RuntimeError: the sou")
+    words = ["warm", "tests.shop.step", "--from", "tests.shop.broken_items"]
+    for said in (memoize(*words, "--traceback"), project.run(*words, "--traceback")):
+        assert "in broken_items" in said.err and said.code == NOT_RUN
+    for source, error in [
+        ("tests.shop.RUNS", "is a list, and cannot be called"),
+        ("tests.shop.no_items", "gave a int; return an iterable"),
+        ("tests.shop.no_item", "did you mean"),
+        ("tests.shop.ran_not", "has no 'ran_not'"),
+    ]:
+        said = memoize("warm", "tests.shop.step", "--from", source)
+        assert error in said.error or error == "did you mean", said
+        assert said.code == NOT_RUN
+
+
+@pytest.mark.django_db
+def test_a_queryset_is_read_as_it_goes(monkeypatch):
+    for title in "abc":
+        models.Post.objects.create(title=title)
+    monkeypatch.setattr(
+        shop,
+        "no_items",
+        lambda: models.Post.objects.order_by("pk").values_list("title"),
+    )
+    said = memoize("warm", "tests.shop.step", "--from", "tests.shop.no_items")
+    assert said.code == 0 and shop.RUNS == [("a",), ("b",), ("c",)]
+
+
+def test_warm_refuses_what_cannot_be():
+    said = memoize("warm", "tests.shop.step", "--workers", "0")
+    assert said.error == "--workers takes a number of 1 or more"
+    assert said.code == NOT_RUN
+    said = memoize("warm", "tests.shop.stop")
+    assert "did you mean tests.shop.step?" in said.error and said.code == NOT_RUN
+
+
+def test_a_cache_that_goes_down_ends_the_run(servers, tmp_path, caplog):
+    """Nothing is computed in vain, and what could not be stored is not done."""
+    server = servers("valkey")
+    record_file = tmp_path / "record"
+    for workers in ("1", "3"):
+        settings = {
+            "BACKEND": "django.core.cache.backends.redis.RedisCache",
+            "LOCATION": f"redis://127.0.0.1:{server.port}",
+        }
+        shop.RUNS.clear()
+
+        def lines():
+            for number in range(1000):
+                if number == 20:
+                    wait_for(lambda: len(shop.RUNS) == 20)
+                    server.stop()
+                yield b"%d\n" % number
+
+        stdin = types.SimpleNamespace(buffer=lines(), isatty=lambda: False)
+        words = ["tests.shop.step", "--workers", workers, "--resume", record_file]
+        with override_settings(CACHES={"default": settings}):
+            said = memoize("warm", *words, stdin=stdin)
+            assert said.code == NOT_RUN
+            assert "the cache 'default' does not work: ConnectionError" in said.error
+            assert said.error.endswith("; the same --resume goes on there")
+            assert len(shop.RUNS) < 30
+            server.start()
+            breaker.breaker_of("default").__init__()
+            lines = "\n".join(map(str, range(1000)))
+            said = memoize("warm", *words, "--json", stdin=lines)
+            assert said.code == 0 and said.json["skipped"] == 20
+            caches["default"].clear()
+        assert not record_file.exists()
+
+
+def test_a_client_that_hides_that_nothing_is_kept_does_not_hide_it_here(
+    servers, caplog
+):
+    server = servers("valkey")
+    settings = DEAD["django_redis"] | {"LOCATION": f"redis://127.0.0.1:{server.port}"}
+
+    def lines():
+        yield b"1\n"
+        server.stop()
+        yield b"2\n"
+        yield b"3\n"
+
+    stdin = types.SimpleNamespace(buffer=lines(), isatty=lambda: False)
+    try:
+        with override_settings(
+            CACHES={"default": settings}, DJANGO_REDIS_IGNORE_EXCEPTIONS=True
+        ):
+            said = memoize("warm", "tests.shop.unstored", stdin="[]\n")
+            assert said.code == 0  # the function does not want it stored
+            said = memoize("warm", "tests.shop.price", stdin=stdin)
+    finally:
+        server.start()
+    assert said.code == NOT_RUN and "does not keep what is written" in said.error
+    assert said.out == "1 refreshed, 1 failed, 0 skipped\n"
+
+
+@cache_memoize(60)
+def lock():
+    return threading.Lock()
+
+
+@cache_memoize(60)
+def around(n):
+    lock()
+    return n
+
+
+def test_what_another_function_cannot_store_is_not_this_ones_failure(caplog):
+    said = memoize("warm", "tests.test_command.around", stdin="1\n2\n")
+    assert said.code == 0 and around.peek(2).value == 2
+
+
+def test_while_the_cache_is_left_alone_nothing_is_computed(monkeypatch):
+    """It did not work for a moment: the run waits, and goes on."""
+    one, computed = breaker.breaker_of("default"), []
+
+    def fails_once(n):
+        assert one.state(time.monotonic()) != "open"
+        computed.append(n)
+        if len(computed) == 1:
+            one.failure(time.monotonic() - breaker.PAUSE + 0.2, hanging=True)
+
+    monkeypatch.setattr(shop, "ran", fails_once)
+    said = memoize("warm", "tests.shop.step", stdin="1\n2\n3\n")
+    assert said.err == "line 1: not stored: the cache did not work meanwhile\n"
+    assert said.out == "2 refreshed, 1 failed, 0 skipped\n" and computed == [1, 2, 3]
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_an_interrupted_run_says_how_far_it_came(workers):
+    def lines():
+        yield b"1\n"
+        wait_for(lambda: shop.step.peek(1))
+        raise KeyboardInterrupt
+
+    stdin = types.SimpleNamespace(buffer=lines(), isatty=lambda: False)
+    said = memoize("warm", "tests.shop.step", "--workers", workers, stdin=stdin)
+    assert said.code == INTERRUPTED and said.error == "interrupted"
+    assert said.out == "1 refreshed, 0 failed, 0 skipped\n"
+
+
+def test_workers_have_the_language_of_the_command_and_close_what_they_open(monkeypatch):
+    closed, seen = [], []
+    from cache_memoize import pool
+
+    monkeypatch.setattr(pool, "at_end", [*pool.at_end, lambda: closed.append(1)])
+    monkeypatch.setattr(shop, "ran", lambda *_: seen.append(translation.get_language()))
+    with translation.override("de"):
+        memoize("warm", "tests.shop.step", "--workers", "2", stdin="1\n2\n")
+    assert seen == ["de", "de"] and closed == [1, 1]
+
+
+def test_what_a_worker_cannot_bear_ends_the_run(monkeypatch):
+    def leave(*call):
+        raise SystemExit(7)
+
+    monkeypatch.setattr(shop, "ran", leave)
+    lines = "\n".join(map(str, range(100)))
+    with pytest.raises(SystemExit):
+        memoize("warm", "tests.shop.step", "--workers", "2", stdin=lines)
+
+
+# --- going on ------------------------------------------------------------------------
+
+
+def numbers(*given: int) -> str:
+    return "".join(f"{n}\n" for n in given)
+
+
+def test_a_killed_run_goes_on_where_it_stopped(project, started):
+    words = ["warm", "tests.shop.step", "--resume", str(project.record)]
+    process = started(*words)
+    process.stdin.write(numbers(*range(2000)))
+    process.stdin.flush()
+    wait_for(lambda: len(project.lines(project.record)) > 100)
+    process.kill()
+    process.communicate()
+    done = len(project.lines(project.record)) - 1
+    with project.record.open("ab") as file:
+        file.write(b"0123abc")  # a line that was torn
+    project.runs.unlink()
+    said = project.run(*words, "--json", stdin=numbers(*reversed(range(2000))))
+    assert said.code == 0, said.err
+    assert said.json["skipped"] == done and said.json["refreshed"] == 2000 - done
+    assert len(project.lines(project.runs)) == 2000 - done
+    assert not project.record.exists()  # all is done: the next run begins anew
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_ctrl_c_stops_and_leaves_the_record_right(project, started, workers):
+    words = ["warm", "tests.shop.step", "--workers", workers]
+    words += ["--resume", str(project.record)]
+    process = started(*words)
+    process.stdin.write(numbers(1, 2, 3))
+    process.stdin.flush()
+    wait_for(lambda: len(project.lines(project.record)) == 4)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(PATIENCE) == INTERRUPTED
+    assert process.stdout.read() == "3 refreshed, 0 failed, 0 skipped\n"
+    said = process.stderr.read()
+    assert said.endswith("interrupted; the same --resume goes on there\n")
+    assert "Traceback" not in said
+    again = project.run(*words, stdin=numbers(1, 2, 3, 4))
+    assert again.out == "1 refreshed, 0 failed, 3 skipped\n"
+
+
+@pytest.mark.parametrize(
+    "name, workers, ended", [("patient", 1, 0), ("patient", 2, 2), ("apatient", 1, 1)]
+)
+def test_ctrl_c_in_the_middle_of_a_computation(project, started, name, workers, ended):
+    """One worker is interrupted, and its lease freed; several end what they are at, and
+    so does an async function."""
+    words = ["warm", f"tests.shop.{name}", "--workers", str(workers)]
+    words += ["--resume", str(project.record)]
+    process = started(*words)
+    process.stdin.write(numbers(*range(10)))
+    process.stdin.flush()
+    wait_for(lambda: len(project.lines(project.runs)) == workers)
+    process.send_signal(signal.SIGINT)
+    if ended:
+        project.go.touch()
+    assert process.wait(PATIENCE) == INTERRUPTED
+    done = len(project.lines(project.record)) - 1
+    assert done == ended
+    project.go.touch()
+    began = time.monotonic()
+    again = project.run(*words, stdin=numbers(*range(10)))
+    assert again.out.startswith(f"{10 - done} refreshed") and again.code == 0
+    assert time.monotonic() - began < PATIENCE
+
+
+def test_an_interrupted_part_is_no_traceback(monkeypatch):
+    def interrupt(*call):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shop, "ran", interrupt)
+    said = memoize("refresh", "tests.shop.step", "1", "--json")
+    assert said.code == INTERRUPTED and said.json is None
+
+
+@pytest.mark.parametrize("name", ["patient", "apatient"])
+def test_ctrl_c_in_a_refresh(project, started, name):
+    process = started("refresh", f"tests.shop.{name}", "1", "--json")
+    wait_for(lambda: project.lines(project.runs))
+    process.send_signal(signal.SIGINT)
+    if name == "apatient":
+        project.go.touch()
+    assert process.wait(PATIENCE) == INTERRUPTED
+    assert json.loads(process.stdout.read())["error"] == "interrupted"
+    assert process.stderr.read() == "CommandError: interrupted\n"
+
+
+def test_what_failed_is_tried_again(project):
+    words = ["warm", "tests.shop.price", "--resume", str(project.record)]
+    said = project.run(*words, stdin='1\n"broken"\n2\n')
+    assert said.code == 1 and len(project.lines(project.record)) == 3
+    said = project.run(*words, stdin='1\n"broken"\n2\n')
+    assert said.out == "0 refreshed, 1 failed, 2 skipped\n"
+    assert said.code == 1 and "line 2: LookupError" in said.err
+    assert "'broken'" in project.lines(project.runs)[-1]
+
+
+def test_the_record_holds_no_arguments_and_knows_its_function(tmp_path):
+    path = tmp_path / "record"
+    words = ["--resume", path]
+    memoize("warm", "tests.shop.price", *words, stdin='"secret"\n{\n')
+    header, line = path.read_text().splitlines()
+    assert header == "cache_memoize warm 1 tests.shop.price"
+    assert re.fullmatch("[0-9a-f]{16}", line)
+    before = path.read_bytes()
+    said = memoize("warm", "tests.shop.step", *words, stdin="1\n")
+    assert "is not the record of a warming of this function" in said.error
+    assert said.code == NOT_RUN and path.read_bytes() == before
+
+
+def test_a_file_that_is_no_record_is_left_alone(tmp_path):
+    path = tmp_path / "thesis.txt"
+    path.write_text("ten years of work")
+    said = memoize("warm", "tests.shop.step", "--resume", path, stdin="1\n")
+    assert "give --resume another file" in said.error
+    assert path.read_text() == "ten years of work" and not shop.RUNS
+    said = memoize("warm", "tests.shop.step", "--resume", tmp_path, stdin="1\n")
+    assert "cannot be kept: Is a directory" in said.error and said.code == NOT_RUN
+
+
+def test_wherever_a_record_is_torn_it_can_be_read(tmp_path):
+    """Cut at every byte: what is whole counts, and new lines begin at their start."""
+    path = tmp_path / "record"
+    with record.Record(path, "f") as made:
+        made.add("a"), made.add("b")
+    whole = path.read_bytes()
+    for size in range(len(whole) + 1):
+        path.write_bytes(whole[:size])
+        with record.Record(path, "f") as found:
+            lines = whole[:size].count(b"\n")
+            assert [key in found for key in "abc"] == [lines > 1, lines > 2, False]
+            found.add("c")
+        with record.Record(path, "f") as found:
+            assert [key in found for key in "abc"] == [lines > 1, lines > 2, True]
+    path.write_bytes(whole + b"no digits here  \n" + b"f" * 40 + b"\n")
+    with record.Record(path, "f") as found:
+        assert "a" in found and "b" in found and "c" not in found
+
+
+def test_a_record_that_cannot_be_written_is_an_error(tmp_path):
+    said = memoize("warm", "tests.shop.step", "--resume", os.devnull, stdin="1\n")
+    assert f"the record {os.devnull} cannot be kept: Invalid argument" in said.error
+    with record.Record(tmp_path / "record", "f") as made:
+        readable = os.open(made.path, os.O_RDONLY)
+        os.dup2(readable, made._file)
+        os.close(readable)
+        with pytest.raises(CommandError, match="cannot be kept: Bad file descriptor"):
+            made.add("a")
+
+
+# --- progress ------------------------------------------------------------------------
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_is_on_terminals_only(monkeypatch):
+    """With tqdm, and without it in one line of our own."""
+    pytest.importorskip("tqdm")
+    words = ["warm", "tests.shop.price", "--total", "3"]
+    stdin = '1\n"broken"\n2\n'
+    assert memoize(*words, stdin=stdin).err == "line 2: LookupError\n"
+    said = memoize(*words, stdin=stdin, err=Terminal())
+    assert "3.00/3.00" in said.err and "failed=1" in said.err
+    assert "line 2: LookupError\n" in said.err
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    monkeypatch.setattr(bar, "PAUSE", 0)
+    said = memoize(*words, stdin=stdin, err=Terminal())
+    assert "line 2: LookupError\n" in said.err
+    last = said.err.split(bar.CLEAR)[-2]
+    assert re.fullmatch(r"3 of 3, 1 failed, [\d,]+/s, 0:00:00 left", last)
+    assert said.err.endswith(bar.CLEAR)
+    assert said.out == "2 refreshed, 1 failed, 0 skipped\n"
+    said = memoize("warm", "tests.shop.step", stdin="1\n", err=Terminal())
+    assert re.search(r"1, 0 failed, [\d,]+/s", said.err)
+
+
+def test_the_line_is_not_drawn_for_each_item():
+    out = Terminal()
+    line = bar.Line(OutputWrapper(out), 1000)
+    line.began = line.shown = time.monotonic() + PATIENCE
+    for _ in range(1000):
+        line.step(0)
+    assert out.getvalue() == ""
+
+
+def test_a_real_terminal_has_a_bar_and_a_clean_stdout(project, started):
+    pytest.importorskip("tqdm")
+    pty, fcntl, termios = map(pytest.importorskip, ["pty", "fcntl", "termios"])
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
+    process = started("warm", "tests.shop.price", "--json", stderr=theirs)
+    os.close(theirs)
+    process.stdin.write(numbers(1, 2, 3))
+    process.stdin.close()
+    said = b""
+    while True:
+        try:
+            said += os.read(ours, 1000)
+        except OSError:  # it has ended
+            break
+    os.close(ours)
+    assert process.wait(PATIENCE) == 0 and b"3.00" in said
+    assert json.loads(process.stdout.read())["result"]["refreshed"] == 3
+
+
+def test_who_types_the_lines_is_told_so():
+    stdin = Terminal("1\n")
+    said = memoize("warm", "tests.shop.step", stdin=stdin)
+    assert said.err == "reading JSON lines from the keyboard; Ctrl-D ends them\n"
+    assert said.out.startswith("1 refreshed")
+
+
+# --- migrate-check -------------------------------------------------------------------
+
+
+def test_findings_are_lines_and_an_exit_code(monkeypatch, tmp_path):
+    """With a stand-in for what finds them."""
+    finds: list[Finding] = []
+    monkeypatch.setattr(
+        acts, "find_in", lambda paths: (f for f in finds if f.path in list(paths))
+    )
+    words = ["migrate-check", str(tmp_path)]
+    assert memoize(*words) == Said("", "", "", 0)
+    finds.append(Finding(tmp_path, 3, 5, "M001", "means something else", "write x"))
+    said = memoize(*words)
+    assert said.out == f"{tmp_path}:3:5: M001 means something else; write x\n"
+    assert said.error == "1 call to look at" and said.code == 1
+    finds *= 2
+    said = memoize(*words, "--json")
+    assert said.error == "2 calls to look at"
+    assert said.json[0] == finds[0]._asdict() | {"path": str(tmp_path)}
+    said = memoize("migrate-check", str(tmp_path / "no"))
+    assert said.error == f"there is no file or folder {tmp_path / 'no'}"
+
+
+def test_the_real_finder_fits(tmp_path):
+    path = tmp_path / "code.py"
+    path.write_text("x = 1\n")
+    assert memoize("migrate-check", str(tmp_path)) == Said("", "", "", 0)
+    path.write_text(
+        "from cache_memoize import cache_memoize\n"
+        "@cache_memoize(100, args_rewrite=lambda *args: str(args))\n"
+        "def f(x):\n"
+        "    return x\n"
+        "f.invalidate(1)\n"
+        "f.get_cache_key(1)\n"
+    )
+    said = memoize("migrate-check", str(path), "--json")
+    assert all(row["path"] == str(path) and row["cure"] for row in said.json or [])
+    assert said.code == bool(said.json)
+
+
+# --- the page ------------------------------------------------------------------------
+
+PAGE = ROOT / "docs" / "command.rst"
+
+
+def examples() -> list[tuple[str, list[str]]]:
+    """(command, the lines that it prints) of all console blocks."""
+    found: list[tuple[str, list[str]]] = []
+    for block in blocks(PAGE):
+        if block.language == "console":
+            for line in block.source.splitlines():
+                if line.startswith("$ "):
+                    found.append((line[2:], []))
+                else:
+                    found[-1][1].append(line)
+    return found
+
+
+def test_the_examples_are_what_a_shell_says(project):
+    """``...`` stands for what is different each time; stderr comes after stdout."""
+    (module,) = [block for block in blocks(PAGE) if block.language == "python"]
+    (project.folder / "blog").mkdir()
+    (project.folder / "blog" / "related.py").write_text(module.source)
+    (project.folder / "project_urls.py").write_text("urlpatterns = []")
+    manage = f"{shlex.quote(sys.executable)} -m django"
+    assert len(examples()) > 20
+    for command, lines in examples():
+        done = subprocess.run(
+            ["bash", "-c", command.replace("python manage.py", manage)],
+            env=project.environment,
+            cwd=project.folder,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+        pattern = re.escape("\n".join([*lines, ""] if lines else []))
+        said = done.stdout + done.stderr
+        assert re.fullmatch(pattern.replace(r"\.\.\.", ".+"), said), (command, said)
+        assert (done.returncode == 0) is ("CommandError" not in said), command
+
+
+def parser_of_parts() -> dict[str, argparse.ArgumentParser]:
+    parser = Command().create_parser("manage.py", "memoize")
+    (parts,) = (a for a in parser._actions if isinstance(a.choices, dict))
+    return parts.choices
+
+
+def test_the_page_has_every_part_and_every_option():
+    usages = {}
+    for name, parser in parser_of_parts().items():
+        words = [name]
+        for action in parser._get_positional_actions():
+            word = {"name": "NAME", "names": "NAME"}.get(action.dest, action.metavar)
+            several = {"*": f"[{word} ...]", "+": f"{word} ...", "?": f"[{word}]"}
+            words.append(several.get(action.nargs, word))
+        usages[" ".join(words)] = name
+    assert first_literals("command", "Parts") == list(usages)
+    documented = {
+        (part, literals(option)[0])
+        for option, of, _ in table("command", "Options")
+        for part in (usages.values() if of == "all" else literals(of))
+    }
+    taken = {
+        (name, f"{action.option_strings[0]} {action.metavar or action.dest.upper()}")
+        if action.nargs != 0
+        else (name, action.option_strings[0])
+        for name, parser in parser_of_parts().items()
+        for action in parser._actions
+        if action.option_strings and action.dest != "help"
+    }
+    assert documented == {
+        (name, option.replace(" TAGS", " TAG")) for name, option in taken
+    }
+
+
+def test_the_page_has_the_exit_codes_and_the_shapes(tmp_path, monkeypatch, only_shop):
+    codes = [int(n) for r in table("command", "Exit codes") for n in literals(r[0])]
+    assert codes == [0, 1, 1, FAILED_AT_MOST, 2, NOT_RUN, INTERRUPTED]
+    documented = {
+        literals(part)[0]: re.sub(r"\(.*?\)", "", shape)
+        for part, shape in table("command", "JSON")
+    }
+    assert list(documented) == list(ACTS)
+    (tmp_path / "code.py").touch()
+    found = [Finding(tmp_path, 1, 2, "M", "m", "c")]
+    monkeypatch.setattr(acts, "find_in", lambda paths: found)
+    call = ["tests.shop.price", "1"]
+    for part, words in {
+        "list": [],
+        "stats": [],
+        "key": call,
+        "refresh": call,
+        "peek": call,
+        "invalidate": call,
+        "warm": call[:1],
+        "migrate-check": [str(tmp_path)],
+    }.items():
+        result = memoize(part, *words, "--json", stdin="").json
+        rows = result if isinstance(result, list) else [result]
+        shape, _, with_tags = documented[part].partition("; with tags")
+        assert literals(shape) == list(rows[0]), part
+        assert shape.startswith("an array of") is isinstance(result, list)
+        if with_tags:
+            tags = memoize("invalidate", "--tag", "x", "--alias", "default", "--json")
+            assert literals(with_tags) == list(tags.json)
+
+
+# --- the whole -----------------------------------------------------------------------
+
+
+def test_nothing_in_the_command_evaluates_and_every_file_fits_in_the_head():
+    import ast
+
+    for path in (ROOT / "cache_memoize" / "management").rglob("*.py"):
+        assert path.read_text().count("\n") <= 300, path
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Name):
+                assert node.id not in {"eval", "exec", "compile"}, path
+
+
+def test_it_ends_as_commands_do(project):
+    said = project.run("key", "tests.shop.price")
+    assert said.err.startswith("CommandError: tests.shop.price: TypeError")
+    assert said.code == 1 and "Traceback" not in said.err
+    said = project.run()
+    assert said.code != 0 and "PART" in said.err
+    assert threading.active_count() >= 1
