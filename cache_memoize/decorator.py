@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast, overlo
 
 from django.apps import apps
 
-from . import flows, settling, signals
+from . import flows, options, settling, signals
 from .background import arevalidate, revalidate
 from .clients import UNREAD
 from .clock import Clock
@@ -358,7 +358,7 @@ def cache_memoize(*args: Any, **kwargs: Any) -> Any:
     clock = everything.pop("_clock")
     # What was not given may be said by the project.
     names = [*[*everything][: len(args)], *kwargs]
-    given = {name: everything[name] for name in names if name in everything}
+    given = {n: options.kept(n, everything[n]) for n in names if n in everything}
     return Decorator(clock, given)
 
 

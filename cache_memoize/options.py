@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 from typing import Any
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
-__all__ = ["LIBRARY", "PROJECT_WIDE", "check"]
+__all__ = ["LIBRARY", "PROJECT_WIDE", "check", "kept"]
 
 #: In the order in which they may be given by position, up to ``cache_alias``.
 LIBRARY: dict[str, Any] = {
@@ -54,6 +55,16 @@ _CALLABLES = (
     "cache_if",
 )
 _PERHAPS_CALLABLES = ("extra", "timeout", "tags")
+
+
+def kept(option: str, given: Any) -> Any:
+    """``given`` as it is now. It is read more than once, after every change of the
+    settings: an iterator would be gone, and a list may have been changed."""
+    several = option in ("cache_exceptions", "tags", "vary_on", "ignore")
+    return tuple(given) if several and isinstance(given, _PASSING) else given
+
+
+_PASSING = (list, set, Iterator)
 
 
 def check(name: str, options: dict[str, Any]) -> None:

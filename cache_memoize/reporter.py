@@ -66,8 +66,8 @@ def remove(sink: Sink) -> None:
 
 def wake(source: Source) -> None:
     """It has counted something after a quiet while."""
-    source.quiet = False
-    with _lock:
+    with _lock:  # or a thread that is telling takes it for quiet from here on
+        source.quiet = False
         _known.add(source)
         _noisy.add(source)
     _start()
@@ -93,8 +93,8 @@ def flush() -> bool:
             sources = list(_noisy) if _told else []
         complete = True
         for source in sources:
-            source.quiet = True  # first: whoever counts from here on says so again
-            with _lock:
+            with _lock:  # first: whoever counts from here on says so again
+                source.quiet = True
                 _noisy.discard(source)
             for sink in list(_told):
                 complete &= _tell(sink, source)
@@ -115,8 +115,8 @@ def _tell(sink: Sink, source: Source) -> bool:
         sink(source, new)
     except Exception as error:
         told[source] = before
-        source.quiet = False
         with _lock:
+            source.quiet = False
             _noisy.add(source)
         logger.debug("%s: the figures were not taken: %r", source.path, error)
         return False
@@ -125,7 +125,7 @@ def _tell(sink: Sink, source: Source) -> bool:
 
 def _interval() -> float:
     try:
-        return float(conf.get("STATS_INTERVAL"))
+        return float(min(conf.get("STATS_INTERVAL"), threading.TIMEOUT_MAX))
     except ImproperlyConfigured:  # no settings, or wrong ones: others will say so
         return 0.0
 

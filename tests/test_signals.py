@@ -2,17 +2,49 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
 
 import pytest
 from asgiref.sync import async_to_sync
+from django.core.cache import caches
 
 from cache_memoize import cache_memoize, invalidate_tags, pool, record, signals
 from cache_memoize.signals import ALL, Event
 from tests.conftest import counted, in_thread
 
 FAST = pytest.mark.backends(["locmem", "valkey"])
+
+
+def above(function):
+    @functools.wraps(function)
+    def wrapper(*args):
+        return function(*args)
+
+    return wrapper
+
+
+class Shop:
+    @property
+    @cache_memoize(60)
+    def name(self):
+        return 1
+
+    @classmethod
+    @cache_memoize(60)
+    def all(cls):
+        return 2
+
+    @staticmethod
+    @cache_memoize(60)
+    def any():
+        return 3
+
+    @above
+    @cache_memoize(60)
+    def price(self):
+        return 4
 
 
 @pytest.fixture
@@ -160,6 +192,30 @@ def test_one_function_only_by_its_memoized_or_its_own_name():
         f.invalidate(1), f(1)
         assert heard == []
     f.invalidate(1), g.invalidate(1)
+
+
+def test_one_function_only_by_whatever_stands_for_it_in_a_class():
+    heard = []
+
+    def receive(event, **kwargs):
+        heard.append(event.function.rpartition(".")[2])
+
+    shop = Shop()
+    senders = {
+        "name": [Shop.name],
+        "all": [Shop.all, shop.all],
+        "any": [Shop.any, vars(Shop)["any"]],
+        "price": [Shop.price, shop.price],
+    }
+    for name, given in senders.items():
+        for sender in given:
+            signals.miss.connect(receive, sender=sender)
+            shop.name, shop.all(), shop.any(), shop.price()
+            caches["default"].clear()
+            assert heard == [name]
+            heard.clear()
+            assert signals.miss.disconnect(receive, sender=sender)
+    assert not signals.miss.receivers
 
 
 def test_what_a_receiver_raises_goes_to_the_log_and_no_further(caplog):
