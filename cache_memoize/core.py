@@ -87,6 +87,7 @@ class Core(Batchable):
         #: Told whenever something of what is here has changed: the wrapper.
         self.rebind: Callable[[], None] = lambda: None
         options.check(name, self.options)
+        options.check_given(name, given)
         Policy.of(name, **{option: self.options[option] for option in _POLICY})
         self._binder = Binder(function, name, self.options["ignore"])
         self._prefix: str = self.options["prefix"] or ""

@@ -103,9 +103,9 @@ def _sync_wrapper(core: Core) -> Callable[..., Any]:
             if claim.lease is not None:
                 claim = revalidate(core, claim, args, kwargs)
             return serve(core, claim, args, kwargs)
-        stats.missed(key)
         nested = computing.set(True)
         try:
+            stats.missed(key)  # in here: a receiver may call, or raise, anything
             result = function(*args, **kwargs)
         except BaseException as raised:
             run(settling.fail(core, store, claim, raised, args, kwargs))
@@ -174,9 +174,9 @@ def _async_wrapper(core: Core) -> Callable[..., Any]:
             if claim.lease is not None:
                 claim = await arevalidate(core, claim, args, kwargs)
             return serve(core, claim, args, kwargs)
-        stats.missed(key)
         nested = computing.set(True)
         try:
+            stats.missed(key)  # in here: a receiver may call, or raise, anything
             result = await function(*args, **kwargs)
         except BaseException as raised:
             await settling.fail(core, store, claim, raised, args, kwargs)

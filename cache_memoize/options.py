@@ -8,7 +8,7 @@ from typing import Any
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
-__all__ = ["LIBRARY", "PROJECT_WIDE", "check", "kept"]
+__all__ = ["LIBRARY", "PROJECT_WIDE", "check", "check_given", "kept"]
 
 #: In the order in which they may be given by position, up to ``cache_alias``.
 LIBRARY: dict[str, Any] = {
@@ -86,3 +86,13 @@ def check(name: str, options: dict[str, Any]) -> None:
             trouble = f"has a coroutine function as {option}=; give an ordinary one"
     if trouble:
         raise TypeError(f"cache_memoize: {name} {trouble}")
+
+
+def check_given(name: str, given: dict[str, Any]) -> None:
+    """Refuse what a decorator may not say itself, though a project may."""
+    if given.get("key_generator_callable") is not None and given.get("vary_on"):
+        raise TypeError(
+            f"cache_memoize: {name} has vary_on= beside key_generator_callable=, which "
+            "gives the whole key; let that tell languages and tenants apart, and leave "
+            "vary_on= out"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import sys
@@ -12,7 +13,7 @@ from django.core.cache import caches
 
 from cache_memoize import cache_memoize, invalidate_tags, pool, record, signals
 from cache_memoize.signals import ALL, Event
-from tests.conftest import counted, in_thread
+from tests.conftest import FakeClock, counted, in_thread
 
 FAST = pytest.mark.backends(["locmem", "valkey"])
 
@@ -216,6 +217,60 @@ def test_one_function_only_by_whatever_stands_for_it_in_a_class():
             heard.clear()
             assert signals.miss.disconnect(receive, sender=sender)
     assert not signals.miss.receivers
+
+
+class Ended(BaseException):
+    """As SystemExit, or what pytest.fail() raises."""
+
+
+@FAST
+@pytest.mark.parametrize("kind", ["miss", "computed"])
+@pytest.mark.parametrize("error", [None, LookupError])
+def test_a_receiver_that_ends_the_process_leaves_no_lease(world, kind, error):
+    """The fixture ``nothing_left_behind`` looks for one."""
+
+    @world.memoize(60)
+    def f():
+        if error:
+            raise error
+
+    def receive(**kwargs):
+        raise Ended
+
+    ALL[kind].connect(receive)
+    try:
+        with pytest.raises(Ended):
+            f()
+    finally:
+        ALL[kind].disconnect(receive)
+    assert not world.clock.sleeps
+
+
+@FAST
+@pytest.mark.parametrize("kind", ["miss", "computed"])
+@pytest.mark.parametrize("error", [None, LookupError])
+def test_a_receiver_that_makes_the_same_call_waits_for_nobody(backend, kind, error):
+    """It would wait for the lease of its own caller."""
+    clock, calls = FakeClock(), []
+
+    @cache_memoize(60, cache_alias=backend, _clock=clock)
+    def f():
+        if error:
+            raise error
+
+    def receive(event, **kwargs):
+        calls.append(event.kind)
+        if len(calls) == 1:
+            with contextlib.suppress(LookupError):
+                f()
+
+    ALL[kind].connect(receive)
+    try:
+        with pytest.raises(error) if error else contextlib.nullcontext():
+            f()
+    finally:
+        ALL[kind].disconnect(receive)
+    assert calls == [kind, kind] and not clock.sleeps
 
 
 def test_what_a_receiver_raises_goes_to_the_log_and_no_further(caplog):
