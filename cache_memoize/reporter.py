@@ -50,6 +50,8 @@ _noisy: WeakSet[Any] = WeakSet()
 _told: dict[Sink, WeakKeyDictionary[Any, Totals]] = {}
 _ending = threading.Event()
 _thread: threading.Thread | None = None
+#: Seconds for which a process that ends waits for a cache that does not answer.
+LAST = 10.0
 #: What the thread does after each round: close what it opened.
 after: list[Callable[[], None]] = []
 
@@ -181,7 +183,9 @@ if hasattr(os, "register_at_fork"):  # pragma: no branch
 
 @atexit.register
 def _at_exit() -> None:
-    if _interval():
+    """Not by itself, if there is a thread: a cache that hangs must not keep a process
+    from ending, and a thread that waits for it ends with the process."""
+    if _interval() and join(LAST):
         flush()
 
 

@@ -289,3 +289,22 @@ def test_a_process_tells_the_rest_when_it_ends(interval, told):
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (run.stdout, run.stderr) == (told, "")
+
+
+def test_a_cache_that_hangs_does_not_keep_a_process_from_ending():
+    code = (
+        "import threading\n"
+        "from django.conf import settings\n"
+        "settings.configure(CACHE_MEMOIZE={'STATS_INTERVAL': 60})\n"
+        "from cache_memoize import reporter\n"
+        "from cache_memoize.stats import Stats\n"
+        "reporter.LAST = 0.1\n"
+        "reporter.add(lambda source, new: threading.Event().wait())\n"
+        "Stats('f').missed('key')\n"
+        "stats = Stats('g')\n"
+        "stats.missed('key')\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30
+    )
+    assert (run.stdout, run.stderr, run.returncode) == ("", "", 0)
