@@ -10,8 +10,8 @@ import asyncio
 import functools
 import importlib
 import json
-from collections.abc import Callable, Coroutine
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from contextvars import copy_context
 from typing import Any
 
@@ -53,6 +53,21 @@ pool.at_end.append(_clean_up)
 reporter.after.append(_clean_up)
 
 
+#: Enters the language and the time zone of when it was made.
+_Place = Callable[[], AbstractContextManager[None]]
+
+
+def _place() -> _Place:
+    language, zone = translation.get_language(), timezone.get_current_timezone()
+
+    @contextmanager
+    def again() -> Iterator[None]:
+        with timezone.override(zone), translation.override(language):
+            yield
+
+    return again
+
+
 # --- sync ----------------------------------------------------------------------------
 
 
@@ -78,13 +93,10 @@ def revalidate(memo: Refreshable, claim: Claim, args: Any, kwargs: Any) -> Claim
 
 def with_context(job: Callable[[], object]) -> Callable[[], None]:
     """``job`` with the caller's context variables, language and time zone."""
-    context, language = copy_context(), translation.get_language()
-    zone = timezone.get_current_timezone()
+    context, again = copy_context(), _place()
 
     def work() -> None:
-        with ExitStack() as stack:
-            stack.enter_context(timezone.override(zone))
-            stack.enter_context(translation.override(language))
+        with again():
             job()
 
     return functools.partial(context.run, work)
@@ -92,14 +104,14 @@ def with_context(job: Callable[[], object]) -> Callable[[], None]:
 
 def _refresh(memo: Refreshable, claim: Claim, args: Any, kwargs: Any) -> Claim:
     """Compute and store. Whatever the function raises leaves the old value."""
-    claim = _begun(memo, claim)
+    claim, again = _begun(memo, claim), _place()
     if _have_changed(memo, claim, args, kwargs):
         run(settling.postpone(memo, memo.store, claim, tried=False))
         return claim
     nested = computing.set(True)
     try:
         result = memo.function(*args, **kwargs)
-        _unchanged(memo, claim, args, kwargs)
+        _unchanged(memo, claim, args, kwargs, again)
     except BaseException as error:
         run(_failed(memo, claim, error, args, kwargs)(memo.store))
         if not isinstance(error, Exception):
@@ -154,14 +166,14 @@ async def _arefresh(
 ) -> Claim:
     """Leaves in ``done`` what remains to be done once the function has ended: this
     task may be cancelled in the middle of that."""
-    claim = _begun(memo, claim)
+    claim, again = _begun(memo, claim), _place()
     if _have_changed(memo, claim, args, kwargs):
         await settling.postpone(memo, memo.astore, claim, tried=False)
         return claim
     nested = computing.set(True)
     try:
         result = await memo.function(*args, **kwargs)
-        _unchanged(memo, claim, args, kwargs)
+        _unchanged(memo, claim, args, kwargs, again)
     except (Exception, KeyboardInterrupt, SystemExit) as error:
         done.append(_failed(memo, claim, error, args, kwargs))
         await done[0](memo.astore)
@@ -192,8 +204,12 @@ def _have_changed(memo: Refreshable, claim: Claim, args: Any, kwargs: Any) -> bo
     return memo.key_of(args, kwargs) != claim.key
 
 
-def _unchanged(memo: Refreshable, claim: Claim, args: Any, kwargs: Any) -> None:
-    if _have_changed(memo, claim, args, kwargs):
+def _unchanged(
+    memo: Refreshable, claim: Claim, args: Any, kwargs: Any, again: _Place
+) -> None:
+    with again():  # the function may have activated another language
+        changed = _have_changed(memo, claim, args, kwargs)
+    if changed:
         raise _ArgumentsChanged("the arguments were changed during the refresh")
 
 

@@ -14,8 +14,9 @@ from typing import Any
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 
-from . import clients, conf, dependencies, transactions
+from . import clients, conf, dependencies, transactions, vary
 from .core import Core, known
+from .keys import encode
 
 __all__ = [
     "check_caches",
@@ -87,22 +88,23 @@ def _unknown_alias(alias: str, functions: list[Core]) -> checks.CheckMessage:
 
 
 def _client(alias: str, settings: dict[str, Any]) -> Iterator[checks.CheckMessage]:
-    if missing := _missing_timeout(settings):
+    try:
+        cache, backend = clients.opened(alias)
+        missing = _missing_timeout(settings)
+    except Exception as error:  # whatever a client makes of its settings, or we do
+        yield checks.Error(
+            f"The cache {alias!r} cannot be used: {type(error).__name__}: {error}",
+            hint="Until then every call of a memoized function raises this.",
+            id="cache_memoize.E004",
+        )
+        return
+    if missing:
         yield checks.Warning(
             f"The cache {alias!r} has no socket time-out.",
             hint="Without one, every call waits for as long as its server hangs. "
             f"Set {missing} in its OPTIONS, in seconds.",
             id="cache_memoize.W001",
         )
-    try:
-        cache, backend = clients.opened(alias)
-    except Exception as error:  # whatever a client makes of its settings
-        yield checks.Error(
-            f"The cache {alias!r} cannot be used: {error}",
-            hint="Until then every call of a memoized function raises this.",
-            id="cache_memoize.E004",
-        )
-        return
     if not backend.takes_bytes(cache):
         yield checks.Warning(
             f"The cache {alias!r} cannot store bytes, so nothing is memoized.",
@@ -169,10 +171,11 @@ def check_functions(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage
         for function, model in dependencies.unknown_models()
     ]
     for alias, functions in _functions().items():
-        by_prefix: dict[str, list[Core]] = {}
+        alike: dict[Any, list[Core]] = {}
         for core in functions:
-            by_prefix.setdefault(core.prefix, []).append(core)
-        for prefix, same in by_prefix.items():
+            if core.options["key_generator_callable"] is None:
+                alike.setdefault(_apart(core), []).append(core)
+        for (prefix, *_), same in alike.items():
             if len({core.stats.path for core in same}) > 1:
                 found.append(
                     checks.Warning(
@@ -186,6 +189,18 @@ def check_functions(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage
                     )
                 )
     return found
+
+
+def _apart(core: Core) -> Any:
+    """What sets its keys apart from those of other functions, the prefix first."""
+    given, extra = core.options, core.options["extra"]
+    return (
+        core.prefix,
+        encode(given["version"]),
+        callable(extra) or encode(extra),
+        given["args_rewrite"] is None,
+        *vary.parts(given["vary_on"], core.name),
+    )
 
 
 def _missing_timeout(settings: dict[str, Any]) -> str | None:
@@ -220,7 +235,8 @@ def check_databases(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage
     """W002 and W003: with ``ATOMIC_REQUESTS``, views would store nothing."""
     if not (used := _functions()):
         return []
-    return [*_snapshots(), *_same_databases(used)]
+    held = all(core.policy.hold for each in used.values() for core in each)
+    return [*(() if held else _snapshots()), *_same_databases(used)]
 
 
 def _snapshots() -> Iterator[checks.CheckMessage]:
@@ -239,7 +255,11 @@ def _snapshots() -> Iterator[checks.CheckMessage]:
 def _same_databases(used: Iterable[str]) -> Iterator[checks.CheckMessage]:
     atomic = {alias for alias, _ in transactions.atomic_requests()}
     for alias in used:
-        if clients.settings_of(alias) and clients.database_of(alias) in atomic:
+        try:
+            database = clients.database_of(alias)
+        except Exception:  # check_caches says so
+            continue
+        if database in atomic:
             yield checks.Warning(
                 f"Every request is a transaction on the database that the cache "
                 f"{alias!r} is in: what views compute is not stored.",

@@ -6,7 +6,7 @@ Read when used, so ``override_settings`` works.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from django.conf import settings
@@ -48,7 +48,7 @@ def get(name: str) -> Any:
     unknown = given.keys() - SETTINGS.keys()
     if unknown:
         raise ImproperlyConfigured(
-            f"CACHE_MEMOIZE has unknown names {sorted(unknown)}"
+            f"CACHE_MEMOIZE has unknown names {sorted(unknown, key=str)}"
             f"{_suggestion(unknown, SETTINGS)}; known are {sorted(SETTINGS)}"
         )
     value = given.get(name, default)
@@ -83,10 +83,16 @@ def defaults() -> dict[str, Any]:
     unknown = given.keys() - PROJECT_WIDE
     if unknown:
         raise ImproperlyConfigured(
-            f"CACHE_MEMOIZE['DEFAULTS'] has {sorted(unknown)}"
+            f"CACHE_MEMOIZE['DEFAULTS'] has {sorted(unknown, key=str)}"
             f"{_suggestion(unknown, PROJECT_WIDE)}; options for all functions are "
             f"{sorted(PROJECT_WIDE)}"
         )
+    for name, value in given.items():
+        if isinstance(value, Iterator):
+            raise ImproperlyConfigured(
+                f"CACHE_MEMOIZE['DEFAULTS'][{name!r}] is an iterator, of which nothing "
+                "is left after the first function; write a list"
+            )
     return given
 
 

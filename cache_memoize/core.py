@@ -7,6 +7,7 @@ where it is decorated, and again after the settings have changed.
 from __future__ import annotations
 
 import inspect
+import os
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -54,8 +55,22 @@ _NOT_FOR_GUARDS = ("stale", "early_refresh")
 _Project = tuple[dict[str, Any], bool, str]
 _NOTHING_SAID: _Project = ({}, True, "")
 
+#: Held while a function is settled. Not while one is decorated: that happens in
+#: modules that are being imported, perhaps because whoever holds this reads settings.
 _lock = threading.RLock()
+#: Held for moments, to add a function or to list them.
+_listing = threading.RLock()
 _everyone: WeakSet[Core] = WeakSet()
+
+
+def _after_fork() -> None:
+    """Another thread of the parent may have held them."""
+    global _lock, _listing
+    _lock, _listing = threading.RLock(), threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class Core(Batchable):
@@ -74,6 +89,7 @@ class Core(Batchable):
         #: What the decorator gave: the function with its controls.
         self.memoized: Any = None
         options.check(name, self.options)
+        options.check_given(name, given)
         Policy.of(name, **{option: self.options[option] for option in _POLICY})
         self._binder = Binder(function, name, self.options["ignore"])
         self._prefix: str = self.options["prefix"] or ""
@@ -84,7 +100,8 @@ class Core(Batchable):
         self._settle(_NOTHING_SAID)
         self._is_settled = False
         self.key_of = self._first
-        _everyone.add(self)
+        with _listing:
+            _everyone.add(self)
 
     @property
     def prefix(self) -> str:
@@ -101,6 +118,8 @@ class Core(Batchable):
         if self._is_settled:
             return self
         with _lock:
+            if self._is_settled:  # by another thread, meanwhile
+                return self
             said = conf.defaults(), conf.get("ENABLED"), conf.get("KEY_PREFIX")
             try:
                 self._settle(said)
@@ -145,21 +164,24 @@ class Core(Batchable):
             vary_on=parts,
             key_prefix=key_prefix,
         )
-        #: The key of the tag that all calls have, if the function has tags.
-        self.tag = None
-        self.fetch: Any = fetch
-        self.afetch: Any = afetch
-        #: The kind of the records that a hit may take without a second look.
-        self.plain = record.ENTRY
+        read: Any = fetch
+        aread: Any = afetch
+        tag, plain = None, record.ENTRY
         if all_["tags"] is not None:
-            self.tag = function_tag(self.prefix)
-            key_of = tagging(key_of, all_["tags"], self.tag, name)
-            self.fetch, self.afetch = fetch_tagged, afetch_tagged
-            self.plain = record.ENTRY | record.TAGGED
+            tag = function_tag(self.prefix)
+            key_of = tagging(key_of, all_["tags"], tag, name)
+            read, aread = fetch_tagged, afetch_tagged
+            plain = record.ENTRY | record.TAGGED
         if all_["local"]:
-            self.fetch = scope.fetching(self.fetch, self.plain, place_of)
-            self.afetch = scope.afetching(self.afetch, self.plain, place_from_afar)
+            read = scope.fetching(read, plain, place_of)
+            aread = scope.afetching(aread, plain, place_from_afar)
             scope.watch_requests()
+        #: The key of the tag that all calls have, if the function has tags. Calls may
+        #: be under way: whoever looks sees the old ones or the new ones.
+        self.tag = tag
+        self.fetch, self.afetch = read, aread
+        #: The kind of the records that a hit may take without a second look.
+        self.plain = plain
         self.key_of = key_of
 
     def state(self) -> str:
@@ -173,7 +195,7 @@ class Core(Batchable):
 
 def known() -> list[Core]:
     """All memoized functions of this process, perhaps not settled yet."""
-    with _lock:
+    with _listing:
         return list(_everyone)
 
 

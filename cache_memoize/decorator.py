@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast, overlo
 
 from django.apps import apps
 
-from . import flows, settling, signals
+from . import flows, options, settling, signals
 from .background import arevalidate, revalidate
 from .clients import UNREAD
 from .clock import Clock
@@ -103,9 +103,9 @@ def _sync_wrapper(core: Core) -> Callable[..., Any]:
             if claim.lease is not None:
                 claim = revalidate(core, claim, args, kwargs)
             return serve(core, claim, args, kwargs)
-        stats.missed(key)
         nested = computing.set(True)
         try:
+            stats.missed(key)  # in here: a receiver may call, or raise, anything
             result = function(*args, **kwargs)
         except BaseException as raised:
             run(settling.fail(core, store, claim, raised, args, kwargs))
@@ -174,9 +174,9 @@ def _async_wrapper(core: Core) -> Callable[..., Any]:
             if claim.lease is not None:
                 claim = await arevalidate(core, claim, args, kwargs)
             return serve(core, claim, args, kwargs)
-        stats.missed(key)
         nested = computing.set(True)
         try:
+            stats.missed(key)  # in here: a receiver may call, or raise, anything
             result = await function(*args, **kwargs)
         except BaseException as raised:
             await settling.fail(core, store, claim, raised, args, kwargs)
@@ -359,7 +359,7 @@ def cache_memoize(*args: Any, **kwargs: Any) -> Any:
     clock = everything.pop("_clock")
     # What was not given may be said by the project.
     names = [*[*everything][: len(args)], *kwargs]
-    given = {name: everything[name] for name in names if name in everything}
+    given = {n: options.kept(n, everything[n]) for n in names if n in everything}
     return Decorator(clock, given)
 
 

@@ -94,7 +94,7 @@ class Memoized(Bulk[T], functools.partial, Generic[P, R, T]):  # type: ignore[ty
 
     @property
     def __signature__(self) -> inspect.Signature:
-        signature = inspect.signature(self._core.function)
+        signature = inspect.signature(self._function)
         if not self.args:
             return signature
         parameters = list(signature.parameters.values())[len(self.args) :]
@@ -104,12 +104,18 @@ class Memoized(Bulk[T], functools.partial, Generic[P, R, T]):  # type: ignore[ty
         return self.__qualname__  # as for any function: by its name
 
     def __repr__(self) -> str:
-        return f"<memoized {self._core.name} at {id(self):#x}>"
+        return f"<memoized {self.func.core.name} at {id(self):#x}>"
 
     @property
     def _core(self) -> Core:
         core: Core = self.func.core
         return core.settled()
+
+    @property
+    def _function(self) -> Any:
+        """The function itself. Who only looks at it reads no settings: there may be
+        none yet."""
+        return self.func.core.function
 
     def _call(self, args: Any, kwargs: Any) -> tuple[Core, str, Any]:
         core = self._core
@@ -308,13 +314,13 @@ CONTROLS = [
 class _Bound(Memoized):  # type: ignore[type-arg]
     """A memoized method together with its instance (or class)."""
 
-    __doc__ = property(lambda self: self._core.function.__doc__)
+    __doc__ = property(lambda self: self._function.__doc__)
 
     def __getattr__(self, name: str) -> Any:
         # What is not here is the function's: __name__, __module__, its own attributes.
         if name == "__wrapped__":
-            return self._core.function.__get__(self.args[0])
-        return getattr(self._core.function, name)
+            return self._function.__get__(self.args[0])
+        return getattr(self._function, name)
 
     @property
     def __self__(self) -> Any:
@@ -336,7 +342,7 @@ class _Bound(Memoized):  # type: ignore[type-arg]
         return hash((self.func, id(self.args[0])))
 
     def __reduce__(self) -> Any:
-        return getattr, (self.args[0], self._core.function.__name__)
+        return getattr, (self.args[0], self._function.__name__)
 
 
 class ClassMemoized(Memoized):  # type: ignore[type-arg]

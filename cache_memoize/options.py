@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 from typing import Any
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
-__all__ = ["LIBRARY", "PROJECT_WIDE", "check"]
+__all__ = ["LIBRARY", "PROJECT_WIDE", "check", "check_given", "kept"]
 
 #: In the order in which they may be given by position, up to ``cache_alias``.
 LIBRARY: dict[str, Any] = {
@@ -56,6 +57,16 @@ _CALLABLES = (
 _PERHAPS_CALLABLES = ("extra", "timeout", "tags")
 
 
+def kept(option: str, given: Any) -> Any:
+    """``given`` as it is now. It is read more than once, after every change of the
+    settings: an iterator would be gone, and a list may have been changed."""
+    several = option in ("cache_exceptions", "tags", "vary_on", "ignore")
+    return tuple(given) if several and isinstance(given, _PASSING) else given
+
+
+_PASSING = (list, set, Iterator)
+
+
 def check(name: str, options: dict[str, Any]) -> None:
     """Refuse what has the wrong form; the numbers are seen to by policy.py."""
     trouble = None
@@ -75,3 +86,13 @@ def check(name: str, options: dict[str, Any]) -> None:
             trouble = f"has a coroutine function as {option}=; give an ordinary one"
     if trouble:
         raise TypeError(f"cache_memoize: {name} {trouble}")
+
+
+def check_given(name: str, given: dict[str, Any]) -> None:
+    """Refuse what a decorator may not say itself, though a project may."""
+    if given.get("key_generator_callable") is not None and given.get("vary_on"):
+        raise TypeError(
+            f"cache_memoize: {name} has vary_on= beside key_generator_callable=, which "
+            "gives the whole key; let that tell languages and tenants apart, and leave "
+            "vary_on= out"
+        )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import inspect
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -50,12 +51,12 @@ def seconds(value: Any, option: str, owner: str) -> Any:
             f"timedelta, None (for ever) or DEFAULT_TIMEOUT, not "
             f"{type(value).__name__}"
         )
-    if value < 0 or math.isnan(value):
+    if not value >= 0:  # nor NaN
         raise ValueError(
             f"cache_memoize: {option}= of {owner} must not be negative; 0 stores "
             "nothing, None stores for ever"
         )
-    return float(value)
+    return float(value) if value <= sys.float_info.max else math.inf
 
 
 def _number(value: Any, option: str, owner: str) -> float:
@@ -72,7 +73,7 @@ def _factor(value: Any, option: str, owner: str, most: float) -> float:
             f"cache_memoize: {option}= of {owner} takes a number, not "
             f"{type(value).__name__}"
         )
-    if not 0 <= value <= most or value == math.inf:
+    if not 0 <= value <= min(most, sys.float_info.max):
         limits = "from 0 to 1" if most == 1 else "of 0 or more"
         raise ValueError(
             f"cache_memoize: {option}= of {owner} takes a number {limits}; 0 is off"

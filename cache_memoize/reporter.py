@@ -50,6 +50,8 @@ _noisy: WeakSet[Any] = WeakSet()
 _told: dict[Sink, WeakKeyDictionary[Any, Totals]] = {}
 _ending = threading.Event()
 _thread: threading.Thread | None = None
+#: Seconds for which a process that ends waits for a cache that does not answer.
+LAST = 10.0
 #: What the thread does after each round: close what it opened.
 after: list[Callable[[], None]] = []
 
@@ -66,8 +68,8 @@ def remove(sink: Sink) -> None:
 
 def wake(source: Source) -> None:
     """It has counted something after a quiet while."""
-    source.quiet = False
-    with _lock:
+    with _lock:  # or a thread that is telling takes it for quiet from here on
+        source.quiet = False
         _known.add(source)
         _noisy.add(source)
     _start()
@@ -99,8 +101,8 @@ def flush() -> bool:
             sources = list(_noisy) if _told else []
         complete = True
         for source in sources:
-            source.quiet = True  # first: whoever counts from here on says so again
-            with _lock:
+            with _lock:  # first: whoever counts from here on says so again
+                source.quiet = True
                 _noisy.discard(source)
             for sink in list(_told):
                 complete &= _tell(sink, source)
@@ -121,8 +123,8 @@ def _tell(sink: Sink, source: Source) -> bool:
         sink(source, new)
     except Exception as error:
         told[source] = before
-        source.quiet = False
         with _lock:
+            source.quiet = False
             _noisy.add(source)
         logger.debug("%s: the figures were not taken: %r", source.path, error)
         return False
@@ -131,7 +133,7 @@ def _tell(sink: Sink, source: Source) -> bool:
 
 def _interval() -> float:
     try:
-        return float(conf.get("STATS_INTERVAL"))
+        return float(min(conf.get("STATS_INTERVAL"), threading.TIMEOUT_MAX))
     except ImproperlyConfigured:  # no settings, or wrong ones: others will say so
         return 0.0
 
@@ -187,7 +189,9 @@ if hasattr(os, "register_at_fork"):  # pragma: no branch
 
 @atexit.register
 def _at_exit() -> None:
-    if _interval():
+    """Not by itself, if there is a thread: a cache that hangs must not keep a process
+    from ending, and a thread that waits for it ends with the process."""
+    if _interval() and join(LAST):
         flush()
 
 

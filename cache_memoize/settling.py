@@ -7,7 +7,7 @@ from typing import Any
 
 from . import record, signing, stats
 from .clients import MISTAKES, UNREADABLE
-from .memo import Claim, Memo, encode, lifetime, may_store, stamp
+from .memo import Claim, Memo, computing, encode, lifetime, may_store, stamp
 from .policy import BACKEND, FAILED_FOR
 from .record import Claimed, Record, pack
 from .store import PATIENCE, Store
@@ -40,10 +40,12 @@ async def fail(
     if isinstance(error, GeneratorExit):
         return  # nothing may be awaited now: the lease will run out
     if not isinstance(error, memo.policy.cache_exceptions):
-        memo.stats.computed(claim.key, memo.clock.monotonic() - claim.began)
-        if claim.keeps is None:
-            # The shield lets the key be freed although this task is cancelled.
-            await store.shield(release(memo, store, claim))
+        try:
+            _tell(memo, claim, memo.clock.monotonic() - claim.began)
+        finally:
+            if claim.keeps is None:
+                # The shield lets the key be freed although this task is cancelled.
+                await store.shield(release(memo, store, claim))
         return
     try:
         await _settle(memo, store, claim, record.RAISED, error, args, kwargs)
@@ -63,16 +65,25 @@ async def _settle(
     cost = memo.clock.monotonic() - claim.began
     # An old record fades, so that one slow day does not make leases long for ever.
     memo.slowest = max(cost, memo.slowest * 0.9)
-    memo.stats.computed(claim.key, cost)
     if claim.lease is None:
-        return
+        return _tell(memo, claim, cost)
     try:
+        _tell(memo, claim, cost)
         await _store(memo, store, claim, kind, result, cost, args, kwargs)
     except BaseException as error:
         # Who is cancelled while storing a refresh leaves it to another thread.
         if claim.keeps is None or isinstance(error, Exception):
             await store.shield(release(memo, store, claim))
         raise
+
+
+def _tell(memo: Memo, claim: Claim, cost: float) -> None:
+    """The function has run. A receiver that calls it again must not wait for us."""
+    nested = computing.set(True)
+    try:
+        memo.stats.computed(claim.key, cost)
+    finally:
+        computing.reset(nested)
 
 
 async def _store(

@@ -74,8 +74,16 @@ class MemoizeSignal(Signal):
 
 
 def _function(sender: Any) -> Any:
-    core = getattr(sender, "_core", None)
+    """The function that is memoized in ``sender``, also below other decorators."""
+    found = sender.fget if isinstance(sender, property) else sender
+    if callable(found):
+        found = inspect.unwrap(found, stop=lambda each: _core_of(each) is not None)
+    core = _core_of(found)
     return sender if core is None else core.function
+
+
+def _core_of(memoized: Any) -> Any:
+    return getattr(getattr(memoized, "func", None), "core", None)
 
 
 #: A fresh entry was served.

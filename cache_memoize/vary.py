@@ -11,8 +11,10 @@ In settings, where importing is awkward, their names stand for them: ``"language
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
@@ -48,7 +50,16 @@ def site() -> int:
 
 def tenant() -> str:
     """The schema of the tenant, as django-tenants and django-tenant-schemas put it on
-    the connection. Raises ImproperlyConfigured where there is none."""
+    the connection. Raises ImproperlyConfigured where there is none, and in async code:
+    the connection of an event loop is not that of the request."""
+    with suppress(RuntimeError):
+        asyncio.get_running_loop()
+        raise ImproperlyConfigured(
+            "cache_memoize: vary.tenant is on the connection of a thread, and async "
+            "code runs in another one, with the public schema or the last tenant's; "
+            "give vary_on= a function of your own that knows the tenant, from a "
+            "context variable for instance, or pass the tenant as an argument"
+        )
     found = getattr(connection, "schema_name", None)
     if not isinstance(found, str):
         raise ImproperlyConfigured(

@@ -6,6 +6,7 @@ from weakref import WeakSet
 
 import pytest
 from django.core import checks
+from django.db import connections
 from django.test import override_settings
 
 from cache_memoize import cache_memoize, core, dependencies
@@ -252,3 +253,77 @@ def test_without_redis_py_nothing_is_known_of_it(monkeypatch):
 
     monkeypatch.setitem(sys.modules, "redis.connection", None)
     assert ours._redis_has_one() is False
+
+
+# --- settings that nobody expects ----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        "locmem",
+        {"BACKEND": 5},
+        {"BACKEND": "no.such.Backend"},
+        {"BACKEND": REDIS, "LOCATION": 5},
+        {"BACKEND": REDIS, "LOCATION": [None]},
+        {"BACKEND": REDIS, "OPTIONS": [1]},
+        {"BACKEND": LOCMEM, "OPTIONS": [1]},
+        {
+            "BACKEND": DJANGO_REDIS,
+            "LOCATION": URL,
+            "OPTIONS": {"CONNECTION_POOL_KWARGS": "x"},
+        },
+    ],
+    ids=str,
+)
+def test_a_cache_that_cannot_be_used_stops_no_other_check(
+    monkeypatch, functions, settings
+):
+    caches = {"default": {"BACKEND": LOCMEM}, "odd": settings}
+    functions += [cache_memoize(60, prefix="odd", cache_alias="odd")(another)]
+    with override_settings(CACHES=caches):
+        (found,) = ours.check_caches(None)
+        assert found.id == "cache_memoize.E004" and "'odd' cannot be used" in found.msg
+        assert ours.check_databases(None) == ours.check_functions(None) == []
+        assert all("'odd'" not in each.msg for each in ours.check_deployment(None))
+
+
+@pytest.mark.parametrize("said", [{1: 2, "x": 3}, {"DEFAULTS": {1: 2, "x": 3}}])
+def test_names_that_are_no_names(said):
+    with override_settings(CACHE_MEMOIZE=said):
+        (found,) = ours.check_settings(None)
+    assert found.id == "cache_memoize.E001" and "[1, 'x']" in found.msg
+
+
+# --- no false alarms -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "one, other, alike",
+    [
+        ({}, {}, True),
+        ({"version": 1}, {"version": 2}, False),
+        ({"extra": 1}, {"extra": 1.0}, False),
+        ({"extra": 1}, {"extra": lambda: 1}, False),
+        ({"args_rewrite": lambda: 1}, {}, False),
+        ({"vary_on": "language"}, {"vary_on": ["site"]}, False),
+        ({"vary_on": "language"}, {"vary_on": ["language"]}, True),
+        ({"key_generator_callable": lambda: "1"}, {}, False),
+    ],
+)
+def test_functions_of_one_prefix_may_have_keys_of_their_own(
+    functions, one, other, alike
+):
+    functions += [cache_memoize(60, prefix="vat", **one)(another)]
+    functions += [cache_memoize(60, prefix="vat", **other)(print_nothing)]
+    assert ids(ours.check_functions(None)) == ["cache_memoize.W008"] * alike
+
+
+def test_who_followed_the_hint_about_snapshots_is_not_warned_again(
+    monkeypatch, functions
+):
+    monkeypatch.setitem(connections["default"].settings_dict, "ATOMIC_REQUESTS", True)
+    assert ids(ours.check_databases(None)) == ["cache_memoize.W002"]
+    with override_settings(CACHE_MEMOIZE={"DEFAULTS": {"hold": 60}}):
+        assert ours.check_databases(None) == []

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -15,8 +17,9 @@ from asgiref.sync import async_to_sync
 from django.core.cache import caches
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
+from django.utils import translation
 
-from cache_memoize import cache_memoize, core, invalidate_tags
+from cache_memoize import cache_memoize, core, invalidate_tags, signals
 from tests.conftest import FakeClock
 
 
@@ -271,3 +274,160 @@ def test_functions_that_are_gone_are_not_kept():
     del f
     gc.collect()
     assert known() is None
+
+
+# --- what is read more than once -----------------------------------------------------
+
+
+def test_an_iterator_among_the_options_is_read_once():
+    """Settling reads them at decoration, at the first call, and ever again."""
+
+    @cache_memoize(
+        60,
+        prefix="iterators",
+        vary_on=iter(["language"]),
+        tags=(tag for tag in ["one"]),
+        cache_exceptions=iter([LookupError]),
+        ignore=iter(["log"]),
+    )
+    def f(x, log=None):
+        if x is None:
+            raise LookupError
+        return translation.get_language()
+
+    for _ in range(2):
+        for language in ("de", "fr"):
+            with translation.override(language):
+                assert f(1, log=2) == language
+        assert f._core.policy.cache_exceptions == (LookupError,)
+        invalidate_tags("one", cache_alias="default")
+        assert f.peek(1) is None
+        with project():
+            pass
+
+
+def test_a_list_among_the_options_counts_as_it_was_at_decoration():
+    tags = ["one"]
+    f = memoized(60, tags=tags)
+    tags.append(5)
+    assert f() == 1
+
+
+def test_an_iterator_in_the_settings_is_refused():
+    f, refused = memoized(60), pytest.raises(ImproperlyConfigured, match="an iterator")
+    with project(DEFAULTS={"vary_on": iter(["language"])}), refused:
+        f()
+
+
+@pytest.mark.parametrize(
+    "option, trouble", [("timeout", None), ("early_refresh", "early_refresh= of")]
+)
+def test_a_number_that_no_float_can_hold(option, trouble):
+    with project(DEFAULTS={option: 10**400}):
+        f = memoized()
+        if trouble:
+            with pytest.raises(ImproperlyConfigured, match=trouble):
+                f()
+        else:
+            assert (f(), f()) == (1, 1), "for ever"
+
+
+# --- who only looks ------------------------------------------------------------------
+
+
+def test_looking_at_a_function_reads_no_settings():
+    """As a decorator above it does, or what writes documentation."""
+
+    class Shop:
+        @cache_memoize(60)
+        def price(self, x):
+            """What it costs."""
+
+    shop = Shop()
+    with project(NO=1):
+        for price in (Shop.price, shop.price):
+            assert "price" in repr(price) and "x" in str(inspect.signature(price))
+            assert price.__name__ == "price" and price.__doc__ == "What it costs."
+            assert not hasattr(price, "colour")
+            assert (
+                price.__wrapped__ and signals.hit.connect(print, sender=price) is None
+            )
+            assert signals.hit.disconnect(print, sender=price)
+        assert shop.price.__reduce__()[1][1] == "price"
+
+
+# --- threads and processes -----------------------------------------------------------
+
+
+def test_functions_are_listed_while_others_are_decorated():
+    ending = threading.Event()
+
+    def decorate():
+        while not ending.is_set():
+            memoized(60)
+
+    kept = [memoized(60) for _ in range(500)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    thread = threading.Thread(target=decorate)
+    thread.start()
+    try:
+        for _ in range(300):
+            assert len(core.known()) >= len(kept)
+    finally:
+        ending.set()
+        thread.join()
+        sys.setswitchinterval(interval)
+
+
+def test_who_waited_for_another_first_call_does_not_settle_again(monkeypatch):
+    """While it did, the others saw a function without its tag."""
+    f = memoized(60, tags=())
+    one = f.func.core
+    settle, times = one._settle, []
+
+    def slowly(said):
+        times.append(said)
+        other.start()
+        settle(said)
+
+    other = threading.Thread(target=one.settled)
+    monkeypatch.setattr(one, "_settle", slowly)
+    f()
+    other.join()
+    assert len(times) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_child_may_call_what_a_thread_of_its_parent_was_settling():
+    f = memoized(60)
+    held, done = threading.Event(), threading.Event()
+
+    def hold():
+        with core._lock, core._listing:
+            held.set()
+            done.wait(30)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert held.wait(10)
+    if not (child := os.fork()):
+        signal.alarm(10)  # it would hang
+        try:
+            os._exit(0 if f() == 1 and memoized()() == 1 else 1)
+        finally:
+            os._exit(2)
+    done.set()
+    thread.join()
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_thousand_functions_come_and_go():
+    before = len(core.known())
+    for number in range(1_000):
+        memoized(60, tags=(), prefix=f"gone{number}")(1)
+        with project(DEFAULTS={"timeout": number}):
+            pass
+    gc.collect()
+    assert len(core.known()) <= before + 10

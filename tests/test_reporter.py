@@ -14,6 +14,7 @@ from django.test import override_settings
 from cache_memoize import reporter
 from cache_memoize.stats import Stats
 from cache_memoize.totals import Totals
+from tests.conftest import in_thread
 
 
 class Sink:
@@ -31,6 +32,14 @@ class Sink:
     @property
     def hits(self):
         return [new.hits for _, new in self.told]
+
+
+class Listed(set):
+    """Calls ``after_listing`` once it was listed."""
+
+    def __iter__(self):
+        yield from list(super().__iter__())
+        self.after_listing()
 
 
 @pytest.fixture
@@ -96,6 +105,31 @@ def test_what_is_counted_while_it_is_told_is_told_next_time(sink):
     reporter.flush(), reporter.flush()
     assert sink.hits == [1, 3]
     reporter.remove(tell)
+
+
+def test_who_counts_just_when_it_is_taken_for_quiet_is_told(sink, monkeypatch):
+    """Between the two steps of that: it would never be told of again."""
+    stats, lock = Stats("f"), reporter._lock
+    hit(stats)
+
+    class Meanwhile:
+        def __enter__(self):
+            monkeypatch.setattr(reporter, "_lock", lock)
+            in_thread(lambda: hit(stats))
+            lock.acquire()
+
+        def __exit__(self, *error):
+            lock.release()
+
+    listed = Listed(reporter._noisy)
+    listed.after_listing = lambda: monkeypatch.setattr(reporter, "_lock", Meanwhile())
+    monkeypatch.setattr(reporter, "_noisy", listed)
+    reporter.flush()
+    listed.after_listing = lambda: None
+    assert stats.hits == 2
+    hit(stats)
+    reporter.flush()
+    assert sum(sink.hits) == 3
 
 
 def test_a_sink_that_comes_late_hears_of_all(sink):
@@ -175,6 +209,15 @@ def test_who_cannot_clean_up_is_in_the_log(sink, caplog):
     assert "could not clean up" in caplog.text
 
 
+@pytest.mark.parametrize("interval", [1e300, 10**400], ids=["float", "int"])
+def test_an_interval_longer_than_a_thread_can_wait(sink, interval):
+    stats = Stats("f")
+    with override_settings(CACHE_MEMOIZE={"STATS_INTERVAL": interval}):
+        hit(stats)
+        assert reporter._thread.is_alive()
+        assert reporter.join() and sink.hits == [1]
+
+
 def test_wrong_settings_are_for_others_to_report(sink):
     stats = Stats("f")
     with override_settings(CACHE_MEMOIZE={"NO": 1}):
@@ -246,3 +289,22 @@ def test_a_process_tells_the_rest_when_it_ends(interval, told):
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (run.stdout, run.stderr) == (told, "")
+
+
+def test_a_cache_that_hangs_does_not_keep_a_process_from_ending():
+    code = (
+        "import threading\n"
+        "from django.conf import settings\n"
+        "settings.configure(CACHE_MEMOIZE={'STATS_INTERVAL': 60})\n"
+        "from cache_memoize import reporter\n"
+        "from cache_memoize.stats import Stats\n"
+        "reporter.LAST = 0.1\n"
+        "reporter.add(lambda source, new: threading.Event().wait())\n"
+        "Stats('f').missed('key')\n"
+        "stats = Stats('g')\n"
+        "stats.missed('key')\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30
+    )
+    assert (run.stdout, run.stderr, run.returncode) == ("", "", 0)

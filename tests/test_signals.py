@@ -2,17 +2,50 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import logging
 import sys
 
 import pytest
 from asgiref.sync import async_to_sync
+from django.core.cache import caches
 
 from cache_memoize import cache_memoize, invalidate_tags, pool, record, signals
 from cache_memoize.signals import ALL, Event
-from tests.conftest import counted, in_thread
+from tests.conftest import FakeClock, counted, in_thread
 
 FAST = pytest.mark.backends(["locmem", "valkey"])
+
+
+def above(function):
+    @functools.wraps(function)
+    def wrapper(*args):
+        return function(*args)
+
+    return wrapper
+
+
+class Shop:
+    @property
+    @cache_memoize(60)
+    def name(self):
+        return 1
+
+    @classmethod
+    @cache_memoize(60)
+    def all(cls):
+        return 2
+
+    @staticmethod
+    @cache_memoize(60)
+    def any():
+        return 3
+
+    @above
+    @cache_memoize(60)
+    def price(self):
+        return 4
 
 
 @pytest.fixture
@@ -160,6 +193,84 @@ def test_one_function_only_by_its_memoized_or_its_own_name():
         f.invalidate(1), f(1)
         assert heard == []
     f.invalidate(1), g.invalidate(1)
+
+
+def test_one_function_only_by_whatever_stands_for_it_in_a_class():
+    heard = []
+
+    def receive(event, **kwargs):
+        heard.append(event.function.rpartition(".")[2])
+
+    shop = Shop()
+    senders = {
+        "name": [Shop.name],
+        "all": [Shop.all, shop.all],
+        "any": [Shop.any, vars(Shop)["any"]],
+        "price": [Shop.price, shop.price],
+    }
+    for name, given in senders.items():
+        for sender in given:
+            signals.miss.connect(receive, sender=sender)
+            shop.name, shop.all(), shop.any(), shop.price()
+            caches["default"].clear()
+            assert heard == [name]
+            heard.clear()
+            assert signals.miss.disconnect(receive, sender=sender)
+    assert not signals.miss.receivers
+
+
+class Ended(BaseException):
+    """As SystemExit, or what pytest.fail() raises."""
+
+
+@FAST
+@pytest.mark.parametrize("kind", ["miss", "computed"])
+@pytest.mark.parametrize("error", [None, LookupError])
+def test_a_receiver_that_ends_the_process_leaves_no_lease(world, kind, error):
+    """The fixture ``nothing_left_behind`` looks for one."""
+
+    @world.memoize(60)
+    def f():
+        if error:
+            raise error
+
+    def receive(**kwargs):
+        raise Ended
+
+    ALL[kind].connect(receive)
+    try:
+        with pytest.raises(Ended):
+            f()
+    finally:
+        ALL[kind].disconnect(receive)
+    assert not world.clock.sleeps
+
+
+@FAST
+@pytest.mark.parametrize("kind", ["miss", "computed"])
+@pytest.mark.parametrize("error", [None, LookupError])
+def test_a_receiver_that_makes_the_same_call_waits_for_nobody(backend, kind, error):
+    """It would wait for the lease of its own caller."""
+    clock, calls = FakeClock(), []
+
+    @cache_memoize(60, cache_alias=backend, _clock=clock)
+    def f():
+        if error:
+            raise error
+
+    def receive(event, **kwargs):
+        calls.append(event.kind)
+        if len(calls) == 1:
+            with contextlib.suppress(LookupError):
+                f()
+
+    ALL[kind].connect(receive)
+    try:
+        with pytest.raises(error) if error else contextlib.nullcontext():
+            f()
+    finally:
+        ALL[kind].disconnect(receive)
+    assert calls == [kind, kind] and not clock.sleeps
 
 
 def test_what_a_receiver_raises_goes_to_the_log_and_no_further(caplog):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.test import override_settings
@@ -70,6 +72,26 @@ def test_the_tenant(monkeypatch):
         )
         found.append(f.get_cache_key(1))
     assert len(set(found)) == 2
+
+
+def test_the_tenant_is_not_asked_of_the_connection_of_an_event_loop(monkeypatch):
+    """It has the public schema from the start, whoever the request is for."""
+    monkeypatch.setattr(type(connections["default"]), "schema_name", "public", False)
+
+    @cache_memoize(60, vary_on="tenant")
+    async def page():
+        return await sync_to_async(lambda: connections["default"].schema_name)()
+
+    async def request(tenant):
+        def middleware():
+            connections["default"].schema_name = tenant
+
+        await sync_to_async(middleware)()
+        return await page()
+
+    for tenant in ("ann", "bob"):
+        with pytest.raises(ImproperlyConfigured, match="from a context variable"):
+            in_thread(lambda tenant=tenant: asyncio.run(request(tenant)))
 
 
 def test_several_and_ones_own():
@@ -139,6 +161,22 @@ def test_what_is_no_part_is_refused_at_decoration():
         cache_memoize(60, vary_on=5)(in_thread)
 
 
+def test_it_cannot_stand_beside_a_key_of_ones_own():
+    """Which has the last word, so every language would get the first one's."""
+    make = cache_memoize(60, vary_on="language", key_generator_callable=lambda: "k")
+    with pytest.raises(TypeError, match="f has vary_on= beside key_generator_callable"):
+
+        @make
+        def f():
+            return 1
+
+    with override_settings(CACHE_MEMOIZE={"DEFAULTS": {"vary_on": ["language"]}}):
+        f = cache_memoize(60, vary_on=(), key_generator_callable=lambda x: "k")(
+            in_thread
+        )
+        assert f.get_cache_key(1) == "k"
+
+
 def test_a_page_in_two_languages_end_to_end():
     @cache_memoize(60, vary_on=vary.language)
     def greeting(name):
@@ -176,6 +214,29 @@ def test_a_refresh_in_a_thread_is_in_the_language_of_its_caller(world):
     assert [language for language, _ in seen] == ["de", "fr"] * 2
     with translation.override("de"):
         assert greeting() == 3
+
+
+@pytest.mark.backends(["locmem"])
+@pytest.mark.parametrize("where", ["thread", "inline"])
+def test_a_function_may_activate_another_language(world, where):
+    """Its result belongs to the language of the caller, in a refresh too."""
+    runs = []
+
+    @world.memoize(10, stale=100, vary_on="language")
+    def letter():
+        runs.append(translation.get_language())
+        translation.activate("fr")
+        return len(runs)
+
+    with override_settings(CACHE_MEMOIZE={"REFRESH": where}):
+        for _ in range(2):
+            with translation.override("de"):
+                letter()
+                assert pool.join()
+            world.clock.tick(20)
+        with translation.override("de"):
+            assert letter.peek().value == 2
+    assert runs == ["de", "de"]
 
 
 @pytest.mark.backends(["locmem"])
