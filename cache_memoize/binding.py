@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from .keys import UnkeyableArgument, digest, encode, label
 
-__all__ = ["Binder", "default_prefix", "key_maker"]
+__all__ = ["Binder", "address", "default_prefix", "key_maker"]
 
 Args = tuple[Any, ...]
 Kwargs = dict[str, Any]
@@ -202,6 +202,15 @@ def encode_part(value: Any, function: str, parameter: str) -> str:
 
 
 # --- the default prefix ------------------------------------------------------------
+
+
+def address(function: Callable[..., Any]) -> tuple[str, str]:
+    """Module and qualified name; of a partial, those of its function: what it has bound
+    is nothing for a log. Of an object without a name, those of its class."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    named: Any = function if hasattr(function, "__qualname__") else type(function)
+    return named.__module__ or "", named.__qualname__
 
 
 def default_prefix(function: Callable[..., Any]) -> tuple[str, bool]:

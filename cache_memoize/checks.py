@@ -176,10 +176,11 @@ def check_functions(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage
             if core.options["key_generator_callable"] is None:
                 alike.setdefault(_apart(core), []).append(core)
         for (prefix, *_), same in alike.items():
+            name = prefix.split(" ", 1)[0] if "prefix" not in same[0].given else prefix
             if len({core.stats.path for core in same}) > 1:
                 found.append(
                     checks.Warning(
-                        f"{_names(same)} have one prefix={prefix!r} in the cache "
+                        f"{_names(same)} have one prefix={name!r} in the cache "
                         f"{alias!r}: with equal arguments one serves what another has "
                         "computed.",
                         hint="Give each its own, or leave prefix= out. If they are to "

@@ -79,8 +79,8 @@ class Core(Batchable):
     def __init__(
         self, function: Callable[..., Any], given: dict[str, Any], clock: Clock
     ) -> None:
-        name = getattr(function, "__qualname__", None) or repr(function)
-        super().__init__(name, clock, function)
+        super().__init__(function, clock)
+        name = self.name
         #: The options as they were given, without what was not.
         self.given = given
         self.options = options.LIBRARY | given
@@ -106,7 +106,7 @@ class Core(Batchable):
     @property
     def prefix(self) -> str:
         """What sets its keys apart; its address where it makes its own keys."""
-        return self._prefix or f"{self.function.__module__}.{self.name}"
+        return self._prefix or self.stats.path
 
     def _first(self, args: Any, kwargs: Any) -> str:
         """Stands for ``key_of`` until the settings have been read."""

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from django.apps import apps
 
 from . import record, signing, stats, transactions
+from .binding import address
 from .clock import Clock
 from .policy import Policy
 from .record import Claimed, Record
@@ -30,11 +31,11 @@ class Memo:
     hit: Callable[..., object] | None
     miss: Callable[..., object] | None
 
-    def __init__(self, name: str, clock: Clock, function: Callable[..., Any]) -> None:
-        self.name = name
+    def __init__(self, function: Callable[..., Any], clock: Clock) -> None:
+        module, self.name = address(function)
         self.clock = clock
         self.function = function
-        self.stats = stats.Stats(name, function)
+        self.stats = stats.Stats(self.name, f"{module}.{self.name}", function)
         #: Seconds of the slowest run that outlasted its lease in this process.
         self.slowest = 0.0
 

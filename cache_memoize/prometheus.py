@@ -10,7 +10,6 @@ processes have told, those that have ended too.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from typing import Any
@@ -34,13 +33,7 @@ _STATES = ("closed", "half-open", "open")
 #: Held while metrics are changed, and while a process forks: the client's own locks
 #: would else be copied as they are, and a worker would wait for them for ever.
 _lock = threading.RLock()
-
-if hasattr(os, "register_at_fork"):  # pragma: no branch
-    os.register_at_fork(
-        before=_lock.acquire,
-        after_in_parent=_lock.release,
-        after_in_child=_lock.release,
-    )
+reporter.guarded.append(_lock)
 
 
 class Exporter:

@@ -20,8 +20,9 @@ def note(prefix: str, whole: bool, function: Callable[..., Any]) -> None:
     code = getattr(function, "__code__", None)
     other = getattr(_functions.get(prefix), "__code__", None)
     if prefix in _ambiguous or (other is not None and other != code):
+        name = prefix.split(" ", 1)[0]  # what follows are values
         warnings.warn(
-            f"cache_memoize: two functions are both known as {prefix!r}, and what sets "
+            f"cache_memoize: two functions are both known as {name!r}, and what sets "
             "them apart cannot be part of a key, so they would share their entries; "
             "give each its own prefix=",
             RuntimeWarning,

@@ -50,6 +50,11 @@ _noisy: WeakSet[Any] = WeakSet()
 _told: dict[Sink, WeakKeyDictionary[Any, Totals]] = {}
 _ending = threading.Event()
 _thread: threading.Thread | None = None
+#: Locks of sinks, that are held while a process forks, after the one for telling.
+guarded: list[Any] = []
+#: Those that a fork has got, and the seconds that it tries for each.
+_held: list[Any] = []
+PATIENCE = 1.0
 #: Seconds for which a process that ends waits for a cache that does not answer.
 LAST = 10.0
 #: What the thread does after each round: close what it opened.
@@ -163,17 +168,36 @@ def _work() -> None:
                 _thread = None  # in here: who counts something now starts another
                 return
         ending = _ending.wait(seconds)
-        flush()
-        for close in after:
-            try:
-                close()
-            except Exception:
-                logger.exception("the thread that tells the figures could not clean up")
+        with _telling:
+            flush()
+            _clean_up()
+
+
+def _clean_up() -> None:
+    for close in after:
+        try:
+            close()
+        except Exception:
+            logger.exception("the thread that tells the figures could not clean up")
+
+
+def _before_fork() -> None:
+    """While a thread tells, it may hold locks of clients, which a child would have to
+    wait for for ever. Telling does not take long, unless a cache hangs."""
+    _held.extend(
+        lock for lock in (_telling, *guarded) if lock.acquire(timeout=PATIENCE)
+    )
+
+
+def _after_fork_in_parent() -> None:
+    while _held:
+        _held.pop().release()
 
 
 def _after_fork() -> None:
     """The parent tells what it has counted; the child only what comes from now on."""
     global _lock, _telling, _thread, _ending
+    _after_fork_in_parent()  # it is the thread that holds them
     _lock, _telling, _thread = threading.RLock(), threading.RLock(), None
     _ending = threading.Event()
     for source in list(_known):
@@ -184,7 +208,11 @@ def _after_fork() -> None:
 
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork_in_parent,
+        after_in_child=_after_fork,
+    )
 
 
 @atexit.register

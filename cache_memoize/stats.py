@@ -75,11 +75,12 @@ class Stats:
         "warned",
     )
 
-    def __init__(self, name: str, function: Callable[..., Any] | None = None) -> None:
+    def __init__(
+        self, name: str, path: str = "", function: Callable[..., Any] | None = None
+    ) -> None:
         self.name = name
+        self.path = path or name
         self.function = function
-        module = getattr(function, "__module__", None)
-        self.path = f"{module}.{name}" if module else name
         self.alias = ""
         self.hits = self.misses = self.stale = self.waits = self.errors = 0
         self.computations = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import inspect
 import os
@@ -431,3 +432,22 @@ def test_a_thousand_functions_come_and_go():
             pass
     gc.collect()
     assert len(core.known()) <= before + 10
+
+
+def test_what_a_partial_has_bound_is_in_no_name(caplog):
+    """Names go to logs, labels and pages."""
+
+    class Price:
+        def __call__(self, item):
+            return item
+
+    def price(currency, item):
+        return item
+
+    bound = cache_memoize(60)(functools.partial(price, "secret"))
+    twice = cache_memoize(60)(functools.partial(functools.partial(price, "secret"), 5))
+    instance = cache_memoize(60, prefix="price")(Price())
+    names = [f.func.core.stats.path for f in (bound, twice, instance)]
+    assert [name.rpartition(".")[2] for name in names] == ["price", "price", "Price"]
+    assert all(name.startswith("tests.test_core.test_what") for name in names)
+    assert "secret" not in repr((bound, twice))

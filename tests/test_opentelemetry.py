@@ -177,7 +177,7 @@ def test_what_a_function_that_is_gone_has_counted_stays(collector):
 
 
 def test_what_was_read_in_the_middle_of_a_call_comes_later_and_whole(collector):
-    stats = Stats("halfway", memoized)
+    stats = Stats("halfway", "halfway", memoized)
     stats.alias = "default"
     stats.missed("key")
     stats.stale += 1

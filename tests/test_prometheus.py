@@ -107,7 +107,7 @@ def test_callers_that_waited(registry):
 
 
 def counting(name):
-    stats = Stats(name, counting)
+    stats = Stats(name, f"{__name__}.{name}", counting)
     stats.alias = "default"
     return stats
 

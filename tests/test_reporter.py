@@ -261,6 +261,40 @@ def test_a_forked_child_tells_only_what_it_has_counted_itself(sink):
     assert sink.hits == [4, 5]
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("hangs", [False, True])
+def test_a_fork_waits_for_what_is_being_told_but_not_for_ever(sink, monkeypatch, hangs):
+    """Else a child would inherit a lock of the cache client that is held."""
+    of_client, telling, go_on = threading.Lock(), threading.Event(), threading.Event()
+
+    def tell(source, new):
+        with of_client:
+            telling.set()
+            go_on.wait(30)
+
+    reporter.add(tell)
+    stats = Stats("f")
+    hit(stats)
+    thread = threading.Thread(target=reporter.flush)
+    thread.start()
+    assert telling.wait(10)
+    # While the fork waits for it, it comes to its end, or does not.
+    monkeypatch.setattr(reporter, "PATIENCE", 0.05 if hangs else 30)
+    timer = threading.Timer(0.05, go_on.set)
+    if not hangs:
+        timer.start()
+    if not (child := os.fork()):
+        os._exit(of_client.locked())
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == hangs
+    go_on.set()
+    thread.join()
+    timer.cancel()
+    assert not reporter._held and reporter.flush()
+    reporter.remove(tell)
+
+
 def test_a_signal_handler_may_count_whatever_it_interrupts(sink):
     stats = Stats("f")
 
