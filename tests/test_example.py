@@ -21,7 +21,7 @@ from urllib.request import HTTPCookieProcessor, build_opener, urlopen
 
 import pytest
 
-from tests.browser import PATIENCE, chromium, resize
+from tests.browser import PATIENCE, chromium, dark, findings, picture, resize
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / "example" / "demo.py"
@@ -293,3 +293,28 @@ def test_a_reader_clicks_through(browser: Any, address: str, data: Path) -> None
     assert "Forgotten" not in reader.sees(".related")
     reader.read_again()
     assert reader.outcome == "hit"
+
+
+def test_every_page_is_for_everybody(browser: Any, address: str, request: Any) -> None:
+    """In both themes; ``--screenshots`` renews the pictures of the docs."""
+    for path in ("/", "/1/", "/1/edit/"):
+        reader = Reader(browser, address + path)
+        for theme in ("light", "dark"):
+            dark(browser, theme == "dark")
+            assert findings(browser) == [], path
+    assert reader.outcome == "hit"
+    if request.config.getoption("--screenshots"):
+        resize(browser, 720, 640)
+        browser.get(f"{address}/1/")
+        for theme in ("light", "dark"):
+            dark(browser, theme == "dark")
+            picture(browser, f"example-{theme}", 720, 700)
+
+
+def test_the_admin_of_the_example(address: str) -> None:
+    """Its style sheets are served, and it is closed to those without a password."""
+    with urlopen(f"{address}/static/cache_memoize/admin.css", timeout=PATIENCE) as css:
+        assert css.status == 200
+    url = f"{address}/admin/cache_memoize/memoizedfunction/"
+    with urlopen(url, timeout=PATIENCE) as page:
+        assert "/admin/login/" in page.url

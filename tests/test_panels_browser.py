@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -17,17 +16,16 @@ from urllib.request import urlopen
 import pytest
 
 pytest.importorskip("debug_toolbar", reason="needs django-debug-toolbar")
-webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
+pytest.importorskip("selenium", reason="needs selenium")
 axe = pytest.importorskip("axe_selenium_python", reason="needs axe-selenium-python")
 
 from selenium.webdriver.support.wait import WebDriverWait  # noqa: E402
 
+from tests.browser import PATIENCE, chromium, dark, picture, resize  # noqa: E402
 from tests.servers import free_port  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
-SCREENS = ROOT / "docs" / "figures" / "screens"
 AXE = Path(axe.__file__).parent / "node_modules" / "axe-core" / "axe.min.js"
-PATIENCE = 60  # seconds, for machines that are busy with other tests
 
 #: In the newer toolbars everything is in a shadow root.
 TOOLBAR = """
@@ -76,29 +74,11 @@ def address(tmp_path_factory: Any) -> Iterator[str]:
 
 @pytest.fixture(params=["light", "dark"])
 def browser(request: Any) -> Iterator[Any]:
-    names = ("chromium", "chromium-browser", "google-chrome")
-    chromium = next(filter(None, map(shutil.which, names)), None)
-    chromedriver = shutil.which("chromedriver")
-    if not (chromium and chromedriver):
-        pytest.skip("needs chromium and chromedriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    service = webdriver.ChromeService(executable_path=chromedriver)
-    driver = webdriver.Chrome(options=options, service=service)
-    try:
-        driver.set_page_load_timeout(PATIENCE)
-        driver.set_script_timeout(PATIENCE)
-        screen = {"width": 1280, "height": 800, "deviceScaleFactor": 1, "mobile": False}
-        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
-        scheme = {"name": "prefers-color-scheme", "value": request.param}
-        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+    with chromium() as driver:
+        resize(driver, 1280, 800)
+        dark(driver, request.param == "dark")
         driver.theme = request.param
         yield driver
-    finally:
-        driver.quit()
 
 
 def look(driver: Any, script: str) -> Any:
@@ -137,8 +117,7 @@ def test_somebody_opens_the_panel(address: str, browser: Any, pytestconfig: Any)
         "return panel.scrollWidth <= panel.clientWidth;",
     )
     if pytestconfig.getoption("--screenshots"):
-        SCREENS.mkdir(parents=True, exist_ok=True)
-        browser.save_screenshot(str(SCREENS / f"panel-{browser.theme}.png"))
+        picture(browser, f"panel-{browser.theme}", 1280, 800)
     assert browser.get_log("browser") == []
 
 
