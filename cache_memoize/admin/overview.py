@@ -149,6 +149,7 @@ COLUMNS = [
     Column("mean", gettext_lazy("Mean"), lambda row: row.totals.mean),
     Column("p95", gettext_lazy("95 %"), lambda row: row.totals.p95),
     Column("stale", gettext_lazy("Stale"), lambda row: row.totals.stale),
+    Column("waits", gettext_lazy("Waits"), lambda row: row.totals.waits),
     Column("errors", gettext_lazy("Errors"), lambda row: row.totals.errors),
     Column("timeout", gettext_lazy("Timeout"), lambda row: row.lasts, False),
     Column("cache", gettext_lazy("Cache"), lambda row: row.alias, False),
