@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 from weakref import WeakSet
 
+from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
@@ -110,8 +111,7 @@ class Core(Batchable):
 
     def _first(self, args: Any, kwargs: Any) -> str:
         """Stands for ``key_of`` until the settings have been read."""
-        self.settled()
-        return self.key_of(args, kwargs)
+        return self.settled()._key_of(args, kwargs)
 
     def settled(self) -> Core:
         """This, with what the settings say; raises ImproperlyConfigured."""
@@ -127,8 +127,11 @@ class Core(Batchable):
                 raise ImproperlyConfigured(
                     f"CACHE_MEMOIZE['DEFAULTS'] does not fit {self.stats.path}: {error}"
                 ) from error
+            # Settings may call what they define, and are not complete then.
+            if not apps.ready:
+                self.key_of = self._first
             self.rebind()
-            self._is_settled = True
+            self._is_settled = apps.ready
         return self
 
     def unsettle(self) -> None:
@@ -182,7 +185,7 @@ class Core(Batchable):
         self.fetch, self.afetch = read, aread
         #: The kind of the records that a hit may take without a second look.
         self.plain = plain
-        self.key_of = key_of
+        self.key_of = self._key_of = key_of
 
     def state(self) -> str:
         """Of the circuit breaker of its cache: closed, open or half-open."""

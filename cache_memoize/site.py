@@ -12,8 +12,8 @@ import json
 import time
 from typing import Any, NamedTuple
 
-from . import conf
-from .breaker import breaker_of
+from . import conf, transactions
+from .breaker import PAUSE, SLOW, Breaker, breaker_of
 from .clock import Clock
 from .keys import digest, label
 from .runner import run
@@ -28,6 +28,9 @@ MINUTES = 60
 KEPT_FOR = 30 * 24 * 60 * 60
 #: Others may be adding theirs at the same moment: so often one tries again.
 TRIES = 20
+
+#: By alias: until when a cache that hung is left alone, in monotonic seconds.
+_rests: dict[str, float] = {}
 
 _digest = digest("cache_memoize figures")
 
@@ -62,9 +65,17 @@ def _key(path: str) -> str:
     return f"cache_memoize.figures:{label(path)[-40:]}:{_digest(name)}"
 
 
+class _Store(Store):
+    """Figures may wait for each other, as for a row of a database that somebody has
+    locked. Callers are not to do without their cache for that."""
+
+    def trouble(self, error: BaseException) -> None:
+        pass  # the thread that tells them says so
+
+
 def _store(alias: str) -> Store | None:
-    """Where the figures are; None where none are kept, or not at present."""
-    store = Store(alias, breaker_of(alias), Clock())
+    """Where the figures are; None where none are kept."""
+    store = _Store(alias, Breaker(), Clock())
     backend = store.backend()
     if not (backend.stores and backend.atomic):
         return None
@@ -78,12 +89,25 @@ def kept(alias: str) -> bool:
 
 def tell(source: Any, new: Totals) -> None:
     """Add what one process has counted. Raises what the cache raises."""
-    store = _store(source.alias)
+    store, alias = _store(source.alias), source.alias
     if store is None:
         return
-    if store.breaker.tripped:
-        raise OSError(f"the cache {source.alias!r} is left alone for a while")
-    key, now = _key(source.path), time.time()
+    began = time.monotonic()
+    if breaker_of(alias).tripped or began < _rests.get(alias, began):
+        raise OSError(f"the cache {alias!r} is left alone for a while")
+    if (database := store.database()) and transactions.is_open(database):
+        # A rollback would take them away, and until then the others would wait.
+        raise OSError(f"the cache {alias!r} is in a database, and a transaction open")
+    try:
+        _tell(store, _key(source.path), new)
+    except Exception:
+        if time.monotonic() - began > SLOW:  # the next function would hang as long
+            _rests[alias] = time.monotonic() + PAUSE
+        raise
+
+
+def _tell(store: Store, key: str, new: Totals) -> None:
+    now = time.time()
     for _ in range(TRIES):
         old = run(store.raw(key))
         if isinstance(old, bytes):
@@ -94,7 +118,7 @@ def tell(source: Any, new: Totals) -> None:
             added = run(store.add(key, _added(b"", new, now), KEPT_FOR))
         if added:
             return
-    raise OSError(f"the cache {source.alias!r} did not take the figures")
+    raise OSError(f"the cache {store.alias!r} did not take the figures")
 
 
 def _added(old: bytes, new: Totals, now: float) -> bytes:

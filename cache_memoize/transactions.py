@@ -32,6 +32,7 @@ __all__ = [
     "has_written",
     "in_test_case",
     "is_dirty",
+    "is_open",
     "live",
     "may_store",
     "outside",
@@ -154,6 +155,11 @@ def _open() -> list[Connection]:
         for connection in connections.all(initialized_only=True)
         if _own_blocks(connection) or _has_autocommit_off(connection)
     ]
+
+
+def is_open(database: str) -> bool:
+    """Whether this thread is in a transaction of the project's on this database."""
+    return any(connection.alias == database for connection in _open())
 
 
 def in_test_case() -> bool:

@@ -226,6 +226,29 @@ def test_a_function_may_be_decorated_before_there_are_settings():
     assert run.stdout == "[1] [1] 1 5.0\n", run.stderr
 
 
+def test_a_call_in_the_settings_themselves_settles_nothing(tmp_path):
+    """What comes below it in the file is not known there yet."""
+    (tmp_path / "early.py").write_text(
+        "from cache_memoize import cache_memoize\n"
+        "@cache_memoize\n"
+        "def f(x): return [x]\n"
+        "F = f(1), f.get_cache_key(1)\n"
+        "CACHE_MEMOIZE = {'DEFAULTS': {'timeout': 5, 'vary_on': 'language'}}\n"
+    )
+    code = (
+        "import django; django.setup()\n"
+        "from early import F, f\n"
+        "print(F[0], f(1), f(1), f.cache_info().hits, f._core.policy.timeout)\n"
+        "print(F[1] == f.get_cache_key(1))\n"
+    )
+    path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    env = os.environ | {"DJANGO_SETTINGS_MODULE": "early", "PYTHONPATH": path}
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=env
+    )
+    assert run.stdout == "[1] [1] [1] 1 5.0\nFalse\n", run.stderr
+
+
 def test_without_settings_a_call_says_so():
     code = (
         "from cache_memoize import cache_memoize\n"

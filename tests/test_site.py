@@ -11,12 +11,13 @@ from asgiref.sync import async_to_sync
 from django.apps import apps
 from django.core.cache import caches
 from django.core.exceptions import ImproperlyConfigured
+from django.db import connections, transaction
 from django.test import override_settings
 
 from cache_memoize import breaker, cache_memoize, reporter, site
 from cache_memoize.site import Figures, Minute
 from cache_memoize.totals import Totals
-from tests.conftest import ATOMIC, how_many
+from tests.conftest import ATOMIC, DATABASES, how_many, in_thread
 from tests.test_stampede import ROOT, settings_of
 
 NOW = 1_800_000_030.0  # half a minute past
@@ -193,3 +194,39 @@ def test_four_processes_and_two_that_are_killed(backend):
     found = figures(backend, "__main__.counted").totals
     assert 4 * calls <= found.calls <= 4 * calls + reached
     assert found.computations <= found.misses
+
+
+# --- caches in a database ------------------------------------------------------------
+
+
+@pytest.mark.backends(["sqlite", "postgresql"])
+def test_nothing_is_told_inside_a_transaction(backend):
+    """Who else has something to tell would wait for its end, and a rollback would take
+    it away."""
+    with transaction.atomic(using=DATABASES[backend]):
+        with pytest.raises(OSError, match="in a database, and a transaction open"):
+            site.tell(Source(backend), Totals(hits=1))
+        site.read(backend, ["f"])
+    site.tell(Source(backend), Totals(hits=2))
+    assert figures(backend).totals.hits == 2
+
+
+@pytest.mark.backends(["postgresql"])
+def test_callers_keep_a_cache_whose_figures_somebody_has_locked(backend, monkeypatch):
+    """As a test that is one transaction does."""
+    site.tell(Source(backend), Totals(hits=1))
+    monkeypatch.setattr(site, "_rests", {})
+
+    def tell():
+        with connections["postgresql"].cursor() as cursor:
+            cursor.execute("SET lock_timeout = '1500ms'")
+        for _ in range(4):
+            with pytest.raises(Exception, match="lock timeout|left alone"):
+                site.tell(Source(backend), Totals(hits=1))
+
+    with transaction.atomic(using="postgresql"):
+        with connections["postgresql"].cursor() as cursor:
+            cursor.execute("SELECT * FROM cache_postgresql FOR UPDATE")
+        in_thread(tell)
+        assert not breaker.breaker_of(backend).tripped
+        assert set(site._rests) == {backend}, "asked once"
