@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
+from weakref import WeakSet
 
 import pytest
 from django.apps import apps
@@ -55,8 +56,10 @@ def nobody_else(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
-def told() -> Iterator[None]:
-    """The figures of the whole site are kept, as in a project with the app."""
+def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The figures of the whole site are kept, as in a project with the app. What other
+    tests have left to tell is not told here."""
+    monkeypatch.setattr(reporter, "_noisy", WeakSet())
     reporter.add(site.tell)
     yield
     reporter.remove(site.tell)
