@@ -55,11 +55,15 @@ def nobody_else(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     caches["default"].clear()
 
 
-@pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The figures of the whole site are kept, as in a project with the app. What other
-    tests have left to tell is not told here."""
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What other tests have left to tell is not told here."""
     monkeypatch.setattr(reporter, "_noisy", WeakSet())
+
+
+@pytest.fixture
+def told() -> Iterator[None]:
+    """The figures of the whole site are kept, as in a project with the app."""
     reporter.add(site.tell)
     yield
     reporter.remove(site.tell)
@@ -428,6 +432,7 @@ def test_a_cache_that_does_not_answer(
     # By now the breaker is open, and nobody waits for that cache again.
     assert f.func.core.state() == "open"
     with monkeypatch.context() as patch:
+        patch.setattr(reporter, "_noisy", WeakSet())  # others have something to tell
         patch.setattr(Store, "_command", lambda *args: pytest.fail("it was asked"))
         text = text_of(client.get(page(f)))
     assert "left alone for a while" in text
