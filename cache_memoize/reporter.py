@@ -112,14 +112,17 @@ def _tell(sink: Sink, source: Source) -> bool:
     if new.is_nothing:
         return True
     # Before, so that a process forked meanwhile does not tell it too.
-    before, told[source] = told.get(source, Totals()), now
+    told[source] = now
     try:
         sink(source, new)
-    except Exception as error:
-        told[source] = before
+    except BaseException as error:
+        # Not what it was before: a signal handler may have told more meanwhile.
+        told[source] = told[source].minus(new)
         with _lock:
             source.quiet = False
             _noisy.add(source)
+        if not isinstance(error, Exception):
+            raise
         logger.debug("%s: the figures were not taken: %r", source.path, error)
         return False
     return True
@@ -147,6 +150,19 @@ def _start(**kwargs: Any) -> None:
 
 
 def _work() -> None:
+    global _thread
+    try:
+        _rounds()
+    finally:
+        with _lock:
+            died = _thread is threading.current_thread()  # by what a sink raised
+            if died:
+                _thread = None
+        if died:
+            _start()
+
+
+def _rounds() -> None:
     global _thread
     ending = False
     while True:
