@@ -22,7 +22,7 @@ from django.core.signals import setting_changed
 from . import conf
 from .totals import Totals
 
-__all__ = ["Sink", "Source", "add", "flush", "join", "remove", "wake"]
+__all__ = ["Sink", "Source", "add", "clean_up", "flush", "join", "remove", "wake"]
 
 logger = logging.getLogger("cache_memoize")
 
@@ -47,6 +47,10 @@ _lock = threading.RLock()
 _telling = threading.RLock()
 _known: WeakSet[Any] = WeakSet()
 _noisy: WeakSet[Any] = WeakSet()
+#: Some of these, so that a function that is gone by then has its counts told too: one
+#: that is made in a view, for instance.
+_kept: set[Any] = set()
+MOST = 1_000
 _told: dict[Sink, WeakKeyDictionary[Any, Totals]] = {}
 _ending = threading.Event()
 _thread: threading.Thread | None = None
@@ -72,7 +76,9 @@ def wake(source: Source) -> None:
         source.quiet = False
         _known.add(source)
         _noisy.add(source)
-    _start()
+        _start()
+        if _thread is not None and len(_kept) < MOST:
+            _kept.add(source)
 
 
 def join(seconds: float = 30.0) -> bool:
@@ -98,6 +104,7 @@ def flush() -> bool:
             with _lock:  # first: whoever counts from here on says so again
                 source.quiet = True
                 _noisy.discard(source)
+                _kept.discard(source)
             for sink in list(_told):
                 complete &= _tell(sink, source)
         return complete
@@ -121,6 +128,8 @@ def _tell(sink: Sink, source: Source) -> bool:
         with _lock:
             source.quiet = False
             _noisy.add(source)
+            if len(_kept) < MOST:
+                _kept.add(source)
         if not isinstance(error, Exception):
             raise
         logger.debug("%s: the figures were not taken: %r", source.path, error)
@@ -170,15 +179,21 @@ def _rounds() -> None:
             seconds = _interval()
             if ending or not (_told and _noisy and seconds):
                 _ending.clear()
+                _kept.clear()
                 _thread = None  # in here: who counts something now starts another
                 return
         ending = _ending.wait(seconds)
         flush()
-        for close in after:
-            try:
-                close()
-            except Exception:
-                logger.exception("the thread that tells the figures could not clean up")
+        clean_up()
+
+
+def clean_up() -> None:
+    """Close what a thread has opened to tell, or to read, figures."""
+    for close in after:
+        try:
+            close()
+        except Exception:
+            logger.exception("the thread that tells the figures could not clean up")
 
 
 def _after_fork() -> None:
@@ -191,6 +206,7 @@ def _after_fork() -> None:
         for told in _told.values():
             told[source] = source.totals()
     _noisy.clear()
+    _kept.clear()
 
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch

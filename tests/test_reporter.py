@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -232,6 +233,31 @@ def test_what_a_signal_handler_tells_is_not_told_twice(sink):
     reporter.flush(), reporter.flush()
     assert told == [2, 3, 2]
     reporter.remove(fails_meanwhile)
+
+
+def test_what_a_function_counted_that_is_gone_is_told_too(sink):
+    with override_settings(CACHE_MEMOIZE={"STATS_INTERVAL": 60}):
+        for number in range(3):
+            hit(Stats(f"gone{number}"))
+        gc.collect()
+        assert len(reporter._kept) == 3
+        assert reporter.join() and not reporter._kept
+    assert sorted(sink.told)[0] == ("gone0", Totals(hits=1, saved=0.5))
+    assert len(sink.told) == 3
+
+
+def test_of_those_that_are_gone_so_many_are_kept(sink, monkeypatch):
+    monkeypatch.setattr(reporter, "MOST", 2)
+    sink.fails = True
+    with override_settings(CACHE_MEMOIZE={"STATS_INTERVAL": 60}):
+        there = [Stats(f"{number}") for number in range(4)]
+        for stats in there:
+            hit(stats)
+        assert not reporter.flush() and len(reporter._kept) == 2
+        sink.fails = False
+        assert reporter.join() and len(sink.told) == 4
+    hit(Stats("g"))
+    assert not reporter._kept, "nobody would ever tell it"
 
 
 def test_who_cannot_clean_up_is_in_the_log(sink, caplog):

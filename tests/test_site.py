@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -154,6 +155,33 @@ def test_site_info_counts_this_process_up_to_now(told):
         assert f.cache_info().hits == 2 and f.site_info().breaker == "closed"
     finally:
         caches["default"].clear()
+
+
+def of_a_tenant(key, prefix, version):
+    return f"{getattr(tenants, 'name', 'nobody')}:{prefix}:{version}:{key}"
+
+
+tenants = threading.local()
+
+
+@pytest.mark.backends(["valkey", "pymemcache"])
+def test_the_figures_are_nobodys_where_each_tenant_has_its_keys(told, backend):
+    """The thread that tells them has no tenant, who looks at them has one."""
+    known = {"tenants": {**caches.settings[backend], "KEY_FUNCTION": of_a_tenant}}
+    with override_settings(CACHES=caches.settings | known):
+
+        @cache_memoize(60, cache_alias="tenants", prefix="tenants")
+        def f():
+            return 1
+
+        try:
+            for tenants.name in ("ann", "bob"):
+                f(), f()
+                assert f.site_info()[:2] == f.cache_info()[:2]
+            del tenants.name
+            assert f.site_info()[:2] == (2, 2)
+        finally:
+            tenants.__dict__.clear()
 
 
 def test_without_the_app_there_are_none(monkeypatch):
