@@ -30,6 +30,8 @@ MINUTES = 60
 KEPT_FOR = 30 * 24 * 60 * 60
 #: Others may be adding theirs at the same moment: so often one tries again.
 TRIES = 20
+#: By so many seconds the pauses between the tries grow, at most.
+STEP = 0.002
 
 #: By alias: until when a cache that hung is left alone, in monotonic seconds.
 _rests: dict[str, float] = {}
@@ -105,7 +107,9 @@ def tell(source: Any, new: Totals) -> None:
 
 def _tell(store: Store, key: str, new: Totals) -> None:
     now = time.time()
-    for _ in range(TRIES):
+    for tried in range(TRIES):
+        if tried:  # workers are often all told to end at the same moment
+            store.clock.sleep(store.clock.random() * tried * STEP)
         old = run(store.raw(key))
         if isinstance(old, bytes):
             added = run(store.swap(key, old, _added(old, new, now), KEPT_FOR))

@@ -18,7 +18,12 @@ from django.test import override_settings
 from cache_memoize import breaker, cache_memoize, reporter, site
 from cache_memoize.site import Figures, Minute
 from cache_memoize.totals import Totals
-from tests.conftest import ATOMIC, DATABASES, how_many, in_thread
+from tests.conftest import (
+    ATOMIC,
+    DATABASES,
+    how_many,
+    in_thread,
+)
 from tests.test_stampede import ROOT, settings_of
 
 NOW = 1_800_000_030.0  # half a minute past
@@ -115,8 +120,14 @@ def test_a_cache_that_never_takes_them(monkeypatch):
 
     monkeypatch.setattr("cache_memoize.store.Store.swap", no)
     monkeypatch.setattr("cache_memoize.store.Store.add", no)
+    pauses = []
+    monkeypatch.setattr(
+        site.Clock, "sleep", lambda self, seconds: pauses.append(seconds)
+    )
     with pytest.raises(OSError, match="'locmem' did not take the figures"):
         site.tell(Source("locmem"), Totals(hits=1))
+    assert len(pauses) == site.TRIES - 1, "the others get time, at random"
+    assert len(set(pauses)) > 1 and 0 < sum(pauses) < 0.4
 
 
 def test_two_projects_in_one_cache_have_figures_of_their_own():
