@@ -32,6 +32,7 @@ __all__ = [
     "fetch_tagged",
     "genuine",
     "hangs",
+    "has_key_function",
     "is_decoding_error",
     "is_forged",
     "is_in_memory",
@@ -180,8 +181,13 @@ def place_of(alias: str, key: str) -> Any:
 def place_from_afar(alias: str, key: str) -> Any:
     """The same, asked by a task for what a thread will do; None: that thread may have
     another tenant."""
-    same = is_in_memory(alias) or _at_hand(alias).key_func is default_key_func
+    same = is_in_memory(alias) or not has_key_function(alias)
     return place_of(alias, key) if same else None
+
+
+def has_key_function(alias: str) -> bool:
+    """Whether a key may mean another entry in another thread."""
+    return _at_hand(alias).key_func is not default_key_func
 
 
 def _at_hand(alias: str) -> Any:

@@ -22,7 +22,7 @@ from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
 from django.db.models import Model
 
-from . import controls, dependencies, reporter, site
+from . import controls, dependencies, site
 from .bulk import Bulk, Results
 from .controls import Entry
 from .core import Core
@@ -253,9 +253,8 @@ class Memoized(Bulk[T], functools.partial, Generic[P, R, T]):  # type: ignore[ty
                 f"{core.name}.site_info(): no figures of the whole site are kept; put "
                 '"cache_memoize" into INSTALLED_APPS'
             )
-        reporter.flush()
         path = core.stats.path
-        figures = site.read(core.alias, [path])[path]
+        figures = site.up_to_date(core.alias, [path])[path]
         return CacheInfo.of(figures.totals, core.state())
 
     async def asite_info(self) -> CacheInfo:

@@ -22,7 +22,17 @@ from django.core.signals import setting_changed
 from . import conf
 from .totals import Totals
 
-__all__ = ["Sink", "Source", "add", "flush", "join", "remove", "sources", "wake"]
+__all__ = [
+    "Sink",
+    "Source",
+    "add",
+    "clean_up",
+    "flush",
+    "join",
+    "remove",
+    "sources",
+    "wake",
+]
 
 logger = logging.getLogger("cache_memoize")
 
@@ -47,6 +57,10 @@ _lock = threading.RLock()
 _telling = threading.RLock()
 _known: WeakSet[Any] = WeakSet()
 _noisy: WeakSet[Any] = WeakSet()
+#: Some of these, so that a function that is gone by then has its counts told too: one
+#: that is made in a view, for instance.
+_kept: set[Any] = set()
+MOST = 1_000
 _told: dict[Sink, WeakKeyDictionary[Any, Totals]] = {}
 _ending = threading.Event()
 _thread: threading.Thread | None = None
@@ -77,7 +91,9 @@ def wake(source: Source) -> None:
         source.quiet = False
         _known.add(source)
         _noisy.add(source)
-    _start()
+        _start()
+        if _thread is not None and len(_kept) < MOST:
+            _kept.add(source)
 
 
 def sources() -> list[Any]:
@@ -109,6 +125,7 @@ def flush() -> bool:
             with _lock:  # first: whoever counts from here on says so again
                 source.quiet = True
                 _noisy.discard(source)
+                _kept.discard(source)
             for sink in list(_told):
                 complete &= _tell(sink, source)
         return complete
@@ -123,14 +140,19 @@ def _tell(sink: Sink, source: Source) -> bool:
     if new.is_nothing:
         return True
     # Before, so that a process forked meanwhile does not tell it too.
-    before, told[source] = told.get(source, Totals()), now
+    told[source] = now
     try:
         sink(source, new)
-    except Exception as error:
-        told[source] = before
+    except BaseException as error:
+        # Not what it was before: a signal handler may have told more meanwhile.
+        told[source] = told[source].minus(new)
         with _lock:
             source.quiet = False
             _noisy.add(source)
+            if len(_kept) < MOST:
+                _kept.add(source)
+        if not isinstance(error, Exception):
+            raise
         logger.debug("%s: the figures were not taken: %r", source.path, error)
         return False
     return True
@@ -159,21 +181,36 @@ def _start(**kwargs: Any) -> None:
 
 def _work() -> None:
     global _thread
+    try:
+        _rounds()
+    finally:
+        with _lock:
+            died = _thread is threading.current_thread()  # by what a sink raised
+            if died:
+                _thread = None
+        if died:
+            _start()
+
+
+def _rounds() -> None:
+    global _thread
     ending = False
     while True:
         with _lock:
             seconds = _interval()
             if ending or not (_told and _noisy and seconds):
                 _ending.clear()
+                _kept.clear()
                 _thread = None  # in here: who counts something now starts another
                 return
         ending = _ending.wait(seconds)
         with _telling:
             flush()
-            _clean_up()
+            clean_up()
 
 
-def _clean_up() -> None:
+def clean_up() -> None:
+    """Close what a thread has opened to tell, or to read, figures."""
     for close in after:
         try:
             close()
@@ -205,6 +242,7 @@ def _after_fork() -> None:
         for told in _told.values():
             told[source] = source.totals()
     _noisy.clear()
+    _kept.clear()
 
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch

@@ -32,8 +32,11 @@ def language() -> str | None:
 
 
 def time_zone() -> str:
-    """The name of the current time zone, as ``"Europe/Paris"``."""
-    return timezone.get_current_timezone_name()
+    """The name of the current time zone, as ``"Europe/Paris"``, and its offset from UTC
+    where that is fixed: anybody may give such a zone a name."""
+    name = timezone.get_current_timezone_name()
+    fixed = timezone.get_current_timezone().utcoffset(None)
+    return f"{name} {fixed}" if fixed else name
 
 
 def site() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -21,12 +22,13 @@ class Sink:
     def __init__(self):
         self.told = []
         self.fails = False
+        self.error = OSError("the cache is away")
         self.called = threading.Event()
 
     def __call__(self, source, new):
         self.called.set()
         if self.fails:
-            raise OSError("the cache is away")
+            raise self.error
         self.told.append((source.name, new))
 
     @property
@@ -192,6 +194,70 @@ def test_a_thread_goes_on_until_what_failed_was_taken(sink):
         assert sink.hits == [1] and len(closed) >= 3
     finally:
         reporter.after.pop()
+
+
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnhandledThreadExceptionWarning"  # that is what it is about
+)
+def test_a_sink_that_ends_the_thread_is_asked_again(sink):
+    """SystemExit, for instance, goes through everything."""
+    sink.error = SystemExit
+    sink.fails = True
+    stats, other = Stats("f"), Stats("g")
+    with override_settings(CACHE_MEMOIZE={"STATS_INTERVAL": 0.01}):
+        hit(stats), hit(other)
+        for _ in range(3):
+            assert sink.called.wait(10)
+            sink.called.clear()
+        sink.fails = False
+        while len(sink.told) != 2:
+            assert sink.called.wait(10)
+            sink.called.clear()
+    assert sink.hits == [1, 1]
+
+
+def test_what_a_signal_handler_tells_is_not_told_twice(sink):
+    stats = Stats("f")
+    sink.told, told = [], []
+
+    def fails_meanwhile(source, new):
+        told.append(new.hits)
+        if len(told) == 1:
+            hit(stats, 3)
+            reporter.flush()
+            raise OSError
+
+    reporter.remove(sink)
+    reporter.add(fails_meanwhile)
+    hit(stats, 2)
+    reporter.flush(), reporter.flush()
+    assert told == [2, 3, 2]
+    reporter.remove(fails_meanwhile)
+
+
+def test_what_a_function_counted_that_is_gone_is_told_too(sink):
+    with override_settings(CACHE_MEMOIZE={"STATS_INTERVAL": 60}):
+        for number in range(3):
+            hit(Stats(f"gone{number}"))
+        gc.collect()
+        assert len(reporter._kept) == 3
+        assert reporter.join() and not reporter._kept
+    assert sorted(sink.told)[0] == ("gone0", Totals(hits=1, saved=0.5))
+    assert len(sink.told) == 3
+
+
+def test_of_those_that_are_gone_so_many_are_kept(sink, monkeypatch):
+    monkeypatch.setattr(reporter, "MOST", 2)
+    sink.fails = True
+    with override_settings(CACHE_MEMOIZE={"STATS_INTERVAL": 60}):
+        there = [Stats(f"{number}") for number in range(4)]
+        for stats in there:
+            hit(stats)
+        assert not reporter.flush() and len(reporter._kept) == 2
+        sink.fails = False
+        assert reporter.join() and len(sink.told) == 4
+    hit(Stats("g"))
+    assert not reporter._kept, "nobody would ever tell it"
 
 
 def test_who_cannot_clean_up_is_in_the_log(sink, caplog):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -17,7 +18,12 @@ from django.test import override_settings
 from cache_memoize import breaker, cache_memoize, reporter, site
 from cache_memoize.site import Figures, Minute
 from cache_memoize.totals import Totals
-from tests.conftest import ATOMIC, DATABASES, how_many, in_thread
+from tests.conftest import (
+    ATOMIC,
+    DATABASES,
+    how_many,
+    in_thread,
+)
 from tests.test_stampede import ROOT, settings_of
 
 NOW = 1_800_000_030.0  # half a minute past
@@ -114,8 +120,14 @@ def test_a_cache_that_never_takes_them(monkeypatch):
 
     monkeypatch.setattr("cache_memoize.store.Store.swap", no)
     monkeypatch.setattr("cache_memoize.store.Store.add", no)
+    pauses = []
+    monkeypatch.setattr(
+        site.Clock, "sleep", lambda self, seconds: pauses.append(seconds)
+    )
     with pytest.raises(OSError, match="'locmem' did not take the figures"):
         site.tell(Source("locmem"), Totals(hits=1))
+    assert len(pauses) == site.TRIES - 1, "the others get time, at random"
+    assert len(set(pauses)) > 1 and 0 < sum(pauses) < 0.4
 
 
 def test_two_projects_in_one_cache_have_figures_of_their_own():
@@ -154,6 +166,33 @@ def test_site_info_counts_this_process_up_to_now(told):
         assert f.cache_info().hits == 2 and f.site_info().breaker == "closed"
     finally:
         caches["default"].clear()
+
+
+def of_a_tenant(key, prefix, version):
+    return f"{getattr(tenants, 'name', 'nobody')}:{prefix}:{version}:{key}"
+
+
+tenants = threading.local()
+
+
+@pytest.mark.backends(["valkey", "pymemcache"])
+def test_the_figures_are_nobodys_where_each_tenant_has_its_keys(told, backend):
+    """The thread that tells them has no tenant, who looks at them has one."""
+    known = {"tenants": {**caches.settings[backend], "KEY_FUNCTION": of_a_tenant}}
+    with override_settings(CACHES=caches.settings | known):
+
+        @cache_memoize(60, cache_alias="tenants", prefix="tenants")
+        def f():
+            return 1
+
+        try:
+            for tenants.name in ("ann", "bob"):
+                f(), f()
+                assert f.site_info()[:2] == f.cache_info()[:2]
+            del tenants.name
+            assert f.site_info()[:2] == (2, 2)
+        finally:
+            tenants.__dict__.clear()
 
 
 def test_without_the_app_there_are_none(monkeypatch):

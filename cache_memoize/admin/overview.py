@@ -183,7 +183,7 @@ class Overview:
             elif not site.kept(alias):
                 self.unkept.append(alias)
             else:
-                found = site.read(alias, paths)
+                found = site.up_to_date(alias, paths)
                 self._figures |= {(alias, p): found[p] for p in paths}
         except Exception:  # whatever a client raises
             self.silent.append(alias)

@@ -131,7 +131,7 @@ def _figures(
     check_alias(alias)
     with cache_errors(alias):
         backend = opened(alias)[1]
-        found = site.read(alias, paths)
+        found = site.up_to_date(alias, paths)
     if not (backend.stores and backend.atomic):
         stderr.write(
             f"no figures are kept in the cache {alias!r}, which cannot replace values "
