@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 FILES = {
     "types for type checkers": ("py.typed",),
-    "a page in the admin": ("admin.py",),
+    "a page in the admin": ("admin.py", "admin/__init__.py"),
     "a panel in django-debug-toolbar": ("panels.py", "panel.py"),
     "a command": ("management/commands/*.py",),
     "helpers for tests": ("testing.py", "pytest_plugin.py"),
