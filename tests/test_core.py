@@ -14,6 +14,7 @@ from datetime import timedelta
 
 import pytest
 from asgiref.sync import async_to_sync
+from django.apps import apps
 from django.core.cache import caches
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
@@ -454,3 +455,19 @@ def test_a_thousand_functions_come_and_go():
             pass
     gc.collect()
     assert len(core.known()) <= before + 10
+
+
+def test_before_the_apps_are_ready_nothing_is_settled_for_good(monkeypatch):
+    f = memoized()
+    monkeypatch.setattr(apps, "ready", False)
+    assert (f(), f()) == (1, 2) and not f.func.core._is_settled
+    monkeypatch.setattr(apps, "ready", True)
+    with project(DEFAULTS={"cache_alias": "locmem"}):
+        assert (f(), f()) == (3, 3) and f.func.core._is_settled
+
+
+def test_a_child_has_locks_of_its_own():
+    f, held = memoized(60), core._lock
+    core._after_fork()
+    assert core._lock is not held and f() == 1
+    assert f.func.core in core.everyone()
