@@ -15,6 +15,7 @@ from datetime import timedelta
 
 import pytest
 from asgiref.sync import async_to_sync
+from django.apps import apps
 from django.core.cache import caches
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
@@ -474,3 +475,19 @@ def test_what_a_partial_has_bound_is_in_no_name(caplog):
     assert [name.rpartition(".")[2] for name in names] == ["price", "price", "Price"]
     assert all(name.startswith("tests.test_core.test_what") for name in names)
     assert "secret" not in repr((bound, twice))
+
+
+def test_before_the_apps_are_ready_nothing_is_settled_for_good(monkeypatch):
+    f = memoized()
+    monkeypatch.setattr(apps, "ready", False)
+    assert (f(), f()) == (1, 2) and not f.func.core._is_settled
+    monkeypatch.setattr(apps, "ready", True)
+    with project(DEFAULTS={"cache_alias": "locmem"}):
+        assert (f(), f()) == (3, 3) and f.func.core._is_settled
+
+
+def test_a_child_has_locks_of_its_own():
+    f, held = memoized(60), core._lock
+    core._after_fork()
+    assert core._lock is not held and f() == 1
+    assert f.func.core in core.everyone()

@@ -408,3 +408,20 @@ def test_a_cache_that_hangs_does_not_keep_a_process_from_ending():
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=30
     )
     assert (run.stdout, run.stderr, run.returncode) == ("", "", 0)
+
+
+def test_a_child_counts_from_now_on_and_tells_when_it_ends(sink):
+    """What a child does, in this process, where its lines are counted."""
+    stats = Stats("f")
+    with override_settings(CACHE_MEMOIZE={"STATS_INTERVAL": 60}):
+        hit(stats, 3)
+        assert reporter.join()
+        hit(stats)
+        thread, ending = reporter._thread, reporter._ending
+        reporter._after_fork()
+        assert not reporter._noisy and reporter._thread is None and stats.quiet
+        ending.set()  # the parent goes on: here both are one
+        thread.join()
+        hit(stats, 2)
+        reporter._at_exit()
+    assert sink.hits == [3, 2]
