@@ -186,6 +186,8 @@ class Batch:
                         later.append(call)
                     else:
                         mine.append((call, claim))
+            if memo.varies:
+                mine = [(call, await self._here(call, claim)) for call, claim in mine]
             began = memo.clock.monotonic()
             if mine:
                 with _computing(True):
@@ -212,6 +214,15 @@ class Batch:
                 memo.slowest = max(memo.slowest, took)
         for call in later:  # holding nothing
             await self._compute([call], results)
+
+    async def _here(self, call: _Call, claim: Claim) -> Claim:
+        """The claim, without the right to store if its key is another one by now: the
+        function may have activated another language for an item before."""
+        if claim.lease is None or self.memo.key_of(call.args, {}) == call.key:
+            return claim
+        if claim.keeps is None:
+            await settling.release(self.memo, self.store, claim)
+        return claim._replace(lease=None)
 
     async def _claim(self, call: _Call, refresh: bool, error: Any) -> Claim:
         memo, store = self.memo, self.store

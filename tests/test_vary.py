@@ -261,3 +261,24 @@ def test_what_only_the_caller_knows_is_refreshed_by_the_caller(world):
     world.clock.tick(20)
     assert page() == 2, "the caller has computed it"
     assert runs == ["ann", "ann"] and page() == 2
+
+
+@pytest.mark.backends(["locmem"])
+@pytest.mark.parametrize("control", ["map", "warm"])
+def test_what_an_item_has_activated_is_not_stored_under_the_keys_of_the_next(
+    world, control
+):
+    @world.memoize(60, vary_on="language")
+    def activating(x):
+        seen = translation.get_language()
+        translation.activate("fr")
+        return x, seen
+
+    with translation.override("de"):
+        if control == "map":
+            assert activating.map([1, 2]) == [(1, "de"), (2, "fr")]
+        else:
+            assert [step.error for step in activating.warm([1, 2])] == [None, None]
+    with translation.override("de"):
+        assert activating.peek(1).value == (1, "de")
+        assert activating.peek(2) is None
