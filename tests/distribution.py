@@ -23,6 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 #: What an sdist has besides the package.
 AROUND = {"CHANGELOG.rst", "CONTRIBUTING.rst", "LICENSE", "MANIFEST.in", "README.rst"}
 AROUND |= {"pyproject.toml", "setup.py"}
+#: What pytest imports in every run is no part of the package.
+PLUGIN = "pytest_cache_memoize.py"
 
 BUILD = (sys.executable, "-m", "build", "--no-isolation")
 
@@ -102,6 +104,7 @@ def same(what: str, found: set[str], wanted: set[str]) -> None:
 def main(folder: Path) -> None:
     files = tracked()
     package = {name for name in files if name.startswith("cache_memoize/")}
+    package |= {PLUGIN}
     tree, from_tree, out = folder / "tree", folder / "from_tree", folder / "dist"
     from_tree.mkdir()
     out.mkdir()
@@ -124,7 +127,8 @@ def main(folder: Path) -> None:
     wheel = build("wheel", unpacked, out)
     inside = contents(wheel)
     (info,) = {name.split("/")[0] for name in inside if ".dist-info/" in name}
-    parts = ("METADATA", "WHEEL", "RECORD", "top_level.txt", "licenses/LICENSE")
+    parts = ["METADATA", "WHEEL", "RECORD", "top_level.txt", "licenses/LICENSE"]
+    parts += ["entry_points.txt"]
     same("the wheel", set(inside), package | {f"{info}/{part}" for part in parts})
     for name in package:
         assert inside[name] == (ROOT / name).read_bytes(), f"{name} is another one"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager, suppress
 from weakref import WeakSet
 
 import pytest
 from django.core import checks
+from django.core.cache import caches
 from django.db import connections
 from django.test import override_settings
 
@@ -174,9 +176,19 @@ def test_caches_for_development_are_found_before_deployment():
         assert ours.check_deployment(None) == []
 
 
+@contextmanager
+def odd_caches(settings):
+    """Caches that may not even be closed: Django would try to, after every test."""
+    with override_settings(CACHES=settings):
+        yield
+        for alias in settings:
+            with suppress(AttributeError):
+                del caches[alias]
+
+
 @pytest.mark.parametrize("path", ["no.such.Backend", DJANGO_REDIS])
 def test_a_cache_that_cannot_be_made(path):
-    with override_settings(CACHES={"default": {"BACKEND": path}}):
+    with odd_caches({"default": {"BACKEND": path}}):
         found = ours.check_caches(None)[-1]
         assert ours.check_deployment(None) == []
     assert found.id == "cache_memoize.E004" and "'default' cannot be used" in found.msg
@@ -280,9 +292,8 @@ def test_without_redis_py_nothing_is_known_of_it(monkeypatch):
 def test_a_cache_that_cannot_be_used_stops_no_other_check(
     monkeypatch, functions, settings
 ):
-    caches = {"default": {"BACKEND": LOCMEM}, "odd": settings}
     functions += [cache_memoize(60, prefix="odd", cache_alias="odd")(another)]
-    with override_settings(CACHES=caches):
+    with odd_caches({"default": {"BACKEND": LOCMEM}, "odd": settings}):
         (found,) = ours.check_caches(None)
         assert found.id == "cache_memoize.E004" and "'odd' cannot be used" in found.msg
         assert ours.check_databases(None) == ours.check_functions(None) == []
