@@ -161,6 +161,10 @@ def test_what_is_no_part_is_refused_at_decoration():
 
     with pytest.raises(TypeError, match="takes functions without arguments"):
         of(coroutine)
+    with pytest.raises(TypeError, match=r"lambda> needs some; .* write extra="):
+        of(lambda user: user)
+    assert of(lambda user=None: user).get_cache_key(1)
+    assert of(dict).get_cache_key(1), "a builtin without a signature"
     with pytest.raises(TypeError, match="not int"):
         cache_memoize(60, vary_on=5)(in_thread)
 
