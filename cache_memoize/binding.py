@@ -230,7 +230,8 @@ def default_prefix(function: Callable[..., Any]) -> tuple[str, bool]:
     if name is None or "<lambda>" in name.rsplit(".", 1)[-1]:
         raise TypeError(
             "cache_memoize: a lambda, or a callable object, has no name of its own; "
-            "say prefix='something.unique', or use def"
+            "say prefix='something.unique', or use def (and timeout= before it, if it "
+            "was to be the timeout)"
         )
     prefix, whole = f"{function.__module__}.{name}", True
     code = getattr(function, "__code__", None)

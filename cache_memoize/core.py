@@ -120,6 +120,7 @@ class Core(Batchable):
         with _lock:
             if self._is_settled:  # by another thread, meanwhile
                 return self
+            conf.check()  # all: else a wrong ON_ERROR shows when the cache is down
             said = conf.defaults(), conf.get("ENABLED"), conf.get("KEY_PREFIX")
             try:
                 self._settle(said)

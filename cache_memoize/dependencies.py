@@ -195,6 +195,7 @@ def invalidate_model(model: Class | str) -> None:
         past = a_model(model, "invalidate_model")._meta.apps is not apps
         model = model._meta.label if past else model  # a migration's own class
     if isinstance(model, str):
+        make_model_tuple(model)  # its words for a malformed name are better
         model = apps.get_model(model)
     rows = below(model)
     found = [d for d in _known if any(issubclass(i, lineage(d.base)) for i in rows)]

@@ -38,9 +38,9 @@ from django.utils.functional import cached_property as django_cached_property
 __all__ = ["UnkeyableArgument", "digest", "encode", "label", "register_key"]
 
 CURES = (
-    "pass something plain in its place (an id, for instance), leave it out of the key "
-    "with ignore=, describe it with args_rewrite=, or teach the type to the library "
-    "with cache_memoize.register_key(type, function)"
+    "pass something plain in its place (an id, for instance), describe it with "
+    "args_rewrite=, teach the type to the library with cache_memoize.register_key(type,"
+    " function), or, if no result depends on it, leave it out of the key with ignore="
 )
 
 
@@ -298,10 +298,11 @@ _REGISTERED: dict[type, Callable[[Any], Any]] = {}
 def register_key(type: type, function: Callable[[Any], Any]) -> None:
     """Say what stands in the key for values of ``type`` and its subclasses.
 
-    ``function`` takes the value and returns anything that can be keyed, such as a
-    string or a tuple. It comes before every rule of the library. Call it where the
-    type is defined, before the first call of a memoized function.
+    ``function`` takes the value and returns anything that can be keyed. It comes before
+    every rule. Call it where the type is defined, before a memoized function is called.
     """
+    if not hasattr(type, "__mro__") or not callable(function):
+        raise TypeError("register_key takes a class and a function of its values")
     if type in _PLAIN:
         raise TypeError(
             f"register_key: how {type.__name__} counts is fixed; register a subclass "

@@ -14,13 +14,20 @@ from collections.abc import Callable, Iterable
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from opentelemetry import trace
-from opentelemetry.metrics import (
-    CallbackOptions,
-    MeterProvider,
-    Observation,
-    get_meter,
-)
+try:
+    from opentelemetry import trace
+    from opentelemetry.metrics import (
+        CallbackOptions,
+        MeterProvider,
+        Observation,
+        get_meter,
+    )
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f"cache_memoize.opentelemetry: {error}; "
+        "pip install 'django-cache-memoize[opentelemetry]'",
+        name=error.name,
+    ) from error
 
 from . import breaker, reporter, signals
 from .signals import Event

@@ -17,10 +17,17 @@ from time import perf_counter
 from typing import Any
 from weakref import WeakSet
 
-from debug_toolbar.panels import Panel
 from django.core.exceptions import ImproperlyConfigured
 from django.template import Context, Engine
 from django.utils.safestring import SafeString
+
+try:
+    from debug_toolbar.panels import Panel
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f"cache_memoize.panels: {error}; pip install 'django-cache-memoize[toolbar]'",
+        name=error.name,
+    ) from error
 
 from . import core
 from .signals import ALL, Event

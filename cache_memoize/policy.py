@@ -37,6 +37,19 @@ LONGEST_RETRY = 60.0
 EARLY_ZONE = 20
 
 
+#: What a duration takes, and what its extremes mean.
+_WORDS = {
+    "timeout": (
+        ", a timedelta, None (for ever) or DEFAULT_TIMEOUT",
+        "stores nothing, None stores for ever",
+    ),
+    "stale": (", a timedelta or None (for ever)", "is not at all, None for ever"),
+    "wait": (", a timedelta or None (as long as a lease)", "is not to wait"),
+    "lease": (" or a timedelta", "is none"),
+    "hold": (" or a timedelta", "is not at all"),
+}
+
+
 def seconds(value: Any, option: str, owner: str) -> Any:
     """``value`` as seconds, ``math.inf`` or ``BACKEND``; an error names the cure."""
     if value is None:
@@ -47,14 +60,13 @@ def seconds(value: Any, option: str, owner: str) -> Any:
         value = value.total_seconds()
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(
-            f"cache_memoize: {option}= of {owner} takes seconds (int or float), a "
-            f"timedelta, None (for ever) or DEFAULT_TIMEOUT, not "
-            f"{type(value).__name__}"
+            f"cache_memoize: {option}= of {owner} takes seconds (int or float)"
+            f"{_WORDS[option][0]}, not {type(value).__name__}"
         )
     if not value >= 0:  # nor NaN
         raise ValueError(
-            f"cache_memoize: {option}= of {owner} must not be negative; 0 stores "
-            "nothing, None stores for ever"
+            f"cache_memoize: {option}= of {owner} must not be negative; 0 "
+            f"{_WORDS[option][1]}"
         )
     return float(value) if value <= sys.float_info.max else math.inf
 
@@ -227,7 +239,11 @@ class Policy:
 
 
 def _exceptions(value: Any, owner: str) -> tuple[type[Exception], ...]:
-    classes = (value,) if inspect.isclass(value) else tuple(value or ())
+    one = inspect.isclass(value) or isinstance(value, (str, BaseException))
+    try:
+        classes = (value,) if one else tuple(value or ())
+    except TypeError:  # no iterable
+        classes = (value,)
     for each in classes:
         if not (inspect.isclass(each) and issubclass(each, Exception)):
             raise TypeError(

@@ -14,7 +14,20 @@ import threading
 import time
 from typing import Any
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+try:
+    from prometheus_client import (
+        REGISTRY,
+        CollectorRegistry,
+        Counter,
+        Gauge,
+        Histogram,
+    )
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f"cache_memoize.prometheus: {error}; "
+        "pip install 'django-cache-memoize[prometheus]'",
+        name=error.name,
+    ) from error
 
 from . import reporter, signals
 from .breaker import breaker_of, known

@@ -10,9 +10,10 @@ import inspect
 import itertools
 import sys
 import unittest
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import Any, TypeVar
+from typing import Any, Never, TypeVar
 
 from django.apps import apps
 from django.core.cache.backends import locmem
@@ -38,7 +39,10 @@ _numbers = itertools.count(1)
 class _Block(TestContextDecorator):
     """Settings for a block, a function or a class of tests; may be entered again."""
 
-    def __init__(self) -> None:
+    def __init__(self, *above: Never) -> None:
+        if above:
+            name = type(self).__name__
+            raise TypeError(f"{name} has parentheses: @{name}(), or with {name}():")
         super().__init__()
         self._open: list[ExitStack] = []
 
@@ -221,10 +225,14 @@ class assert_hits:
     What all threads and tasks of this process do in the meantime counts. An exception
     from the block goes first.
 
+    Outside of a ``with`` it counts nothing, and warns when it is dropped.
+
     :param hits: how many, 0 or more.
     :param function: a memoized function or method; None counts all functions together.
     :raises TypeError, ValueError: for what is no number or no memoized function.
     """
+
+    _is_used = True  # as long as nothing could be used
 
     def __init__(self, hits: int, function: Callable[..., Any] | None = None) -> None:
         if isinstance(hits, bool) or not isinstance(hits, int):
@@ -238,6 +246,16 @@ class assert_hits:
         self._core = None if function is None else _core_of(function)
         #: What happened, in order: :class:`cache_memoize.signals.Event`.
         self.events: list[Event] = []
+        self._is_used = False
+
+    def __del__(self) -> None:
+        if not self._is_used:
+            warnings.warn(
+                f"assert_hits({self._wanted}) counted nothing, because it is not in a "
+                "with; write 'with assert_hits(...):' around the calls",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
     @property
     def hits(self) -> int:
@@ -253,7 +271,7 @@ class assert_hits:
         self.events.append(event)
 
     def __enter__(self) -> assert_hits:
-        self.events = []
+        self.events, self._is_used = [], True
         sender = None if self._core is None else self._core.function
         for signal in signals.ALL.values():
             signal.connect(self._note, sender=sender, weak=False)

@@ -107,5 +107,15 @@ def parts(given: Any, name: str) -> tuple[Callable[[], Any], ...]:
                 f"or names out of {sorted(_READY_MADE)}, not {type(part).__name__}; "
                 "write vary_on=[vary.language]"
             )
+        try:
+            inspect.signature(part).bind()
+        except TypeError:
+            raise TypeError(
+                f"cache_memoize: vary_on= of {name} takes functions without arguments, "
+                f"and {getattr(part, '__qualname__', part)} needs some; for what "
+                "depends on the arguments of the call write extra="
+            ) from None
+        except ValueError:  # some builtins tell nobody
+            pass
         found.append(part)
     return tuple(found)

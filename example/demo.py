@@ -10,6 +10,7 @@ import os
 import secrets
 import shlex
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import django
@@ -73,6 +74,8 @@ def main() -> None:
     parser.add_argument("--serve", action="store_true", help="then start gunicorn")
     parser.add_argument("--port", type=int, default=8000, help="0 is any free one")
     options = parser.parse_args()
+    if options.serve and find_spec("gunicorn") is None:
+        parser.error("--serve starts gunicorn; pip install gunicorn")
 
     os.environ["DJANGO_SETTINGS_MODULE"] = "blog.settings"
     django.setup()

@@ -1007,7 +1007,9 @@ def test_what_is_captured_but_assigned_later_makes_the_prefix_ambiguous():
 
 @pytest.mark.parametrize("function", [lambda: ..., Tenant("a")])
 def test_a_function_without_a_name_is_refused_with_the_cure(function):
-    with pytest.raises(TypeError, match="say prefix='something.unique', or use def"):
+    with pytest.raises(
+        TypeError, match="prefix='something.unique', or use def .* timeout="
+    ):
         default_prefix(function)
 
 

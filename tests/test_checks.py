@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager, suppress
 from weakref import WeakSet
 
 import pytest
 from django.core import checks
 from django.core.cache import caches
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.test import override_settings
 
@@ -127,6 +129,25 @@ def test_a_setting_that_is_wrong(functions):
         (found,) = ours.check_settings(None)
     assert "does not fit tests.test_checks.print_nothing" in found.msg
     assert "jitter= of print_nothing takes a number from 0 to 1" in found.msg
+
+
+@pytest.mark.parametrize(
+    "setting", [{"ON_ERROR": "ignore"}, {"REFRESH": "threads"}, {"STATS_INTERVAL": "5"}]
+)
+def test_every_call_raises_what_is_wrong_in_any_setting(setting):
+    """Not only when the cache is down, or a value has become stale."""
+
+    @cache_memoize(60)
+    def doubled(number):
+        return 2 * number
+
+    assert doubled(2) == 4
+    with override_settings(CACHE_MEMOIZE=setting):
+        (found,) = ours.check_settings(None)
+        assert found.hint == "Until then every call of a memoized function raises this."
+        with pytest.raises(ImproperlyConfigured, match=re.escape(found.msg)):
+            doubled(2)
+    assert doubled(2) == 4
 
 
 @pytest.mark.parametrize(

@@ -646,6 +646,31 @@ def test_invalidate_forgets_one_call():
     assert shop.rate.peek("NOK") is None
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "peek tests.shop.price 1",
+        "refresh tests.shop.price 1",
+        "invalidate tests.shop.price 1",
+        "invalidate tests.shop.price --all",
+        "invalidate --tag step",
+        "invalidate --tag step --alias default",
+        "stats tests.shop.price",
+        "warm tests.shop.price",
+    ],
+)
+def test_what_a_shell_does_to_local_memory_is_in_vain_and_says_so(words, project):
+    """In a process that does something else too, it is not."""
+    told = "the cache 'default' is the memory of this process"
+    assert told not in project.run(*words.split(), stdin="1").err
+    with (project.folder / "project_settings.py").open("a") as settings:
+        backend = "django.core.cache.backends.locmem.LocMemCache"
+        settings.write(f"CACHES['default'] = {{'BACKEND': {backend!r}}}")
+    assert project.run(*words.split(), stdin="1").err.count(told) == 1
+    with override_settings(CACHES={"default": {"BACKEND": backend}}):
+        assert told not in memoize(*words.split(), stdin="1").err
+
+
 def test_invalidate_forgets_all_calls():
     shop.price(1), shop.price(2)
     said = memoize("invalidate", "tests.shop.price", "--all")

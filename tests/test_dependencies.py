@@ -817,9 +817,9 @@ def test_an_unknown_name_is_a_lookup_error_once_models_are_loaded(name):
 
 @pytest.mark.parametrize("name", ["Post", "a.b.c", ""])
 def test_a_malformed_name_is_a_value_error(name):
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="app_label.ModelName"):
         depend(name, "f", print, None, by_pk)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="app_label.ModelName"):
         invalidate_model(name)
 
 

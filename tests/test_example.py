@@ -144,6 +144,18 @@ def test_the_demo_prints_a_table_and_tells_how_to_go_on(
         assert "http://127.0.0.1:8000/" in run.stdout
 
 
+def test_without_gunicorn_it_says_what_to_install(environment):
+    code = (
+        "import runpy, sys; sys.modules['gunicorn'] = None; sys.argv[1:] = ['--serve']"
+    )
+    code += f"; runpy.run_path({str(DEMO)!r}, run_name='__main__')"
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+    )
+    assert run.returncode == 2
+    assert "pip install gunicorn" in run.stderr
+
+
 def test_an_edit_through_one_worker_is_seen_by_both(address: str) -> None:
     edited, neighbour = f"{address}/1/", f"{address}/2/"
     for url in (edited, neighbour):

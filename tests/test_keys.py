@@ -898,6 +898,12 @@ class Tags(list):
     pass
 
 
+@pytest.mark.parametrize("given", [(5, str), (Grid(), str), (Grid, "x"), ("Grid", str)])
+def test_register_key_takes_a_class_and_a_function(given):
+    with pytest.raises(TypeError, match="register_key takes a class and a function"):
+        register_key(*given)
+
+
 def test_register_key_comes_before_every_rule():
     """Before enums, subclasses of built-ins, arrays and lazy objects."""
     register_key(Grid, lambda grid: "grid")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import os
+import sys
 import time
 
 import pytest
@@ -294,3 +296,13 @@ def test_span_events_can_be_switched_off_again(collector, spans):
     opentelemetry.connect(collector.provider, spans=True)
     opentelemetry.connect(collector.provider)
     assert not signals.hit.receivers and signals.computed.receivers
+
+
+def test_without_the_extra_the_import_names_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "opentelemetry", None)
+    monkeypatch.delitem(sys.modules, "cache_memoize.opentelemetry")
+    with pytest.raises(
+        ModuleNotFoundError, match=r"memoize\[opentelemetry\]'$"
+    ) as caught:
+        importlib.import_module("cache_memoize.opentelemetry")
+    assert caught.value.name == "opentelemetry"

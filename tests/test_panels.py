@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import html.parser
+import importlib
 import re
+import sys
 import threading
 from collections import Counter
 
@@ -378,3 +380,11 @@ def test_a_request_whose_end_nobody_told_does_not_listen_for_ever(views):
     panels.MemoizePanel(None, None).enable_instrumentation()
     panels._current.set(None)
     assert get("/one/tea/").kinds == ["miss", "computed"]
+
+
+def test_without_the_extra_the_import_names_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "debug_toolbar.panels", None)
+    monkeypatch.delitem(sys.modules, "cache_memoize.panels")
+    with pytest.raises(ModuleNotFoundError, match=r"memoize\[toolbar\]'$") as caught:
+        importlib.import_module("cache_memoize.panels")
+    assert caught.value.name == "debug_toolbar.panels"

@@ -61,9 +61,29 @@ def test_what_is_no_duration_is_refused_with_the_cure(given):
     "given", [-1, -0.001, math.nan, -math.inf, datetime.timedelta(-1)]
 )
 def test_a_negative_duration_is_refused_with_the_cure(given):
-    trouble = r"wait= of blog\.f must not be negative; 0 stores nothing, None stores"
+    trouble = r"timeout= of blog\.f must not be negative; 0 stores nothing, None stores"
     with pytest.raises(ValueError, match=trouble):
-        seconds(given, "wait", "blog.f")
+        seconds(given, "timeout", "blog.f")
+
+
+@pytest.mark.parametrize(
+    ("option", "takes", "nothing"),
+    [
+        ("stale", r"seconds \(int or float\), a timedelta or None", "0 is not at all"),
+        ("wait", "a timedelta or None .as long as a lease.", "0 is not to wait"),
+        ("lease", r"seconds \(int or float\) or a timedelta, not str", "0 is none"),
+        (
+            "hold",
+            r"seconds \(int or float\) or a timedelta, not str",
+            "0 is not at all",
+        ),
+    ],
+)
+def test_each_duration_has_words_of_its_own(option, takes, nothing):
+    with pytest.raises(TypeError, match=f"^cache_memoize: {option}= of .*{takes}"):
+        policy(**{option: "5"})
+    with pytest.raises(ValueError, match=f"must not be negative; {nothing}"):
+        policy(**{option: -1})
 
 
 # --- from the options as they are written --------------------------------------------
@@ -121,13 +141,19 @@ def test_exceptions_are_a_class_or_several(given, meant):
 
 
 @pytest.mark.parametrize(
-    "given", [BaseException, KeyboardInterrupt, int, (ValueError, 5), ValueError()]
+    "given",
+    [BaseException, KeyboardInterrupt, int, (ValueError, 5), ValueError(), 5]
+    + [(ValueError(),), "ValueError"],
 )
 def test_what_must_not_be_cached_as_an_exception_is_refused(given):
-    given = (given,) if isinstance(given, Exception) else given
     trouble = r"cache_exceptions= of blog\.f takes subclasses of Exception, not "
     with pytest.raises(TypeError, match=trouble):
         policy(cache_exceptions=given)
+
+
+def test_text_in_place_of_an_exception_is_named_as_a_whole():
+    with pytest.raises(TypeError, match="not 'ValueError'$"):
+        policy(cache_exceptions="ValueError")
 
 
 def test_store_result_is_any_truth():

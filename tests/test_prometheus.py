@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import signal
@@ -346,3 +347,11 @@ def test_the_workers_of_a_site_are_summed_up(site):
 def visit(site):
     """The number of the worker that has made the call."""
     return int(read(site))
+
+
+def test_without_the_extra_the_import_names_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    monkeypatch.delitem(sys.modules, "cache_memoize.prometheus")
+    with pytest.raises(ModuleNotFoundError, match=r"memoize\[prometheus\]'$") as caught:
+        importlib.import_module("cache_memoize.prometheus")
+    assert caught.value.name == "prometheus_client"

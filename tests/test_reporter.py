@@ -425,3 +425,13 @@ def test_a_child_counts_from_now_on_and_tells_when_it_ends(sink):
         hit(stats, 2)
         reporter._at_exit()
     assert sink.hits == [3, 2]
+
+
+def test_without_an_interval_nothing_is_told_at_the_end_either(sink):
+    stats = Stats("f")
+    hit(stats)
+    reporter._at_exit()
+    assert sink.hits == []
+    with override_settings(CACHE_MEMOIZE={"STATS_INTERVAL": 60}):
+        reporter._at_exit()
+    assert sink.hits == [1]

@@ -46,7 +46,18 @@ def test_everything_works_as_without(world, tags):
     assert f(1) == 10
     f.invalidate(1)
     assert f(1) == 3 == f(1)
+    assert f.map([1, 2, 1]) == [3, 4, 3]
     assert f.cache_info().errors == 0
+
+
+@pytest.mark.parametrize("tags", [None, "t"])
+def test_many_at_once_are_checked_one_by_one(world, tags):
+    f, runs = counted(world, tags=tags)
+    assert f.map([1, 2]) == [1, 2]
+    key = f.get_cache_key(1)
+    raw = world.cache.get(key)
+    world.cache.set(f.get_cache_key(2), raw, 60)  # signed, but for another key
+    assert f.map([1, 2]) == [1, 3]
 
 
 @pytest.mark.parametrize("tags", [None, "t"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
 import unittest
@@ -565,6 +566,15 @@ def test_the_debug_way_of_running_a_test_is_covered_too():
     assert settings.CACHE_MEMOIZE == BEFORE
 
 
+@pytest.mark.parametrize("block", [disabled, in_memory])
+def test_a_block_without_parentheses_is_refused_with_the_cure(block):
+    with pytest.raises(TypeError, match=f"@{block.__name__}.., or with "):
+
+        @block
+        def test():
+            pass
+
+
 # --- assert_hits() -------------------------------------------------------------------
 
 
@@ -701,6 +711,17 @@ class TestAssertHits:
     def test_what_is_no_number_or_no_memoized_function(self, arguments, error, said):
         with pytest.raises(error, match=said):
             assert_hits(*arguments)
+
+    def test_outside_of_a_with_it_warns(self):
+        with pytest.warns(RuntimeWarning, match=r"assert_hits\(7\) counted nothing"):
+            assert_hits(7)
+            gc.collect()
+
+    @pytest.mark.filterwarnings("error")
+    def test_what_was_refused_does_not_warn(self):
+        with pytest.raises(ValueError):
+            assert_hits(-1)
+        gc.collect()
 
     def test_async_code(self):
         async def work():

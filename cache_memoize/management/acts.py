@@ -19,7 +19,7 @@ from .listing import list_, stats
 from .naming import check_alias, find, is_method
 from .outcome import Options, Outcome
 from .record import Record
-from .trouble import probe, settings_errors
+from .trouble import probe, settings_errors, tell_own_memory
 from .warming import Warming
 
 __all__ = ["ACTS", "FAILED_AT_MOST", "INTERRUPTED", "NOT_RUN"]
@@ -53,6 +53,7 @@ def warm(options: Options, stderr: OutputWrapper) -> Outcome:
                 "nothing would be stored: CACHE_MEMOIZE['ENABLED'] is False"
             )
         probe(core.alias)
+        tell_own_memory(options, stderr, core.alias)
         total = options["total"]
         if source:
             given, known = from_callable(source)

@@ -12,13 +12,19 @@ from django.core.management.base import CommandError, OutputWrapper
 
 from .. import pool
 from ..background import with_context
-from ..clients import opened, place_of
+from ..clients import aliases, opened, place_of
 from ..core import Core
 from ..invalidation import invalidate_tags
 from ..memoized import Memoized
 from .naming import arguments, check_alias, find, find_bound
 from .outcome import Options, Outcome, duration
-from .trouble import cache_errors, noticing, probe, settings_errors
+from .trouble import (
+    cache_errors,
+    noticing,
+    probe,
+    settings_errors,
+    tell_own_memory,
+)
 
 __all__ = ["invalidate", "key", "peek", "refresh"]
 
@@ -60,6 +66,7 @@ def peek(options: Options, stderr: OutputWrapper) -> Outcome:
     alias = call.core.alias
     with cache_errors(alias), noticing(call.core.stats.path) as troubles:
         found = call.function.peek(*call.args, **call.kwargs)
+    tell_own_memory(options, stderr, alias)
     if found is None:
         why = troubles[0] if troubles else _idle(call.core)
         if why or opened(alias)[1].swallows:
@@ -114,6 +121,7 @@ def refresh(options: Options, stderr: OutputWrapper) -> Outcome:
             ) from error
         seconds = time.monotonic() - began
         stored = call.function.peek(*call.args, **call.kwargs) is not None
+    tell_own_memory(options, stderr, call.core.alias)
     result = {"name": call.name, "seconds": seconds, "stored": stored}
     took = f"{call.name} took {duration(seconds)}"
     if stored and not troubles:
@@ -157,11 +165,14 @@ def invalidate(options: Options, stderr: OutputWrapper) -> Outcome:
     if alias and not tags:
         raise CommandError("--alias goes with --tag; a function knows its own cache")
     if tags:
-        return _invalidate_tags(tags, alias)
+        done = _invalidate_tags(tags, alias)
+        tell_own_memory(options, stderr, *([alias] if alias else sorted(aliases())))
+        return done
     if not options["all"]:
         call = _call(options)
         with cache_errors(call.core.alias):
             call.function.invalidate(*call.args, **call.kwargs)
+        tell_own_memory(options, stderr, call.core.alias)
         return Outcome(
             {"name": name, "forgot": "call"}, [f"one call of {name} is forgotten"]
         )
@@ -178,6 +189,7 @@ def invalidate(options: Options, stderr: OutputWrapper) -> Outcome:
     check_alias(core.alias)
     with cache_errors(core.alias):
         function.invalidate_all()
+    tell_own_memory(options, stderr, core.alias)
     return Outcome(
         {"name": name, "forgot": "all"}, [f"every call of {name} is forgotten"]
     )

@@ -17,7 +17,7 @@ from ..core import Core, everyone
 from ..policy import BACKEND
 from .naming import check_alias, find, load
 from .outcome import Options, Outcome, duration
-from .trouble import cache_errors, probe, settings_errors
+from .trouble import cache_errors, probe, settings_errors, tell_own_memory
 
 __all__ = ["list_", "stats"]
 
@@ -118,6 +118,7 @@ def stats(options: Options, stderr: OutputWrapper) -> Outcome:
     for alias in sorted(paths):
         try:
             rows += _figures(alias, paths[alias], stderr)
+            tell_own_memory(options, stderr, alias)
         except CommandError as error:  # the others are shown all the same
             errors.append(str(error))
     headers = "name alias calls hits rate stale waits errors runs mean p95 saved"

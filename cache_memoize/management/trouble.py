@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
-from django.core.management.base import CommandError
+from django.core.management.base import CommandError, OutputWrapper
 
 from .. import signals
 from ..breaker import Breaker
@@ -21,8 +21,16 @@ from ..clock import Clock
 from ..runner import run
 from ..signals import Event
 from ..store import CacheDidNotAnswer, Store
+from .outcome import Options
 
-__all__ = ["cache_errors", "listening", "noticing", "probe", "settings_errors"]
+__all__ = [
+    "cache_errors",
+    "listening",
+    "noticing",
+    "probe",
+    "settings_errors",
+    "tell_own_memory",
+]
 
 _Noticed = tuple[str, list[str]]
 _noticed: ContextVar[_Noticed | None] = ContextVar("memoize_noticed", default=None)
@@ -101,3 +109,18 @@ def probe(alias: str) -> None:
             f"the cache {alias!r} does not keep what is written to it; see whether its "
             "server runs, and takes writes"
         )
+
+
+def tell_own_memory(options: Options, stderr: OutputWrapper, *aliases: str) -> None:
+    """It was in vain: what the processes of a server have in memory is not seen."""
+    if not options["alone"]:
+        return
+    for alias in aliases:
+        with cache_errors(alias):
+            backend = opened(alias)[1]
+        if backend.in_memory and backend.stores:
+            stderr.write(
+                f"the cache {alias!r} is the memory of this process: what others have "
+                "in theirs was neither looked at nor changed; use a cache that all "
+                "processes share"
+            )
