@@ -671,6 +671,18 @@ def test_what_a_shell_does_to_local_memory_is_in_vain_and_says_so(words, project
         assert told not in memoize(*words.split(), stdin="1").err
 
 
+@pytest.mark.parametrize(
+    ("kind", "told"), [("locmem.LocMemCache", True), ("dummy.DummyCache", False)]
+)
+def test_only_a_memory_that_keeps_something_is_told_of(kind, told):
+    command, err = Command(), io.StringIO()
+    command._called_from_command_line = True
+    caches_ = {"default": {"BACKEND": f"django.core.cache.backends.{kind}"}}
+    with override_settings(CACHES=caches_):
+        call_command(command, "invalidate", "tests.shop.price", "1", stderr=err)
+    assert ("is the memory of this process" in err.getvalue()) is told
+
+
 def test_invalidate_forgets_all_calls():
     shop.price(1), shop.price(2)
     said = memoize("invalidate", "tests.shop.price", "--all")

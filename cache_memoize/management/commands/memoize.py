@@ -34,12 +34,6 @@ class Command(BaseCommand):
     help = "Look at memoized functions; forget, refresh and warm their calls."
     # Checks import the URLconf, and with it everything.
     requires_system_checks = []
-    #: Whether this is all that its process does.
-    _is_alone = False
-
-    def run_from_argv(self, argv: list[str]) -> None:
-        self._is_alone = True
-        super().run_from_argv(argv)
 
     def add_arguments(self, parser: CommandParser) -> None:
         parts = parser.add_subparsers(
@@ -94,7 +88,8 @@ class Command(BaseCommand):
         option("paths", nargs="+", metavar="PATH", help="Files and folders.")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        options["alone"] = self._is_alone
+        # Whether this is all that its process does.
+        options["alone"] = getattr(self, "_called_from_command_line", False)
         try:
             # What the project prints is not part of the answer.
             with listening(), contextlib.redirect_stdout(sys.stderr):
