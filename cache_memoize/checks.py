@@ -35,7 +35,9 @@ def check_settings(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]
     try:
         conf.check()
         for core in known():
-            core.settled()
+            options = core.settled().options
+            if vary.site in vary.parts(options["vary_on"], core.name):
+                vary.site()
     except ImproperlyConfigured as error:
         return [
             checks.Error(

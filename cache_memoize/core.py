@@ -149,6 +149,7 @@ class Core(Batchable):
         self.options = all_ = options.LIBRARY | defaults | self.given
         name = self.name
         options.check(name, all_)
+        all_ = options.asking(name, all_)
         rules = {option: all_[option] for option in _POLICY}
         self.policy = Policy.of(name, enabled=enabled, **rules)
         self.alias = self.stats.alias = all_["cache_alias"]

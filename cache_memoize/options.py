@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
-__all__ = ["LIBRARY", "PROJECT_WIDE", "check", "check_given", "kept"]
+__all__ = ["LIBRARY", "PROJECT_WIDE", "asking", "check", "check_given", "kept"]
 
 #: In the order in which they may be given by position, up to ``cache_alias``.
 LIBRARY: dict[str, Any] = {
@@ -55,6 +55,34 @@ _CALLABLES = (
     "cache_if",
 )
 _PERHAPS_CALLABLES = ("extra", "timeout", "tags")
+
+
+#: Those that are called with the arguments of a call, and may raise.
+_ASKED = (
+    "args_rewrite",
+    "cache_if",
+    "extra",
+    "key_generator_callable",
+    "tags",
+    "timeout",
+)
+
+
+def asking(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The options, of which those that are callables say so in what they raise."""
+    asked = {n: _noted(name, n, options[n]) for n in _ASKED if callable(options[n])}
+    return options | asked
+
+
+def _noted(name: str, option: str, given: Callable[..., Any]) -> Callable[..., Any]:
+    def ask(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return given(*args, **kwargs)
+        except Exception as error:
+            error.add_note(f"Raised by {option}= of {name}.")
+            raise
+
+    return ask
 
 
 def kept(option: str, given: Any) -> Any:

@@ -321,6 +321,15 @@ def test_a_cache_that_cannot_be_used_stops_no_other_check(
         assert all("'odd'" not in each.msg for each in ours.check_deployment(None))
 
 
+def test_a_site_that_nobody_has_named():
+    said = {"DEFAULTS": {"vary_on": ["site"]}}
+    with override_settings(CACHE_MEMOIZE=said):
+        (found,) = ours.check_settings(None)
+        assert found.id == "cache_memoize.E001" and "SITE_ID" in found.msg
+        with override_settings(SITE_ID=1):
+            assert ours.check_settings(None) == []
+
+
 @pytest.mark.parametrize("said", [{1: 2, "x": 3}, {"DEFAULTS": {1: 2, "x": 3}}])
 def test_names_that_are_no_names(said):
     with override_settings(CACHE_MEMOIZE=said):

@@ -491,3 +491,18 @@ def test_a_child_has_locks_of_its_own():
     core._after_fork()
     assert core._lock is not held and f() == 1
     assert f.func.core in core.everyone()
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["args_rewrite", "cache_if", "extra", "key_generator_callable", "tags", "timeout"],
+)
+def test_an_option_that_raises_is_named(option):
+    def twice(x):
+        return x
+
+    f = cache_memoize(prefix="raising", **{option: lambda: None})(twice)
+    with pytest.raises(TypeError, match="positional argument") as caught:
+        f(1)
+    (note,) = caught.value.__notes__
+    assert note.startswith(f"Raised by {option}= of ") and note.endswith("twice.")
