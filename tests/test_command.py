@@ -100,6 +100,7 @@ def empty():
 SETTINGS = """
 from pathlib import Path
 SECRET_KEY = "only for the tests"
+USE_TZ = True
 INSTALLED_APPS = ["cache_memoize"]
 ROOT_URLCONF = "project_urls"
 CACHES = {"default": {
