@@ -852,6 +852,7 @@ def test_async_functions_are_warmed():
     assert shop.rate.peek("SEK").value == "rate of SEK"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("workers", [1, 4])
 def test_lines_are_taken_as_they_are_needed(workers):
     """10,000 of them do not wait in memory: so many are ahead, and no more."""
@@ -923,6 +924,7 @@ def test_warm_refuses_what_cannot_be():
     assert "did you mean tests.shop.step?" in said.error and said.code == NOT_RUN
 
 
+@pytest.mark.thorough
 def test_a_cache_that_goes_down_ends_the_run(servers, tmp_path, caplog):
     """Nothing is computed in vain, and what could not be stored is not done."""
     server = servers("valkey")
@@ -1057,6 +1059,7 @@ def numbers(*given: int) -> str:
     return "".join(f"{n}\n" for n in given)
 
 
+@pytest.mark.thorough
 def test_a_killed_run_goes_on_where_it_stopped(project, started):
     words = ["warm", "tests.shop.step", "--resume", str(project.record)]
     process = started(*words)
@@ -1326,6 +1329,7 @@ def examples() -> list[tuple[str, list[str]]]:
     return found
 
 
+@pytest.mark.thorough
 def test_the_examples_are_what_a_shell_says(project):
     """``...`` stands for what is different each time; stderr comes after stdout."""
     (module,) = [block for block in blocks(PAGE) if block.language == "python"]

@@ -448,6 +448,7 @@ def test_a_child_may_call_what_a_thread_of_its_parent_was_settling():
     assert os.waitpid(child, 0)[1] == 0
 
 
+@pytest.mark.thorough
 def test_a_thousand_functions_come_and_go():
     before = len(core.known())
     for number in range(1_000):
