@@ -186,7 +186,7 @@ class Batch:
                         later.append(call)
                     else:
                         mine.append((call, claim))
-            if memo.varies:
+            if memo.varies and not refresh:  # whose keys were made just now
                 mine = [(call, await self._here(call, claim)) for call, claim in mine]
             began = memo.clock.monotonic()
             if mine:
@@ -220,8 +220,7 @@ class Batch:
         function may have activated another language for an item before."""
         if claim.lease is None or self.memo.key_of(call.args, {}) == call.key:
             return claim
-        if claim.keeps is None:
-            await settling.release(self.memo, self.store, claim)
+        await settling.release(self.memo, self.store, claim)
         return claim._replace(lease=None)
 
     async def _claim(self, call: _Call, refresh: bool, error: Any) -> Claim:
