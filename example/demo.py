@@ -10,8 +10,10 @@ import os
 import secrets
 import shlex
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import django
 from django.conf import settings
@@ -21,6 +23,7 @@ from django.db import connections
 
 HERE = Path(__file__).resolve().parent
 PK = 1  # the post whose related posts are measured
+HITS = 20  # the fastest of so many: code that has just run for the first time is slow
 
 
 def print_table() -> None:
@@ -29,31 +32,38 @@ def print_table() -> None:
     from blog.measure import Measured, measured
 
     def line(label: str, *both: Measured) -> None:
-        cells = (f"{m.outcome:<5}{m.milliseconds:7.2f} ms" for m in both)
+        cells = (f"{m.outcome:<5}{m.milliseconds:7.3f} ms" for m in both)
         print(f"{label:<18}  {'    '.join(cells)}")
 
-    def call_both(label: str) -> None:
+    def call_both(label: str, times: int = 1) -> None:
         line(
             label,
-            measured(related.related_posts, PK),
-            measured(related.related_posts_by_hand, PK),
+            fastest(related.related_posts, times),
+            fastest(related.related_posts_by_hand, times),
+        )
+
+    def fastest(function: Callable[[int], Any], times: int) -> Measured:
+        return min(
+            (measured(function, PK) for _ in range(times)),
+            key=lambda each: each.milliseconds,
         )
 
     related.find_related(PK)  # opens the database: not what is measured here
     gc.disable()  # a collection would count as time of whoever is measured then
     print(f"{'':<18}  {'decorated':<15}    by hand")
     call_both("cold")
-    call_both("hot")
+    call_both("hot", HITS)
     related.related_posts.invalidate(PK)
     related.forget_related_posts_by_hand(PK)
     call_both("after invalidate")
-    call_both("hot again")
+    call_both("hot again", HITS)
     line(
         "refresh",
         measured(related.related_posts, PK, _refresh=True),
         measured(related.renew_related_posts_by_hand, PK),
     )
-    call_both("hot after refresh")
+    call_both("hot after refresh", HITS)
+    print(f"\nhot: the fastest of {HITS}")
 
 
 def let_somebody_in() -> str:
