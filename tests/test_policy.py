@@ -385,3 +385,11 @@ def test_a_refresh_that_failed_is_tried_again_after_growing_pauses():
     assert [Policy.retry_after(n) for n in (1, 2, 3, 6, 7)] == [1, 2, 4, 32, 60]
     assert Policy.retry_after(255) == 60
     assert type(Policy.retry_after(1)) is float
+
+
+def test_switched_off_nothing_is_stored():
+    assert policy(timeout=60).stores and not policy(timeout=60, enabled=False).stores
+
+
+def test_one_exception_class_stands_for_itself():
+    assert policy(cache_exceptions=LookupError).cache_exceptions == (LookupError,)

@@ -69,3 +69,14 @@ def test_the_hit_rate_counts_stale_ones_as_hits():
 @pytest.mark.parametrize("cost", [0.0, -1.0, LEAST / 2])
 def test_a_clock_that_stood_still_is_no_error(cost):
     assert bucket(cost) == bucket(LEAST)
+
+
+def test_buckets_grow_with_the_cost():
+    places = [bucket(cost) for cost in (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1, 10)]
+    assert places == sorted(set(places))
+
+
+def test_counts_that_were_read_in_the_middle_of_an_event_are_not_whole():
+    assert Totals().is_whole and Totals(hits=2, stale=2).is_whole
+    assert not Totals(hits=1, stale=2).is_whole
+    assert not Totals(hits=2, misses=-1).is_whole

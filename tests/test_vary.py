@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import functools
 import threading
 from datetime import timedelta
 
@@ -289,3 +290,16 @@ def test_what_an_item_has_activated_is_not_stored_under_the_keys_of_the_next(
         assert activating.peek(1).value == (1, "de")
         there = activating.peek(2)
         assert there.value == "old" if control == "warm" else there is None
+
+
+def test_a_part_may_have_no_name():
+    """As a partial; and it is not taken for another one that has none either."""
+    one, two = functools.partial(str, 1), functools.partial(str, 2)
+    keys = [of(part).get_cache_key(7) for part in (one, two)]
+    assert len(set(keys)) == 2 and keys == [of(p).get_cache_key(7) for p in (one, two)]
+
+
+def test_every_spelling_of_a_call_is_one_with_parts_too():
+    f = of(vary.language)
+    assert f.get_cache_key(x=[1]) == f.get_cache_key([1]) != f.get_cache_key([2])
+    assert f.get_cache_key(x=1) == f.get_cache_key(1) != f.get_cache_key(2)
