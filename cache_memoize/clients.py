@@ -33,6 +33,7 @@ __all__ = [
     "genuine",
     "hangs",
     "has_key_function",
+    "have_key_functions",
     "is_decoding_error",
     "is_forged",
     "is_in_memory",
@@ -188,6 +189,11 @@ def place_from_afar(alias: str, key: str) -> Any:
 def has_key_function(alias: str) -> bool:
     """Whether a key may mean another entry in another thread."""
     return _at_hand(alias).key_func is not default_key_func
+
+
+def have_key_functions() -> bool:
+    """Whether that is so in any of the caches."""
+    return any(each.get("KEY_FUNCTION") for each in caches.settings.values())
 
 
 def _at_hand(alias: str) -> Any:

@@ -21,6 +21,7 @@ __all__ = [
     "Event",
     "MemoizeSignal",
     "computed",
+    "core_of",
     "error",
     "hit",
     "invalidated",
@@ -74,15 +75,20 @@ class MemoizeSignal(Signal):
 
 
 def _function(sender: Any) -> Any:
-    """The function that is memoized in ``sender``, also below other decorators."""
-    found = sender.fget if isinstance(sender, property) else sender
-    if callable(found):
-        found = inspect.unwrap(found, stop=lambda each: _core_of(each) is not None)
-    core = _core_of(found)
+    core = core_of(sender)
     return sender if core is None else core.function
 
 
-def _core_of(memoized: Any) -> Any:
+def core_of(found: Any) -> Any:
+    """The core of the function that is memoized in it, also below other decorators;
+    None if there is none. It may not be settled: nothing is read for this."""
+    found = found.fget if isinstance(found, property) else found
+    if callable(found):
+        found = inspect.unwrap(found, stop=lambda each: _core(each) is not None)
+    return _core(found)
+
+
+def _core(memoized: Any) -> Any:
     return getattr(getattr(memoized, "func", None), "core", None)
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from . import conf, reporter, transactions
 from .breaker import PAUSE, SLOW, Breaker, breaker_of
-from .clients import has_key_function
+from .clients import have_key_functions
 from .clock import Clock
 from .keys import digest, label
 from .runner import run
@@ -184,7 +184,7 @@ def up_to_date(alias: str, paths: list[str]) -> dict[str, Figures]:
         finally:
             reporter.clean_up()
 
-    if not has_key_function(alias):
+    if not have_key_functions():  # it flushes what is in other caches too
         return ask()
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(ask_alone).result()

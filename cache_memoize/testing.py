@@ -318,10 +318,7 @@ class assert_hits:
 
 
 def _core_of(function: Any) -> Any:
-    if isinstance(function, property):
-        function = function.fget
-    found = inspect.unwrap(function, stop=lambda each: hasattr(each, "_core"))
-    core = getattr(found, "_core", None)
+    core = signals.core_of(function)
     if core is None:
         name = getattr(function, "__qualname__", None) or repr(function)
         raise TypeError(

@@ -17,7 +17,7 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from .. import reporter, site
+from .. import site
 from ..core import Core, everyone
 from ..policy import BACKEND
 from ..totals import Totals
@@ -168,7 +168,6 @@ class Overview:
         #: Whether the project has switched everything off.
         self.disabled = not all(core.policy.enabled for core in self.cores)
         self._figures: dict[tuple[str, str], site.Figures] = {}
-        reporter.flush()
         self._now = time.time()
         for alias in sorted({core.alias for core in self.cores}):
             self._read(alias, [core for core in self.cores if core.alias == alias])

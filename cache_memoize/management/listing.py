@@ -11,7 +11,7 @@ from typing import Any
 from django.core import checks
 from django.core.management.base import CommandError, OutputWrapper
 
-from .. import conf, reporter, site
+from .. import conf, site
 from ..clients import opened
 from ..core import Core, everyone
 from ..policy import BACKEND
@@ -108,7 +108,6 @@ def stats(options: Options, stderr: OutputWrapper) -> Outcome:
         cores = _known(modules)
     if not conf.get("STATS_INTERVAL"):
         stderr.write("no figures are kept: CACHE_MEMOIZE['STATS_INTERVAL'] is 0")
-    reporter.flush()  # what was called in this very process
     paths: dict[str, list[str]] = {}
     for core in cores:
         of_alias = paths.setdefault(core.alias, [])
