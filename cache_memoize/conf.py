@@ -14,7 +14,16 @@ from django.core.exceptions import ImproperlyConfigured
 
 from .options import PROJECT_WIDE
 
-__all__ = ["SETTINGS", "changed", "check", "defaults", "get", "secrets", "site_id"]
+__all__ = [
+    "SETTINGS",
+    "changed",
+    "check",
+    "defaults",
+    "get",
+    "secrets",
+    "site_id",
+    "suggestion",
+]
 
 #: name: (default, the values that it may have, or the type of them)
 SETTINGS: dict[str, tuple[Any, Any]] = {
@@ -49,7 +58,7 @@ def get(name: str) -> Any:
     if unknown:
         raise ImproperlyConfigured(
             f"CACHE_MEMOIZE has unknown names {sorted(unknown, key=str)}"
-            f"{_suggestion(unknown, SETTINGS)}; known are {sorted(SETTINGS)}"
+            f"{suggestion(unknown, SETTINGS)}; known are {sorted(SETTINGS)}"
         )
     value = given.get(name, default)
     if isinstance(allowed, tuple):
@@ -84,7 +93,7 @@ def defaults() -> dict[str, Any]:
     if unknown:
         raise ImproperlyConfigured(
             f"CACHE_MEMOIZE['DEFAULTS'] has {sorted(unknown, key=str)}"
-            f"{_suggestion(unknown, PROJECT_WIDE)}; options for all functions are "
+            f"{suggestion(unknown, PROJECT_WIDE)}; options for all functions are "
             f"{sorted(PROJECT_WIDE)}"
         )
     for name, value in given.items():
@@ -103,12 +112,12 @@ def check() -> None:
     defaults()
 
 
-def _suggestion(unknown: Iterable[str], known: Iterable[str]) -> str:
+def suggestion(unknown: Iterable[str], known: Iterable[str]) -> str:
     """ ", did you mean ...", if something known looks like it."""
     close = {
         match
         for name in unknown
-        for match in difflib.get_close_matches(str(name), list(known), 1)
+        for match in difflib.get_close_matches(str(name), sorted(known), 1)
     }
     return f" (did you mean {', '.join(sorted(close))}?)" if close else ""
 

@@ -12,7 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-__all__ = ["is_full", "join", "submit"]
+__all__ = ["clean_up", "is_full", "join", "submit"]
 
 #: Threads at most, and jobs at most that wait for one.
 THREADS = 4
@@ -71,12 +71,17 @@ def _work() -> None:
             except BaseException:
                 logger.exception("a refresh in the background failed")
     finally:
-        for close in at_end:
-            try:
-                close()
-            except Exception:
-                logger.exception("a thread of the pool could not clean up")
+        clean_up()
         _threads.discard(threading.current_thread())
+
+
+def clean_up() -> None:
+    """Close what this thread has opened: its last act, and that of others like it."""
+    for close in at_end:
+        try:
+            close()
+        except Exception:
+            logger.exception("a thread of the pool could not clean up")
 
 
 def _after_fork() -> None:

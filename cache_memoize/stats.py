@@ -106,12 +106,18 @@ class Stats:
     # --- events ----------------------------------------------------------------------
 
     def after_hit(
-        self, hook: Callable[..., object] | None, key: str, cost: float, *call: Any
+        self,
+        hook: Callable[..., object] | None,
+        key: str,
+        cost: float,
+        args: Any,
+        kwargs: Any,
+        kind: str = "hit",
     ) -> None:
-        """What a hit does besides being counted. ``call``: its args and kwargs."""
-        self._tell("hit", key, cost)
+        """What a hit does besides being counted."""
+        self._tell(kind, key, cost)
         if hook is not None:
-            self.hook(hook, *call)
+            self.hook(hook, args, kwargs)
 
     def served(
         self,
@@ -127,9 +133,7 @@ class Stats:
         self.hits += 1
         self.saved += cost
         self.stale += stale
-        self._tell("stale" if stale else "hit", key, cost)
-        if hook is not None:
-            self.hook(hook, args, kwargs)
+        self.after_hit(hook, key, cost, args, kwargs, "stale" if stale else "hit")
 
     def missed(self, key: str) -> None:
         self.misses += 1

@@ -209,12 +209,6 @@ def counted(world: World, timeout: Any = 60, **options: Any) -> tuple[Any, list[
     return world.memoize(timeout, **options)(function), runs
 
 
-@pytest.fixture(scope="session", autouse=True)
-def nobody_is_told_the_figures() -> None:
-    """The app tells them to its caches from a thread; who tests that adds it again."""
-    reporter.remove(site.tell)
-
-
 @pytest.fixture(scope="session")
 def servers() -> Iterator[Callable[[str], Any]]:
     def need(name: str) -> Any:
@@ -276,7 +270,8 @@ def pytest_addoption(parser: Any) -> None:
 
 
 def pytest_configure(config: Any) -> None:
-    reporter.remove(site.tell)  # no thread of it in tests that do not ask for one
+    # The app tells the figures from a thread; who tests that adds it again.
+    reporter.remove(site.tell)
     if config.getoption("--quick"):
         os.environ["MEMOIZE_QUICK"] = "1"
 

@@ -188,6 +188,8 @@ def test_the_figures_are_nobodys_where_each_tenant_has_its_keys(told, backend):
         try:
             for tenants.name in ("ann", "bob"):
                 f(), f()
+                # Looking at another cache tells what is to be told in all of them.
+                assert site.up_to_date("locmem", []) == {}
                 assert f.site_info()[:2] == f.cache_info()[:2]
             del tenants.name
             assert f.site_info()[:2] == (2, 2)

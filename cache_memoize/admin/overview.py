@@ -44,9 +44,7 @@ __all__ = [
 
 def identity(core: Core) -> str:
     """The same in every process, and another for every function and prefix."""
-    function = core.function
-    name = getattr(function, "__qualname__", "")  # a repr may hold an address
-    whole = f"{function.__module__}.{name} {core.prefix}"
+    whole = f"{core.stats.path} {core.prefix}"
     return hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()[:20]
 
 

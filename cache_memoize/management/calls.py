@@ -144,8 +144,7 @@ def _refresh(call: _Named) -> None:
         try:
             work()
         finally:
-            for close in pool.at_end:
-                close()
+            pool.clean_up()
 
     # Ctrl-C would leave a coroutine that waits for this thread waiting for ever.
     with ThreadPoolExecutor(1) as executor:

@@ -26,6 +26,7 @@ from django.db import DatabaseError
 from django.db.models import Model
 
 from ..clients import aliases
+from ..conf import suggestion
 from ..memoized import ClassMemoized, Memoized
 
 __all__ = [
@@ -120,8 +121,8 @@ def lookup(path: str) -> tuple[types.ModuleType, Any, Any]:
         roots = {config.name.partition(".")[0] for config in apps.get_app_configs()}
         roots |= {name for name in sys.modules if "." not in name and name[0] != "_"}
         raise CommandError(
-            f"there is no module {parts[0]!r}{_close(parts[0], roots)}; is its folder "
-            "in PYTHONPATH, or --pythonpath?"
+            f"there is no module {parts[0]!r}{suggestion([parts[0]], roots)}; is its "
+            "folder in PYTHONPATH, or --pythonpath?"
         )
     if existing == names:  # a module; unless its package has put something in front
         existing.pop()
@@ -198,11 +199,6 @@ def _not_there(module: types.ModuleType, parts: list[str], at: int) -> CommandEr
     return CommandError(f"{before} has no {parts[at]!r}{others}")
 
 
-def _close(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, sorted(known), 1)
-    return f" (did you mean {close[0]}?)" if close else ""
-
-
 def _others(module: types.ModuleType, path: str, more: Iterable[str] = ()) -> str:
     """What was perhaps meant, or else what there is to choose from."""
     start = len(module.__name__) + 1  # what all have in common makes none closer
@@ -220,8 +216,8 @@ def check_alias(alias: str) -> None:
     """Raises CommandError for a cache that the settings do not know."""
     if alias not in aliases():
         raise CommandError(
-            f"there is no cache {alias!r} in CACHES{_close(alias, aliases())}; known "
-            f"are {', '.join(sorted(aliases()))}"
+            f"there is no cache {alias!r} in CACHES{suggestion([alias], aliases())}; "
+            f"known are {', '.join(sorted(aliases()))}"
         )
 
 

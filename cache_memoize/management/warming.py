@@ -93,8 +93,7 @@ class Warming:
                     except BaseException as error:
                         self.trouble, self.stopped = self.trouble or error, True
             finally:
-                for close in pool.at_end:
-                    close()
+                pool.clean_up()
 
         threads = [
             threading.Thread(target=with_context(work), name="memoize", daemon=True)
