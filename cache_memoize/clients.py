@@ -316,9 +316,12 @@ def read_many(
 
 
 def genuine(key: str, raw: Any) -> Any:
-    """``raw``, unless it is an entry without a right signature."""
+    """Return ``raw`` if a hit may unpickle it: nothing, or a record whose signature is
+    right or not needed. ``UNREADABLE`` for all else, of whatever length."""
     found = record.parse(raw)
-    return UNREADABLE if found is not None and is_forged(key, found) else raw
+    if found is None:
+        return None if raw is None else UNREADABLE
+    return UNREADABLE if is_forged(key, found) else raw
 
 
 def is_forged(key: str, found: Record) -> bool:

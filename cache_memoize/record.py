@@ -130,8 +130,8 @@ def parse(raw: Any) -> Record | None:
     end = len(raw) - TRAILER_SIZE
     token = token_of(raw)
     known, tags, claim = kind & ~_FLAGS, b"", NOBODY
-    if known not in _KINDS:
-        return None
+    if known not in _KINDS or (known == TAG and end):
+        return None  # a tag's record is its trailer
     if kind & CLAIMED:
         end -= _CLAIM.size
         if end < 0:
@@ -171,7 +171,7 @@ def tokens(stored: list[Any]) -> bytes:
     empty if one is missing or is not there to be relied on."""
     found = b""
     for raw in stored:
-        if type(raw) is not bytes or raw[-2:] != _TAG_END:
+        if type(raw) is not bytes or len(raw) != TRAILER_SIZE or raw[-2:] != _TAG_END:
             return b""
         found += token_of(raw)
     return found + bytes((len(stored),))

@@ -32,7 +32,8 @@ from cache_memoize.record import (
     parse,
 )
 
-KINDS = [ENTRY, RAISED, RAN, LEASE, RETRY, FAILED, BLOCK, TAG]
+CARRIERS = [ENTRY, RAISED, RAN, LEASE, RETRY, FAILED, BLOCK]
+KINDS = [*CARRIERS, TAG]
 TOKEN = b"8 bytes!"
 examples = settings(max_examples=80, deadline=None, derandomize=True, database=None)
 
@@ -40,7 +41,7 @@ examples = settings(max_examples=80, deadline=None, derandomize=True, database=N
 # --- the bytes -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", CARRIERS)
 @pytest.mark.parametrize("payload", [b"", b"payload"])
 def test_what_was_packed_comes_back(kind, payload):
     raw = pack(kind, TOKEN, payload, start=1.5e9, timeout=60.0, cost=0.5)
@@ -67,7 +68,7 @@ def test_it_is_the_same_whoever_stamped_it():
 
 @examples
 @given(
-    st.sampled_from(KINDS),
+    st.sampled_from(CARRIERS),
     st.binary(min_size=8, max_size=8),
     st.binary(max_size=50),
     st.floats(0, 1e10),
@@ -85,6 +86,14 @@ def test_whatever_it_is(kind, token, payload, start, timeout, cost, tags, claim)
     assert parse(raw) == Record(
         raw, token, start, timeout, cost, kind, False, tags, claim, size
     )
+
+
+@pytest.mark.parametrize("more", [b".", b"payload", b"\0" * 26])
+def test_the_record_of_a_tag_is_its_trailer_and_no_more(more):
+    assert parse(pack(TAG, TOKEN, start=1.0)).kind == TAG
+    assert parse(pack(TAG, TOKEN, more)) is None
+    for forged in (pack(TAG, TOKEN, more), pack(TAG, TOKEN)[1:], pack(TAG, TOKEN)[-2:]):
+        assert record.tokens([forged]) == b""
 
 
 @pytest.mark.parametrize("flag", [record.TAGGED, record.CLAIMED])
@@ -129,7 +138,7 @@ def test_the_kinds_are_all_different_and_each_is_one_thing():
         b"\0" * 26,
         b"\xff" * 26,
         bytearray(pack(ENTRY, TOKEN)),
-        memoryview(pack(ENTRY, TOKEN)),
+        pytest.param(memoryview(pack(ENTRY, TOKEN)), id="memoryview"),
         pack(ENTRY, TOKEN)[1:],
         pack(0xC300, TOKEN),
         pack(0xC309, TOKEN),
@@ -205,7 +214,7 @@ def test_grace_is_served_after_the_timeout_and_ends():
     assert entry.is_fresh(1e9 + 69, 10.0) and not entry.is_fresh(1e9 + 70, 10.0)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", CARRIERS)
 def test_a_vouched_record_is_the_same_but_for_that(kind):
     raw = pack(kind, TOKEN, b"payload", start=1e9, timeout=60.0, cost=0.5)
     vouched = record.vouched(raw)

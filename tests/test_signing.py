@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
+import sys
 
 import pytest
 from django.test import override_settings
 
-from cache_memoize import record, signing
+from cache_memoize import clients, record, signing
+from cache_memoize.backend import Voucher
+from cache_memoize.store import Store
+from cache_memoize.tags import TaggedKey
 from tests.conftest import ATOMIC, counted
 
 SIGN = {"SIGN": True}
@@ -181,3 +186,106 @@ def test_leases_and_marks_are_not_signed():
     assert signing.seal("key", raw) == raw
     assert signing.seal("key", b"foreign") == b"foreign"
     assert not signing.is_genuine("key", record.parse(raw))
+
+
+# --- whatever stands there -----------------------------------------------------------
+
+
+@pytest.fixture
+def reached(monkeypatch):
+    """What reaches an unpickler of this library, which raises."""
+    seen = []
+
+    def refuse(raw):
+        seen.append(raw)
+        raise AssertionError("this must not be unpickled")
+
+    for name, module in list(sys.modules.items()):
+        if name.startswith("cache_memoize."):
+            for attribute, value in list(vars(module).items()):
+                if value is pickle.loads:
+                    monkeypatch.setattr(module, attribute, refuse)
+    return seen
+
+
+def forgeries(now, token, tags):
+    """The ends, of 0 to 130 bytes, of records of every kind with every flag."""
+    kinds = [*sorted(record._KINDS), record._FORMAT, record._FORMAT | 9]
+    for kind, flag, claim in itertools.product(
+        kinds, (0, record.VOUCHED), (None, record.Claimed(now, 60.0, 1))
+    ):
+        for names in {b"", tags}:
+            whole = record.pack(
+                kind | flag,
+                token,
+                pickle.dumps(Evil()).ljust(131, b"."),
+                start=now,
+                timeout=60.0,
+                tags=names,
+                claim=claim,
+            )
+            for length in range(131):
+                yield whole[len(whole) - length :]
+
+
+@pytest.mark.parametrize("tagged", [False, True])
+def test_nothing_of_any_length_kind_and_flag_is_given_to_a_hit(tagged, reached):
+    """And what is no lease or mark of ours is nothing to the protocol either."""
+    tag = record.pack(record.TAG, b"a tag's!")
+    key = TaggedKey("key") if tagged else "key"
+    if tagged:
+        key.tags = ("tag",)
+    for raw in forgeries(1e9, b"8 bytes!", record.tokens([tag])):
+        given = clients._first(key, {"key": raw, "tag": tag})
+        assert given is clients.UNREADABLE or type(given) is dict or len(given) >= 26
+        if type(given) is bytes:
+            assert record.parse(given).kind not in record.ENTRIES
+        found = Store.read("key", raw)
+        if found is not clients.UNREADABLE:
+            assert found.kind not in record.ENTRIES
+    assert reached == []
+
+
+@pytest.mark.parametrize("tags", [None, "t"])
+@pytest.mark.parametrize("kind", [record.ENTRY, record.RAISED, record.RAN])
+@pytest.mark.backends(["locmem", "valkey", "unknown"])
+def test_calls_unpickle_nothing_of_any_length(world, kind, tags, reached):
+    options = {"store_result": False} if kind == record.RAN else {}
+    f, runs = counted(world, tags=tags, **options)
+    f(0)
+    token, found = b"8 bytes!", world.raw(f.get_cache_key(0))
+    vouched = record.VOUCHED if world.alias == "unknown" else 0
+    whole = record.pack(
+        kind | vouched,
+        token,
+        pickle.dumps(Evil()).ljust(131, b"."),
+        start=world.clock.time(),
+        timeout=60.0,
+        tags=found.tags,
+    )
+    ends = {f.get_cache_key(n): whole[len(whole) - n :] for n in range(131)}
+    if vouched:
+        world.cache.set_many(dict.fromkeys(map(Voucher.voucher, ends), token), 60)
+    world.cache.set_many(ends, 60)
+    assert [n for n in range(131) if f.peek(n) is not None] == []
+    before = len(runs)
+    f.map(range(131))
+    assert len(runs) == before + 131
+    world.cache.set_many(ends, 60)
+    for n in range(131):
+        f(n)
+    assert len(runs) == before + 2 * 131
+    assert reached == []
+
+
+@pytest.mark.backends(["locmem", "valkey", "unknown"])
+def test_a_tag_is_a_whole_record_or_none(world):
+    """The end of one would make a token that anybody can guess."""
+    f, runs = counted(world, tags="t")
+    f(1)
+    for tag in f._core.key_of((1,), {}).tags:
+        for length in [*range(record.TRAILER_SIZE), 27, 40]:
+            forged = record.pack(record.TAG, b"8 bytes!", b"." * 20)
+            world.cache.set(tag, forged[len(forged) - length :], 60)
+            before = len(runs)
+            assert f(1) == f(1) == before + 1
