@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from contextvars import copy_context
 from typing import Any
 
-from asgiref.sync import async_to_sync
+from asgiref.sync import async_to_sync, sync_to_async
 from django.db import connections
 from django.utils import timezone, translation
 
@@ -128,7 +128,8 @@ def _refresh(memo: Refreshable, claim: Claim, args: Any, kwargs: Any) -> Claim:
 
 async def arevalidate(memo: Refreshable, claim: Claim, args: Any, kwargs: Any) -> Claim:
     mode = _mode(memo)
-    if mode == "task" and await memo.astore.there(enqueue, memo, claim, args, kwargs):
+    # A queue may write to a database, and run the task at once.
+    if mode == "task" and await sync_to_async(enqueue)(memo, claim, args, kwargs):
         return claim
     if mode == "inline" or await memo.astore.there(transactions.in_test_case):
         return await _arefresh(memo, claim, args, kwargs, [])
