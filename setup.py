@@ -19,6 +19,15 @@ setup(
     long_description=(HERE / "README.rst").read_text("utf-8"),
     long_description_content_type="text/x-rst",
     license="MPL-2.0",
+    keywords="django cache memoize decorator invalidation stampede redis memcached",
+    project_urls={
+        "Documentation": "https://django-cache-memoize.readthedocs.io/",
+        "Changelog": (
+            "https://django-cache-memoize.readthedocs.io/en/stable/changelog.html"
+        ),
+        "Source": "https://github.com/django-cache-memoize/django-cache-memoize",
+        "Issues": "https://github.com/django-cache-memoize/django-cache-memoize/issues",
+    },
     packages=find_packages(include=["cache_memoize", "cache_memoize.*"]),
     package_data={"cache_memoize": ["py.typed", "templates/**/*", "static/**/*"]},
     py_modules=["pytest_cache_memoize"],

@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 #: What an sdist has besides the package.
 AROUND = {"CHANGELOG.rst", "CONTRIBUTING.rst", "LICENSE", "MANIFEST.in", "README.rst"}
-AROUND |= {"pyproject.toml", "setup.py"}
+AROUND |= {"SECURITY.md", "pyproject.toml", "setup.py"}
 #: What pytest imports in every run is no part of the package.
 PLUGIN = "pytest_cache_memoize.py"
 
