@@ -11,3 +11,5 @@ workers = 2
 threads = 4
 # One per user and machine: a second server would take it from the first.
 control_socket_disable = True
+# Ctrl-C ends it at once, whatever connections browsers keep open.
+graceful_timeout = 1

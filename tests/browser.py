@@ -10,8 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
+import axe_selenium_python as axe
 from django.http import HttpResponse
+from selenium import webdriver
+
+from tests.needs import CHROMIUM, need
 
 PATIENCE = 60  # seconds, for machines that are busy with other tests
 PICTURES = Path(__file__).resolve().parent.parent / "docs" / "figures" / "screens"
@@ -21,18 +24,13 @@ POLICY = "default-src 'self'; img-src 'self' data:; form-action 'self'"
 
 @contextmanager
 def chromium() -> Iterator[Any]:
-    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
-    names = ("chromium", "chromium-browser", "google-chrome")
-    binary = next(filter(None, map(shutil.which, names)), None)
-    chromedriver = shutil.which("chromedriver")
-    if not (binary and chromedriver):
-        pytest.skip("needs chromium and chromedriver")
+    need("chromium")
     options = webdriver.ChromeOptions()
-    options.binary_location = binary
+    options.binary_location = next(filter(None, map(shutil.which, CHROMIUM)))
     for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    service = webdriver.ChromeService(executable_path=chromedriver)
+    service = webdriver.ChromeService(executable_path=shutil.which("chromedriver"))
     driver = webdriver.Chrome(options=options, service=service)
     try:
         driver.set_page_load_timeout(PATIENCE)
@@ -72,7 +70,6 @@ def is_too_wide(driver: Any) -> bool:
 
 def findings(driver: Any) -> list[str]:
     """What axe-core has to say about the page."""
-    axe = pytest.importorskip("axe_selenium_python", reason="needs axe-core")
     folder = Path(axe.__file__).parent / "node_modules" / "axe-core"
     driver.execute_script((folder / "axe.min.js").read_text("utf-8"))
     found = driver.execute_async_script(

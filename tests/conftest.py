@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -29,6 +30,8 @@ from cache_memoize import (
 )
 from cache_memoize.clock import Clock
 from cache_memoize.store import Store
+from tests.needs import FULL, gaps, is_full, need
+from tests.servers import DATABASES as SHARED_SERVERS
 from tests.servers import SERVERS
 
 pytest_plugins = ["pytester", "pytest_cache_memoize"]
@@ -49,10 +52,16 @@ BACKENDS = {
     "file": None,
     "unknown": None,
 }
+#: Their client is no wheel everywhere.
+PYLIBMC = ("pylibmc", "pylibmc_without_cas")
+#: Async code reaches a backend directly, by a thread, by a client of each thread, or
+#: over a database connection: one of each, and the unknown one. The rest is the same.
+ASYNC = ["locmem", "valkey", "pymemcache", "sqlite", "unknown"]
 #: Those that replace atomically, on which nothing stale may ever be seen.
 ATOMIC = [name for name in BACKENDS if name not in ("unknown", "pylibmc_without_cas")]
-#: One of each kind, for a look, or for the many Pythons and Djangos.
-QUICK = ["locmem", "valkey", "pymemcache", "sqlite"]
+#: One of each kind: where a test runs if ``--full`` is not given.
+LEAN = ["locmem", "valkey", "pymemcache", "sqlite"]
+LEAN_ASYNC = ["locmem", "valkey"]
 ALL_DATABASES = [name for name in settings.DATABASES if name != "mariadb"]
 DATABASES = {"sqlite": "default", "postgresql": "postgresql"}
 
@@ -211,21 +220,21 @@ def counted(world: World, timeout: Any = 60, **options: Any) -> tuple[Any, list[
 
 @pytest.fixture(scope="session")
 def servers() -> Iterator[Callable[[str], Any]]:
-    def need(name: str) -> Any:
-        server = SERVERS[name]
-        if not server.binary:
-            pytest.skip(f"needs {name}")
-        server.start()
-        return server
+    def start(name: str) -> Any:
+        need(name)
+        SERVERS[name].start()
+        return SERVERS[name]
 
-    yield need
+    yield start
     close_connections()
     for server in SERVERS.values():
         server.stop()
 
 
 @pytest.fixture(scope="session")
-def django_db_modify_db_settings(request: Any, servers: Any) -> None:
+def django_db_modify_db_settings(
+    request: Any, servers: Any, django_db_modify_db_settings_xdist_suffix: None
+) -> None:
     if "postgresql" in settings.DATABASES:
         servers("postgresql")
     # MariaDB takes longer to make: only where a test names it.
@@ -250,6 +259,8 @@ def backend(request: Any, servers: Any) -> Iterator[str]:
     alias = request.param
     if BACKENDS.get(alias):
         servers(BACKENDS[alias])
+    if alias in PYLIBMC:
+        need("pylibmc")
     if alias in DATABASES:
         request.getfixturevalue("transactional_db")
     caches[alias].clear()
@@ -257,13 +268,17 @@ def backend(request: Any, servers: Any) -> Iterator[str]:
     caches[alias].clear()
 
 
-@pytest.fixture(params=["sync", "async"])
-def world(request: Any, backend: str) -> World:
-    return World(backend, request.param)
+@pytest.fixture
+def world(kind_of_world: str, backend: str) -> World:
+    return World(backend, kind_of_world)
 
 
 def pytest_addoption(parser: Any) -> None:
-    parser.addoption("--quick", action="store_true", help="fewer backends and trials")
+    parser.addoption(
+        "--full",
+        action="store_true",
+        help="every backend and every trial; what is missing is a failure, not a skip",
+    )
     parser.addoption(
         "--screenshots", action="store_true", help="renew the pictures of the docs"
     )
@@ -272,13 +287,30 @@ def pytest_addoption(parser: Any) -> None:
 def pytest_configure(config: Any) -> None:
     # The app tells the figures from a thread; who tests that adds it again.
     reporter.remove(site.tell)
-    if config.getoption("--quick"):
-        os.environ["MEMOIZE_QUICK"] = "1"
+    if config.getoption("--full"):
+        os.environ[FULL] = "1"
+    # A shell has its background jobs ignore it, and so would the processes of tests.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        for server in map(SERVERS.get, SHARED_SERVERS):
+            if server.binary and (is_full() or server.name != "mariadb"):
+                server.start()
+                os.environ[server.variable] = str(server.port)
+
+
+def pytest_unconfigure(config: Any) -> None:
+    for name in SHARED_SERVERS:
+        SERVERS[name].stop()
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    for line in gaps():
+        terminalreporter.line(line)
 
 
 def how_many(number: int) -> int:
-    """Examples or trials: fewer of them in a quick run."""
-    return max(number // 10, 5) if "MEMOIZE_QUICK" in os.environ else number
+    """Examples or trials: a tenth of them if ``--full`` is not given."""
+    return number if is_full() else max(number // 10, 5)
 
 
 def examples(number: int) -> hypothesis.settings:
@@ -293,7 +325,7 @@ def examples(number: int) -> hypothesis.settings:
 
 
 def pytest_collection_modifyitems(config: Any, items: list[Any]) -> None:
-    if config.getoption("--quick"):
+    if not is_full():
         items[:] = [i for i in items if not i.get_closest_marker("thorough")]
 
 
@@ -301,16 +333,24 @@ def pytest_generate_tests(metafunc: Any) -> None:
     if "backend" in metafunc.fixturenames:
         marker = metafunc.definition.get_closest_marker("backends")
         names = marker.args[0] if marker else list(BACKENDS)
-        if metafunc.config.getoption("--quick"):
-            names = [name for name in names if name in QUICK] or names[:1]
+        if not is_full():
+            lean = marker.kwargs.get("lean", LEAN) if marker else LEAN
+            names = [name for name in names if name in lean] or names[:1]
         # Marked here, at collection: that is when pytest-django sees which databases
         # are wanted.
         marks = pytest.mark.django_db(transaction=True, databases=ALL_DATABASES)
-        params = [
-            pytest.param(name, marks=marks if name in DATABASES else ())
-            for name in names
-        ]
-        metafunc.parametrize("backend", params, indirect=True)
+
+        def on(name: str, *kind: str) -> Any:
+            return pytest.param(*kind, name, marks=marks if name in DATABASES else ())
+
+        if "kind_of_world" in metafunc.fixturenames:
+            some = ASYNC if is_full() else LEAN_ASYNC
+            few = [name for name in names if name in some] or names[:1]
+            worlds = [on(name, "sync") for name in names]
+            worlds += [on(name, "async") for name in few]
+            metafunc.parametrize("kind_of_world, backend", worlds, indirect=["backend"])
+        else:
+            metafunc.parametrize("backend", [on(n) for n in names], indirect=True)
 
 
 @pytest.fixture(autouse=True)

@@ -48,7 +48,7 @@ PLAN = tomllib.loads((ROOT / "tests/mutation.toml").read_text())
 #: In percent, of every module.
 WANTED = 90
 KILLED, TIMED_OUT, SURVIVED = "killed", "timed out", "survived"
-OPTIONS = ["-x", "-q", "--quick", "-p", "no:cacheprovider"]
+OPTIONS = ["-x", "-q", "-p", "no:cacheprovider"]
 OPTIONS += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # imported before
 #: Imported once, not by every judge: all that takes long and is not under test.
 SLOW = ["asgiref.sync", "django.core.management", "django.db.models", "django.http"]

@@ -10,7 +10,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -54,8 +53,14 @@ class Server:
         self.binary = binary
         self.process: subprocess.Popen[bytes] | None = None
         self._arguments = arguments
-        # Processes that a test starts are told where the servers of the test are.
-        self._listen(int(os.environ.get(f"MEMOIZE_{name.upper()}") or free_port()))
+        #: Another process has started it, or is about to.
+        self.shared = self.variable in os.environ
+        self._listen(int(os.environ.get(self.variable) or free_port()))
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that tells other processes the port."""
+        return f"MEMOIZE_{self.name.upper()}"
 
     def _listen(self, port: int) -> None:
         self.port = port
@@ -65,13 +70,15 @@ class Server:
         """One more of this kind, for a test that breaks it."""
         twin = copy.copy(self)
         twin.process = None
+        twin.shared = False
         twin._listen(free_port())
         return twin
 
     def start(self) -> None:
         if self.process is not None:
             return
-        self.process = self._launch()
+        if not self.shared:
+            self.process = self._launch()
         self._until(self._accepts, "did not start")
 
     def _launch(self) -> subprocess.Popen[bytes]:
@@ -89,7 +96,9 @@ class Server:
     def _until(self, condition: Callable[[], bool], trouble: str) -> None:
         deadline = time.monotonic() + 30
         while not condition():
-            assert self.process and self.process.poll() is None, self.name
+            assert self.shared or (self.process and self.process.poll() is None), (
+                f"{self.name} ended"
+            )
             assert time.monotonic() < deadline, f"{self.name} {trouble}"
             time.sleep(0.02)
 
@@ -229,7 +238,6 @@ SERVERS = {
     )
 }
 
-
-if __name__ == "__main__":
-    missing = [server.name for server in SERVERS.values() if not server.binary]
-    sys.exit(f"missing: {', '.join(missing)}" if missing else 0)
+#: They take seconds to start, so all workers of a run share them, each with databases
+#: of its own. A cache server is the worker's own: tests empty it.
+DATABASES = ("postgresql", "mariadb")

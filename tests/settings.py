@@ -1,12 +1,27 @@
 """One cache alias per backend that the library has to be right on."""
 
+import atexit
+import importlib.util
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
 from tests.servers import SERVERS
 
-FOLDER = os.environ.get("MEMOIZE_FOLDER") or tempfile.mkdtemp(prefix="memoize-tests-")
+
+def _folder() -> str:
+    folder, owner = tempfile.mkdtemp(prefix="memoize-tests-"), os.getpid()
+
+    def remove() -> None:
+        if os.getpid() == owner:  # and not a process that it has forked
+            shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(remove)
+    return folder
+
+
+FOLDER = os.environ.get("MEMOIZE_FOLDER") or _folder()
 SECRET_KEY = "only for the tests"
 USE_TZ = True
 INSTALLED_APPS = [
@@ -63,7 +78,7 @@ if SERVERS["postgresql"].binary:
         "NAME": "postgres",
         "TEST": {"NAME": "test_memoize"},
     }
-if SERVERS["mariadb"].binary:
+if SERVERS["mariadb"].binary:  # which says so only where the driver is there too
     import pymysql
 
     pymysql.install_as_MySQLdb()
@@ -117,3 +132,5 @@ CACHES = {
     "unknown": {"BACKEND": "tests.backends.UnknownCache", "LOCATION": "unknown"},
     "dummy": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"},
 }
+if importlib.util.find_spec("pylibmc") is None:
+    del CACHES["pylibmc"], CACHES["pylibmc_without_cas"]

@@ -33,7 +33,7 @@ from tests.browser import (
     resize,
 )
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.thorough]
 LIST = "/admin/cache_memoize/memoizedfunction/"
 WIDTHS = [1280, 360]
 #: What older admins have around our part of the page, and, before 5, in its colours.

@@ -12,8 +12,10 @@ from django.test import override_settings
 
 from cache_memoize import backends, cache_memoize, record
 from cache_memoize.backends import backend_of
+from cache_memoize.clients import opened
 from cache_memoize.store import Store
-from tests.conftest import ATOMIC, BACKENDS, World
+from tests.conftest import ATOMIC, BACKENDS, PYLIBMC, World
+from tests.needs import need
 
 EXPECTED = {
     "locmem": backends.LocalMemory,
@@ -30,11 +32,14 @@ EXPECTED = {
 }
 
 
-def test_each_backend_is_known_for_what_it_is(backend):
+@pytest.mark.parametrize("alias", EXPECTED)
+def test_each_backend_is_known_for_what_it_is(alias):
     """Fails when Django or a client renames a private part: then fix backends.py."""
-    found = backend_of(caches[backend])
-    assert type(found) is EXPECTED[backend]
-    assert found.atomic == (backend in ATOMIC)
+    if alias in PYLIBMC:
+        need("pylibmc")
+    found = backend_of(caches[alias])
+    assert type(found) is EXPECTED[alias]
+    assert found.atomic == (alias in ATOMIC)
 
 
 def test_the_dummy_cache_is_known_too():
@@ -150,7 +155,7 @@ def commands(monkeypatch, nothing_left_behind):
     return sent
 
 
-@pytest.mark.backends(ATOMIC)
+@pytest.mark.backends(ATOMIC, lean=ATOMIC)
 def test_the_commands_of_every_path(commands, world):
     f = world.memoize(60)(lambda: 1)
 
@@ -170,6 +175,40 @@ def test_the_commands_of_every_path(commands, world):
     hides = backend_of(world.cache).swallows
     nothing_there = "delete add delete" if hides else "delete"
     assert sent(f.invalidate) == nothing_there
+
+
+@pytest.mark.backends(ATOMIC, lean=ATOMIC)
+def test_every_adapter_does_the_same(backend):
+    cache, adapter = opened(backend)
+    assert adapter.add(cache, "same", b"1", 60)
+    assert not adapter.add(cache, "same", b"2", 60)
+    assert not adapter.swap(cache, "same", b"2", b"3", 60)
+    assert adapter.get(cache, "same") == b"1"
+    assert adapter.swap(cache, "same", b"1", b"4", None)
+    assert adapter.get_many(cache, ["same", "other"]) == {"same": b"4"}
+    adapter.set(cache, "same", b"5", 60)
+    assert adapter.get(cache, "same") == b"5"
+    assert adapter.delete(cache, "same")
+    assert adapter.get(cache, "same") is None
+    assert not adapter.swap(cache, "same", b"5", b"6", 60)
+    assert adapter.get(cache, "same") is None
+
+
+@pytest.mark.backends(["pylibmc"])
+def test_what_went_before_it_was_replaced_is_a_lost_race_and_no_trouble(backend):
+    cache, adapter = opened(backend)
+    cache.set("gone", b"1", 60)
+    key = adapter.full_key(cache, "gone")
+    _, version = cache._cache.gets(key)
+    cache.delete("gone")
+    assert adapter.cas(cache._cache, key, b"2", version, 60) is False
+
+    class Broken:
+        def cas(self, *args, **kwargs):
+            raise ConnectionError("the server is away")
+
+    with pytest.raises(ConnectionError):
+        adapter.cas(Broken(), key, b"2", version, 60)
 
 
 @pytest.mark.backends(ATOMIC)
@@ -195,7 +234,7 @@ def test_an_entry_adds_48_bytes_at_most(alias, value):
 def test_every_alias_of_the_tests_is_tested():
     from django.conf import settings
 
-    assert set(settings.CACHES) == {*BACKENDS, "default", "dummy"}
+    assert set(settings.CACHES) | {*PYLIBMC} == {*BACKENDS, "default", "dummy"}
 
 
 class Minimal(BaseCache):

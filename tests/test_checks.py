@@ -15,7 +15,7 @@ from django.test import override_settings
 
 from cache_memoize import cache_memoize, core, dependencies
 from cache_memoize import checks as ours
-from tests.conftest import ALL_DATABASES
+from tests.needs import need
 
 REDIS = "django.core.cache.backends.redis.RedisCache"
 DJANGO_REDIS = "django_redis.cache.RedisCache"
@@ -76,6 +76,8 @@ def ids(found):
     ],
 )
 def test_a_cache_without_a_socket_time_out(monkeypatch, settings, missing):
+    if settings["BACKEND"] == PYLIBMC:
+        need("pylibmc")
     monkeypatch.setattr(ours, "_redis_has_one", lambda: False)
     with override_settings(CACHES={"default": settings, "unused": {"BACKEND": REDIS}}):
         found = ours.check_caches(None)
@@ -176,6 +178,7 @@ def test_a_serializer_that_takes_no_bytes(settings):
 
 
 def test_a_cache_without_atomic_replacement():
+    need("pylibmc")
     with override_settings(CACHES={"default": {"BACKEND": PYLIBMC}}):
         (found,) = ours.check_caches(None)
     assert found.id == "cache_memoize.W005" and '"cas": True' in found.hint
@@ -254,8 +257,8 @@ def test_atomic_requests_on_a_database_that_reads_from_a_snapshot(monkeypatch):
     assert ours.check_databases(None) == [], "nothing is memoized"
 
 
-@pytest.mark.skipif("postgresql" not in ALL_DATABASES, reason="needs postgresql")
 def test_atomic_requests_on_postgresql_is_fine_unless_told_otherwise(monkeypatch):
+    need("postgresql")
     with_atomic_requests(monkeypatch, "postgresql")
     assert ours.check_databases(None) == []
     with_atomic_requests(monkeypatch, "postgresql", {"isolation_level": 2})

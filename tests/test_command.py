@@ -924,7 +924,6 @@ def test_warm_refuses_what_cannot_be():
     assert "did you mean tests.shop.step?" in said.error and said.code == NOT_RUN
 
 
-@pytest.mark.thorough
 def test_a_cache_that_goes_down_ends_the_run(servers, tmp_path, caplog):
     """Nothing is computed in vain, and what could not be stored is not done."""
     server = servers("valkey")
@@ -1059,7 +1058,6 @@ def numbers(*given: int) -> str:
     return "".join(f"{n}\n" for n in given)
 
 
-@pytest.mark.thorough
 def test_a_killed_run_goes_on_where_it_stopped(project, started):
     words = ["warm", "tests.shop.step", "--resume", str(project.record)]
     process = started(*words)

@@ -263,6 +263,7 @@ def test_without_settings_a_call_says_so():
 
 
 def test_the_first_calls_of_many_threads_are_all_right():
+    caches["default"].clear()
     for _ in range(20):
         f = memoized(60, prefix="together")
         barrier = threading.Barrier(4)

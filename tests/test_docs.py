@@ -58,6 +58,7 @@ from cache_memoize.store import Store
 from tests import models
 from tests.backends import UnknownCache
 from tests.conftest import FakeClock, World
+from tests.needs import need
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -252,7 +253,7 @@ def test_the_settings_are_settings(path, block, page_module, monkeypatch):
         if other.caption == "blog/serializers.py":
             run(path, other, page_module.__dict__)
     if "PyLibMC" in block.source:
-        pytest.importorskip("pylibmc")
+        need("pylibmc")
     with override_settings(**given):
         for name in conf.SETTINGS:
             conf.get(name)
@@ -431,7 +432,6 @@ def test_the_fields_of_an_event():
 
 
 def test_the_metrics():
-    pytest.importorskip("prometheus_client", reason="needs prometheus_client")
     from prometheus_client import CollectorRegistry
 
     from cache_memoize import prometheus

@@ -263,6 +263,7 @@ class Reader:
         return match[1]
 
 
+@pytest.mark.thorough
 def test_a_reader_clicks_through(browser: Any, address: str, data: Path) -> None:
     reader = Reader(browser, address)
     assert reader.outcome == "miss"
@@ -307,6 +308,7 @@ def test_a_reader_clicks_through(browser: Any, address: str, data: Path) -> None
     assert reader.outcome == "hit"
 
 
+@pytest.mark.thorough
 def test_every_page_is_for_everybody(browser: Any, address: str, request: Any) -> None:
     """In both themes; ``--screenshots`` renews the pictures of the docs."""
     for path in ("/", "/1/", "/1/edit/"):

@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import types
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
@@ -28,7 +29,8 @@ from cache_memoize import (
     store,
 )
 from tests.conftest import FakeClock, World, close_connections
-from tests.servers import _MEMCACHED, _REDIS, SERVERS, Server
+from tests.needs import need
+from tests.servers import SERVERS
 
 SERVER_OF = {
     "django": ("valkey", "django.core.cache.backends.redis.RedisCache"),
@@ -45,11 +47,10 @@ SERVER_OF = {
 def mortal(request):
     """A server of this test alone, and the settings of a cache on it."""
     name, backend = SERVER_OF[request.param]
-    binary = SERVERS[name].binary
-    if not binary:
-        pytest.skip(f"needs {name}")
-    server = Server(name, binary, _MEMCACHED if name == "memcached" else _REDIS)
-    server.port = store_port(server)
+    need(name)
+    if request.param == "pylibmc":
+        need("pylibmc")
+    server = SERVERS[name].another()
     server.start()
     is_redis = name != "memcached"
     location = f"redis://127.0.0.1:{server.port}" if is_redis else None
@@ -68,16 +69,6 @@ def mortal(request):
         yield server
         close_connections()
     server.stop()
-
-
-def store_port(server):
-    from tests.servers import free_port
-
-    port = free_port()
-    server.arguments = [
-        a.replace(str(server.port), str(port)) for a in server.arguments
-    ]
-    return port
 
 
 def numbers(**options):
@@ -507,20 +498,28 @@ def test_no_client_is_used_by_two_threads(backend):
         return x
 
     caches[backend].get("so-that-this-context-has-a-client")
-    wrong = []
+    wrong, number = [], 8
+    all_of_them = threading.Barrier(number)
 
-    async def main():
+    def close():
+        all_of_them.wait(30)  # so that each thread does it
+        close_connections()
+
+    async def main(pool):
+        def in_pool(function):
+            return sync_to_async(function, thread_sensitive=False, executor=pool)
+
         async def one(x):
             for _ in range(20):
-                got = await sync_to_async(function, thread_sensitive=False)(x)
+                got = await in_pool(function)(x)
                 if got != x:
                     wrong.append((x, got))
 
         await asyncio.gather(*(one(x) for x in range(60)))
-        close = sync_to_async(close_connections, thread_sensitive=False)
-        await asyncio.gather(*(close() for _ in range(64)))
+        await asyncio.gather(*(in_pool(close)() for _ in range(number)))
 
-    asyncio.run(main())
+    with ThreadPoolExecutor(number) as pool:
+        asyncio.run(main(pool))
     assert wrong == []
 
 
@@ -685,7 +684,7 @@ def test_a_block_that_somebody_deletes_is_written_again(backend, monkeypatch):
     world.cache.delete(key)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 @pytest.mark.backends(["pymemcache", "pylibmc", "pylibmc_without_cas", "valkey"])
 def test_children_of_a_server_that_has_called_already_have_sockets_of_their_own(

@@ -42,6 +42,7 @@ from tests.chaos import (
     crowd,
 )
 from tests.conftest import FakeClock
+from tests.needs import is_full, need
 from tests.servers import SERVERS, free_port
 from tests.test_stampede import ROOT, in_threads, settings_of
 
@@ -74,8 +75,8 @@ CLIENTS: dict[str, tuple[str, str, dict[str, Any]]] = {
         },
     ),
 }
-QUICK = ["valkey", "pymemcache"]
-QUICK_SHAPES = ("plain", "tagged", "async, stale and tagged")
+LEAN = ["valkey", "pymemcache"]
+LEAN_SHAPES = ("plain", "tagged", "async, stale and tagged")
 #: Where the client makes the difference, and where it is the server.
 EACH_KIND = ["valkey", "django_redis", "pymemcache", "pylibmc"]
 REDIS = ["valkey", "redis", "django_redis"]
@@ -83,10 +84,10 @@ MEMCACHED = ["pymemcache", "pylibmc"]
 LOCMEM = {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
 
 
-def on(clients, quick=QUICK):
-    """Run the test with these clients; only with ``quick`` ones in a quick run."""
+def on(clients, lean=LEAN):
+    """Run the test with these clients; with ``lean`` ones only without ``--full``."""
     params = [
-        pytest.param(c, marks=() if c in quick else pytest.mark.thorough)
+        pytest.param(c, marks=() if c in lean else pytest.mark.thorough)
         for c in clients
     ]
     return pytest.mark.parametrize("faulty", params, indirect=True)
@@ -99,8 +100,9 @@ class Faulty:
         self.client = client
         name, self._backend, self._options = CLIENTS[client]
         self.is_redis = name != "memcached"
-        if not SERVERS[name].binary:
-            pytest.skip(f"needs {name}")
+        need(name)
+        if client == "pylibmc":
+            need("pylibmc")
         self.server = SERVERS[name].another()
 
     def cache(self, port: int | None = None, **options: Any) -> Any:
@@ -143,7 +145,7 @@ def up(faulty):
 
 def subjects(*shapes: str, **options: Any) -> list[Subject]:
     if not shapes:
-        shapes = QUICK_SHAPES if "MEMOIZE_QUICK" in os.environ else tuple(SHAPES)
+        shapes = tuple(SHAPES) if is_full() else LEAN_SHAPES
     return [Subject(ALIAS, shape, **options) for shape in shapes]
 
 
@@ -160,7 +162,7 @@ def test_killed_and_started_again(up):
         up.server.start()
 
 
-@on(["valkey", "pymemcache", "pylibmc"], quick=[])
+@on(["valkey", "pymemcache", "pylibmc"], lean=[])
 def test_restarted_at_once(up):
     with crowd(subjects()) as members:
         for _ in range(2):
@@ -264,7 +266,7 @@ def flood(port: int) -> None:
         assert client.recv(100), "all is done"
 
 
-@on(EACH_KIND, quick=["pymemcache"])
+@on(EACH_KIND, lean=["pymemcache"])
 def test_answering_slowly_and_later_than_the_time_out(up):
     """A late answer is nobody's: least of all that of the next question."""
     with Proxy(up.server.port) as proxy, up.cache(proxy.port):
@@ -279,7 +281,7 @@ def test_answering_slowly_and_later_than_the_time_out(up):
         close()
 
 
-@on(EACH_KIND, quick=["valkey"])
+@on(EACH_KIND, lean=["valkey"])
 def test_answers_that_get_lost(up):
     """The command was done, and nobody knows."""
     with Proxy(up.server.port) as proxy, up.cache(proxy.port):
@@ -301,7 +303,7 @@ class Jumping(Clock):
         return super().time() + self.offset
 
 
-@on(["valkey"], quick=[])
+@on(["valkey"], lean=[])
 def test_a_clock_that_is_set_by_an_hour(up):
     clock = Jumping()
     with crowd(subjects(_clock=clock)) as members:
@@ -342,7 +344,7 @@ def test_values_that_are_too_big_for_a_while(up):
     assert members.lost == []
 
 
-@on(EACH_KIND, quick=["valkey"])
+@on(EACH_KIND, lean=["valkey"])
 def test_garbage_under_every_key(up):
     """Entries, leases, marks and the tokens of tags are truncated, and replaced by
     what nobody can read."""
@@ -573,15 +575,15 @@ def peek(subject):
 OPERATIONS = [call, refresh, fail, publish, prime, peek]
 
 
-QUICK_CHAOS = {("atomic", "tagged"), ("atomic", "stale")}
+LEAN_CHAOS = {("atomic", "tagged"), ("atomic", "stale")}
 
 
 def on_chaos():
     for kind, shape in itertools.product(CHAOTIC, SHAPES):
         if (kind, shape) == ("voucher", "async"):
             continue
-        quick = shape == "plain" or (kind, shape) in QUICK_CHAOS
-        marks = () if quick else pytest.mark.thorough
+        lean = shape == "plain" or (kind, shape) in LEAN_CHAOS
+        marks = () if lean else pytest.mark.thorough
         yield pytest.param(kind, shape, marks=marks)
 
 

@@ -10,9 +10,6 @@ import time
 
 import pytest
 from django.core.cache import caches
-
-pytest.importorskip("opentelemetry.sdk", reason="needs opentelemetry-sdk")
-
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider

@@ -17,8 +17,6 @@ from django.core.cache import caches
 from django.core.exceptions import ImproperlyConfigured
 from django.test import AsyncClient, Client, override_settings
 
-pytest.importorskip("debug_toolbar", reason="needs django-debug-toolbar")
-
 from cache_memoize import cache_memoize, clients, panels, pool, signals
 from tests import toolbar_settings
 from tests.conftest import FakeClock, close_connections

@@ -13,17 +13,14 @@ from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
+import axe_selenium_python as axe
 import pytest
+from selenium.webdriver.support.wait import WebDriverWait
 
-pytest.importorskip("debug_toolbar", reason="needs django-debug-toolbar")
-pytest.importorskip("selenium", reason="needs selenium")
-axe = pytest.importorskip("axe_selenium_python", reason="needs axe-selenium-python")
+from tests.browser import PATIENCE, chromium, dark, picture, resize
+from tests.servers import free_port
 
-from selenium.webdriver.support.wait import WebDriverWait  # noqa: E402
-
-from tests.browser import PATIENCE, chromium, dark, picture, resize  # noqa: E402
-from tests.servers import free_port  # noqa: E402
-
+pytestmark = pytest.mark.thorough
 ROOT = Path(__file__).resolve().parents[1]
 AXE = Path(axe.__file__).parent / "node_modules" / "axe-core" / "axe.min.js"
 

@@ -40,7 +40,7 @@ def test_a_full_queue_takes_nothing_more(monkeypatch):
     assert pool.join()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 def test_a_child_of_a_process_with_busy_threads_has_a_pool_of_its_own():
     go_on, running = threading.Event(), threading.Event()

@@ -18,9 +18,6 @@ from urllib.request import urlopen
 import pytest
 from django.core.cache import caches
 from django.test import RequestFactory, override_settings
-
-pytest.importorskip("prometheus_client", reason="needs prometheus_client")
-
 from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 
 from cache_memoize import (
@@ -215,9 +212,8 @@ def until(condition: Callable[[], object], seen: Callable[[], object] = str) -> 
 
 
 def test_the_page_of_django_prometheus_shows_it():
-    exports = pytest.importorskip(
-        "django_prometheus.exports", reason="needs django-prometheus"
-    )
+    from django_prometheus import exports
+
     prometheus.connect()
     assert REGISTRY in prometheus._exporters
     f = memoized(lambda: 1, "on_the_page")
@@ -267,8 +263,6 @@ def test_a_fork_waits_for_what_is_being_told(registry):
 @pytest.fixture
 def site(tmp_path):
     """Two gunicorn workers, forked from a process that had made calls."""
-    pytest.importorskip("django_prometheus", reason="needs django-prometheus")
-    pytest.importorskip("gunicorn", reason="needs gunicorn")
     port, metrics = free_port(), tmp_path / "metrics"
     metrics.mkdir()
     options = ["--workers", "2", "--preload", "--bind", f"127.0.0.1:{port}"]

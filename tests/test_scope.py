@@ -32,6 +32,16 @@ def nothing_is_left_of_a_scope():
     assert scope._scope.get() is None
 
 
+@pytest.fixture(autouse=True)
+def requests_close_no_connection():
+    """As with Django's test client: whatever other tests have left open."""
+    signals = [request_started, request_finished]
+    ours = [s for s in signals if s.disconnect(close_old_connections)]
+    yield
+    for signal in ours:
+        signal.connect(close_old_connections)
+
+
 @pytest.fixture
 def world(backend):
     """Sync: each call of an async function is a task of its own there."""
@@ -666,7 +676,7 @@ def test_settings_that_are_gone_do_not_lend_their_name_to_others():
     for number in range(20):
         with override_settings(CACHES=of_two_places({"LOCATION": str(number)})):
             tokens.add(clients._settings_token())
-        gc.collect()
+        gc.collect(1)  # the young ones: all objects of all tests take long
     assert len(tokens) == 20
 
 

@@ -210,7 +210,7 @@ def test_without_the_app_there_are_none(monkeypatch):
 def test_four_processes_and_two_that_are_killed(backend):
     """Right but for the last seconds of those that were killed."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)} | settings_of(backend)
-    calls = how_many(10_000)
+    calls = how_many(5_000)
 
     def start(number, calls):
         return subprocess.Popen(

@@ -20,7 +20,7 @@ from cache_memoize.policy import Policy
 from cache_memoize.store import Store
 from tests.conftest import ATOMIC, FakeClock, World, close_connections, in_thread
 
-QUICK_ATOMIC = ["locmem", "valkey", "pymemcache", "file"]
+SOME_ATOMIC = ["locmem", "valkey", "pymemcache", "file"]
 
 
 def numbered(world, timeout=10, stale=100, **options):
@@ -93,7 +93,8 @@ def test_the_backend_keeps_it_for_timeout_and_stale_and_nothing_else(
     asked.clear()
     world.clock.tick(12)
     later(f, 1)
-    assert asked == [("swap", 98), ("swap", 110)]  # stamped, replaced
+    # Stamped, replaced; once more by a thread, if the loop ends before its task does.
+    assert (asked[0], {*asked[1:]}) == (("swap", 98), {("swap", 110)})
     asked.clear()
     f.prime(5, 2)
     assert asked == [("add", 10), ("swap", 110)]
@@ -114,7 +115,7 @@ def test_an_invalidated_value_is_never_served_stale(world):
     assert f(1) == 4 == f(1)
 
 
-@pytest.mark.backends(QUICK_ATOMIC)
+@pytest.mark.backends(SOME_ATOMIC)
 @pytest.mark.parametrize("how", ["invalidate", "tag", "prime", "refresh"])
 def test_what_happens_during_a_refresh_wins_over_it(backend, how):
     world, inside = World(backend, "sync"), []
@@ -171,7 +172,7 @@ def test_exceptions_are_not_served_stale(world):
 # --- one refreshes -------------------------------------------------------------------
 
 
-@pytest.mark.backends([*QUICK_ATOMIC, "postgresql"])
+@pytest.mark.backends([*SOME_ATOMIC, "postgresql"])
 def test_of_eight_threads_one_refreshes_and_none_waits(backend):
     clock, runs = FakeClock(), []
     go_on, barrier = threading.Event(), threading.Barrier(8)
@@ -261,7 +262,7 @@ def test_a_failing_refresh_leaves_the_old_value_and_is_tried_after_growing_pause
     assert world.raw(f.get_cache_key(1)).claim.attempts == 0
 
 
-@pytest.mark.backends(QUICK_ATOMIC)
+@pytest.mark.backends(SOME_ATOMIC)
 def test_after_the_hard_end_the_exception_reaches_the_caller(world):
     f, runs, function = numbered(world)
     f(1)
@@ -273,7 +274,7 @@ def test_after_the_hard_end_the_exception_reaches_the_caller(world):
         f(1)
 
 
-@pytest.mark.backends(QUICK_ATOMIC)
+@pytest.mark.backends(SOME_ATOMIC)
 def test_a_refresh_by_hand_tells_its_caller_and_keeps_the_old_value(world):
     f, runs, function = numbered(world)
     f(1)
@@ -286,7 +287,7 @@ def test_a_refresh_by_hand_tells_its_caller_and_keeps_the_old_value(world):
     assert f.refresh(1) == len(runs) == f(1)
 
 
-@pytest.mark.backends(QUICK_ATOMIC)
+@pytest.mark.backends(SOME_ATOMIC)
 def test_a_new_result_that_is_not_to_be_stored_takes_the_old_one_along(world):
     """It is not true any more."""
     f, runs, _ = numbered(world, cache_if=lambda result, x=0: result == 1)
@@ -300,7 +301,7 @@ def test_a_new_result_that_is_not_to_be_stored_takes_the_old_one_along(world):
 # --- where it runs -------------------------------------------------------------------
 
 
-@pytest.mark.backends(QUICK_ATOMIC)
+@pytest.mark.backends(SOME_ATOMIC)
 def test_inline_the_caller_that_found_it_gets_the_new_value(world):
     misses = []
     f, runs, function = numbered(world, miss_callable=lambda x: misses.append(x))

@@ -403,7 +403,7 @@ def test_sync_code_inside_an_event_loop_does_not_put_the_loop_to_sleep():
     caches["locmem"].clear()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 @pytest.mark.backends(["valkey", "file", "pymemcache"])
 def test_a_fork_while_a_lease_is_held(backend):

@@ -11,6 +11,7 @@ from django.test import override_settings
 from cache_memoize import cache_memoize, clients, invalidate_tags, record, store, tags
 from cache_memoize.store import Store
 from tests.conftest import ATOMIC, FakeClock, World, counted, in_thread
+from tests.needs import need
 from tests.servers import SERVERS
 
 
@@ -398,8 +399,7 @@ def test_a_block_that_never_stands_is_a_lost_invalidation(monkeypatch):
 def test_a_real_cluster_answers_for_one_slot_only():
     """Redis Cluster: keys are read one by one, and nothing else changes."""
     server = SERVERS["valkey_cluster"]
-    if not server.binary:
-        pytest.skip("needs valkey")
+    need("valkey")
     server.start()
     settings = {
         "default": {

@@ -144,8 +144,8 @@ def test_an_entry_is_there_when_the_journey_is_over(backend, travel):
 
 def test_the_whole_world_in_memory_travels(travel, memoize_cache):
     with travel(START) as clock:
-        f = Counted(None, cache_alias="pylibmc")
-        cache = caches["pylibmc"]
+        f = Counted(None, cache_alias="pymemcache")
+        cache = caches["pymemcache"]
         cache.set("other", 1, 40 * 24 * 3600)
         f()
         clock.shift(39 * 24 * 3600)

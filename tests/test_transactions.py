@@ -9,7 +9,6 @@ import threading
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
-from django.conf import settings
 from django.core.cache import caches
 from django.db import DEFAULT_DB_ALIAS, connection, connections, transaction
 from django.test import TestCase, TransactionTestCase
@@ -24,18 +23,22 @@ from tests.conftest import (
     in_thread,
 )
 from tests.models import Post
+from tests.needs import NEEDS, is_full, need
 
 #: The cache, and the database that is written to.
 PLACES = ["locmem", "valkey", "pymemcache", "file"]
 
 
 #: MariaDB reads from a snapshot, as it does by its own default.
-MARIADB = {"mariadb"} if "MEMOIZE_QUICK" not in os.environ else set()
-EVERYWHERE = [*ALL_DATABASES, *(MARIADB & settings.DATABASES.keys())]
+MARIADB = {"mariadb"} if is_full() else set()
+EVERYWHERE = [*ALL_DATABASES, *MARIADB]
 
 
 @pytest.fixture(params=EVERYWHERE)
-def database(request, transactional_db):
+def database(request):
+    if request.param in NEEDS:
+        need(request.param)
+    request.getfixturevalue("transactional_db")
     return request.param
 
 
@@ -260,7 +263,7 @@ def _found():
     return backends._found
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 @pytest.mark.backends(["valkey", "file"])
 @READ_COMMITTED
