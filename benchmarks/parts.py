@@ -19,9 +19,14 @@ from benchmarks.peers import TIMEOUT
 from benchmarks.places import LOCAL, places
 from benchmarks.report import Bar, Report, parser
 from cache_memoize import cache_memoize, local, signals
-from cache_memoize.binding import Binder
-from cache_memoize.record import TAIL, dumps, freshness, loads
-from cache_memoize.stats import logger
+from cache_memoize.cache.record import (
+    TAIL,
+    dumps,
+    freshness,
+    loads,
+)
+from cache_memoize.keys.binding import Binder
+from cache_memoize.stats.counters import logger
 
 WHOLE = "a hit, positional arguments"
 FLOOR = "the cache's own get"

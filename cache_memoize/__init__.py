@@ -1,15 +1,16 @@
 """One decorator that puts any Python function behind Django's cache framework."""
 
 from . import checks as _checks  # noqa: F401  # registers them
-from .controls import Entry
+from .cache.local import local
+from .cache.store import CacheDidNotAnswer
 from .decorator import Memoized, cache_memoize
-from .dependencies import ainvalidate_model, invalidate_model
-from .invalidation import ainvalidate_tags, invalidate_tags
-from .keys import UnkeyableArgument, register_key
-from .progress import Progress
-from .scope import local
-from .stats import CacheInfo
-from .store import CacheDidNotAnswer
+from .keys.encoding import UnkeyableArgument, register_key
+from .model_signals import ainvalidate_model, invalidate_model
+from .protocol.entries import Entry
+from .protocol.invalidation import ainvalidate_tags, invalidate_tags
+from .protocol.progress import Progress
+from .stats.counters import CacheInfo
+from .stats.reporter import flush_stats
 
 __all__ = [
     "CacheDidNotAnswer",
@@ -21,6 +22,7 @@ __all__ = [
     "ainvalidate_model",
     "ainvalidate_tags",
     "cache_memoize",
+    "flush_stats",
     "invalidate_model",
     "invalidate_tags",
     "local",

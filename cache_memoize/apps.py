@@ -11,6 +11,6 @@ class CacheMemoizeConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from . import reporter, site
+        from .stats import reporter, sitewide
 
-        reporter.add(site.tell)
+        reporter.add(sitewide.tell)

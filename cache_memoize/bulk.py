@@ -17,10 +17,21 @@ from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from asgiref.sync import async_to_sync, sync_to_async
 
-from .batch import Batch
-from .items import amap_control, awarm_control, map_control, warm_control
-from .progress import Progress, Steps, achunks, aiterate, chunks
-from .runner import run
+from .items import (
+    amap_control,
+    awarm_control,
+    map_control,
+    warm_control,
+)
+from .protocol.many import Batch
+from .protocol.progress import (
+    Progress,
+    Steps,
+    achunks,
+    aiterate,
+    chunks,
+)
+from .protocol.runner import run
 
 __all__ = ["Bulk", "Results"]
 

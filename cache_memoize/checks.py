@@ -14,9 +14,11 @@ from typing import Any
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 
-from . import clients, conf, dependencies, transactions, vary
-from .core import Core, known
-from .keys import encode
+from . import conf, model_signals, vary
+from .cache import connections
+from .keys.encoding import encode
+from .planning import Core, known
+from .protocol import transactions
 
 __all__ = [
     "check_caches",
@@ -69,7 +71,7 @@ def check_caches(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
     """E002, E004, W001, W004 and W005: caches that memoized functions use."""
     found: list[checks.CheckMessage] = []
     for alias, functions in _functions().items():
-        settings = clients.settings_of(alias)
+        settings = connections.settings_of(alias)
         if settings is None:
             found.append(_unknown_alias(alias, functions))
         else:
@@ -78,7 +80,7 @@ def check_caches(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
 
 
 def _unknown_alias(alias: str, functions: list[Core]) -> checks.CheckMessage:
-    known = clients.aliases()
+    known = connections.aliases()
     close = difflib.get_close_matches(alias, known, 1)
     return checks.Error(
         f"There is no cache {alias!r}, which is that of {_names(functions)}.",
@@ -91,7 +93,7 @@ def _unknown_alias(alias: str, functions: list[Core]) -> checks.CheckMessage:
 
 def _client(alias: str, settings: dict[str, Any]) -> Iterator[checks.CheckMessage]:
     try:
-        cache, backend = clients.opened(alias)
+        cache, backend = connections.opened(alias)
         missing = _missing_timeout(settings)
     except Exception as error:  # whatever a client makes of its settings, or we do
         yield checks.Error(
@@ -131,7 +133,7 @@ def check_deployment(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessag
     found: list[checks.CheckMessage] = []
     for alias, functions in _functions().items():
         try:
-            cache, backend = clients.opened(alias)
+            cache, backend = connections.opened(alias)
         except Exception:  # check_caches says so
             continue
         if backend.in_memory:
@@ -170,7 +172,7 @@ def check_functions(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage
             hint="Write app_label.ModelName, of an app that is in INSTALLED_APPS.",
             id="cache_memoize.E003",
         )
-        for function, model in dependencies.unknown_models()
+        for function, model in model_signals.unknown_models()
     ]
     for alias, functions in _functions().items():
         alike: dict[Any, list[Core]] = {}
@@ -259,7 +261,7 @@ def _same_databases(used: Iterable[str]) -> Iterator[checks.CheckMessage]:
     atomic = {alias for alias, _ in transactions.atomic_requests()}
     for alias in used:
         try:
-            database = clients.database_of(alias)
+            database = connections.database_of(alias)
         except Exception:  # check_caches says so
             continue
         if database in atomic:

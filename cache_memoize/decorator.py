@@ -2,8 +2,8 @@
 
 A call's way: arguments -> key -> entry -> fresh? -> value; otherwise claim -> call ->
 settle -> value. The two wrappers are alike but for ``await``; a test holds them
-together. Everything that is not a hit is in flows.py (before the call) and settling.py
-(after it).
+together. Everything that is not a hit is in protocol/: claim.py
+(before the call) and settle.py (after it).
 """
 
 from __future__ import annotations
@@ -20,18 +20,30 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast, overlo
 
 from django.apps import apps
 
-from . import flows, options, settling, signals
-from .background import arevalidate, revalidate
-from .clients import UNREAD
+from . import options, signals
+from .cache.connections import UNREAD
+from .cache.record import (
+    AHEAD,
+    TAIL,
+    freshness,
+    loads,
+)
 from .clock import Clock
-from .core import Core
-from .memo import computing, serve
-from .memoized import CONTROLS, ClassMemoized, Memoized, watch_class_body
-from .policy import BACKEND
-from .record import AHEAD, TAIL, freshness, loads
-from .runner import run
-from .stats import logger
-from .transactions import live
+from .memoized import (
+    CONTROLS,
+    ClassMemoized,
+    Memoized,
+    watch_class_body,
+)
+from .planning import Core
+from .protocol import claim as flows
+from .protocol import settle
+from .protocol.call import computing, serve
+from .protocol.policy import BACKEND
+from .protocol.refresh import arevalidate, revalidate
+from .protocol.runner import run
+from .protocol.transactions import live
+from .stats.counters import logger
 
 if TYPE_CHECKING:
     from .memoized import AsyncMemoized
@@ -108,14 +120,14 @@ def _sync_wrapper(core: Core) -> Callable[..., Any]:
             stats.missed(key)  # in here: a receiver may call, or raise, anything
             result = function(*args, **kwargs)
         except BaseException as raised:
-            run(settling.fail(core, store, claim, raised, args, kwargs))
+            run(settle.fail(core, store, claim, raised, args, kwargs))
             if on_miss is not None and isinstance(raised, stored):
                 stats.hook(on_miss, args, kwargs)
             raise
         finally:
             with suppress(ValueError):  # closed by another context
                 computing.reset(nested)
-        run(settling.settle(core, store, claim, result, args, kwargs))
+        run(settle.settle(core, store, claim, result, args, kwargs))
         if on_miss is not None:
             stats.hook(on_miss, args, kwargs)
         return result
@@ -179,14 +191,14 @@ def _async_wrapper(core: Core) -> Callable[..., Any]:
             stats.missed(key)  # in here: a receiver may call, or raise, anything
             result = await function(*args, **kwargs)
         except BaseException as raised:
-            await settling.fail(core, store, claim, raised, args, kwargs)
+            await settle.fail(core, store, claim, raised, args, kwargs)
             if on_miss is not None and isinstance(raised, stored):
                 stats.hook(on_miss, args, kwargs)
             raise
         finally:
             with suppress(ValueError):  # closed by another context
                 computing.reset(nested)
-        await settling.settle(core, store, claim, result, args, kwargs)
+        await settle.settle(core, store, claim, result, args, kwargs)
         if on_miss is not None:
             stats.hook(on_miss, args, kwargs)
         return result

@@ -32,7 +32,7 @@ from typing import (
     overload,
 )
 
-from .progress import Progress
+from .protocol.progress import Progress
 
 __all__ = ["amap_control", "awarm_control", "map_control", "warm_control"]
 

@@ -22,13 +22,15 @@ from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
 from django.db.models import Model
 
-from . import controls, dependencies, site
+from . import model_signals
 from .bulk import Bulk, Results
-from .controls import Entry
-from .core import Core
-from .invalidation import forget
-from .runner import run
-from .stats import CacheInfo
+from .planning import Core
+from .protocol import entries
+from .protocol.entries import Entry
+from .protocol.invalidation import forget
+from .protocol.runner import run
+from .stats import sitewide
+from .stats.counters import CacheInfo
 
 __all__ = ["CONTROLS", "ClassMemoized", "Memoized", "watch_class_body"]
 
@@ -184,7 +186,7 @@ class Memoized(Bulk[T], functools.partial, Generic[P, R, T]):  # type: ignore[ty
         """
         core = self._core
         every = None if core.tag is None else self.invalidate_all
-        dependencies.depend(model, core.name, self._forget, every, calls)
+        model_signals.depend(model, core.name, self._forget, every, calls)
 
     def _forget(self, args: tuple[Any, ...]) -> None:
         forget_call: Any = self.invalidate  # whatever its parameters are
@@ -214,11 +216,11 @@ class Memoized(Bulk[T], functools.partial, Generic[P, R, T]):  # type: ignore[ty
     def peek(self, /, *args: P.args, **kwargs: P.kwargs) -> Entry | None:
         """The stored :class:`Entry` of this call, or None. Never computes."""
         core, key, _ = self._call(args, kwargs)
-        return run(controls.peek(core, core.store, key))
+        return run(entries.peek(core, core.store, key))
 
     async def apeek(self, /, *args: P.args, **kwargs: P.kwargs) -> Entry | None:
         core, key, _ = self._call(args, kwargs)
-        return await controls.peek(core, core.astore, key)
+        return await entries.peek(core, core.astore, key)
 
     def prime(self, value: T, /, *args: P.args, **kwargs: P.kwargs) -> None:
         """Store ``value`` as the result of this call, without computing it.
@@ -226,11 +228,11 @@ class Memoized(Bulk[T], functools.partial, Generic[P, R, T]):  # type: ignore[ty
         Raises TypeError for a value that cannot be pickled; nothing is lost then.
         """
         core, key, whole = self._call(args, kwargs)
-        run(controls.prime(core, core.store, key, value, whole, kwargs))
+        run(entries.prime(core, core.store, key, value, whole, kwargs))
 
     async def aprime(self, value: T, /, *args: P.args, **kwargs: P.kwargs) -> None:
         core, key, whole = self._call(args, kwargs)
-        await controls.prime(core, core.astore, key, value, whole, kwargs)
+        await entries.prime(core, core.astore, key, value, whole, kwargs)
 
     def cache_info(self) -> CacheInfo:
         """Counters of this function in this process since it started."""
@@ -254,7 +256,7 @@ class Memoized(Bulk[T], functools.partial, Generic[P, R, T]):  # type: ignore[ty
                 '"cache_memoize" into INSTALLED_APPS'
             )
         path = core.stats.path
-        figures = site.up_to_date(core.alias, [path])[path]
+        figures = sitewide.up_to_date(core.alias, [path])[path]
         return CacheInfo.of(figures.totals, core.state())
 
     async def asite_info(self) -> CacheInfo:

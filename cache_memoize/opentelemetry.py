@@ -29,9 +29,11 @@ except ModuleNotFoundError as error:
         name=error.name,
     ) from error
 
-from . import breaker, reporter, signals
+from . import signals
+from .cache import breaker
 from .signals import Event
-from .totals import Totals
+from .stats import reporter
+from .stats.totals import Totals
 
 __all__ = ["BUCKETS", "connect", "disconnect"]
 
@@ -83,7 +85,7 @@ class Exporter:
             description="Computation that hits made unnecessary.",
         )
         meter.create_observable_gauge(
-            "cache_memoize.breaker.state",
+            "cache_memoize.cache.breaker.state",
             [self._callback(self._breakers)],
             description="Circuit breaker of a cache: 0 closed, 1 half-open, 2 open.",
         )

@@ -96,7 +96,7 @@ _PASSING = (list, set, Iterator)
 
 
 def check(name: str, options: dict[str, Any]) -> None:
-    """Refuse what has the wrong form; the numbers are seen to by policy.py."""
+    """Refuse what has the wrong form; the numbers are seen to by protocol/policy.py."""
     trouble = None
     prefix, alias = options["prefix"], options["cache_alias"]
     if prefix is not None and (not isinstance(prefix, str) or not prefix):

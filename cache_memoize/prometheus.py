@@ -29,10 +29,11 @@ except ModuleNotFoundError as error:
         name=error.name,
     ) from error
 
-from . import reporter, signals
-from .breaker import breaker_of, known
+from . import signals
+from .cache.breaker import breaker_of, known
 from .signals import Event
-from .totals import Totals
+from .stats import reporter
+from .stats.totals import Totals
 
 __all__ = ["BUCKETS", "connect", "disconnect"]
 

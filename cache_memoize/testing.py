@@ -19,7 +19,9 @@ from django.apps import apps
 from django.core.cache.backends import locmem
 from django.test.utils import TestContextDecorator, override_settings
 
-from . import breaker, clients, conf, pool, signals
+from . import conf, signals
+from .cache import breaker, connections
+from .protocol import threads
 from .signals import Event
 
 __all__ = ["World", "assert_hits", "disabled", "in_memory"]
@@ -161,7 +163,7 @@ class in_memory(_Block):
         number = next(_numbers)
         names = {
             alias: f"cache_memoize.testing {number} {alias}"
-            for alias in clients.aliases()
+            for alias in connections.aliases()
         }
         memory = {alias: _memory(alias, name) for alias, name in names.items()}
         setting = conf.changed(ENABLED=True)
@@ -170,13 +172,13 @@ class in_memory(_Block):
         # A server that is down must not keep anybody from this memory.
         stack.callback(breaker.replace, breaker.replace({}))
         stack.enter_context(override_settings(CACHES=memory, CACHE_MEMOIZE=setting))
-        stack.callback(pool.join)
+        stack.callback(threads.join)
         return world
 
 
 def _memory(alias: str, name: str) -> dict[str, Any]:
     """The settings of a cache in memory that stands for this one."""
-    given = clients.settings_of(alias) or {}
+    given = connections.settings_of(alias) or {}
     options = given.get("OPTIONS") or {}
     limits = {
         option: options[option]
@@ -312,8 +314,8 @@ class assert_hits:
         if not conf.get("ENABLED"):
             yield "Memoizing is disabled: CACHE_MEMOIZE['ENABLED'] is False"
         used = {event.alias for event in self.events if event.alias}
-        for alias in sorted(used.intersection(clients.aliases())):
-            if not clients.opened(alias)[1].stores:
+        for alias in sorted(used.intersection(connections.aliases())):
+            if not connections.opened(alias)[1].stores:
                 yield f"The cache {alias!r} stores nothing"
 
 

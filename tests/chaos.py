@@ -12,8 +12,9 @@ from typing import Any
 from django.core.cache import caches
 from django.core.cache.backends.locmem import LocMemCache
 
-from cache_memoize import CacheInfo, cache_memoize, invalidate_tags, pool
-from cache_memoize.backends import LocalMemory
+from cache_memoize import CacheInfo, cache_memoize, invalidate_tags
+from cache_memoize.cache.backends import LocalMemory
+from cache_memoize.protocol import threads
 from tests.conftest import Caller, FakeClock, close_connections, in_thread
 
 # --- a cache -------------------------------------------------------------------------
@@ -358,7 +359,7 @@ class Crowd:
         self._end.set()
         for thread in self._threads:
             thread.join()
-        pool.join()  # its threads use our caches
+        threads.join()  # its threads use our caches
         for cache in self._caches:
             disconnect(cache)
 
@@ -469,4 +470,4 @@ def crowd(subjects: list[Subject]) -> Iterator[Crowd]:
     for subject in subjects:
         oldest = subject.floor
         assert not subject.is_wrong(subject.f(), oldest)
-    assert pool.join(), "before the settings change"
+    assert threads.join(), "before the settings change"

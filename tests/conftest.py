@@ -17,19 +17,13 @@ from django.core.cache import caches
 from django.core.management import call_command
 from django.db import connections
 
-from cache_memoize import (
-    ainvalidate_tags,
-    breaker,
-    cache_memoize,
-    clients,
-    invalidate_tags,
-    pool,
-    record,
-    reporter,
-    site,
-)
+from cache_memoize import ainvalidate_tags, cache_memoize, invalidate_tags
+from cache_memoize.cache import breaker, record
+from cache_memoize.cache import connections as clients
+from cache_memoize.cache.store import Store
 from cache_memoize.clock import Clock
-from cache_memoize.store import Store
+from cache_memoize.protocol import threads as pool
+from cache_memoize.stats import reporter, sitewide
 from tests.needs import FULL, gaps, is_full, need
 from tests.servers import DATABASES as SHARED_SERVERS
 from tests.servers import SERVERS
@@ -286,7 +280,7 @@ def pytest_addoption(parser: Any) -> None:
 
 def pytest_configure(config: Any) -> None:
     # The app tells the figures from a thread; who tests that adds it again.
-    reporter.remove(site.tell)
+    reporter.remove(sitewide.tell)
     if config.getoption("--full"):
         os.environ[FULL] = "1"
     # A shell has its background jobs ignore it, and so would the processes of tests.

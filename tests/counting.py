@@ -14,7 +14,8 @@ django.setup()
 
 from django.conf import settings  # noqa: E402
 
-from cache_memoize import cache_memoize, reporter, site  # noqa: E402
+from cache_memoize import cache_memoize  # noqa: E402
+from cache_memoize.stats import reporter, sitewide  # noqa: E402
 
 
 def counted(x: int) -> int:
@@ -23,7 +24,7 @@ def counted(x: int) -> int:
 
 def main(alias: str, calls: int, seed: str) -> None:
     settings.CACHE_MEMOIZE = {"STATS_INTERVAL": 0.1}
-    reporter.add(site.tell)
+    reporter.add(sitewide.tell)
     memoized = cache_memoize(600, prefix="counted", cache_alias=alias)(counted)
     luck = random.Random(seed)
     for number in range(calls):

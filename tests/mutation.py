@@ -4,9 +4,9 @@
 
 What is broken is decided by mutmut's operators (arguments dropped, operators swapped,
 constants changed, ...), over whole modules: mutmut's own runner leaves out all that
-is not inside a plain function, such as the tables of keys.py. Each mutant is judged
-by the tests that ``mutation.toml`` names for its module, in a process forked from one
-that has all but the package and its tests imported.
+is not inside a plain function, such as the tables of keys/encoding.py. Each mutant is
+judged by the tests that ``mutation.toml`` names for its module, in a process forked
+from one that has all but the package and its tests imported.
 
 Left alone are texts for people (their wording is nobody's promise) and what only a
 type checker reads.
@@ -166,7 +166,7 @@ def run(
     name: str, state: dict[str, str], save: Callable[[], object], every: int
 ) -> dict[str, Any]:
     """The outcomes of one module's mutants, in the current folder."""
-    path = Path("cache_memoize", f"{name}.py")
+    path = Path("cache_memoize", *name.split(".")).with_suffix(".py")
     source = path.read_text()
     plan = PLAN["modules"][name]
     tests = plan["tests"] + (["-k", plan["only"]] if "only" in plan else [])

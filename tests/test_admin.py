@@ -28,17 +28,12 @@ from django.test.utils import CaptureQueriesContext
 from django.utils.functional import lazystr
 from django.views.debug import SafeExceptionReporterFilter
 
-from cache_memoize import (
-    cache_memoize,
-    core,
-    instances,
-    reporter,
-    site,
-)
+from cache_memoize import cache_memoize, instances, planning
 from cache_memoize.admin import charts, overview, wording
 from cache_memoize.admin.actions import ACTIONS
+from cache_memoize.cache.store import Store
 from cache_memoize.models import MemoizedFunction
-from cache_memoize.store import Store
+from cache_memoize.stats import reporter, sitewide
 from tests.conftest import FakeClock
 from tests.models import Post
 
@@ -49,7 +44,7 @@ LIST = "/admin/cache_memoize/memoizedfunction/"
 @pytest.fixture(autouse=True)
 def nobody_else(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Only the functions of the test itself are memoized functions of this process."""
-    monkeypatch.setattr(core, "_everyone", type(core._everyone)())
+    monkeypatch.setattr(planning, "_everyone", type(planning._everyone)())
     caches["default"].clear()
     yield
     caches["default"].clear()
@@ -64,9 +59,9 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def told() -> Iterator[None]:
     """The figures of the whole site are kept, as in a project with the app."""
-    reporter.add(site.tell)
+    reporter.add(sitewide.tell)
     yield
-    reporter.remove(site.tell)
+    reporter.remove(sitewide.tell)
 
 
 def user(name: str, *permissions: str, is_staff: bool = True) -> User:
@@ -330,7 +325,7 @@ def test_the_figures_are_of_the_whole_site(client: Client, told: None) -> None:
         return x
 
     f(1)
-    site.tell(f.func.core.stats, f.func.core.stats.totals())  # another process
+    sitewide.tell(f.func.core.stats, f.func.core.stats.totals())  # another process
     text = text_of(client.get(page(f)))
     assert re.search(r"Whole site 0 2 .* This process 0 1 ", text)
 
@@ -374,7 +369,7 @@ def test_the_cost_of_the_list_does_not_grow(
     costs, made = [], []
     for size in (1, 30):
         made += [make(n) for n in range(size)]
-        reporter.flush()
+        reporter.flush_stats()
         client.get(LIST)  # the session, and what else is read once
         with CaptureQueriesContext(connection) as queries, monkeypatch.context() as m:
             m.setattr(Store, "_command", note)
@@ -531,7 +526,7 @@ def test_the_page_of_a_function(client: Client, told: None) -> None:
     assert "tags 'prices', 'shop' this function" in text
     assert "stale 30 settings" in text
     assert "cache_alias 'default' library" in text
-    assert len(re.findall(" library( |$)", text)) == len(core.options.LIBRARY) - 4
+    assert len(re.findall(" library( |$)", text)) == len(planning.options.LIBRARY) - 4
     assert "10–0 0 1 0 0" in text  # the last ten minutes, as a table
     assert response.context["title"] == price.func.core.stats.path
     assert b"style=" not in response.content.partition(b'id="content-main"')[2]
@@ -578,7 +573,7 @@ def test_a_guard_does_not_show_what_it_does_not_take() -> None:
 
     defaults = {"stale": 30, "jitter": 0.5}
     with override_settings(CACHE_MEMOIZE={"DEFAULTS": defaults}):
-        (found,) = core.everyone()
+        (found,) = planning.everyone()
         who = {o.name: o.who for part in wording.options(found) for o in part}
     assert (who["stale"], who["jitter"]) == ("library", "settings")
 
@@ -918,7 +913,7 @@ def test_all_and_none_are_not_rounded_to() -> None:
 
 
 def test_a_chart_shows_what_was_counted_at_all() -> None:
-    minutes = [site.Minute(), site.Minute(1000, 0), site.Minute(0, 1)]
+    minutes = [sitewide.Minute(), sitewide.Minute(1000, 0), sitewide.Minute(0, 1)]
     chart = charts.draw(minutes, bar=2, height=10)
     assert chart.hits == "M2 10v-10h1v10z"
     assert chart.misses == "M4 10v-1h1v1z"

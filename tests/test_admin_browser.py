@@ -21,8 +21,9 @@ from django.core.cache import caches
 from django.test import Client
 from pytest_django.live_server_helper import LiveServer
 
-from cache_memoize import cache_memoize, core, reporter, site
+from cache_memoize import cache_memoize, planning
 from cache_memoize.admin import overview
+from cache_memoize.stats import reporter, sitewide
 from tests.browser import (
     PATIENCE,
     chromium,
@@ -53,16 +54,16 @@ def shop(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         for name in ("default", "prices")
     }
     settings.CACHE_MEMOIZE = {"STATS_INTERVAL": 0, "REFRESH": "inline"}
-    monkeypatch.setattr(core, "_everyone", type(core._everyone)())
+    monkeypatch.setattr(planning, "_everyone", type(planning._everyone)())
     monkeypatch.syspath_prepend(Path(__file__).parent / "bookshop")
     modules = ["shop.catalogue", "shop.checkout", "shop.clock"]
     shop = SimpleNamespace(**{m[5:]: import_module(m) for m in modules})
-    reporter.add(site.tell)
+    reporter.add(sitewide.tell)
     try:
         visit(shop, monkeypatch)
         yield shop
     finally:
-        reporter.remove(site.tell)
+        reporter.remove(sitewide.tell)
         for cache in caches.all():
             cache.clear()
         for module in ["shop", *modules]:
@@ -72,7 +73,7 @@ def shop(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def visit(shop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Real calls; only the minute in which they are counted is made up."""
     luck = random.Random(7)
-    now = site.time.time()
+    now = sitewide.time.time()
 
     class Then:
         minute = 0
@@ -84,7 +85,7 @@ def visit(shop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = shop.clock.CLOCK
     rate, carrier = async_to_sync(shop.checkout.exchange_rate), shop.checkout.Carrier()
     with monkeypatch.context() as patch:
-        patch.setattr(site, "time", Then)
+        patch.setattr(sitewide, "time", Then)
         for Then.minute in range(60):
             started = clock.offset
             busy = 8 + Then.minute // 4 + luck.randrange(12)
@@ -102,7 +103,7 @@ def visit(shop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
                     rate(luck.choice(["NOK", "EUR", "CHF"]))
                     carrier.quote(luck.choice(["NO", "CH"]), 500)
             clock.offset = max(clock.offset, started + 60)
-            reporter.flush()
+            reporter.flush_stats()
 
 
 @pytest.fixture
@@ -269,7 +270,7 @@ def test_what_goes_wrong(keeper: Keeper, settings: Any, monkeypatch: Any) -> Non
         "LOCATION": "redis://127.0.0.1:1",
     }
     settings.CACHES = {**settings.CACHES, "nowhere": nowhere}
-    monkeypatch.setattr(core, "_everyone", type(core._everyone)())
+    monkeypatch.setattr(planning, "_everyone", type(planning._everyone)())
 
     class Shop:
         @cache_memoize(60, cache_alias="nowhere")

@@ -10,10 +10,11 @@ from django.core.cache.backends.base import BaseCache
 from django.core.cache.backends.locmem import LocMemCache
 from django.test import override_settings
 
-from cache_memoize import backends, cache_memoize, record
-from cache_memoize.backends import backend_of
-from cache_memoize.clients import opened
-from cache_memoize.store import Store
+from cache_memoize import cache_memoize
+from cache_memoize.cache import backends, record
+from cache_memoize.cache.backends import backend_of
+from cache_memoize.cache.connections import opened
+from cache_memoize.cache.store import Store
 from tests.conftest import ATOMIC, BACKENDS, PYLIBMC, World
 from tests.needs import need
 
@@ -34,7 +35,7 @@ EXPECTED = {
 
 @pytest.mark.parametrize("alias", EXPECTED)
 def test_each_backend_is_known_for_what_it_is(alias):
-    """Fails when Django or a client renames a private part: then fix backends.py."""
+    """Fails when Django or a client renames a private part: then mend backends.py."""
     if alias in PYLIBMC:
         need("pylibmc")
     found = backend_of(caches[alias])
@@ -142,7 +143,7 @@ def commands(monkeypatch, nothing_left_behind):
         return command(self, name, *args)
 
     monkeypatch.setattr(Store, "_command", note)
-    from cache_memoize import core as memoized
+    from cache_memoize import planning as memoized
 
     for fetch in ("fetch", "afetch"):
         original = getattr(memoized, fetch)

@@ -13,16 +13,11 @@ from django.core.cache import caches
 from django.db import transaction
 from django.test import override_settings
 
-from cache_memoize import (
-    Progress,
-    UnkeyableArgument,
-    batch,
-    breaker,
-    cache_memoize,
-    pool,
-    record,
-)
-from cache_memoize.store import Store
+from cache_memoize import Progress, UnkeyableArgument, cache_memoize
+from cache_memoize.cache import breaker, record
+from cache_memoize.cache.store import Store
+from cache_memoize.protocol import many as batch
+from cache_memoize.protocol import threads as pool
 from tests.conftest import World, close_connections, in_thread
 from tests.models import Post
 
@@ -129,7 +124,7 @@ def test_hits_are_one_command(doubled, monkeypatch):
         read.append(args)
         return many(*args)
 
-    monkeypatch.setattr("cache_memoize.clients.fetch_many", counting)
+    monkeypatch.setattr("cache_memoize.cache.connections.fetch_many", counting)
     monkeypatch.setattr(batch, "fetch_many", counting)
     monkeypatch.setattr(Store, "_command", None)
     assert doubled.f.map([3, 2, 1]) == [[3, 6], [2, 4], [1, 2]]

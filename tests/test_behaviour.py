@@ -8,8 +8,9 @@ import math
 import pytest
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
-from cache_memoize import UnkeyableArgument, record
-from cache_memoize.store import Store
+from cache_memoize import UnkeyableArgument
+from cache_memoize.cache import record
+from cache_memoize.cache.store import Store
 from tests.conftest import ATOMIC, in_thread
 
 

@@ -23,7 +23,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from cache_memoize import UnkeyableArgument, register_key
-from cache_memoize.binding import Binder, default_prefix, key_maker
+from cache_memoize.keys.binding import Binder, default_prefix, key_maker
 from tests.conftest import examples
 from tests.models import Post, SpecialPost
 

@@ -7,8 +7,14 @@ import threading
 
 import pytest
 
-from cache_memoize import breaker
-from cache_memoize.breaker import PAUSE, THRESHOLD, WINDOW, Breaker, breaker_of
+from cache_memoize.cache import breaker
+from cache_memoize.cache.breaker import (
+    PAUSE,
+    THRESHOLD,
+    WINDOW,
+    Breaker,
+    breaker_of,
+)
 
 
 def tripped(now=100.0):

@@ -13,7 +13,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.test import override_settings
 
-from cache_memoize import cache_memoize, core, dependencies
+from cache_memoize import cache_memoize, model_signals, planning
 from cache_memoize import checks as ours
 from tests.needs import need
 
@@ -29,7 +29,7 @@ URL = "redis://127.0.0.1:1"
 @pytest.fixture(autouse=True)
 def functions(monkeypatch):
     """The memoized functions of a project that has one only."""
-    monkeypatch.setattr(core, "_everyone", WeakSet())
+    monkeypatch.setattr(planning, "_everyone", WeakSet())
     return [cache_memoize(60, prefix="checked")(print_nothing)]
 
 
@@ -232,7 +232,7 @@ def test_two_functions_of_one_prefix(functions):
 
 def test_a_model_that_is_not_installed(functions, monkeypatch):
     unknown = [("related", "nowhere.Post")]
-    monkeypatch.setattr(dependencies, "unknown_models", lambda: unknown)
+    monkeypatch.setattr(model_signals, "unknown_models", lambda: unknown)
     (found,) = ours.check_functions(None)
     assert found.id == "cache_memoize.E003"
     assert "related.invalidate_on('nowhere.Post')" in found.msg
@@ -253,7 +253,7 @@ def test_atomic_requests_on_a_database_that_reads_from_a_snapshot(monkeypatch):
     with_atomic_requests(monkeypatch, "default")
     (found,) = ours.check_databases(None)
     assert found.id == "cache_memoize.W002" and "hold=" in found.hint
-    monkeypatch.setattr(core, "_everyone", WeakSet())
+    monkeypatch.setattr(planning, "_everyone", WeakSet())
     assert ours.check_databases(None) == [], "nothing is memoized"
 
 

@@ -28,8 +28,14 @@ from django.core.management.base import CommandError, OutputWrapper
 from django.test import override_settings
 from django.utils import translation
 
-from cache_memoize import breaker, cache_memoize, core, reporter, site
-from cache_memoize.management import acts, bar, naming, record
+from cache_memoize import cache_memoize, planning
+from cache_memoize.cache import breaker
+from cache_memoize.management import (
+    acts,
+    bar,
+    naming,
+    record,
+)
 from cache_memoize.management.acts import (
     ACTS,
     FAILED_AT_MOST,
@@ -37,7 +43,8 @@ from cache_memoize.management.acts import (
     NOT_RUN,
 )
 from cache_memoize.management.commands.memoize import Command
-from cache_memoize.migrating import Finding
+from cache_memoize.migrate import Finding
+from cache_memoize.stats import reporter, sitewide
 from tests import models, shop
 from tests.test_docs import blocks, first_literals, literals, table
 
@@ -397,8 +404,8 @@ def test_options_may_stand_anywhere():
 @pytest.fixture
 def only_shop(monkeypatch):
     """No function of another test is known, but those that this one makes."""
-    shops = (c for c in core._everyone if c.stats.path.startswith("tests.shop."))
-    monkeypatch.setattr(core, "_everyone", WeakSet(shops))
+    shops = (c for c in planning._everyone if c.stats.path.startswith("tests.shop."))
+    monkeypatch.setattr(planning, "_everyone", WeakSet(shops))
 
 
 # --- list and stats ------------------------------------------------------------------
@@ -452,7 +459,7 @@ def test_where_nothing_is_memoized_list_says_so(project):
 
 
 def test_a_process_that_knows_no_function_says_so(monkeypatch):
-    monkeypatch.setattr(core, "_everyone", WeakSet())
+    monkeypatch.setattr(planning, "_everyone", WeakSet())
     assert "no memoized function is known" in memoize("list").error
 
 
@@ -467,14 +474,14 @@ def test_wrong_settings_are_no_traceback():
 @pytest.fixture
 def counting():
     """The figures of the site are kept, and there are none yet."""
-    reporter.flush()
-    reporter.add(site.tell)
+    reporter.flush_stats()
+    reporter.add(sitewide.tell)
     for source in list(reporter._known):
-        reporter._told[site.tell][source] = source.totals()
+        reporter._told[sitewide.tell][source] = source.totals()
     with override_settings(CACHE_MEMOIZE={"STATS_INTERVAL": 3600}):
         yield
         reporter.join()
-    reporter.remove(site.tell)
+    reporter.remove(sitewide.tell)
 
 
 def test_stats_are_those_of_the_whole_site(counting, only_shop):
@@ -1032,9 +1039,9 @@ def test_an_interrupted_run_says_how_far_it_came(workers):
 
 def test_workers_have_the_language_of_the_command_and_close_what_they_open(monkeypatch):
     closed, seen = [], []
-    from cache_memoize import pool
+    from cache_memoize.protocol import threads
 
-    monkeypatch.setattr(pool, "at_end", [*pool.at_end, lambda: closed.append(1)])
+    monkeypatch.setattr(threads, "at_end", [*threads.at_end, lambda: closed.append(1)])
     monkeypatch.setattr(shop, "ran", lambda *_: seen.append(translation.get_language()))
     with translation.override("de"):
         memoize("warm", "tests.shop.step", "--workers", "2", stdin="1\n2\n")

@@ -21,7 +21,12 @@ from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 from django.utils import translation
 
-from cache_memoize import cache_memoize, core, invalidate_tags, signals
+from cache_memoize import (
+    cache_memoize,
+    invalidate_tags,
+    planning,
+    signals,
+)
 from tests.conftest import FakeClock
 
 
@@ -296,7 +301,7 @@ def test_a_setting_of_others_changes_nothing():
 def test_functions_that_are_gone_are_not_kept():
     f = memoized(60)
     known = weakref.ref(f.func.core)
-    assert known() in core.known()
+    assert known() in planning.known()
     del f
     gc.collect()
     assert known() is None
@@ -399,7 +404,7 @@ def test_functions_are_listed_while_others_are_decorated():
     thread.start()
     try:
         for _ in range(300):
-            assert len(core.known()) >= len(kept)
+            assert len(planning.known()) >= len(kept)
     finally:
         ending.set()
         thread.join()
@@ -431,7 +436,7 @@ def test_a_child_may_call_what_a_thread_of_its_parent_was_settling():
     held, done = threading.Event(), threading.Event()
 
     def hold():
-        with core._lock, core._listing:
+        with planning._lock, planning._listing:
             held.set()
             done.wait(30)
 
@@ -451,13 +456,13 @@ def test_a_child_may_call_what_a_thread_of_its_parent_was_settling():
 
 @pytest.mark.thorough
 def test_a_thousand_functions_come_and_go():
-    before = len(core.known())
+    before = len(planning.known())
     for number in range(1_000):
         memoized(60, tags=(), prefix=f"gone{number}")(1)
         with project(DEFAULTS={"timeout": number}):
             pass
     gc.collect()
-    assert len(core.known()) <= before + 10
+    assert len(planning.known()) <= before + 10
 
 
 def test_what_a_partial_has_bound_is_in_no_name(caplog):
@@ -489,10 +494,10 @@ def test_before_the_apps_are_ready_nothing_is_settled_for_good(monkeypatch):
 
 
 def test_a_child_has_locks_of_its_own():
-    f, held = memoized(60), core._lock
-    core._after_fork()
-    assert core._lock is not held and f() == 1
-    assert f.func.core in core.everyone()
+    f, held = memoized(60), planning._lock
+    planning._after_fork()
+    assert planning._lock is not held and f() == 1
+    assert f.func.core in planning.everyone()
 
 
 @pytest.mark.parametrize(

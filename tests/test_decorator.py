@@ -17,7 +17,12 @@ from asgiref.sync import async_to_sync, iscoroutinefunction
 from django.core.cache import caches
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
-from cache_memoize import Memoized, cache_memoize, decorator, memoized
+from cache_memoize import (
+    Memoized,
+    cache_memoize,
+    decorator,
+    memoized,
+)
 from tests.conftest import in_thread
 
 
@@ -293,7 +298,7 @@ def test_the_two_wrappers_are_alike_but_for_await():
         source = source.split("    def call", 1)[-1].split("async def call", 1)[-1]
         source = re.sub(r"except GeneratorExit:.*?raise\n\s+", "", source, flags=re.S)
         source = re.sub(r"#.*", "", source)
-        source = re.sub(r"run\(((?:flows|settling)\.\w+\(.*\))\)", r"\1", source)
+        source = re.sub(r"run\(((?:flows|settle)\.\w+\(.*\))\)", r"\1", source)
         source = re.sub(r"asyncio\.shield\((.*)\)", r"\1", source)
         source = source.replace("await ", "").replace("arevalidate", "revalidate")
         source = source.replace("afetch", "fetch")

@@ -27,8 +27,8 @@ from django.db.models.signals import (
 )
 from django.utils.connection import ConnectionDoesNotExist
 
-from cache_memoize import cache_memoize, dependencies
-from cache_memoize.dependencies import (
+from cache_memoize import cache_memoize, model_signals
+from cache_memoize.model_signals import (
     ainvalidate_model,
     depend,
     invalidate_model,
@@ -58,7 +58,7 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture(autouse=True)
 def registrations_end_with_the_test(monkeypatch):
     for name in ("_known", "_abstract", "_unknown", "_watched"):
-        monkeypatch.setattr(dependencies, name, type(getattr(dependencies, name))())
+        monkeypatch.setattr(model_signals, name, type(getattr(model_signals, name))())
     for signal in SIGNALS:
         monkeypatch.setattr(signal, "receivers", list(signal.receivers))
         signal.sender_receivers_cache.clear()
@@ -396,7 +396,7 @@ def test_a_later_child_of_an_abstract_model_is_connected(no_later_models):
     for one in (Late, Grand):
         assert post_save.has_listeners(one)
         assert m2m_changed.has_listeners(Late.labels.through)
-    assert len([d for d in dependencies._known if d.model in (Late, Grand)]) == 1
+    assert len([d for d in model_signals._known if d.model in (Late, Grand)]) == 1
     post_save.send(sender=Grand, instance=Grand(pk=1), using="default")
     assert forgotten == ["all"]
 
@@ -790,7 +790,7 @@ def test_without_tags_and_callable_the_cure_is_named():
     text = str(caught.value)
     assert text.startswith("blog.f.invalidate_on(Post) without a callable")
     assert "tags=()" in text
-    assert not dependencies._known
+    assert not model_signals._known
 
 
 @pytest.mark.parametrize("model", [int, Post(), models.Model, None, 3])
@@ -839,7 +839,7 @@ def test_a_name_waits_for_its_model_while_models_are_loading(
 
 MODELS = """
 from django.db import models
-from cache_memoize.dependencies import depend
+from cache_memoize.model_signals import depend
 
 forgotten = []
 
@@ -853,7 +853,7 @@ class Item(models.Model):
 depend(Cart, "f", forgotten.append, None, lambda cart: ("cart",))
 """
 MAIN = """
-from cache_memoize.dependencies import depend, unknown_models
+from cache_memoize.model_signals import depend, unknown_models
 
 early = []
 depend("shop.Item", "f", early.append, None, lambda item: (item.name,))

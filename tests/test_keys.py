@@ -43,9 +43,10 @@ from django.utils.translation import gettext_lazy, ngettext_lazy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache_memoize import UnkeyableArgument, cache_memoize, keys, register_key
-from cache_memoize.binding import Binder, key_maker
-from cache_memoize.keys import digest, encode, label
+from cache_memoize import UnkeyableArgument, cache_memoize, register_key
+from cache_memoize.keys import encoding
+from cache_memoize.keys.binding import Binder, key_maker
+from cache_memoize.keys.encoding import digest, encode, label
 from tests.conftest import examples
 from tests.models import Post, SpecialPost, Tag
 
@@ -1396,7 +1397,7 @@ def test_a_text_is_the_same_in_every_process():
     values += [{"a", "b", "c", ("d", "e"), frozenset("fgh")}, {c: {c} for c in "abc"}]
     code = (
         "import pickle, sys, tests.test_keys\n"
-        "from cache_memoize.keys import digest, encode\n"
+        "from cache_memoize.keys.encoding import digest, encode\n"
         "for value in pickle.load(sys.stdin.buffer):\n"
         "    print(digest('')(encode(value)))\n"
     )
@@ -1448,7 +1449,7 @@ def test_what_a_subclass_shows_of_itself_does_not_count(one, other):
 
 def test_classes_that_django_makes_for_each_text_are_not_kept():
     encode(ngettext_lazy("one", "many", 1))
-    before = len(keys._writers)
+    before = len(encoding._writers)
     for number in range(20):
         assert encode(ngettext_lazy("one", "many", number))
-    assert len(keys._writers) == before
+    assert len(encoding._writers) == before

@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from cache_memoize import cache_memoize
-from tests.test_architecture import LAYERS, PACKAGE
+from tests.test_architecture import MAY_IMPORT, PACKAGE
 from tests.test_docs import DOCS, PAGES, ROOT, literals, table
 
 FOLDERS = "benchmarks|cache_memoize|docs|example|tests"
@@ -133,8 +133,9 @@ def the_way_of(call):
 
     def note(frame, event, arg):
         path = Path(frame.f_code.co_filename)
-        if event == "call" and path.parent == PACKAGE:
-            way.append((path.name, frame.f_code.co_name))
+        if event == "call" and path.is_relative_to(PACKAGE):
+            file = path.relative_to(PACKAGE).as_posix()
+            way.append((file, frame.f_code.co_name))
 
     before = sys.getprofile()
     sys.setprofile(note)
@@ -177,9 +178,14 @@ def test_a_call_goes_the_way_that_is_described():
     assert hit == steps["A hit"]  # and nothing else
 
 
-def test_the_layers_are_those_that_are_allowed():
-    documented = [set(literals(row[0])) for row in table("architecture", "Layers")]
-    assert documented == LAYERS
+def test_the_rooms_are_in_the_order_in_which_they_import():
+    rows = table("architecture", "Rooms")
+    rooms = [literals(row[0])[0].removesuffix("/").removesuffix(".py") for row in rows]
+    for number, room in enumerate(rooms):
+        assert not {*MAY_IMPORT[room].split()} & {*rooms[number:]}, room
+    for row, room in zip(rows, rooms, strict=True):
+        first = literals(row[2])[0]
+        assert not first.endswith(".py") or (PACKAGE / room / first).exists(), first
 
 
 def test_every_environment_of_tox_is_explained():

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache_memoize import literals
+from cache_memoize import arguments
 from tests.conftest import examples
 
 
@@ -29,7 +29,7 @@ from tests.conftest import examples
     ],
 )
 def test_literals_are_read(text: str, args: Any, kwargs: Any) -> None:
-    assert literals.call(text) == (args, kwargs)
+    assert arguments.call(text) == (args, kwargs)
 
 
 plain = st.recursive(
@@ -47,14 +47,14 @@ def test_whatever_a_call_is_written_as_is_read(
 ) -> None:
     named = [f"{name}={value!r}" for name, value in kwargs.items()]
     text = ", ".join([*map(repr, args), *named])
-    assert literals.call(text) == (tuple(args), kwargs)
+    assert arguments.call(text) == (tuple(args), kwargs)
 
 
 @examples(500)
 @given(st.text(alphabet="f()[]{},=*:1a'\"\\\n #.+-"))
 def test_whatever_is_typed_is_read_or_refused(text: str) -> None:
     try:
-        args, kwargs = literals.call(text)
+        args, kwargs = arguments.call(text)
     except ValueError as error:
         assert ("write" in str(error)) or ("put text in quotes" in str(error))
     else:
@@ -90,13 +90,13 @@ def test_whatever_is_typed_is_read_or_refused(text: str) -> None:
 )
 def test_anything_else_is_refused_with_the_cure(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        literals.call(text)
+        arguments.call(text)
 
 
 def test_a_refusal_does_not_repeat_what_was_typed() -> None:
     for text in ("secret", "a=secret", "secret()", "1 secret", "'secret'.x"):
         with pytest.raises(ValueError) as caught:
-            literals.call(text)
+            arguments.call(text)
         assert "secret" not in str(caught.value)
 
 
@@ -115,7 +115,7 @@ def loaded(label: str, pk: Any) -> Any:
 def test_model_instances_are_loaded_where_that_is_wanted(
     text: str, args: Any, kwargs: Any
 ) -> None:
-    assert literals.call(text, loaded) == (args, kwargs)
+    assert arguments.call(text, loaded) == (args, kwargs)
 
 
 @pytest.mark.parametrize(
@@ -133,11 +133,11 @@ def test_model_instances_are_loaded_where_that_is_wanted(
 )
 def test_no_other_call_is_one(text: str) -> None:
     with pytest.raises(ValueError, match=r"argument 1 is a call.*app.Model\(pk=1\)"):
-        literals.call(text, loaded)
+        arguments.call(text, loaded)
 
 
 def test_the_key_of_an_instance_is_a_literal() -> None:
     with pytest.raises(ValueError, match=r"pk of argument 1 is a name"):
-        literals.call("shop.Product(x)", loaded)
+        arguments.call("shop.Product(x)", loaded)
     with pytest.raises(ValueError, match=r"argument 1 is not a lit.*app.Model\(pk=1\)"):
-        literals.call("1 + 'a'", loaded)
+        arguments.call("1 + 'a'", loaded)

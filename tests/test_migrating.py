@@ -14,7 +14,12 @@ from django.utils.decorators import method_decorator
 from django.views import View
 
 from cache_memoize import UnkeyableArgument, cache_memoize
-from cache_memoize.migrating import CODES, Finding, find, find_in
+from cache_memoize.migrate import (
+    CODES,
+    Finding,
+    find,
+    find_in,
+)
 
 HEAD = "from cache_memoize import cache_memoize\n"
 SHOP = """

@@ -23,7 +23,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from cache_memoize import breaker, pool, record, transactions
+from cache_memoize.cache import breaker, record
+from cache_memoize.protocol import threads, transactions
 from tests.conftest import World, examples
 from tests.models import Post
 
@@ -84,7 +85,7 @@ class Machine(RuleBasedStateMachine):
     def teardown(self):
         if self.block is not None:
             self.end(commit=False)
-        pool.join()
+        threads.join()
         caches[self.alias].clear()
 
     # --- what a caller may be given --------------------------------------------------
@@ -102,7 +103,7 @@ class Machine(RuleBasedStateMachine):
             assert self.fails
         else:
             self.check(key, value)
-        pool.join()
+        threads.join()
 
     @rule(key=KEYS)
     def call(self, key):

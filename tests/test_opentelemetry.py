@@ -16,8 +16,10 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from cache_memoize import breaker, cache_memoize, opentelemetry, pool, signals
-from cache_memoize.stats import Stats
+from cache_memoize import cache_memoize, opentelemetry, signals
+from cache_memoize.cache import breaker
+from cache_memoize.protocol import threads
+from cache_memoize.stats.counters import Stats
 from tests.conftest import FakeClock
 
 NAMES = {
@@ -25,7 +27,7 @@ NAMES = {
     "cache_memoize.waits",
     "cache_memoize.errors",
     "cache_memoize.saved",
-    "cache_memoize.breaker.state",
+    "cache_memoize.cache.breaker.state",
     "cache_memoize.computation.duration",
 }
 
@@ -95,7 +97,7 @@ def test_what_a_function_shows(collector):
     assert collector.calls(path) == [2, 0, 2]
     clock.tick(100)
     f(1)
-    assert pool.join()
+    assert threads.join()
     assert collector.calls(path) == [2, 1, 2]
     assert collector.value("saved", path, alias="default") == 6
     assert collector.value("errors", path) == collector.value("waits", path) == 0
@@ -189,7 +191,7 @@ def test_the_state_of_the_breaker(collector):
     broken = breaker.breaker_of("default")
 
     def state():
-        data = collector.metrics()["cache_memoize.breaker.state"].data
+        data = collector.metrics()["cache_memoize.cache.breaker.state"].data
         (value,) = (
             point.value
             for point in data.data_points

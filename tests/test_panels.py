@@ -17,7 +17,9 @@ from django.core.cache import caches
 from django.core.exceptions import ImproperlyConfigured
 from django.test import AsyncClient, Client, override_settings
 
-from cache_memoize import cache_memoize, clients, panels, pool, signals
+from cache_memoize import cache_memoize, panels, signals
+from cache_memoize.cache import connections
+from cache_memoize.protocol import threads as pool
 from tests import toolbar_settings
 from tests.conftest import FakeClock, close_connections
 
@@ -181,13 +183,13 @@ def test_it_says_how_many_round_trips(views):
 def test_it_promises_what_local_then_keeps(views, cold, monkeypatch):
     """The same page with ``local="request"``: so many round trips less."""
     asked = []
-    original = clients.fetch
+    original = connections.fetch
 
     def counting(alias, key):
         asked.append(key)
         return original(alias, key)
 
-    monkeypatch.setattr("cache_memoize.core.fetch", counting)
+    monkeypatch.setattr("cache_memoize.planning.fetch", counting)
 
     def visit(**options):
         price = cache_memoize(60, prefix="promise", **options)(lambda item: 1)

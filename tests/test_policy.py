@@ -8,8 +8,14 @@ import math
 
 import pytest
 
-from cache_memoize import policy as numbers
-from cache_memoize.policy import BACKEND, FIRST_PAUSE, LONGEST_PAUSE, Policy, seconds
+from cache_memoize.protocol import policy as numbers
+from cache_memoize.protocol.policy import (
+    BACKEND,
+    FIRST_PAUSE,
+    LONGEST_PAUSE,
+    Policy,
+    seconds,
+)
 
 DEFAULTS = {
     "timeout": BACKEND,

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from cache_memoize import pool
+from cache_memoize.protocol import threads
 
 
 def test_a_job_that_fails_does_not_stop_the_next(caplog):
@@ -16,8 +16,8 @@ def test_a_job_that_fails_does_not_stop_the_next(caplog):
     def fail():
         raise ValueError("this one")
 
-    assert pool.submit(fail) and pool.submit(lambda: done.append(1))
-    assert pool.join()
+    assert threads.submit(fail) and threads.submit(lambda: done.append(1))
+    assert threads.join()
     assert done == [1]
     assert "a refresh in the background failed" in caplog.text
 
@@ -28,16 +28,16 @@ def test_cleaning_up_that_fails_is_logged_and_does_not_keep_the_thread(
     def fail():
         raise ValueError("unclean")
 
-    monkeypatch.setattr(pool, "at_end", [fail])
-    assert pool.submit(lambda: None)
-    assert pool.join()
+    monkeypatch.setattr(threads, "at_end", [fail])
+    assert threads.submit(lambda: None)
+    assert threads.join()
     assert "could not clean up" in caplog.text
 
 
 def test_a_full_queue_takes_nothing_more(monkeypatch):
-    monkeypatch.setattr(pool, "QUEUE", 0)
-    assert pool.is_full() and not pool.submit(lambda: None)
-    assert pool.join()
+    monkeypatch.setattr(threads, "QUEUE", 0)
+    assert threads.is_full() and not threads.submit(lambda: None)
+    assert threads.join()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
@@ -49,22 +49,22 @@ def test_a_child_of_a_process_with_busy_threads_has_a_pool_of_its_own():
         running.set()
         go_on.wait(30)
 
-    assert pool.submit(work)
+    assert threads.submit(work)
     assert running.wait(30)
     child = os.fork()
     if child == 0:
         done = threading.Event()
-        pool.submit(done.set)
+        threads.submit(done.set)
         os._exit(0 if done.wait(10) else 1)
     assert os.waitpid(child, 0)[1] == 0
     go_on.set()
-    assert pool.join()
+    assert threads.join()
 
 
 def test_what_a_fork_leaves_behind_is_forgotten(monkeypatch):
     for name, value in {"_lock": None, "_working": 3, "_threads": {1}}.items():
-        monkeypatch.setattr(pool, name, value)
-    monkeypatch.setattr(pool, "_jobs", pool.deque([print]))
-    pool._after_fork()
-    assert not pool._jobs and not pool._threads and pool._working == 0
-    assert pool._lock.acquire(blocking=False)
+        monkeypatch.setattr(threads, name, value)
+    monkeypatch.setattr(threads, "_jobs", threads.deque([print]))
+    threads._after_fork()
+    assert not threads._jobs and not threads._threads and threads._working == 0
+    assert threads._lock.acquire(blocking=False)

@@ -20,15 +20,11 @@ from django.core.cache import caches
 from django.test import RequestFactory, override_settings
 from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 
-from cache_memoize import (
-    breaker,
-    cache_memoize,
-    pool,
-    prometheus,
-    reporter,
-    signals,
-)
-from cache_memoize.stats import Stats
+from cache_memoize import cache_memoize, prometheus, signals
+from cache_memoize.cache import breaker
+from cache_memoize.protocol import threads
+from cache_memoize.stats import reporter
+from cache_memoize.stats.counters import Stats
 from tests.conftest import FakeClock
 from tests.servers import free_port
 
@@ -51,13 +47,13 @@ def nobody_else():
 def registry():
     registry = CollectorRegistry()
     prometheus.connect(registry)
-    reporter.flush()  # what the tests before have counted
+    reporter.flush_stats()  # what the tests before have counted
     return registry
 
 
 def sample(registry, name, f, **labels):
     """What a metric of one function shows; None, if it does not."""
-    reporter.flush()
+    reporter.flush_stats()
     stats = f if isinstance(f, Stats) else f._core.stats
     labels |= {"function": stats.path, "alias": stats.alias}
     return registry.get_sample_value(f"cache_memoize_{name}", labels)
@@ -87,7 +83,7 @@ def test_what_a_function_shows(registry):
     assert outcomes(registry, f) == [2, 0, 2]
     clock.tick(100)
     f(1)
-    assert pool.join()
+    assert threads.join()
     assert outcomes(registry, f) == [2, 1, 2]
     assert sample(registry, "saved_seconds_total", f) == 6
     assert sample(registry, "computation_seconds_count", f) == 3
@@ -122,7 +118,7 @@ def test_labels_hold_no_keys_and_no_arguments(registry):
     f = memoized(lambda secret: secret, "secretive")
     f("s3cret")
     f("s3cret")
-    reporter.flush()
+    reporter.flush_stats()
     text = generate_latest(registry).decode()
     assert "secretive" in text
     assert "s3cret" not in text and f.get_cache_key("s3cret") not in text
@@ -156,9 +152,9 @@ def test_what_was_read_in_the_middle_of_a_call_is_told_later_and_whole(registry)
     stats = counting("halfway")
     stats.missed("key")
     stats.stale += 1
-    assert not reporter.flush() and outcomes(registry, stats) == [None] * 3
+    assert not reporter.flush_stats() and outcomes(registry, stats) == [None] * 3
     stats.hits += 1
-    assert reporter.flush() and outcomes(registry, stats) == [0, 1, 1]
+    assert reporter.flush_stats() and outcomes(registry, stats) == [0, 1, 1]
 
 
 def test_the_state_of_the_breaker(registry, monkeypatch):
@@ -218,7 +214,7 @@ def test_the_page_of_django_prometheus_shows_it():
     assert REGISTRY in prometheus._exporters
     f = memoized(lambda: 1, "on_the_page")
     f()
-    reporter.flush()
+    reporter.flush_stats()
     page = exports.ExportToDjangoView(RequestFactory().get("/metrics")).content.decode()
     path = f._core.stats.path
     assert (
@@ -247,7 +243,7 @@ def test_a_fork_waits_for_what_is_being_told(registry):
     stats = counting("forked")
     stats.missed("key")
     calls.labels = slow
-    teller = threading.Thread(target=reporter.flush)
+    teller = threading.Thread(target=reporter.flush_stats)
     teller.start()
     assert inside.wait(PATIENCE)
     os.register_at_fork(before=go.set)

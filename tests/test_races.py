@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 from django.core.cache import caches
 
-from cache_memoize import cache_memoize, record
-from cache_memoize.clients import opened
-from cache_memoize.store import Store
+from cache_memoize import cache_memoize
+from cache_memoize.cache import record
+from cache_memoize.cache.connections import opened
+from cache_memoize.cache.store import Store
 from tests.conftest import (
     ATOMIC,
     BACKENDS,
@@ -467,7 +468,7 @@ def test_our_own_steps_would_catch_a_store_that_does_not_compare(
     monkeypatch, nothing_left_behind
 ):
     """Break the atomic replacement, and the forced trials above see it."""
-    from cache_memoize.backends import LocalMemory
+    from cache_memoize.cache.backends import LocalMemory
 
     def set_anyway(self, cache, key, old, new, seconds):
         cache.set(key, new, seconds)

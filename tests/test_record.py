@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cache_memoize import record
-from cache_memoize.record import (
+from cache_memoize.cache import record
+from cache_memoize.cache.record import (
     BLOCK,
     ENTRIES,
     ENTRY,

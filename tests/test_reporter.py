@@ -12,9 +12,9 @@ import threading
 import pytest
 from django.test import override_settings
 
-from cache_memoize import reporter
-from cache_memoize.stats import Stats
-from cache_memoize.totals import Totals
+from cache_memoize.stats import reporter
+from cache_memoize.stats.counters import Stats
+from cache_memoize.stats.totals import Totals
 from tests.conftest import in_thread
 
 
@@ -64,11 +64,11 @@ def hit(stats, times=1):
 def test_only_what_is_new_is_told(sink):
     stats = Stats("f")
     hit(stats, 2)
-    assert reporter.flush() and sink.told == [("f", Totals(hits=2, saved=1.0))]
-    assert reporter.flush() and len(sink.told) == 1, "nothing new"
+    assert reporter.flush_stats() and sink.told == [("f", Totals(hits=2, saved=1.0))]
+    assert reporter.flush_stats() and len(sink.told) == 1, "nothing new"
     hit(stats)
     stats.computed("key", 2.0)
-    reporter.flush()
+    reporter.flush_stats()
     (_, new) = sink.told[-1]
     assert (new.hits, new.computations, new.spent) == (1, 1, 2.0)
     assert sum(new.costs.values()) == 1
@@ -76,7 +76,7 @@ def test_only_what_is_new_is_told(sink):
 
 def test_who_is_told_something_does_not_hear_of_an_invalidation(sink):
     Stats("f").invalidated("key")
-    assert reporter.flush() and sink.told == []
+    assert reporter.flush_stats() and sink.told == []
 
 
 def test_what_was_not_taken_is_told_again(sink):
@@ -84,11 +84,11 @@ def test_what_was_not_taken_is_told_again(sink):
     reporter.add(other)
     hit(stats)
     sink.fails = True
-    assert not reporter.flush()
+    assert not reporter.flush_stats()
     hit(stats)
-    assert not reporter.flush()
+    assert not reporter.flush_stats()
     sink.fails = False
-    assert reporter.flush()
+    assert reporter.flush_stats()
     assert sink.hits == [2] and other.hits == [1, 1], "each in its own time"
 
 
@@ -104,7 +104,7 @@ def test_what_is_counted_while_it_is_told_is_told_next_time(sink):
     reporter.remove(sink)
     reporter.add(tell)
     hit(stats)
-    reporter.flush(), reporter.flush()
+    reporter.flush_stats(), reporter.flush_stats()
     assert sink.hits == [1, 3]
     reporter.remove(tell)
 
@@ -126,21 +126,21 @@ def test_who_counts_just_when_it_is_taken_for_quiet_is_told(sink, monkeypatch):
     listed = Listed(reporter._noisy)
     listed.after_listing = lambda: monkeypatch.setattr(reporter, "_lock", Meanwhile())
     monkeypatch.setattr(reporter, "_noisy", listed)
-    reporter.flush()
+    reporter.flush_stats()
     listed.after_listing = lambda: None
     assert stats.hits == 2
     hit(stats)
-    reporter.flush()
+    reporter.flush_stats()
     assert sum(sink.hits) == 3
 
 
 def test_a_sink_that_comes_late_hears_of_all(sink):
     stats, late = Stats("f"), Sink()
     hit(stats)
-    reporter.flush()
+    reporter.flush_stats()
     reporter.add(late)
     hit(stats)
-    reporter.flush()
+    reporter.flush_stats()
     assert late.hits == [2] and sink.hits == [1, 1]
 
 
@@ -154,7 +154,7 @@ def test_a_sink_may_leave_while_others_are_told(sink):
     reporter.add(other)
     stats = Stats("f")
     hit(stats)
-    assert reporter.flush() and not other.called.is_set()
+    assert reporter.flush_stats() and not other.called.is_set()
 
 
 def test_without_an_interval_there_is_no_thread(sink):
@@ -224,13 +224,13 @@ def test_what_a_signal_handler_tells_is_not_told_twice(sink):
         told.append(new.hits)
         if len(told) == 1:
             hit(stats, 3)
-            reporter.flush()
+            reporter.flush_stats()
             raise OSError
 
     reporter.remove(sink)
     reporter.add(fails_meanwhile)
     hit(stats, 2)
-    reporter.flush(), reporter.flush()
+    reporter.flush_stats(), reporter.flush_stats()
     assert told == [2, 3, 2]
     reporter.remove(fails_meanwhile)
 
@@ -253,7 +253,7 @@ def test_of_those_that_are_gone_so_many_are_kept(sink, monkeypatch):
         there = [Stats(f"{number}") for number in range(4)]
         for stats in there:
             hit(stats)
-        assert not reporter.flush() and len(reporter._kept) == 2
+        assert not reporter.flush_stats() and len(reporter._kept) == 2
         sink.fails = False
         assert reporter.join() and len(sink.told) == 4
     hit(Stats("g"))
@@ -289,7 +289,7 @@ def test_wrong_settings_are_for_others_to_report(sink):
     with override_settings(CACHE_MEMOIZE={"NO": 1}):
         hit(stats)
         assert reporter._thread is None
-    reporter.flush()
+    reporter.flush_stats()
 
 
 def test_a_process_that_is_ending_starts_no_thread(sink, monkeypatch):
@@ -300,7 +300,7 @@ def test_a_process_that_is_ending_starts_no_thread(sink, monkeypatch):
     stats = Stats("f")
     with override_settings(CACHE_MEMOIZE={"STATS_INTERVAL": 60}):
         hit(stats)
-    assert reporter._thread is None and reporter.flush() and sink.hits == [1]
+    assert reporter._thread is None and reporter.flush_stats() and sink.hits == [1]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
@@ -308,22 +308,22 @@ def test_a_process_that_is_ending_starts_no_thread(sink, monkeypatch):
 def test_a_forked_child_tells_only_what_it_has_counted_itself(sink):
     stats, quiet = Stats("f"), Stats("g")
     hit(quiet, 4)
-    reporter.flush()
+    reporter.flush_stats()
     hit(stats, 5)
     reader, writer = os.pipe()
     if not (child := os.fork()):
         try:
             sink.told.clear()
-            reporter.flush()
+            reporter.flush_stats()
             hit(stats, 2), hit(quiet, 1)
-            reporter.flush()
+            reporter.flush_stats()
             os.write(writer, repr(sorted(sink.hits)).encode())
         finally:
             os._exit(0)
     os.waitpid(child, 0)
     assert os.read(reader, 100) == b"[1, 2]"
     os.close(reader), os.close(writer)
-    reporter.flush()
+    reporter.flush_stats()
     assert sink.hits == [4, 5]
 
 
@@ -342,7 +342,7 @@ def test_a_fork_waits_for_what_is_being_told_but_not_for_ever(sink, monkeypatch,
     reporter.add(tell)
     stats = Stats("f")
     hit(stats)
-    thread = threading.Thread(target=reporter.flush)
+    thread = threading.Thread(target=reporter.flush_stats)
     thread.start()
     assert telling.wait(10)
     # While the fork waits for it, it comes to its end, or does not.
@@ -357,7 +357,7 @@ def test_a_fork_waits_for_what_is_being_told_but_not_for_ever(sink, monkeypatch,
     go_on.set()
     thread.join()
     timer.cancel()
-    assert not reporter._held and reporter.flush()
+    assert not reporter._held and reporter.flush_stats()
     reporter.remove(tell)
 
 
@@ -381,8 +381,8 @@ def test_a_process_tells_the_rest_when_it_ends(interval, told):
     code = (
         "from django.conf import settings\n"
         f"settings.configure(CACHE_MEMOIZE={{'STATS_INTERVAL': {interval}}})\n"
-        "from cache_memoize import reporter\n"
-        "from cache_memoize.stats import Stats\n"
+        "from cache_memoize.stats import reporter\n"
+        "from cache_memoize.stats.counters import Stats\n"
         "reporter.add(lambda source, new: print(source.name, new.hits))\n"
         "stats = Stats('f')\n"
         "for _ in range(3): stats.served(None, 'key', 0.5, (), {})\n"
@@ -396,8 +396,8 @@ def test_a_cache_that_hangs_does_not_keep_a_process_from_ending():
         "import threading\n"
         "from django.conf import settings\n"
         "settings.configure(CACHE_MEMOIZE={'STATS_INTERVAL': 60})\n"
-        "from cache_memoize import reporter\n"
-        "from cache_memoize.stats import Stats\n"
+        "from cache_memoize.stats import reporter\n"
+        "from cache_memoize.stats.counters import Stats\n"
         "reporter.LAST = 0.1\n"
         "reporter.add(lambda source, new: threading.Event().wait())\n"
         "Stats('f').missed('key')\n"

@@ -20,7 +20,9 @@ from django.http import HttpResponse
 from django.test import AsyncClient, AsyncRequestFactory, Client, override_settings
 from django.urls import path
 
-from cache_memoize import cache_memoize, clients, invalidate_tags, local, record, scope
+from cache_memoize import cache_memoize, invalidate_tags, local
+from cache_memoize.cache import connections, record
+from cache_memoize.cache import local as scope
 from tests.conftest import FakeClock, World, counted, in_thread
 
 EVERYWHERE = ["locmem", "valkey", "pymemcache", "sqlite", "unknown"]
@@ -53,15 +55,15 @@ def asked(monkeypatch):
     """The keys that the shared cache was asked for."""
     found = []
     for name in ("fetch", "fetch_tagged"):
-        original = getattr(clients, name)
+        original = getattr(connections, name)
 
         def counting(alias, key, original=original):
             found.append(key)
             return original(alias, key)
 
         # afetch and afetch_tagged call these too.
-        monkeypatch.setattr(clients, name, counting)
-        monkeypatch.setattr(f"cache_memoize.core.{name}", counting)
+        monkeypatch.setattr(connections, name, counting)
+        monkeypatch.setattr(f"cache_memoize.planning.{name}", counting)
     return found
 
 
@@ -311,7 +313,7 @@ def test_what_was_read_before_an_invalidation_is_not_remembered_after_it(
     read, go = None, None
 
     async def slowly(alias, key):
-        found = await clients.afetch(alias, key)
+        found = await connections.afetch(alias, key)
         read.set()
         await go.wait()
         return found
@@ -320,7 +322,7 @@ def test_what_was_read_before_an_invalidation_is_not_remembered_after_it(
         nonlocal read, go
         read, go = asyncio.Event(), asyncio.Event()
         await f(1)
-        slow = scope.afetching(slowly, f._core.plain, clients.place_from_afar)
+        slow = scope.afetching(slowly, f._core.plain, connections.place_from_afar)
         with local():
             await f.ainvalidate(2)
 
@@ -424,7 +426,7 @@ def no_closing():
         signal.connect(close_old_connections)
 
 
-@pytest.mark.parametrize("added", [[], ["cache_memoize.scope.middleware"]])
+@pytest.mark.parametrize("added", [[], ["cache_memoize.middleware.local_memory"]])
 def test_the_handlers_that_servers_call(asked_by_site, no_closing, added):
     environ = {
         "REQUEST_METHOD": "GET",
@@ -535,7 +537,7 @@ def test_however_many_functions_there_are_a_request_begins_once():
     request_finished.send(sender=None)
     assert inside.outer is None and inside.closed
     for signal in (request_started, request_finished):
-        ours = [r for r in signal.receivers if r[0][0] == "cache_memoize.scope"]
+        ours = [r for r in signal.receivers if r[0][0] == "cache_memoize.local"]
         assert len(ours) == 1
 
 
@@ -675,7 +677,7 @@ def test_settings_that_are_gone_do_not_lend_their_name_to_others():
     tokens = set()
     for number in range(20):
         with override_settings(CACHES=of_two_places({"LOCATION": str(number)})):
-            tokens.add(clients._settings_token())
+            tokens.add(connections._settings_token())
         gc.collect(1)  # the young ones: all objects of all tests take long
     assert len(tokens) == 20
 

@@ -11,7 +11,9 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.core.cache import caches
 
-from cache_memoize import cache_memoize, invalidate_tags, pool, record, signals
+from cache_memoize import cache_memoize, invalidate_tags, signals
+from cache_memoize.cache import record
+from cache_memoize.protocol import threads
 from cache_memoize.signals import ALL, Event
 from tests.conftest import FakeClock, counted, in_thread
 
@@ -83,7 +85,7 @@ def test_the_life_of_an_entry(world, events):
     events.clear()
     world.clock.tick(70)
     f(1)
-    assert pool.join()
+    assert threads.join()
     assert set(kinds(events)) >= {"stale", "computed"}
     events.clear()
     f.invalidate(1)
@@ -325,7 +327,7 @@ def test_without_receivers_and_debugging_no_event_is_made(monkeypatch):
     def never(*args):
         raise AssertionError("an event was made")
 
-    monkeypatch.setattr("cache_memoize.stats.Event", never)
+    monkeypatch.setattr("cache_memoize.stats.counters.Event", never)
     logging.getLogger("cache_memoize").setLevel(logging.INFO)
     try:
         f(), f(), f.invalidate()

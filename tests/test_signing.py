@@ -9,10 +9,10 @@ import sys
 import pytest
 from django.test import override_settings
 
-from cache_memoize import clients, record, signing
-from cache_memoize.backend import Voucher
-from cache_memoize.store import Store
-from cache_memoize.tags import TaggedKey
+from cache_memoize.cache import connections, record, signing
+from cache_memoize.cache.store import Store
+from cache_memoize.cache.vouchers import Voucher
+from cache_memoize.keys.tags import TaggedKey
 from tests.conftest import ATOMIC, counted
 
 SIGN = {"SIGN": True}
@@ -138,7 +138,7 @@ def test_the_secret_can_be_rotated(world):
 
 @pytest.mark.backends(ATOMIC)
 def test_stale_entries_are_stamped_and_signed_again_and_do_not_grow(world):
-    from cache_memoize import pool
+    from cache_memoize.protocol import threads
 
     def function():
         runs.append(1)
@@ -153,7 +153,7 @@ def test_stale_entries_are_stamped_and_signed_again_and_do_not_grow(world):
     sizes = set()
     for _ in range(10):
         assert f() == 1
-        assert pool.join()
+        assert threads.join()
         sizes.add(len(world.cache.get(f.get_cache_key())))
         world.clock.tick(70)
     assert len(sizes) == 1
@@ -236,12 +236,14 @@ def test_nothing_of_any_length_kind_and_flag_is_given_to_a_hit(tagged, reached):
     if tagged:
         key.tags = ("tag",)
     for raw in forgeries(1e9, b"8 bytes!", record.tokens([tag])):
-        given = clients._first(key, {"key": raw, "tag": tag})
-        assert given is clients.UNREADABLE or type(given) is dict or len(given) >= 26
+        given = connections._first(key, {"key": raw, "tag": tag})
+        assert (
+            given is connections.UNREADABLE or type(given) is dict or len(given) >= 26
+        )
         if type(given) is bytes:
             assert record.parse(given).kind not in record.ENTRIES
         found = Store.read("key", raw)
-        if found is not clients.UNREADABLE:
+        if found is not connections.UNREADABLE:
             assert found.kind not in record.ENTRIES
     assert reached == []
 

@@ -15,9 +15,11 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, transaction
 from django.test import override_settings
 
-from cache_memoize import breaker, cache_memoize, reporter, site
-from cache_memoize.site import Figures, Minute
-from cache_memoize.totals import Totals
+from cache_memoize import cache_memoize
+from cache_memoize.cache import breaker
+from cache_memoize.stats import reporter, sitewide
+from cache_memoize.stats.sitewide import Figures, Minute
+from cache_memoize.stats.totals import Totals
 from tests.conftest import (
     ATOMIC,
     DATABASES,
@@ -41,12 +43,12 @@ class Source:
 def now(monkeypatch):
     """The time, which can be set."""
     found = [NOW]
-    monkeypatch.setattr(site.time, "time", lambda: found[0])
+    monkeypatch.setattr(sitewide.time, "time", lambda: found[0])
     return found
 
 
 def figures(alias, path="blog.related.related"):
-    return site.read(alias, [path])[path]
+    return sitewide.read(alias, [path])[path]
 
 
 @pytest.mark.backends(ATOMIC)
@@ -54,12 +56,12 @@ def test_what_processes_tell_adds_up(backend):
     one = Totals(3, 1, 1, 2, 0, 1, 0.5, 1.5, {-4: 1})
     two = Totals(hits=7, errors=2, computations=2, costs={-4: 1, 8: 1})
     assert figures(backend) == Figures()
-    site.tell(Source(backend), one)
-    site.tell(Source(backend), two)
-    site.tell(Source(backend, "another"), two)
+    sitewide.tell(Source(backend), one)
+    sitewide.tell(Source(backend), two)
+    sitewide.tell(Source(backend, "another"), two)
     assert figures(backend).totals == one.plus(two)
-    assert set(site.read(backend, ["another", "third"])) == {"another", "third"}
-    assert figures(backend, "third") == Figures() and site.read(backend, []) == {}
+    assert set(sitewide.read(backend, ["another", "third"])) == {"another", "third"}
+    assert figures(backend, "third") == Figures() and sitewide.read(backend, []) == {}
 
 
 @pytest.mark.backends(["locmem"])
@@ -67,22 +69,22 @@ def test_the_last_hour_is_there_by_the_minute(backend, now):
     hits = Totals(hits=1)
     for minutes in (0, 0, 1, 59, 60, 119):
         now[0] = NOW + 60 * minutes
-        site.tell(Source(backend), hits)
+        sitewide.tell(Source(backend), hits)
     found = figures(backend)
     assert found.since == NOW and found.totals.hits == 6
     now[0] = NOW + 119 * 60
     shown = found.last_hour(now[0])
-    assert len(shown) == site.MINUTES and shown[-1] == Minute(1)
+    assert len(shown) == sitewide.MINUTES and shown[-1] == Minute(1)
     assert sum(minute.hits for minute in shown) == 2, "60 and 119"
-    assert len(found.minutes) <= site.MINUTES, "what is older goes"
+    assert len(found.minutes) <= sitewide.MINUTES, "what is older goes"
 
 
 @pytest.mark.backends(["locmem"])
 def test_they_go_with_the_function(backend):
     """Thirty days after the last call; nobody has to clean up."""
-    site.tell(Source(backend), Totals(hits=1))
+    sitewide.tell(Source(backend), Totals(hits=1))
     (left,) = caches[backend]._expire_info.values()
-    assert left == pytest.approx(site.time.time() + 30 * 86400, abs=60)
+    assert left == pytest.approx(sitewide.time.time() + 30 * 86400, abs=60)
 
 
 @pytest.mark.backends(["locmem", "valkey"])
@@ -90,24 +92,24 @@ def test_they_go_with_the_function(backend):
     "garbage", [b"{", b"[]", b"[[1],{},0,{}]", b"[1,2,3,4]", b"\x80", "text", 5]
 )
 def test_what_cannot_be_read_is_replaced(backend, garbage):
-    caches[backend].set(site._key("blog.related.related"), garbage, 60)
+    caches[backend].set(sitewide._key("blog.related.related"), garbage, 60)
     assert figures(backend) == Figures()
-    site.tell(Source(backend), Totals(hits=1))
+    sitewide.tell(Source(backend), Totals(hits=1))
     assert figures(backend).totals == Totals(hits=1)
 
 
 @pytest.mark.backends(["unknown", "pylibmc_without_cas"])
 def test_where_nothing_can_be_replaced_atomically_none_are_kept(backend):
-    site.tell(Source(backend), Totals(hits=1))
+    sitewide.tell(Source(backend), Totals(hits=1))
     assert figures(backend) == Figures()
-    assert site.tell(Source("dummy"), Totals(hits=1)) is None
+    assert sitewide.tell(Source("dummy"), Totals(hits=1)) is None
 
 
 def test_a_cache_that_is_left_alone_is_not_asked():
     try:
         breaker.breaker_of("locmem").failure(0.0, hanging=True)
         with pytest.raises(OSError, match="'locmem' is left alone for a while"):
-            site.tell(Source("locmem"), Totals(hits=1))
+            sitewide.tell(Source("locmem"), Totals(hits=1))
     finally:
         breaker.breaker_of("locmem").__init__()
 
@@ -118,23 +120,23 @@ def test_a_cache_that_never_takes_them(monkeypatch):
     async def no(*args):
         return False
 
-    monkeypatch.setattr("cache_memoize.store.Store.swap", no)
-    monkeypatch.setattr("cache_memoize.store.Store.add", no)
+    monkeypatch.setattr("cache_memoize.cache.store.Store.swap", no)
+    monkeypatch.setattr("cache_memoize.cache.store.Store.add", no)
     pauses = []
     monkeypatch.setattr(
-        site.Clock, "sleep", lambda self, seconds: pauses.append(seconds)
+        sitewide.Clock, "sleep", lambda self, seconds: pauses.append(seconds)
     )
     with pytest.raises(OSError, match="'locmem' did not take the figures"):
-        site.tell(Source("locmem"), Totals(hits=1))
-    assert len(pauses) == site.TRIES - 1, "the others get time, at random"
+        sitewide.tell(Source("locmem"), Totals(hits=1))
+    assert len(pauses) == sitewide.TRIES - 1, "the others get time, at random"
     assert len(set(pauses)) > 1 and 0 < sum(pauses) < 0.4
 
 
 def test_two_projects_in_one_cache_have_figures_of_their_own():
-    keys = {site._key("f")}
+    keys = {sitewide._key("f")}
     for prefix in ("shop", "blog"):
         with override_settings(CACHE_MEMOIZE={"KEY_PREFIX": prefix}):
-            keys.add(site._key("f"))
+            keys.add(sitewide._key("f"))
     assert len(keys) == 3
     assert all(len(key) < 200 and key.isascii() for key in keys)
 
@@ -147,9 +149,9 @@ def told(monkeypatch):
     monkeypatch.setattr(reporter, "_told", {})
     monkeypatch.setattr(apps, "is_installed", lambda name: True)
     with override_settings(CACHE_MEMOIZE={"STATS_INTERVAL": 0}):
-        reporter.add(site.tell)
+        reporter.add(sitewide.tell)
         yield
-        reporter.remove(site.tell)
+        reporter.remove(sitewide.tell)
 
 
 def test_site_info_counts_this_process_up_to_now(told):
@@ -160,7 +162,7 @@ def test_site_info_counts_this_process_up_to_now(told):
     f(), f()
     try:
         assert f.site_info()[:2] == (1, 1) == f.cache_info()[:2]
-        site.tell(f._core.stats, Totals(hits=5))
+        sitewide.tell(f._core.stats, Totals(hits=5))
         f()
         assert async_to_sync(f.asite_info)().hits == 7
         assert f.cache_info().hits == 2 and f.site_info().breaker == "closed"
@@ -189,7 +191,7 @@ def test_the_figures_are_nobodys_where_each_tenant_has_its_keys(told, backend):
             for tenants.name in ("ann", "bob"):
                 f(), f()
                 # Looking at another cache tells what is to be told in all of them.
-                assert site.up_to_date("locmem", []) == {}
+                assert sitewide.up_to_date("locmem", []) == {}
                 assert f.site_info()[:2] == f.cache_info()[:2]
             del tenants.name
             assert f.site_info()[:2] == (2, 2)
@@ -246,28 +248,28 @@ def test_nothing_is_told_inside_a_transaction(backend):
     it away."""
     with transaction.atomic(using=DATABASES[backend]):
         with pytest.raises(OSError, match="in a database, and a transaction open"):
-            site.tell(Source(backend), Totals(hits=1))
-        site.read(backend, ["f"])
-    site.tell(Source(backend), Totals(hits=2))
+            sitewide.tell(Source(backend), Totals(hits=1))
+        sitewide.read(backend, ["f"])
+    sitewide.tell(Source(backend), Totals(hits=2))
     assert figures(backend).totals.hits == 2
 
 
 @pytest.mark.backends(["postgresql"])
 def test_callers_keep_a_cache_whose_figures_somebody_has_locked(backend, monkeypatch):
     """As a test that is one transaction does."""
-    site.tell(Source(backend), Totals(hits=1))
-    monkeypatch.setattr(site, "_rests", {})
+    sitewide.tell(Source(backend), Totals(hits=1))
+    monkeypatch.setattr(sitewide, "_rests", {})
 
     def tell():
         with connections["postgresql"].cursor() as cursor:
             cursor.execute("SET lock_timeout = '1500ms'")
         for _ in range(4):
             with pytest.raises(Exception, match="lock timeout|left alone"):
-                site.tell(Source(backend), Totals(hits=1))
+                sitewide.tell(Source(backend), Totals(hits=1))
 
     with transaction.atomic(using="postgresql"):
         with connections["postgresql"].cursor() as cursor:
             cursor.execute("SELECT * FROM cache_postgresql FOR UPDATE")
         in_thread(tell)
         assert not breaker.breaker_of(backend).tripped
-        assert set(site._rests) == {backend}, "asked once"
+        assert set(sitewide._rests) == {backend}, "asked once"

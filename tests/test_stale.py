@@ -15,9 +15,12 @@ from django.db import connection
 from django.test import override_settings
 from django.utils import timezone, translation
 
-from cache_memoize import background, cache_memoize, pool, record
-from cache_memoize.policy import Policy
-from cache_memoize.store import Store
+from cache_memoize import cache_memoize
+from cache_memoize.cache import record
+from cache_memoize.cache.store import Store
+from cache_memoize.protocol import refresh
+from cache_memoize.protocol import threads as pool
+from cache_memoize.protocol.policy import Policy
 from tests.conftest import ATOMIC, FakeClock, World, close_connections, in_thread
 
 SOME_ATOMIC = ["locmem", "valkey", "pymemcache", "file"]
@@ -525,11 +528,11 @@ def test_a_refresh_in_the_loop_survives_the_request(backend):
             await asyncio.sleep(0)
         assert await f() == 1, "the refresh goes on; nobody waits"
         f.gate.set()
-        await asyncio.gather(*background._tasks)
+        await asyncio.gather(*refresh._tasks)
         assert await f() == 2
 
     async_to_sync(main)()
-    assert not background._tasks
+    assert not refresh._tasks
 
 
 @pytest.mark.backends(["locmem", "valkey"])
@@ -548,7 +551,7 @@ def test_when_the_loop_ends_a_thread_goes_on(backend):
 def test_too_many_refreshes_in_loops_serve_stale_and_start_nobody(monkeypatch):
     clock = FakeClock()
     f, runs = afunction(clock)
-    monkeypatch.setattr(background, "TASKS", 2)
+    monkeypatch.setattr(refresh, "TASKS", 2)
 
     async def main():
         for n in range(5):
@@ -557,9 +560,9 @@ def test_too_many_refreshes_in_loops_serve_stale_and_start_nobody(monkeypatch):
         f.gate.clear()
         clock.tick(20)
         assert [await f(n) for n in range(5)] == [1, 2, 3, 4, 5]
-        assert len(background._tasks) == 2
+        assert len(refresh._tasks) == 2
         f.gate.set()
-        await asyncio.gather(*background._tasks)
+        await asyncio.gather(*refresh._tasks)
         assert len(runs) == 7
 
     async_to_sync(main)()
@@ -719,7 +722,7 @@ def test_arguments_that_changed_before_a_task_began_stop_it():
         clock.tick(20)
         assert await f(argument) == 1
         argument.append(2)
-        await asyncio.gather(*background._tasks)
+        await asyncio.gather(*refresh._tasks)
         assert runs == [[1]]
 
     async_to_sync(main)()
@@ -745,7 +748,7 @@ def test_what_cache_if_raises_in_a_task_is_logged(caplog):
         clock.tick(20)
         wrong.append(1)
         assert await f() == 1
-        await asyncio.gather(*background._tasks, return_exceptions=True)
+        await asyncio.gather(*refresh._tasks, return_exceptions=True)
         await asyncio.sleep(0)
 
     async_to_sync(main)()
@@ -778,18 +781,18 @@ def test_a_cache_that_is_away_after_a_failed_refresh(monkeypatch, tried, caplog)
 
 
 def test_giving_back_what_one_does_not_have_is_nothing():
-    from cache_memoize import settling
-    from cache_memoize.memo import Claim
-    from cache_memoize.runner import run
+    from cache_memoize.protocol import settle
+    from cache_memoize.protocol.call import Claim
+    from cache_memoize.protocol.runner import run
 
     world = World("locmem", "sync")
     f, runs, _ = numbered(world)
     memo = f._core
-    assert run(settling.postpone(memo, memo.store, Claim("k"), tried=True)) is None
+    assert run(settle.postpone(memo, memo.store, Claim("k"), tried=True)) is None
     f(1)
     there = world.raw(f.get_cache_key(1))
     claim = Claim("k", lease=b"not a record", keeps=there)
-    assert run(settling.postpone(memo, memo.store, claim, tried=True)) is None
+    assert run(settle.postpone(memo, memo.store, claim, tried=True)) is None
     world.cache.clear()
 
 
@@ -820,11 +823,11 @@ def test_mistakes_of_the_project_are_raised_wherever_they_show(monkeypatch, when
             f.prime(5, 2)
         else:
             monkeypatch.setattr(Store, "swap", refuse)
-            from cache_memoize import settling
-            from cache_memoize.memo import Claim
-            from cache_memoize.runner import run
+            from cache_memoize.protocol import settle
+            from cache_memoize.protocol.call import Claim
+            from cache_memoize.protocol.runner import run
 
-            run(settling.release(f._core, f._core.store, Claim("k", lease=b"l")))
+            run(settle.release(f._core, f._core.store, Claim("k", lease=b"l")))
     monkeypatch.undo()
     world.cache.clear()
 

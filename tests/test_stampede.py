@@ -16,10 +16,12 @@ import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from django.core.cache import caches
 
-from cache_memoize import cache_memoize, record, transactions
-from cache_memoize.backends import LocalMemory
+from cache_memoize import cache_memoize
+from cache_memoize.cache import record
+from cache_memoize.cache.backends import LocalMemory
+from cache_memoize.cache.store import Store
 from cache_memoize.clock import Clock
-from cache_memoize.store import Store
+from cache_memoize.protocol import transactions
 from tests.conftest import FakeClock, World, close_connections, in_thread
 
 ROOT = Path(__file__).parents[1]

@@ -8,7 +8,7 @@ import logging
 import pytest
 from django.test import override_settings
 
-from cache_memoize.stats import CacheInfo, Stats
+from cache_memoize.stats.counters import CacheInfo, Stats
 
 RAISE = override_settings(CACHE_MEMOIZE={"ON_ERROR": "raise"})
 

@@ -7,12 +7,12 @@ import logging
 import pytest
 from django.core.cache import caches
 
-from cache_memoize import record, store
-from cache_memoize.breaker import Breaker
-from cache_memoize.clients import UNREAD, UNREADABLE
-from cache_memoize.runner import run
-from cache_memoize.store import CacheDidNotAnswer, Store
-from cache_memoize.tags import TaggedKey, tag_key
+from cache_memoize.cache import record, store
+from cache_memoize.cache.breaker import Breaker
+from cache_memoize.cache.connections import UNREAD, UNREADABLE
+from cache_memoize.cache.store import CacheDidNotAnswer, Store
+from cache_memoize.keys.tags import TaggedKey, tag_key
+from cache_memoize.protocol.runner import run
 from tests.conftest import FakeClock
 
 ENTRY = record.pack(record.ENTRY, b"8 bytes!", b"payload", timeout=60.0)

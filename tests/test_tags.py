@@ -8,8 +8,10 @@ import pytest
 from django.core.cache import caches
 from django.test import override_settings
 
-from cache_memoize import cache_memoize, clients, invalidate_tags, record, store, tags
-from cache_memoize.store import Store
+from cache_memoize import cache_memoize, invalidate_tags
+from cache_memoize.cache import connections, record, store
+from cache_memoize.cache.store import Store
+from cache_memoize.keys import tags
 from tests.conftest import ATOMIC, FakeClock, World, counted, in_thread
 from tests.needs import need
 from tests.servers import SERVERS
@@ -186,7 +188,7 @@ def test_a_hit_is_one_get_many_and_forgetting_one_delete(backend, monkeypatch):
     world, asked = World(backend, "sync"), []
     f, runs = counted(world, tags=["a", "b"])
     f(1)
-    cls = type(clients.opened(backend)[0])
+    cls = type(connections.opened(backend)[0])
     for name in ("get", "get_many", "set", "add", "delete"):
         original = getattr(cls, name)
 
@@ -195,8 +197,8 @@ def test_a_hit_is_one_get_many_and_forgetting_one_delete(backend, monkeypatch):
             return _original(self, *args, **kwargs)
 
         monkeypatch.setattr(cls, name, counting)
-    clients._thread.has.memory.clear()
-    monkeypatch.setattr("cache_memoize.backends._found", dict(backends_found()))
+    connections._thread.has.memory.clear()
+    monkeypatch.setattr("cache_memoize.cache.backends._found", dict(backends_found()))
     assert f(1) == 1
     assert asked[0] == "get_many" and set(asked[1:]) <= {"get"}  # Django's own loop
     asked.clear()
@@ -205,7 +207,7 @@ def test_a_hit_is_one_get_many_and_forgetting_one_delete(backend, monkeypatch):
 
 
 def backends_found():
-    from cache_memoize import backends
+    from cache_memoize.cache import backends
 
     return backends._found
 
@@ -243,8 +245,8 @@ def test_a_server_that_takes_no_several_keys_is_asked_one_by_one(monkeypatch):
 
     f, runs = counted(world, tags="t")
     monkeypatch.setattr(type(world.cache), "get_many", refuse)
-    monkeypatch.setattr(clients, "_single", set())
-    monkeypatch.setattr("cache_memoize.backends._found", dict(backends_found()))
+    monkeypatch.setattr(connections, "_single", set())
+    monkeypatch.setattr("cache_memoize.cache.backends._found", dict(backends_found()))
     assert [f(1), f(1), f(2)] == [1, 1, 2]
     world.invalidate_tags("t")
     assert f(1) == 3
@@ -339,7 +341,7 @@ def test_a_tag_key_outlives_every_entry(backend):
     one._command = lambda name, *args: asked.append((name, args[-1])) or True
     key = tags.TaggedKey("k")
     key.tags = (tags.tag_key("new"),)
-    from cache_memoize.runner import run
+    from cache_memoize.protocol.runner import run
 
     run(one._resolve(key, {}))
     assert asked == [("add", None)]
@@ -349,7 +351,7 @@ def test_a_cache_that_says_a_tag_is_taken_and_not_there_is_given_up(monkeypatch)
     world = World("locmem", "sync")
     f, runs = counted(world, tags="t")
     monkeypatch.setattr(type(world.cache), "add", lambda *a, **k: False)
-    monkeypatch.setattr("cache_memoize.backends._found", dict(backends_found()))
+    monkeypatch.setattr("cache_memoize.cache.backends._found", dict(backends_found()))
     assert [f(1), f(1)] == [1, 2]
     assert f.cache_info().errors >= 1
     monkeypatch.undo()
@@ -372,7 +374,7 @@ def test_one_value_that_cannot_be_read_does_not_hide_the_others(monkeypatch):
 def test_a_server_that_is_away_is_an_outage_for_tagged_functions_too(monkeypatch, many):
     world = World("locmem", "sync")
     f, runs = counted(world, tags="t")
-    monkeypatch.setattr(clients, "_single", set() if many else {"locmem"})
+    monkeypatch.setattr(connections, "_single", set() if many else {"locmem"})
 
     def fail(self, key, version=None):
         raise ConnectionError("away")
@@ -389,7 +391,7 @@ def test_a_block_that_never_stands_is_a_lost_invalidation(monkeypatch):
     world = World("unknown", "sync")
     f, runs = counted(world, hold=5)
     monkeypatch.setattr(type(world.cache), "set", lambda *a, **k: None)
-    monkeypatch.setattr("cache_memoize.backends._found", dict(backends_found()))
+    monkeypatch.setattr("cache_memoize.cache.backends._found", dict(backends_found()))
     name = re.escape(f._core.name)
     with pytest.raises(store.CacheDidNotAnswer, match=f"^{name}: .* again when"):
         f.invalidate(1)
@@ -416,7 +418,7 @@ def test_a_real_cluster_answers_for_one_slot_only():
             assert f.cache_info().errors == 0
             caches["default"].clear()
     finally:
-        clients._single.discard("default")
+        connections._single.discard("default")
         server.stop()
 
 

@@ -9,7 +9,9 @@ from asgiref.sync import async_to_sync
 from django.core.cache import caches
 from django.test import override_settings
 
-from cache_memoize import cache_memoize, pool, record
+from cache_memoize import cache_memoize
+from cache_memoize.cache import record
+from cache_memoize.protocol import threads
 from tests.conftest import FakeClock
 
 DJANGO = importlib.util.find_spec("django.tasks") is not None
@@ -53,7 +55,7 @@ def tasks(request):
         memoized._core.stats.warned.clear()
     with override_settings(**settings):
         yield
-    assert pool.join()
+    assert threads.join()
     caches["locmem"].clear()
 
 
@@ -105,7 +107,7 @@ def test_arguments_that_json_would_change_fall_back_to_a_thread(argument, caplog
     assert numbered(argument) == 1
     clock.tick(20)
     assert numbered(argument) == 1
-    assert pool.join()
+    assert threads.join()
     assert numbered(argument) == 2
     assert caplog.text.count("the refresh cannot be a task") == 1
 
@@ -121,7 +123,7 @@ def test_methods_and_nested_functions_fall_back_to_a_thread(caplog):
         assert call(1) == 1
         clock.tick(20)
         assert call(1) == 1
-        assert pool.join()
+        assert threads.join()
         assert call(1) == 2
     assert caplog.text.count("the refresh cannot be a task") == 2
 
@@ -137,13 +139,13 @@ def test_what_a_worker_does_not_know_falls_back_to_a_thread(caplog):
     assert varied(1) == 1
     clock.tick(20)
     assert varied(1) == 1
-    assert pool.join()
+    assert threads.join()
     assert varied(1) == 2
     assert "a worker does not know what vary_on= gives" in caplog.text
 
 
 def test_a_function_is_found_by_its_name():
-    from cache_memoize.worker import find
+    from cache_memoize.tasks import find
 
     assert find("tests.test_tasks:numbered") is numbered
     assert find("tests.test_tasks:Shop.price") is Shop.price
@@ -156,7 +158,7 @@ def test_a_name_that_leads_elsewhere_falls_back_to_a_thread(caplog, monkeypatch)
     assert function(1) == 1
     clock.tick(20)
     assert function(1) == 1
-    assert pool.join()
+    assert threads.join()
     assert function(1) == 2
     assert "is not this function, or not only this one" in caplog.text
 

@@ -26,8 +26,15 @@ from django.test import (
 )
 from django.urls import path
 
-from cache_memoize import breaker, cache_memoize, conf, invalidate_tags, pool
-from cache_memoize.testing import World, assert_hits, disabled, in_memory
+from cache_memoize import cache_memoize, conf, invalidate_tags
+from cache_memoize.cache import breaker
+from cache_memoize.protocol import threads as pool
+from cache_memoize.testing import (
+    World,
+    assert_hits,
+    disabled,
+    in_memory,
+)
 from tests.conftest import FakeClock, in_thread
 from tests.models import Post
 

@@ -13,7 +13,8 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.core.cache import caches
 
-from cache_memoize import cache_memoize, pool
+from cache_memoize import cache_memoize
+from cache_memoize.protocol import threads
 from cache_memoize.testing import assert_hits
 from tests.conftest import in_thread
 
@@ -109,7 +110,7 @@ def test_a_stale_entry_is_served_and_refreshed(backend, travel):
         assert (entry.value, entry.age, entry.stale) == (1, 11, True)
         with assert_hits(1, f.memoized):
             assert f() == 1
-            assert pool.join()
+            assert threads.join()
         assert f.runs == 2 and f() == 2 and f.age() == 0
         clock.shift(71)  # too old to be served
         assert f.memoized.peek() is None
@@ -160,9 +161,9 @@ def test_a_refresh_ahead_of_time_comes_when_its_time_has_come(travel, memoize_ca
         f = Counted(10, early_refresh=1, stale=5)
         f()
         clock.shift(9.9)
-        assert f() == 1 and pool.join()
+        assert f() == 1 and threads.join()
         clock.shift(2)
-        assert f() == 1 and pool.join()
+        assert f() == 1 and threads.join()
         assert f() == 2
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache_memoize.totals import LEAST, Totals, bucket
+from cache_memoize.stats.totals import LEAST, Totals, bucket
 from tests.conftest import examples
 
 counts = st.integers(0, 10**6)

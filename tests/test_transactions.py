@@ -13,8 +13,10 @@ from django.core.cache import caches
 from django.db import DEFAULT_DB_ALIAS, connection, connections, transaction
 from django.test import TestCase, TransactionTestCase
 
-from cache_memoize import invalidate_tags, record, transactions
-from cache_memoize.transactions import Watch
+from cache_memoize import invalidate_tags
+from cache_memoize.cache import record
+from cache_memoize.protocol import transactions
+from cache_memoize.protocol.transactions import Watch
 from tests.conftest import (
     ALL_DATABASES,
     DATABASES,
@@ -246,7 +248,7 @@ def test_a_cache_that_is_away_at_the_commit_does_no_harm_while_the_block_stands(
         f.invalidate(post)
         transaction.on_commit(lambda: ran.append(1), using=database)
         monkeypatch.setattr(type(caches[backend]), "delete", fail)
-        monkeypatch.setattr("cache_memoize.backends._found", dict(_found()))
+        monkeypatch.setattr("cache_memoize.cache.backends._found", dict(_found()))
     assert ran == [1], "the project's own hooks are not skipped"
     said = f"{f._core.name}: ConnectionError('away') after the commit; the block will"
     assert said in caplog.text
@@ -258,7 +260,7 @@ def test_a_cache_that_is_away_at_the_commit_does_no_harm_while_the_block_stands(
 
 
 def _found():
-    from cache_memoize import backends
+    from cache_memoize.cache import backends
 
     return backends._found
 

@@ -15,7 +15,8 @@ from django.db import connections
 from django.test import override_settings
 from django.utils import timezone, translation
 
-from cache_memoize import cache_memoize, pool, vary
+from cache_memoize import cache_memoize, vary
+from cache_memoize.protocol import threads
 from tests.conftest import in_thread
 
 
@@ -219,7 +220,7 @@ def test_a_refresh_in_a_thread_is_in_the_language_of_its_caller(world):
     for language in ("de", "fr"):
         with translation.override(language):
             greeting()
-            assert pool.join()
+            assert threads.join()
     assert [language for language, _ in seen] == ["de", "fr"] * 2
     with translation.override("de"):
         assert greeting() == 3
@@ -241,7 +242,7 @@ def test_a_function_may_activate_another_language(world, where):
         for _ in range(2):
             with translation.override("de"):
                 letter()
-                assert pool.join()
+                assert threads.join()
             world.clock.tick(20)
         with translation.override("de"):
             assert letter.peek().value == 2

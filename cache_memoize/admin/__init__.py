@@ -18,9 +18,9 @@ from django.urls import URLPattern, path, reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.debug import sensitive_post_parameters
 
-from .. import transactions
-from ..core import Core, everyone
 from ..models import MemoizedFunction
+from ..planning import Core, everyone
+from ..protocol import transactions
 from . import overview, wording
 from .actions import ACTIONS, CallForm, attempt
 from .overview import COLUMNS, Overview

@@ -11,9 +11,10 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from .. import instances, literals
-from ..core import Core
-from ..keys import UnkeyableArgument
+from .. import arguments as literals
+from .. import instances
+from ..keys.encoding import UnkeyableArgument
+from ..planning import Core
 from .wording import duration, what
 
 __all__ = ["ACTIONS", "Action", "CallForm", "Outcome", "attempt"]

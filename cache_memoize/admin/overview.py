@@ -17,10 +17,10 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from .. import site
-from ..core import Core, everyone
-from ..policy import BACKEND
-from ..totals import Totals
+from ..planning import Core, everyone
+from ..protocol.policy import BACKEND
+from ..stats import sitewide
+from ..stats.totals import Totals
 from . import charts
 from .wording import duration, percent
 
@@ -87,14 +87,14 @@ class Shown:
 class Hour:
     """The last one, large: as a chart, and as a table by ten minutes."""
 
-    def __init__(self, minutes: list[site.Minute]) -> None:
+    def __init__(self, minutes: list[sitewide.Minute]) -> None:
         self.chart = charts.draw(minutes, bar=10, height=120)
         #: (minutes ago, figures), the oldest first.
-        self.spans: list[tuple[str, site.Minute]] = []
+        self.spans: list[tuple[str, sitewide.Minute]] = []
         for start in range(0, len(minutes), 10):
             columns = zip(*minutes[start : start + 10], strict=True)
             ago = f"{len(minutes) - start}–{len(minutes) - start - 10}"
-            self.spans.append((ago, site.Minute(*map(sum, columns))))
+            self.spans.append((ago, sitewide.Minute(*map(sum, columns))))
 
 
 class Row(NamedTuple):
@@ -111,7 +111,7 @@ class Row(NamedTuple):
     lasts: float
     totals: Totals
     #: The last hour by the minute; None: no figures of the whole site.
-    minutes: list[site.Minute] | None
+    minutes: list[sitewide.Minute] | None
     breaker: str
 
     @property
@@ -165,7 +165,7 @@ class Overview:
         self.silent: list[str] = []
         #: Whether the project has switched everything off.
         self.disabled = not all(core.policy.enabled for core in self.cores)
-        self._figures: dict[tuple[str, str], site.Figures] = {}
+        self._figures: dict[tuple[str, str], sitewide.Figures] = {}
         self._now = time.time()
         for alias in sorted({core.alias for core in self.cores}):
             self._read(alias, [core for core in self.cores if core.alias == alias])
@@ -177,10 +177,10 @@ class Overview:
         try:
             if one.breaker.blocks(one.clock.monotonic()):
                 self.silent.append(alias)
-            elif not site.kept(alias):
+            elif not sitewide.kept(alias):
                 self.unkept.append(alias)
             else:
-                found = site.up_to_date(alias, paths)
+                found = sitewide.up_to_date(alias, paths)
                 self._figures |= {(alias, p): found[p] for p in paths}
         except Exception:  # whatever a client raises
             self.silent.append(alias)

@@ -12,9 +12,9 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from .. import conf
-from ..core import Core
 from ..options import LIBRARY
-from ..policy import BACKEND
+from ..planning import Core
+from ..protocol.policy import BACKEND
 
 __all__ = [
     "Option",

@@ -11,9 +11,14 @@ from pathlib import Path
 
 from django.core.management.base import CommandError, OutputWrapper
 
-from ..migrating import find_in
+from ..migrate import find_in
 from .bar import bar_on
-from .calls import invalidate, key, peek, refresh
+from .calls import (
+    invalidate,
+    key,
+    peek,
+    refresh,
+)
 from .items import from_callable, from_lines
 from .listing import list_, stats
 from .naming import check_alias, find, is_method

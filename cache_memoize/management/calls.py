@@ -10,13 +10,18 @@ from typing import Any, NamedTuple
 
 from django.core.management.base import CommandError, OutputWrapper
 
-from .. import pool
-from ..background import with_context
-from ..clients import aliases, opened, place_of
-from ..core import Core
-from ..invalidation import invalidate_tags
+from ..cache.connections import aliases, opened, place_of
 from ..memoized import Memoized
-from .naming import arguments, check_alias, find, find_bound
+from ..planning import Core
+from ..protocol import threads
+from ..protocol.invalidation import invalidate_tags
+from ..protocol.refresh import with_context
+from .naming import (
+    arguments,
+    check_alias,
+    find,
+    find_bound,
+)
 from .outcome import Options, Outcome, duration
 from .trouble import (
     cache_errors,
@@ -144,7 +149,7 @@ def _refresh(call: _Named) -> None:
         try:
             work()
         finally:
-            pool.clean_up()
+            threads.clean_up()
 
     # Ctrl-C would leave a coroutine that waits for this thread waiting for ever.
     with ThreadPoolExecutor(1) as executor:

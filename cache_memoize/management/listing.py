@@ -11,13 +11,19 @@ from typing import Any
 from django.core import checks
 from django.core.management.base import CommandError, OutputWrapper
 
-from .. import conf, site
-from ..clients import opened
-from ..core import Core, everyone
-from ..policy import BACKEND
+from .. import conf
+from ..cache.connections import opened
+from ..planning import Core, everyone
+from ..protocol.policy import BACKEND
+from ..stats import sitewide
 from .naming import check_alias, find, load
 from .outcome import Options, Outcome, duration
-from .trouble import cache_errors, probe, settings_errors, tell_own_memory
+from .trouble import (
+    cache_errors,
+    probe,
+    settings_errors,
+    tell_own_memory,
+)
 
 __all__ = ["list_", "stats"]
 
@@ -131,7 +137,7 @@ def _figures(
     check_alias(alias)
     with cache_errors(alias):
         backend = opened(alias)[1]
-        found = site.up_to_date(alias, paths)
+        found = sitewide.up_to_date(alias, paths)
     if not (backend.stores and backend.atomic):
         stderr.write(
             f"no figures are kept in the cache {alias!r}, which cannot replace values "

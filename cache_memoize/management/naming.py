@@ -25,7 +25,7 @@ from django.core.management.base import CommandError
 from django.db import DatabaseError
 from django.db.models import Model
 
-from ..clients import aliases
+from ..cache.connections import aliases
 from ..conf import suggestion
 from ..memoized import ClassMemoized, Memoized
 

@@ -15,12 +15,12 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import CommandError, OutputWrapper
 
 from .. import signals
-from ..breaker import Breaker
-from ..clients import MISTAKES, opened
+from ..cache.breaker import Breaker
+from ..cache.connections import MISTAKES, opened
+from ..cache.store import CacheDidNotAnswer, Store
 from ..clock import Clock
-from ..runner import run
+from ..protocol.runner import run
 from ..signals import Event
-from ..store import CacheDidNotAnswer, Store
 from .outcome import Options
 
 __all__ = [

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 from django.core.management.base import CommandError
 
-from .. import pool
-from ..background import with_context
-from ..batch import CHUNK
-from ..clients import opened
+from ..cache.connections import opened
 from ..memoized import Memoized
+from ..protocol import threads as pool
+from ..protocol.many import CHUNK
+from ..protocol.refresh import with_context
 from .bar import Bar
 from .items import Call, Given
 from .record import Record

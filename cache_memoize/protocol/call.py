@@ -9,13 +9,15 @@ from typing import Any, NamedTuple
 
 from django.apps import apps
 
-from . import record, signing, stats, transactions
-from .binding import address
-from .clock import Clock
+from ..cache import record, signing
+from ..cache.record import Claimed, Record
+from ..cache.store import Store
+from ..clock import Clock
+from ..keys.binding import address
+from ..keys.tags import TaggedKey
+from ..stats import counters
+from . import transactions
 from .policy import Policy
-from .record import Claimed, Record
-from .store import Store
-from .tags import TaggedKey
 
 __all__ = ["Claim", "Memo", "computing", "serve"]
 
@@ -35,7 +37,7 @@ class Memo:
         module, self.name = address(function)
         self.clock = clock
         self.function = function
-        self.stats = stats.Stats(self.name, f"{module}.{self.name}", function)
+        self.stats = counters.Stats(self.name, f"{module}.{self.name}", function)
         #: Seconds of the slowest run that outlasted its lease in this process.
         self.slowest = 0.0
 

@@ -17,11 +17,15 @@ from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
-from . import conf, options, record, registry, scope, vary
-from .batch import Batchable
-from .binding import Binder, default_prefix, key_maker
-from .breaker import breaker_of
-from .clients import (
+from . import (
+    conf,
+    options,
+    registry,
+    vary,
+)
+from .cache import local, record
+from .cache.breaker import breaker_of
+from .cache.connections import (
     afetch,
     afetch_tagged,
     fetch,
@@ -29,14 +33,16 @@ from .clients import (
     place_from_afar,
     place_of,
 )
+from .cache.store import AsyncStore, Store
 from .clock import Clock
-from .policy import Policy
-from .store import AsyncStore, Store
-from .tags import function_tag, tagging
+from .keys.binding import Binder, default_prefix, key_maker
+from .keys.tags import function_tag, tagging
+from .protocol.many import Batchable
+from .protocol.policy import Policy
 
 __all__ = ["Core", "everyone", "known"]
 
-#: The options that policy.py knows.
+#: The options that protocol/policy.py knows.
 _POLICY = (
     "timeout",
     "store_result",
@@ -178,9 +184,9 @@ class Core(Batchable):
             read, aread = fetch_tagged, afetch_tagged
             plain = record.ENTRY | record.TAGGED
         if all_["local"]:
-            read = scope.fetching(read, plain, place_of)
-            aread = scope.afetching(aread, plain, place_from_afar)
-            scope.watch_requests()
+            read = local.fetching(read, plain, place_of)
+            aread = local.afetching(aread, plain, place_from_afar)
+            local.watch_requests()
         #: The key of the tag that all calls have, if the function has tags. Calls may
         #: be under way: whoever looks sees the old ones or the new ones.
         self.tag = tag
@@ -215,4 +221,4 @@ def _settings_changed(*, setting: str, **kwargs: Any) -> None:
             core.unsettle()
 
 
-setting_changed.connect(_settings_changed, dispatch_uid="cache_memoize.core")
+setting_changed.connect(_settings_changed, dispatch_uid="cache_memoize.planning")

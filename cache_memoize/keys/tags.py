@@ -12,7 +12,7 @@ import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from .keys import digest
+from .encoding import digest
 
 __all__ = ["TaggedKey", "function_tag", "tag_key", "tagging", "tags_of"]
 

@@ -27,7 +27,12 @@ from django.core.files import locks
 from django.db import connections, router, transaction
 from django.utils import timezone
 
-from .backend import Backend, Cache, UnshareableVoucher, Voucher
+from .vouchers import (
+    Backend,
+    Cache,
+    UnshareableVoucher,
+    Voucher,
+)
 
 __all__ = ["Backend", "backend_of"]
 

@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary, WeakSet
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
-from . import conf
+from .. import conf
 from .totals import Totals
 
 __all__ = [
@@ -27,7 +27,7 @@ __all__ = [
     "Source",
     "add",
     "clean_up",
-    "flush",
+    "flush_stats",
     "join",
     "remove",
     "sources",
@@ -112,10 +112,10 @@ def join(seconds: float = 30.0) -> bool:
     return not thread.is_alive()
 
 
-def flush() -> bool:
-    """Tell everything now, in this thread; whether every sink took it.
+def flush_stats() -> bool:
+    """Report all counters at once, in this thread. Return whether every sink took them.
 
-    For the end of processes that do not run ``atexit`` functions.
+    For the end of processes that do not run ``atexit`` functions, such as Celery's.
     """
     with _telling:
         with _lock:
@@ -205,7 +205,7 @@ def _rounds() -> None:
                 return
         ending = _ending.wait(seconds)
         with _telling:
-            flush()
+            flush_stats()
             clean_up()
 
 
@@ -258,7 +258,7 @@ def _at_exit() -> None:
     """Not by itself, if there is a thread: a cache that hangs must not keep a process
     from ending, and a thread that waits for it ends with the process."""
     if _interval() and join(LAST):
-        flush()
+        flush_stats()
 
 
-setting_changed.connect(_start, dispatch_uid="cache_memoize.reporter")
+setting_changed.connect(_start, dispatch_uid="cache_memoize.stats.reporter")

@@ -19,11 +19,14 @@ from asgiref.sync import async_to_sync, sync_to_async
 from django.db import connections
 from django.utils import timezone, translation
 
-from . import clients, conf, pool, reporter, settling, transactions
-from .memo import Claim, Memo, computing
+from .. import conf
+from ..cache import connections as clients
+from ..cache.store import AsyncStore, Store
+from ..stats import reporter
+from ..stats.counters import logger
+from . import settle, threads, transactions
+from .call import Claim, Memo, computing
 from .runner import run
-from .stats import logger
-from .store import AsyncStore, Store
 
 __all__ = ["Refreshable", "arevalidate", "enqueue", "revalidate"]
 
@@ -49,7 +52,7 @@ def _clean_up() -> None:
     clients.close()
 
 
-pool.at_end.append(_clean_up)
+threads.at_end.append(_clean_up)
 reporter.after.append(_clean_up)
 
 
@@ -84,8 +87,8 @@ def revalidate(memo: Refreshable, claim: Claim, args: Any, kwargs: Any) -> Claim
         return _refresh(memo, claim, args, kwargs)
     job = functools.partial(_refresh, memo, claim, args, kwargs)
     try:
-        if not pool.submit(with_context(job)):
-            run(settling.postpone(memo, memo.store, claim, tried=False))
+        if not threads.submit(with_context(job)):
+            run(settle.postpone(memo, memo.store, claim, tried=False))
     except RuntimeError:  # no thread can be started: the process is ending
         return job()
     return claim
@@ -106,7 +109,7 @@ def _refresh(memo: Refreshable, claim: Claim, args: Any, kwargs: Any) -> Claim:
     """Compute and store. Whatever the function raises leaves the old value."""
     claim, again = _begun(memo, claim), _place()
     if _have_changed(memo, claim, args, kwargs):
-        run(settling.postpone(memo, memo.store, claim, tried=False))
+        run(settle.postpone(memo, memo.store, claim, tried=False))
         return claim
     nested = computing.set(True)
     try:
@@ -119,7 +122,7 @@ def _refresh(memo: Refreshable, claim: Claim, args: Any, kwargs: Any) -> Claim:
         return claim
     finally:
         computing.reset(nested)
-    run(settling.settle(memo, memo.store, claim, result, args, kwargs))
+    run(settle.settle(memo, memo.store, claim, result, args, kwargs))
     return _served(memo, claim, result, args, kwargs)
 
 
@@ -134,7 +137,7 @@ async def arevalidate(memo: Refreshable, claim: Claim, args: Any, kwargs: Any) -
     if mode == "inline" or await memo.astore.there(transactions.in_test_case):
         return await _arefresh(memo, claim, args, kwargs, [])
     if len(_tasks) >= TASKS:
-        await settling.postpone(memo, memo.astore, claim, tried=False)
+        await settle.postpone(memo, memo.astore, claim, tried=False)
         return claim
     done: list[_Ending] = []
     task = asyncio.create_task(_arefresh(memo, claim, args, kwargs, done))
@@ -154,7 +157,7 @@ async def arevalidate(memo: Refreshable, claim: Claim, args: Any, kwargs: Any) -
         _tasks.discard(task)
         if task.cancelled():
             with suppress(RuntimeError):  # the process is ending
-                pool.submit(in_thread)
+                threads.submit(in_thread)
         elif error := task.exception():
             logger.error("%s: a refresh failed", memo.name, exc_info=error)
 
@@ -169,7 +172,7 @@ async def _arefresh(
     task may be cancelled in the middle of that."""
     claim, again = _begun(memo, claim), _place()
     if _have_changed(memo, claim, args, kwargs):
-        await settling.postpone(memo, memo.astore, claim, tried=False)
+        await settle.postpone(memo, memo.astore, claim, tried=False)
         return claim
     nested = computing.set(True)
     try:
@@ -183,7 +186,7 @@ async def _arefresh(
         return claim
     finally:
         computing.reset(nested)
-    done.append(lambda to: settling.settle(memo, to, claim, result, args, kwargs))
+    done.append(lambda to: settle.settle(memo, to, claim, result, args, kwargs))
     await done[0](memo.astore)
     return _served(memo, claim, result, args, kwargs)
 
@@ -222,13 +225,13 @@ def _failed(
     memo: Memo, claim: Claim, error: BaseException, args: Any, kwargs: Any
 ) -> _Ending:
     if isinstance(error, memo.policy.cache_exceptions):
-        return lambda to: settling.fail(memo, to, claim, error, args, kwargs)
+        return lambda to: settle.fail(memo, to, claim, error, args, kwargs)
     logger.warning(
         "%s: a refresh failed; the old value is served until it is too old",
         memo.name,
         exc_info=error,
     )
-    return lambda to: settling.postpone(memo, to, claim, tried=True)
+    return lambda to: settle.postpone(memo, to, claim, tried=True)
 
 
 def _served(
@@ -255,7 +258,7 @@ def enqueue(memo: Refreshable, claim: Claim, args: Any, kwargs: Any) -> bool:
         # as a list, and a number as a key of a dict as a string.
         if memo.key_of(tuple(again[0]), again[1]) != claim.key:
             raise TypeError("the arguments do not come through JSON unchanged")
-        worker = importlib.import_module(f"{__package__}.worker")
+        worker = importlib.import_module("cache_memoize.tasks")
         if getattr(worker.find(path), "_core", None) is not memo:
             raise TypeError(f"{path} is not this function, or not only this one")
         worker.refresh.enqueue(path, *again)

@@ -13,13 +13,20 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-from . import conf, reporter, transactions
-from .breaker import PAUSE, SLOW, Breaker, breaker_of
-from .clients import have_key_functions
-from .clock import Clock
-from .keys import digest, label
-from .runner import run
-from .store import Store
+from .. import conf
+from ..cache.breaker import (
+    PAUSE,
+    SLOW,
+    Breaker,
+    breaker_of,
+)
+from ..cache.connections import have_key_functions
+from ..cache.store import Store
+from ..clock import Clock
+from ..keys.encoding import digest, label
+from ..protocol import transactions
+from ..protocol.runner import run
+from . import reporter
 from .totals import Totals
 
 __all__ = ["MINUTES", "Figures", "Minute", "kept", "read", "tell", "up_to_date"]
@@ -175,7 +182,7 @@ def up_to_date(alias: str, paths: list[str]) -> dict[str, Figures]:
     """
 
     def ask() -> dict[str, Figures]:
-        reporter.flush()
+        reporter.flush_stats()
         return read(alias, paths)
 
     def ask_alone() -> dict[str, Figures]:

@@ -6,12 +6,18 @@ from typing import Any, NamedTuple
 
 from django.apps import apps
 
-from .clients import MISTAKES, UNREADABLE
-from .flows import overtake
+from ..cache.connections import MISTAKES, UNREADABLE
+from ..cache.store import Store
+from .call import (
+    Memo,
+    decode,
+    encode,
+    is_dirty,
+    usable,
+)
+from .claim import overtake
 from .invalidation import forget
-from .memo import Memo, decode, encode, is_dirty, usable
-from .settling import entry, put, timeout_of
-from .store import Store
+from .settle import entry, put, timeout_of
 
 __all__ = ["Entry", "peek", "prime"]
 

@@ -6,8 +6,9 @@ import logging
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from . import conf, reporter, signals
-from .signals import Event
+from .. import conf, signals
+from ..signals import Event
+from . import reporter
 from .totals import Totals, bucket
 
 __all__ = ["CacheInfo", "Stats"]
@@ -87,7 +88,7 @@ class Stats:
         self.spent = self.saved = 0.0
         self.costs: dict[int, int] = {}
         self.warned: set[str] = set()
-        #: Nothing was counted since reporter.py has last looked.
+        #: Nothing was counted since stats/reporter.py has last looked.
         self.quiet = True
 
     def totals(self) -> Totals:

@@ -142,7 +142,9 @@ def _connected(*, connection: Connection, **kwargs: Any) -> None:
     _watch_on(connection)
 
 
-connection_created.connect(_connected, dispatch_uid="cache_memoize.transactions")
+connection_created.connect(
+    _connected, dispatch_uid="cache_memoize.protocol.transactions"
+)
 
 
 # --- all of this thread --------------------------------------------------------------

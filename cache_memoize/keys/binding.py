@@ -12,7 +12,12 @@ import types
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
-from .keys import UnkeyableArgument, digest, encode, label
+from .encoding import (
+    UnkeyableArgument,
+    digest,
+    encode,
+    label,
+)
 
 __all__ = ["Binder", "address", "default_prefix", "key_maker"]
 

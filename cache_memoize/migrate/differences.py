@@ -1,7 +1,7 @@
 """Where code for django-cache-memoize 0.2.1 means something else now: the rules.
 
 Each looks at what one file says, and speaks only where that is certain. What the codes
-mean is in ``migrating.py``.
+mean is in ``migrate.py``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,15 @@ from .shapes import (
     refused,
     results,
 )
-from .usage import DEFS, Call, Declared, Def, Known, Module, last_name
+from .usage import (
+    DEFS,
+    Call,
+    Declared,
+    Def,
+    Known,
+    Module,
+    last_name,
+)
 
 __all__ = ["Difference", "differences"]
 

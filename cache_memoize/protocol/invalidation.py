@@ -10,17 +10,27 @@ import functools
 import math
 from collections.abc import Iterable
 
+from ..cache.breaker import breaker_of
+from ..cache.connections import UNREADABLE, aliases
+from ..cache.record import (
+    BLOCK,
+    FAILED,
+    Record,
+    pack,
+)
+from ..cache.store import (
+    PATIENCE,
+    AsyncStore,
+    CacheDidNotAnswer,
+    Store,
+)
+from ..clock import Clock
+from ..keys.tags import tag_key, tags_of
+from ..signals import Event
+from ..stats.counters import announce, logger
 from . import transactions
-from .breaker import breaker_of
-from .clients import UNREADABLE, aliases
-from .clock import Clock
 from .policy import BLOCK_FOR, FAILED_FOR
-from .record import BLOCK, FAILED, Record, pack
 from .runner import run
-from .signals import Event
-from .stats import announce, logger
-from .store import PATIENCE, AsyncStore, CacheDidNotAnswer, Store
-from .tags import tag_key, tags_of
 
 __all__ = ["ainvalidate_tags", "forget", "invalidate_tags"]
 

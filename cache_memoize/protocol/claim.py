@@ -17,10 +17,24 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from . import pool, record, stats, transactions
-from .clients import MISTAKES, UNREAD, UNREADABLE, is_decoding_error
-from .invalidation import forget
-from .memo import (
+from ..cache import record
+from ..cache.connections import (
+    MISTAKES,
+    UNREAD,
+    UNREADABLE,
+    is_decoding_error,
+)
+from ..cache.record import Claimed, Record, pack
+from ..cache.store import (
+    PATIENCE,
+    CacheDidNotAnswer,
+    Look,
+    Store,
+    no_answer,
+)
+from ..stats import counters
+from . import threads, transactions
+from .call import (
     Claim,
     Memo,
     computing,
@@ -30,8 +44,7 @@ from .memo import (
     stamp,
     usable,
 )
-from .record import Claimed, Record, pack
-from .store import PATIENCE, CacheDidNotAnswer, Look, Store, no_answer
+from .invalidation import forget
 
 __all__ = ["can_wait", "claim", "overtake"]
 
@@ -96,7 +109,7 @@ async def _claim(memo: Memo, store: Store, key: str, look: Look) -> Claim:
             try:
                 value = decode(there)
             except Exception as unreadable:  # a class decides what unpickling raises
-                stats.logger.info("%s: unreadable entry: %r", memo.name, unreadable)
+                counters.logger.info("%s: unreadable entry: %r", memo.name, unreadable)
                 if mine := await _take(memo, store, key, look, token):
                     return mine
             else:
@@ -175,7 +188,7 @@ def _wants_refresh(memo: Memo, store: Store, there: Record, now: float) -> bool:
         age = now - there.start
         if not policy.is_early(age, there.timeout, there.cost, memo.clock.random()):
             return False
-    return not pool.is_full()
+    return not threads.is_full()
 
 
 async def _revalidate(

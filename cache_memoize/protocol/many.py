@@ -23,12 +23,19 @@ from typing import Any, NamedTuple
 from django.apps import apps
 from django.db.models import QuerySet
 
-from . import flows, record, settling
-from .background import Refreshable, arevalidate, revalidate
-from .clients import UNREAD, afetch_many, fetch_many
-from .memo import Claim, computing, serve
+from ..cache import record
+from ..cache.connections import UNREAD, afetch_many, fetch_many
+from ..cache.record import (
+    AHEAD,
+    TAIL,
+    freshness,
+    loads,
+)
+from . import claim as flows
+from . import settle
+from .call import Claim, computing, serve
 from .progress import Progress, chunks
-from .record import AHEAD, TAIL, freshness, loads
+from .refresh import Refreshable, arevalidate, revalidate
 from .transactions import live
 
 __all__ = ["Batch", "Batchable"]
@@ -220,7 +227,7 @@ class Batch:
         function may have activated another language for an item before."""
         if claim.lease is None or self.memo.key_of(call.args, {}) == call.key:
             return claim
-        await settling.release(self.memo, self.store, claim)
+        await settle.release(self.memo, self.store, claim)
         return claim._replace(lease=None)
 
     async def _claim(self, call: _Call, refresh: bool, error: Any) -> Claim:
@@ -249,14 +256,14 @@ class Batch:
                 await self.store.shield(self._free(mine))
             return
         for call, claim in mine:
-            await settling.fail(memo, self.store, claim, error, call.args, {})
+            await settle.fail(memo, self.store, claim, error, call.args, {})
             if memo.miss and isinstance(error, memo.policy.cache_exceptions):
                 memo.stats.hook(memo.miss, call.args, {})
 
     async def _free(self, mine: list[tuple[_Call, Claim]]) -> None:
         for _, claim in mine:
             if claim.keeps is None:  # readers have the old value
-                await settling.release(self.memo, self.store, claim)
+                await settle.release(self.memo, self.store, claim)
 
     async def _serve(self, call: _Call, claim: Claim, results: Results) -> None:
         if claim.lease is not None and self.is_async:
@@ -301,7 +308,7 @@ class Batch:
     ) -> None:
         memo = self.memo
         try:
-            await settling.settle(memo, self.store, claim, value, call.args, {})
+            await settle.settle(memo, self.store, claim, value, call.args, {})
         except Exception as raised:  # the user's timeout= or cache_if=
             results.errors[call.key] = raised
             return

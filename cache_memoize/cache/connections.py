@@ -12,10 +12,10 @@ from django.core.cache import InvalidCacheBackendError, caches
 from django.core.cache.backends.base import InvalidCacheKey, default_key_func
 from django.core.exceptions import ImproperlyConfigured, SynchronousOnlyOperation
 
+from ..keys.tags import TaggedKey
 from . import record, signing
 from .backends import Backend, backend_of
 from .record import TRAILER_SIZE, Record
-from .tags import TaggedKey
 
 __all__ = [
     "MISTAKES",

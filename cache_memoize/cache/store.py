@@ -12,10 +12,14 @@ from django.core.cache import caches
 from django.core.exceptions import SynchronousOnlyOperation
 from django.db.transaction import TransactionManagementError
 
-from . import record, scope, signing, transactions
+from ..clock import Clock
+from ..keys.tags import TaggedKey
+from ..protocol import transactions
+from ..protocol.policy import FAILED_FOR
+from . import local, record, signing
 from .backends import Backend, backend_of
 from .breaker import SLOW, Breaker
-from .clients import (
+from .connections import (
     MISTAKES,
     UNREAD,
     UNREADABLE,
@@ -27,10 +31,7 @@ from .clients import (
     opened,
     read_many,
 )
-from .clock import Clock
-from .policy import FAILED_FOR
 from .record import Record
-from .tags import TaggedKey
 
 __all__ = ["AsyncStore", "CacheDidNotAnswer", "Look", "Store", "no_answer"]
 
@@ -80,7 +81,7 @@ def no_answer(store: Store) -> CacheDidNotAnswer:
 
 class Store:
     """The commands of the protocol on one alias. They are coroutines that never
-    suspend, so that the protocol is written once for sync and async (flows.py)."""
+    suspend, so that the protocol is written once for sync and async (protocol/)."""
 
     def __init__(self, alias: str, breaker: Breaker, clock: Clock) -> None:
         self.alias = alias
@@ -244,7 +245,7 @@ class Store:
             raise
         finally:
             if command in _WRITES:  # also if only the answer got lost
-                scope.forget(self.alias, args[0])
+                local.forget(self.alias, args[0])
         if self.clock.monotonic() - started > SLOW:
             slow = CacheDidNotAnswer(f"the cache {self.alias!r} took over a second")
             self.trouble(slow)

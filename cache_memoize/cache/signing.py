@@ -13,13 +13,18 @@ from typing import Any
 from django.core.signals import setting_changed
 from django.utils.crypto import constant_time_compare, salted_hmac
 
-from . import conf
-from .record import ENTRIES, VOUCHED, Record, parse
+from .. import conf
+from .record import (
+    ENTRIES,
+    VOUCHED,
+    Record,
+    parse,
+)
 
 __all__ = ["SIZE", "is_genuine", "is_on", "seal"]
 
 SIZE = 32
-_SALT = "cache_memoize.signing"
+_SALT = "cache_memoize.cache.signing"
 
 #: Whether signatures are on; None: not asked yet. Read on every hit.
 state: bool | None = None
@@ -38,7 +43,7 @@ def _forget(*, setting: str, **kwargs: Any) -> None:
         state = None
 
 
-setting_changed.connect(_forget, dispatch_uid="cache_memoize.signing")
+setting_changed.connect(_forget, dispatch_uid="cache_memoize.cache.signing")
 
 
 def seal(key: str, raw: bytes) -> bytes:

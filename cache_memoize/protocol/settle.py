@@ -5,12 +5,21 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from . import record, signing, stats
-from .clients import MISTAKES, UNREADABLE
-from .memo import Claim, Memo, computing, encode, lifetime, may_store, stamp
+from ..cache import record, signing
+from ..cache.connections import MISTAKES, UNREADABLE
+from ..cache.record import Claimed, Record, pack
+from ..cache.store import PATIENCE, Store
+from ..stats import counters
+from .call import (
+    Claim,
+    Memo,
+    computing,
+    encode,
+    lifetime,
+    may_store,
+    stamp,
+)
 from .policy import BACKEND, FAILED_FOR
-from .record import Claimed, Record, pack
-from .store import PATIENCE, Store
 
 __all__ = ["fail", "postpone", "settle"]
 
@@ -50,7 +59,7 @@ async def fail(
     try:
         await _settle(memo, store, claim, record.RAISED, error, args, kwargs)
     except Exception:
-        stats.logger.exception("%s: the exception was not stored", memo.name)
+        counters.logger.exception("%s: the exception was not stored", memo.name)
 
 
 async def _settle(
@@ -116,7 +125,9 @@ async def _store(
     new = entry(claim, kind, payload, timeout, cost)
     try:
         if not await put(store, claim, new, left):
-            stats.logger.debug("%s: not stored, the right to do so is gone", memo.name)
+            counters.logger.debug(
+                "%s: not stored, the right to do so is gone", memo.name
+            )
     except MISTAKES:
         raise
     except Exception as error:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import inspect
 from asyncio import _get_running_loop
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,12 +18,11 @@ from typing import Any
 from weakref import WeakSet
 
 from django.core.signals import request_finished, request_started
-from django.utils.decorators import sync_and_async_middleware
 
+from ..keys.tags import is_tag
 from .record import KIND_SIZE
-from .tags import is_tag
 
-__all__ = ["afetching", "fetching", "forget", "local", "middleware", "watch_requests"]
+__all__ = ["afetching", "fetching", "forget", "local", "watch_requests"]
 
 #: A command in a block may make calls, and start tasks, without end.
 MOST = 10_000
@@ -196,20 +194,6 @@ def _end(**kwargs: Any) -> None:
         scope = scope.outer
 
 
-@sync_and_async_middleware
-def middleware(get_response: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Makes a scope of each request where Django's signal cannot: under ASGI with
-    Django 5.0 to 6.0, which sends it in a task of its own."""
-    if inspect.iscoroutinefunction(get_response):
-
-        async def handle(request: Any) -> Any:
-            with local():
-                return await get_response(request)
-
-        return handle
-    return local()(get_response)
-
-
 def watch_requests() -> None:
     """Requests, and tasks of ``django.tasks``, are scopes from now on."""
     signals = [(request_started, request_finished)]
@@ -217,5 +201,5 @@ def watch_requests() -> None:
         tasks = importlib.import_module("django.tasks.signals")
         signals.append((tasks.task_started, tasks.task_finished))
     for started, finished in signals:
-        started.connect(_begin, dispatch_uid="cache_memoize.scope")
-        finished.connect(_end, dispatch_uid="cache_memoize.scope")
+        started.connect(_begin, dispatch_uid="cache_memoize.local")
+        finished.connect(_end, dispatch_uid="cache_memoize.local")

@@ -1,0 +1,1 @@
+"""How do we talk to a Django cache? Records, connections, commands."""

@@ -1,0 +1,1 @@
+"""Which call is it? Keys and tags, made of arguments. Imports nothing else of ours."""

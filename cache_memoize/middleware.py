@@ -1,0 +1,30 @@
+"""A middleware for ``local="request"`` where Django's signals cannot do it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from django.utils.decorators import sync_and_async_middleware
+
+from .cache.local import local
+
+__all__ = ["local_memory"]
+
+
+@sync_and_async_middleware
+def local_memory(get_response: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Give each request a memory of its own, for functions with ``local="request"``.
+
+    Needed under ASGI with Django 5.0 to 6.0 only: there Django sends its signal at the
+    start of a request in another task.
+    """
+    if inspect.iscoroutinefunction(get_response):
+
+        async def handle(request: Any) -> Any:
+            with local():
+                return await get_response(request)
+
+        return handle
+    return local()(get_response)

@@ -1,0 +1,1 @@
+"""One key, one token: who may compute, who may store, what invalidates."""
