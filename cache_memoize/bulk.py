@@ -17,6 +17,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from asgiref.sync import async_to_sync, sync_to_async
 
+from .cache.store import run
 from .items import (
     amap_control,
     awarm_control,
@@ -31,7 +32,6 @@ from .protocol.progress import (
     aiterate,
     chunks,
 )
-from .protocol.runner import run
 
 __all__ = ["Bulk", "Results"]
 

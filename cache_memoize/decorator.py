@@ -28,6 +28,7 @@ from .cache.record import (
     freshness,
     loads,
 )
+from .cache.store import run
 from .clock import Clock
 from .memoized import (
     CONTROLS,
@@ -41,7 +42,6 @@ from .protocol import settle
 from .protocol.call import computing, serve
 from .protocol.policy import BACKEND
 from .protocol.refresh import arevalidate, revalidate
-from .protocol.runner import run
 from .protocol.transactions import live
 from .stats.counters import logger
 

@@ -24,11 +24,11 @@ from django.db.models import Model
 
 from . import model_signals
 from .bulk import Bulk, Results
+from .cache.store import run
 from .planning import Core
 from .protocol import entries
 from .protocol.entries import Entry
 from .protocol.invalidation import forget
-from .protocol.runner import run
 from .stats import sitewide
 from .stats.counters import CacheInfo
 

@@ -712,7 +712,7 @@ def test_the_figures_of_the_code():
         assert said in pages[page], said
     assert local.MOST == 10_000 and "After 10,000 entries" in pages["many"]
     assert many.CHUNK == 500 and "up to 500 by one" in pages["many"]
-    assert policy.FAILED_FOR == 2 and "lasts two seconds" in pages["design"]
+    assert record.FAILED_FOR == 2 and "lasts two seconds" in pages["design"]
     assert policy.LEASE_FACTOR == 3 and "three times as long" in pages["freshness"]
     assert record.SKEW == 3600 and "up to an hour" in pages["failures"]
 

@@ -283,7 +283,7 @@ def test_a_waiter_of_many_hours_does_not_overflow():
 
 
 def test_the_numbers():
-    assert (numbers.FAILED_FOR, numbers.BLOCK_FOR, numbers.LONGEST_RETRY) == (2, 10, 60)
+    assert (numbers.BLOCK_FOR, numbers.LONGEST_RETRY) == (10, 60)
     assert math.exp(numbers.EARLY_ZONE) == pytest.approx(5e8, rel=0.05)
 
 

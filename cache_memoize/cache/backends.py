@@ -158,6 +158,23 @@ class PyLibMC(Memcached):
             return False  # it went since gets(): a lost race, and no trouble
 
 
+def own_blocks(connection: Any) -> list[Any]:
+    """Return the atomic blocks that are open, but for those of a TestCase."""
+    blocks = getattr(connection, "atomic_blocks", None)
+    if blocks is None:  # another Django: then every block counts
+        return [connection] if connection.in_atomic_block else []
+    return [b for b in blocks if not getattr(b, "_from_testcase", False)]
+
+
+def has_autocommit_off(connection: Any) -> bool:
+    """Return whether every statement is in a transaction that Django did not open."""
+    return not (
+        connection.autocommit
+        or connection.in_atomic_block
+        or connection.connection is None
+    )
+
+
 class Database(Culled):
     """A conditional UPDATE; the row lock makes it atomic on every database.
 
@@ -168,6 +185,10 @@ class Database(Culled):
 
     def database(self, cache: Cache) -> str | None:
         return router.db_for_write(cache.cache_model_class)
+
+    def is_in_transaction(self, cache: Cache) -> bool:
+        connection = connections[router.db_for_write(cache.cache_model_class)]
+        return bool(own_blocks(connection)) or has_autocommit_off(connection)
 
     def guard(self, cache: Cache) -> Any:
         """A savepoint, if there is a transaction that an error would break."""

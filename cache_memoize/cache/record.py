@@ -34,6 +34,10 @@ TAGGED = 0x40
 CLAIMED = 0x20
 _FLAGS = VOUCHED | TAGGED | CLAIMED
 
+#: Seconds for which a FAILED mark is kept: one, and another because Memcached's clock
+#: counts whole seconds.
+FAILED_FOR = 2
+
 ENTRIES = frozenset({ENTRY, RAISED, RAN})
 LEASES = frozenset({LEASE, RETRY})
 _KINDS = ENTRIES | LEASES | {FAILED, BLOCK, TAG}

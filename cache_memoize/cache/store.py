@@ -14,8 +14,6 @@ from django.db.transaction import TransactionManagementError
 
 from ..clock import Clock
 from ..keys.tags import TaggedKey
-from ..protocol import transactions
-from ..protocol.policy import FAILED_FOR
 from . import local, record, signing
 from .backends import Backend, backend_of
 from .breaker import SLOW, Breaker
@@ -33,7 +31,7 @@ from .connections import (
 )
 from .record import Record
 
-__all__ = ["AsyncStore", "CacheDidNotAnswer", "Look", "Store", "no_answer"]
+__all__ = ["AsyncStore", "CacheDidNotAnswer", "Look", "Store", "no_answer", "run"]
 
 T = TypeVar("T")
 
@@ -95,6 +93,11 @@ class Store:
         """The alias of the database that the cache itself is in, if it is in one."""
         return database_of(self.alias)
 
+    def is_in_transaction(self) -> bool:
+        """Whether this cache is in a database on which a transaction is open here."""
+        cache = caches[self.alias]
+        return backend_of(cache).is_in_transaction(cache)
+
     def default_timeout(self) -> float | None:
         """The backend's own timeout in seconds; None: it keeps values for ever."""
         timeout = caches[self.alias].default_timeout
@@ -111,33 +114,39 @@ class Store:
     async def sleep(self, seconds: float) -> None:
         self.clock.sleep(seconds)
 
-    async def look(self, key: str) -> Look:
-        """What stands under ``key``; a tag that is not there comes into being."""
+    async def look(self, key: str, *, may_write: bool = True) -> Look:
+        """Return the record under ``key`` and the tokens of its tags.
+
+        A tag that is missing gets a new token, unless ``may_write`` is False.
+        """
         if not isinstance(key, TaggedKey):
             return Look(await self.get(key))
-        return await self._resolve(key, await self._run("read_many", [key, *key.tags]))
+        found = await self._run("read_many", [key, *key.tags])
+        return await self._resolve(key, found, may_write)
 
-    async def seen(self, key: str, first: Any, *, hold: float) -> Look:
-        """The same, if ``fetch`` has just given ``first``."""
+    async def seen(
+        self, key: str, first: Any, *, hold: float, may_write: bool = True
+    ) -> Look:
+        """Like :meth:`look`, for what ``fetch`` has just read: ``first``."""
         if first is UNREAD or (hold and isinstance(key, TaggedKey)):
-            return await self.look(key)
+            return await self.look(key, may_write=may_write)
         if isinstance(first, dict) and isinstance(key, TaggedKey):
-            return await self._resolve(key, first)
+            return await self._resolve(key, first, may_write)
         found = self.read(key, first)
         if not isinstance(key, TaggedKey):
             return Look(found)
         if found is None or found is UNREADABLE:
-            return await self.look(key)
+            return await self.look(key, may_write=may_write)
         return Look(found, found.tags)  # fetch_tagged has compared them
 
-    async def _resolve(self, key: TaggedKey, found: dict[str, Any]) -> Look:
-        """Give each tag that is missing a new token: its old one counts no more."""
-        tags = []
-        database = self.database()
-        if database and not await self.there(transactions.may_store, 0.0, database):
-            # What is inserted inside a transaction makes the others wait for its end.
+    async def _resolve(
+        self, key: TaggedKey, found: dict[str, Any], may_write: bool = True
+    ) -> Look:
+        """Give each missing tag a new token: entries with its old one are misses."""
+        if not may_write:
             tokens = record.tokens([found.get(tag) for tag in key.tags])
             return Look(self.read(key, found.get(key)), tokens or None)
+        tags = []
         for tag in key.tags:
             there = self.read(tag, found.get(tag))
             for look in range(PATIENCE):
@@ -221,8 +230,8 @@ class Store:
         """Run a function that may touch the database, as pickling a QuerySet does."""
         return function(*args)
 
-    async def there(self, function: Callable[..., T], *args: Any) -> T:
-        """Ask about the transactions of the thread that has them."""
+    async def ask_thread(self, function: Callable[..., T], *args: Any) -> T:
+        """Run a function in the thread that has the caller's database connections."""
         return function(*args)
 
     async def _run(self, command: str, *args: Any) -> Any:
@@ -268,6 +277,16 @@ class Store:
             )
 
 
+def run(flow: Coroutine[Any, Any, T]) -> T:
+    """Finish a coroutine over a synchronous store: it never suspends."""
+    try:
+        flow.send(None)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]
+    flow.close()
+    raise RuntimeError("a flow over a synchronous store was suspended")
+
+
 class AsyncStore(Store):
     """The same commands for async code: in-memory backends directly, others in the
     thread that Django's own async cache methods use."""
@@ -288,7 +307,7 @@ class AsyncStore(Store):
             mine = record.parse(lease)
             assert mine is not None
             mark = record.pack(record.FAILED, self.clock.token(), tags=mine.tags)
-            await asyncio.shield(self.swap(key, lease, mark, FAILED_FOR))
+            await asyncio.shield(self.swap(key, lease, mark, record.FAILED_FOR))
             raise
 
     async def shield(self, flow: Coroutine[Any, Any, None]) -> None:
@@ -300,9 +319,7 @@ class AsyncStore(Store):
         except SynchronousOnlyOperation:
             return await sync_to_async(function)(*args)
 
-    async def there(self, function: Callable[..., T], *args: Any) -> T:
-        if not transactions.seen:
-            return function(*args)
+    async def ask_thread(self, function: Callable[..., T], *args: Any) -> T:
         return await sync_to_async(function)(*args)
 
     async def _run(self, command: str, *args: Any) -> Any:

@@ -41,6 +41,10 @@ class Backend:
         """The alias of the database that holds this cache, if one does."""
         return None
 
+    def is_in_transaction(self, cache: Cache) -> bool:
+        """Whether what is written now is part of a transaction of the caller's."""
+        return False
+
     def takes_bytes(self, cache: Cache) -> bool:
         """Whether what it stores may be bytes."""
         return True

@@ -17,9 +17,8 @@ from django.core.management.base import CommandError, OutputWrapper
 from .. import signals
 from ..cache.breaker import Breaker
 from ..cache.connections import MISTAKES, opened
-from ..cache.store import CacheDidNotAnswer, Store
+from ..cache.store import CacheDidNotAnswer, Store, run
 from ..clock import Clock
-from ..protocol.runner import run
 from ..signals import Event
 from .outcome import Options
 

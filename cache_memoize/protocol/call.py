@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 from django.apps import apps
 
 from ..cache import record, signing
+from ..cache.connections import UNREAD
 from ..cache.record import Claimed, Record
-from ..cache.store import Store
+from ..cache.store import Look, Store
 from ..clock import Clock
 from ..keys.binding import address
 from ..keys.tags import TaggedKey
@@ -119,7 +120,21 @@ async def is_dirty(store: Store, key: str) -> bool:
     if not transactions.live:
         return False
     keys = (key, *key.tags) if isinstance(key, TaggedKey) else (key,)
-    return await store.there(transactions.is_dirty, store.alias, keys)
+    return await transactions.ask(store, transactions.is_dirty, store.alias, keys)
+
+
+async def look_at(
+    store: Store, key: str, first: Any = UNREAD, *, hold: float = 0.0
+) -> Look:
+    """Return what is stored under ``key``, with its tags; ``first`` was just read.
+
+    A missing tag gets a new token, but not inside a transaction on the database that
+    the cache is in: there the others would wait for its end.
+    """
+    may_write = True
+    if isinstance(key, TaggedKey) and (database := store.database()):
+        may_write = await transactions.ask(store, transactions.may_store, 0, database)
+    return await store.seen(key, first, hold=hold, may_write=may_write)
 
 
 async def may_store(memo: Memo, store: Store, since: float = 0.0) -> bool:
@@ -127,7 +142,8 @@ async def may_store(memo: Memo, store: Store, since: float = 0.0) -> bool:
     hold = memo.policy.hold
     if hold and memo.clock.time() - since < hold:  # a tag was forgotten just now
         return False
-    return await store.there(transactions.may_store, hold, store.database())
+    database = store.database()
+    return await transactions.ask(store, transactions.may_store, hold, database)
 
 
 def lifetime(seconds: float) -> int | None:

@@ -40,6 +40,7 @@ from .call import (
     computing,
     decode,
     is_dirty,
+    look_at,
     may_store,
     stamp,
     usable,
@@ -61,9 +62,9 @@ async def claim(
         if not usable(memo, store) or await is_dirty(store, key):
             return _right(memo, key)
         if error is None:
-            look = await store.seen(key, first, hold=memo.policy.hold)
+            look = await look_at(store, key, first, hold=memo.policy.hold)
         elif is_decoding_error(error):
-            look = await store.look(key)
+            look = await look_at(store, key)
         else:
             raise error
         return await _claim(memo, store, key, look)
@@ -140,14 +141,14 @@ async def _claim(memo: Memo, store: Store, key: str, look: Look) -> Claim:
             kind = record.RETRY if there.kind == record.FAILED else record.LEASE
             if mine := await _take(memo, store, key, look, token, kind):
                 return mine
-        look = await store.look(key)
+        look = await look_at(store, key)
 
 
 async def can_wait(store: Store) -> bool:
     """Whether nobody can be waiting for this caller in turn."""
     if computing.get() or not store.can_wait():
         return False
-    return not await store.there(transactions.has_written)
+    return not await transactions.ask(store, transactions.has_written)
 
 
 async def _take(
@@ -235,7 +236,7 @@ async def overtake(memo: Memo, store: Store, key: str) -> Claim:
             return _right(memo, key)
         lost, token = 0, b""
         for _ in range(PATIENCE):
-            look = await store.look(key)
+            look = await look_at(store, key)
             there = look.record
             if isinstance(there, Record) and there.token == token:
                 return _right(memo, key, there.raw, there.tags)  # sent twice

@@ -13,6 +13,7 @@ from .call import (
     decode,
     encode,
     is_dirty,
+    look_at,
     usable,
 )
 from .claim import overtake
@@ -37,7 +38,7 @@ async def peek(memo: Memo, store: Store, key: str) -> Entry | None:
     try:
         if not usable(memo, store) or await is_dirty(store, key):
             return None
-        there, tags, _ = await store.look(key)
+        there, tags, _ = await look_at(store, key)
         now = memo.clock.time()
         if there is None or there is UNREADABLE or there.tags != tags:
             return None

@@ -15,6 +15,7 @@ from ..cache.connections import UNREADABLE, aliases
 from ..cache.record import (
     BLOCK,
     FAILED,
+    FAILED_FOR,
     Record,
     pack,
 )
@@ -23,14 +24,14 @@ from ..cache.store import (
     AsyncStore,
     CacheDidNotAnswer,
     Store,
+    run,
 )
 from ..clock import Clock
 from ..keys.tags import tag_key, tags_of
 from ..signals import Event
 from ..stats.counters import announce, logger
 from . import transactions
-from .policy import BLOCK_FOR, FAILED_FOR
-from .runner import run
+from .policy import BLOCK_FOR
 
 __all__ = ["ainvalidate_tags", "forget", "invalidate_tags"]
 
@@ -46,7 +47,9 @@ async def forget(store: Store, name: str, key: str, hold: float = 0.0) -> None:
         _at_commit, store, name, key, hold, store.clock.time()
     )
     # First, so that it is done at the commit whatever happens here.
-    if await store.there(transactions.postpone, store.alias, key, at_commit):
+    if await transactions.ask(
+        store, transactions.postpone, store.alias, key, at_commit
+    ):
         await _block(store, name, key, BLOCK_FOR)
     else:
         await _forget(store, name, key, hold)

@@ -20,9 +20,6 @@ __all__ = ["BACKEND", "Policy", "seconds"]
 
 BACKEND: Any = DEFAULT_TIMEOUT
 
-#: Seconds for which a computation that brought nothing to store is remembered: one,
-#: and another because Memcached's clock has whole seconds.
-FAILED_FOR = 2
 #: The first and the longest pause of a caller that waits, in seconds.
 FIRST_PAUSE, LONGEST_PAUSE, GROWTH = 0.010, 0.100, 1.5
 #: A lease that was too short is followed by this multiple of the slowest run.

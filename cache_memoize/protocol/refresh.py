@@ -21,12 +21,11 @@ from django.utils import timezone, translation
 
 from .. import conf
 from ..cache import connections as clients
-from ..cache.store import AsyncStore, Store
+from ..cache.store import AsyncStore, Store, run
 from ..stats import reporter
 from ..stats.counters import logger
 from . import settle, threads, transactions
 from .call import Claim, Memo, computing
-from .runner import run
 
 __all__ = ["Refreshable", "arevalidate", "enqueue", "revalidate"]
 
@@ -134,7 +133,8 @@ async def arevalidate(memo: Refreshable, claim: Claim, args: Any, kwargs: Any) -
     # A queue may write to a database, and run the task at once.
     if mode == "task" and await sync_to_async(enqueue)(memo, claim, args, kwargs):
         return claim
-    if mode == "inline" or await memo.astore.there(transactions.in_test_case):
+    store = memo.astore
+    if mode == "inline" or await transactions.ask(store, transactions.in_test_case):
         return await _arefresh(memo, claim, args, kwargs, [])
     if len(_tasks) >= TASKS:
         await settle.postpone(memo, memo.astore, claim, tried=False)

@@ -19,7 +19,7 @@ from .call import (
     may_store,
     stamp,
 )
-from .policy import BACKEND, FAILED_FOR
+from .policy import BACKEND
 
 __all__ = ["fail", "postpone", "settle"]
 
@@ -199,7 +199,7 @@ async def release(memo: Memo, store: Store, claim: Claim) -> None:
         return
     try:
         mark = pack(record.FAILED, memo.clock.token(), tags=claim.tags)
-        await store.swap(claim.key, claim.lease, mark, FAILED_FOR)
+        await store.swap(claim.key, claim.lease, mark, record.FAILED_FOR)
     except MISTAKES:
         raise
     except Exception as error:

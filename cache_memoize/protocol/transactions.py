@@ -21,18 +21,20 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 from django.apps import apps
 from django.db import connections, transaction
 from django.db.backends.signals import connection_created
 
+from ..cache.backends import has_autocommit_off, own_blocks
+
 __all__ = [
+    "ask",
     "atomic_requests",
     "has_written",
     "in_test_case",
     "is_dirty",
-    "is_open",
     "live",
     "may_store",
     "outside",
@@ -40,6 +42,7 @@ __all__ = [
     "seen",
 ]
 
+T = TypeVar("T")
 Connection = Any
 
 #: What begins with one of these only reads, or says something about the transaction.
@@ -55,26 +58,10 @@ _ROLLBACK_TO = re.compile(r"\s*ROLLBACK\s+TO\b", re.IGNORECASE)
 # --- one connection ------------------------------------------------------------------
 
 
-def _own_blocks(connection: Connection) -> list[Any]:
-    """The atomic blocks that are open, without those of a TestCase around a test."""
-    blocks = getattr(connection, "atomic_blocks", None)
-    if blocks is None:  # another Django: then every block counts
-        return [connection] if connection.in_atomic_block else []
-    return [b for b in blocks if not getattr(b, "_from_testcase", False)]
-
-
-def _has_autocommit_off(connection: Connection) -> bool:
-    return not (
-        connection.autocommit
-        or connection.in_atomic_block
-        or connection.connection is None
-    )
-
-
 def _savepoint(connection: Connection) -> str | None:
     """The savepoint of the outermost block of the project's own, in a TestCase."""
     blocks = getattr(connection, "atomic_blocks", ())
-    around = len(blocks) - len(_own_blocks(connection))
+    around = len(blocks) - len(own_blocks(connection))
     ids = connection.savepoint_ids
     return ids[around - 1] if 0 < around <= len(ids) else None
 
@@ -155,19 +142,19 @@ def _open() -> list[Connection]:
     return [
         connection
         for connection in connections.all(initialized_only=True)
-        if _own_blocks(connection) or _has_autocommit_off(connection)
+        if own_blocks(connection) or has_autocommit_off(connection)
     ]
 
 
-def is_open(database: str) -> bool:
-    """Whether this thread is in a transaction of the project's on this database."""
-    return any(connection.alias == database for connection in _open())
+async def ask(store: Any, function: Callable[..., T], *args: Any) -> T:
+    """Ask a function of this module in the thread that has the caller's connections."""
+    return await store.ask_thread(function, *args) if seen else function(*args)
 
 
 def in_test_case() -> bool:
     """Whether a TestCase's transaction is open: no other thread sees its rows."""
     return any(
-        len(getattr(connection, "atomic_blocks", ())) > len(_own_blocks(connection))
+        len(getattr(connection, "atomic_blocks", ())) > len(own_blocks(connection))
         for connection in connections.all(initialized_only=True)
     )
 
@@ -179,7 +166,7 @@ def has_written() -> bool:
 
 
 def _wrote(connection: Connection) -> bool:
-    if _has_autocommit_off(connection):
+    if has_autocommit_off(connection):
         return True  # nobody tells where its transactions end
     watch = _watch_on(connection)
     watch.follow(connection)

@@ -21,11 +21,9 @@ from ..cache.breaker import (
     breaker_of,
 )
 from ..cache.connections import have_key_functions
-from ..cache.store import Store
+from ..cache.store import Store, run
 from ..clock import Clock
 from ..keys.encoding import digest, label
-from ..protocol import transactions
-from ..protocol.runner import run
 from . import reporter
 from .totals import Totals
 
@@ -106,7 +104,7 @@ def tell(source: Any, new: Totals) -> None:
     began = time.monotonic()
     if breaker_of(alias).tripped or began < _rests.get(alias, began):
         raise OSError(f"the cache {alias!r} is left alone for a while")
-    if (database := store.database()) and transactions.is_open(database):
+    if store.is_in_transaction():
         # A rollback would take them away, and until then the others would wait.
         raise OSError(f"the cache {alias!r} is in a database, and a transaction open")
     try:
