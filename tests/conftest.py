@@ -385,6 +385,15 @@ def nothing_left_behind(
 
 
 @pytest.fixture(autouse=True)
+def a_busy_machine_is_no_slow_cache(
+    request: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Commands that take over a second here are no fault of the server's."""
+    if not request.node.get_closest_marker("slow_server"):
+        monkeypatch.setattr("cache_memoize.cache.store.SLOW", 60.0)
+
+
+@pytest.fixture(autouse=True)
 def close_other_threads_connections() -> Iterator[None]:
     yield
     for connection in connections.all(initialized_only=True):

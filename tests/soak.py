@@ -206,8 +206,8 @@ def report(workers: list[Worker], more: list[str]) -> None:
 
 
 class Process:
-    def __init__(self, number: int, end: float, bound: float) -> None:
-        self.what = [str(number), str(end), str(bound)]
+    def __init__(self, number: int, bound: float) -> None:
+        self.what = [str(number), str(bound)]
         self.start()
 
     def start(self) -> None:
@@ -216,9 +216,20 @@ class Process:
             [sys.executable, "-m", "tests.soak", "--worker", *self.what],
             env=os.environ | ports | {"PYTHONPATH": str(ROOT)},
             cwd=ROOT,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
+
+    def wait(self) -> None:
+        """Until it is ready to work: on a busy machine that takes a while."""
+        assert self.process.stdout
+        assert self.process.stdout.readline() == "ready\n"
+
+    def begin(self, end: float) -> None:
+        assert self.process.stdin
+        self.process.stdin.write(f"{end}\n")
+        self.process.stdin.flush()
 
     def kill(self) -> str:
         self.process.send_signal(signal.SIGKILL)
@@ -247,15 +258,21 @@ class Tally:
 def soak(seconds: float, bound: float, seed: int) -> Tally:
     """Let them work, and kill some."""
     rng, tally = random.Random(seed), Tally()
-    end = time.time() + seconds
-    processes = [Process(number, end, bound) for number in range(PROCESSES)]
+    processes = [Process(number, bound) for number in range(PROCESSES)]
     try:
+        for one in processes:
+            one.wait()
+        end = time.time() + seconds
+        for one in processes:
+            one.begin(end)
         # Not in the last seconds: a process needs one to start.
         while (left := end - time.time()) > 3:
             time.sleep(min(1.5 + rng.random() * 2, left))
             victim = rng.choice(processes)
             tally.add(victim.kill())
             victim.start()
+            victim.wait()
+            victim.begin(end)
             tally.kills += 1
         for one in processes:
             limit = max(end - time.time(), 0) + 2 * bound
@@ -277,7 +294,7 @@ def soak(seconds: float, bound: float, seed: int) -> Tally:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=0, help="of who is killed when")
     parser.add_argument(
@@ -288,8 +305,9 @@ def main() -> None:
     )
     options = parser.parse_args()
     if options.worker:
-        number, end, bound = options.worker
-        work(int(number), float(end), float(bound))
+        number, bound = options.worker
+        print("ready", flush=True)
+        work(int(number), float(sys.stdin.readline()), float(bound))
         return
     started = SERVERS["valkey"].process is None and "MEMOIZE_VALKEY" not in os.environ
     if not SERVERS["valkey"].binary:

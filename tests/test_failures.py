@@ -31,6 +31,8 @@ from tests.conftest import FakeClock, World, close_connections
 from tests.needs import need
 from tests.servers import SERVERS
 
+pytestmark = pytest.mark.slow_server
+
 SERVER_OF = {
     "django": ("valkey", "django.core.cache.backends.redis.RedisCache"),
     "django_redis": ("redis", "django_redis.cache.RedisCache"),
@@ -572,7 +574,7 @@ def test_an_unreadable_first_answer_of_the_wrapper_is_a_miss(world_of_mistakes):
 
 
 def test_the_sync_store_is_finished_at_once():
-    from cache_memoize.protocol.runner import run
+    from cache_memoize.cache.store import run
 
     @types.coroutine
     def suspended():
@@ -661,8 +663,8 @@ def test_a_clock_that_is_set_back_does_not_make_values_live_longer(world, monkey
 @pytest.mark.backends(["pymemcache", "pylibmc", "django_redis"])
 def test_a_block_that_somebody_deletes_is_written_again(backend, monkeypatch):
     """It is no sign of a server that keeps nothing."""
+    from cache_memoize.cache.store import run
     from cache_memoize.protocol.invalidation import _block
-    from cache_memoize.protocol.runner import run
 
     world = World(backend, "sync")
     f = world.memoize(60)(lambda: 1)

@@ -47,6 +47,7 @@ from tests.needs import is_full, need
 from tests.servers import SERVERS, free_port
 from tests.test_stampede import ROOT, in_threads, settings_of
 
+pytestmark = pytest.mark.slow_server
 ALIAS = "faulty"
 _MEMCACHED = "django.core.cache.backends.memcached."
 _DJANGO = "django.core.cache.backends.redis.RedisCache"

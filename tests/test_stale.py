@@ -781,9 +781,9 @@ def test_a_cache_that_is_away_after_a_failed_refresh(monkeypatch, tried, caplog)
 
 
 def test_giving_back_what_one_does_not_have_is_nothing():
+    from cache_memoize.cache.store import run
     from cache_memoize.protocol import settle
     from cache_memoize.protocol.call import Claim
-    from cache_memoize.protocol.runner import run
 
     world = World("locmem", "sync")
     f, runs, _ = numbered(world)
@@ -823,9 +823,9 @@ def test_mistakes_of_the_project_are_raised_wherever_they_show(monkeypatch, when
             f.prime(5, 2)
         else:
             monkeypatch.setattr(Store, "swap", refuse)
+            from cache_memoize.cache.store import run
             from cache_memoize.protocol import settle
             from cache_memoize.protocol.call import Claim
-            from cache_memoize.protocol.runner import run
 
             run(settle.release(f._core, f._core.store, Claim("k", lease=b"l")))
     monkeypatch.undo()

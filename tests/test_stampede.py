@@ -602,6 +602,7 @@ def test_who_loses_every_race_computes_and_stores_nothing(kind, monkeypatch):
     world.cache.delete(key)
 
 
+@pytest.mark.slow_server
 @pytest.mark.parametrize("kind", ["sync", "async"])
 def test_a_time_out_that_the_client_hides_is_not_waited_for_again(kind, monkeypatch):
     world = World("unknown", kind)

@@ -10,9 +10,8 @@ from django.core.cache import caches
 from cache_memoize.cache import record, store
 from cache_memoize.cache.breaker import Breaker
 from cache_memoize.cache.connections import UNREAD, UNREADABLE
-from cache_memoize.cache.store import CacheDidNotAnswer, Store
+from cache_memoize.cache.store import CacheDidNotAnswer, Store, run
 from cache_memoize.keys.tags import TaggedKey, tag_key
-from cache_memoize.protocol.runner import run
 from tests.conftest import FakeClock
 
 ENTRY = record.pack(record.ENTRY, b"8 bytes!", b"payload", timeout=60.0)
@@ -192,6 +191,7 @@ def test_trouble_is_counted_and_told_once_by_name(monkeypatch, watched, caplog):
     ]
 
 
+@pytest.mark.slow_server
 def test_an_answer_that_took_long_counts_as_a_time_out(monkeypatch, watched, caplog):
     def get(backend, cache, key):
         watched.clock.tick(1.5)

@@ -341,7 +341,7 @@ def test_a_tag_key_outlives_every_entry(backend):
     one._command = lambda name, *args: asked.append((name, args[-1])) or True
     key = tags.TaggedKey("k")
     key.tags = (tags.tag_key("new"),)
-    from cache_memoize.protocol.runner import run
+    from cache_memoize.cache.store import run
 
     run(one._resolve(key, {}))
     assert asked == [("add", None)]

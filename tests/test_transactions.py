@@ -744,9 +744,9 @@ def test_without_them_every_block_counts(database, monkeypatch):
 
     with transaction.atomic(using=database):
         other = Other(connections[database])
-        assert transactions._own_blocks(other) == [other]
+        assert transactions.own_blocks(other) == [other]
         assert transactions._savepoint(other) is None
-    assert transactions._own_blocks(Other(connections[database])) == []
+    assert transactions.own_blocks(Other(connections[database])) == []
 
 
 def test_an_unknown_isolation_level_is_a_snapshot_on_mysql_only():
