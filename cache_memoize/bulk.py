@@ -13,17 +13,11 @@ from collections.abc import (
     Sequence,
     Sized,
 )
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
 
 from asgiref.sync import async_to_sync, sync_to_async
 
 from .cache.store import run
-from .items import (
-    amap_control,
-    awarm_control,
-    map_control,
-    warm_control,
-)
 from .protocol.many import Batch
 from .protocol.progress import (
     Progress,
@@ -38,6 +32,8 @@ __all__ = ["Bulk", "Results"]
 Q = ParamSpec("Q")
 T = TypeVar("T")
 
+#: An item is the one argument of a call, or a tuple of its arguments.
+Items = Iterable[Any] | AsyncIterable[Any]
 #: What a function for :meth:`Bulk.many` gives.
 Results = Sequence[T] | Mapping[Any, T]
 
@@ -49,10 +45,15 @@ class Bulk(Generic[T]):
     func: Any
     args: Any
 
-    @map_control
+    @overload
     def map(
-        self, items: Iterable[Any], /, *, return_exceptions: bool = False
-    ) -> list[T]:
+        self, items: Iterable[Any], /, *, return_exceptions: Literal[False] = False
+    ) -> list[T]: ...
+    @overload
+    def map(
+        self, items: Iterable[Any], /, *, return_exceptions: bool
+    ) -> list[T | Exception]: ...
+    def map(self, items: Iterable[Any], /, *, return_exceptions: bool = False) -> Any:
         """The results for many items, in order. An item is the argument of a call, or
         a tuple of its arguments.
 
@@ -68,24 +69,23 @@ class Bulk(Generic[T]):
             return async_to_sync(batch.map)(list(items)).get(return_exceptions)
         return run(batch.map(items)).get(return_exceptions)
 
-    @amap_control
+    @overload
     async def amap(
-        self,
-        items: Iterable[Any] | AsyncIterable[Any],
-        /,
-        *,
-        return_exceptions: bool = False,
-    ) -> list[T]:
+        self, items: Items, /, *, return_exceptions: Literal[False] = False
+    ) -> list[T]: ...
+    @overload
+    async def amap(
+        self, items: Items, /, *, return_exceptions: bool
+    ) -> list[T | Exception]: ...
+    async def amap(self, items: Items, /, *, return_exceptions: bool = False) -> Any:
         batch = Batch(self._core, self.args, items)
         if batch.is_async:
             found = await batch.map([item async for item in aiterate(items)])
             return found.get(return_exceptions)
         given = [item async for item in aiterate(items)]
         sync_map: Any = sync_to_async(self.map)
-        results: list[T] = await sync_map(given, return_exceptions=return_exceptions)
-        return results
+        return await sync_map(given, return_exceptions=return_exceptions)
 
-    @warm_control
     def warm(self, items: Iterable[Any], /) -> Iterable[Progress]:
         """Refresh many items, as in :meth:`map`, and say after each how far it is.
 
@@ -95,10 +95,7 @@ class Bulk(Generic[T]):
         batch = Batch(self._core, self.args, items)
         return Steps(batch.memo.name, _warm(batch, items))
 
-    @awarm_control
-    def awarm(
-        self, items: Iterable[Any] | AsyncIterable[Any], /
-    ) -> AsyncIterable[Progress]:
+    def awarm(self, items: Items, /) -> AsyncIterable[Progress]:
         batch = Batch(self._core, self.args, items)
         return Steps(batch.memo.name, _awarm(batch, items))
 
@@ -142,9 +139,7 @@ def _warm(batch: Batch, items: Iterable[Any]) -> Iterator[Progress]:
             yield from run(batch.refresh(chunk))
 
 
-async def _awarm(
-    batch: Batch, items: Iterable[Any] | AsyncIterable[Any]
-) -> AsyncIterator[Progress]:
+async def _awarm(batch: Batch, items: Items) -> AsyncIterator[Progress]:
     if isinstance(items, Sized) and not isinstance(items, AsyncIterable):
         batch.total = len(items)  # that of a QuerySet would be a query
     async for chunk in achunks(items, batch.size):

@@ -59,26 +59,8 @@ class Shop:
 
 
 # Items.
-words, numbers = ["x"], [1]
-pairs, swapped, triples = [(1, "x")], [("x", 1)], [(1, "x", "y")]
-none.map(numbers)  # error: arg-type, ArgumentType
-one.map(words)  # error: arg-type, ArgumentType
-one.map(pairs)  # error: arg-type, ArgumentType
 one.map(1)  # error: call-overload, ArgumentType
-one_or_two.map(words)  # error: arg-type, ArgumentType
-one_or_two.map(swapped)  # error: arg-type, ArgumentType
-two.map(numbers)  # error: arg-type, ArgumentType
-two.map(swapped)  # error: arg-type, ArgumentType
-three.map(numbers)  # error: arg-type, ArgumentType
-three.map(triples)  # error: arg-type, ArgumentType
-one.warm(words)  # error: arg-type, ArgumentType
-one.awarm(words)  # error: arg-type, ArgumentType
-one.map(numbers, True)  # error: call-overload, CallIssue
-Shop().price.map(numbers)  # error: arg-type, ArgumentType
-Shop().price.map([(Shop(), "x")])  # error: list-item, ArgumentType
-Shop.price.map(words)  # error: arg-type, ArgumentType
-Shop.made.map(numbers)  # error: arg-type, ArgumentType
-Shop.static.map(numbers)  # error: arg-type, ArgumentType
+one.map([1], True)  # error: call-overload, CallIssue
 
 
 async def some_words() -> AsyncIterator[str]:
@@ -86,10 +68,8 @@ async def some_words() -> AsyncIterator[str]:
 
 
 async def asynchronous() -> None:
-    await aone.amap(words)  # error: arg-type, ArgumentType
-    await aone.amap(some_words())  # error: arg-type, ArgumentType
     one.map(some_words())  # error: call-overload, ArgumentType
-    aone.awarm(some_words())  # error: arg-type, ArgumentType
+    aone.awarm(1)  # error: arg-type, ArgumentType
     await aone.aprime(1, 1)  # error: arg-type, ArgumentType
     text: str = aone(1)  # error: assignment, AssignmentType
     print(text)
