@@ -15,6 +15,7 @@ whatever deletes or replaces it, an invalidation for instance, wins.
 from __future__ import annotations
 
 import math
+from enum import Enum
 from typing import Any
 
 from ..cache import record
@@ -32,7 +33,7 @@ from ..cache.store import (
     Store,
     no_answer,
 )
-from ..stats import counters
+from ..stats.counters import logger
 from . import threads, transactions
 from .call import (
     Claim,
@@ -47,7 +48,7 @@ from .call import (
 )
 from .invalidation import forget
 
-__all__ = ["can_wait", "claim", "overtake"]
+__all__ = ["Do", "can_wait", "claim", "decide", "overtake"]
 
 
 async def claim(
@@ -77,71 +78,126 @@ async def claim(
         return _right(memo, key)
 
 
+class Do(Enum):
+    """What a caller does next with a key."""
+
+    CLEAR = "delete what is no record of ours"
+    TAKE = "put a lease of its own there"
+    RETRY = "the same, after a computation that stored nothing"
+    SERVE = "serve the entry"
+    WAIT = "wait for the holder of the lease, and look again"
+    COMPUTE = "compute, and store nothing"
+
+
+def decide(
+    look: Look, now: float, grace: float, awaited: bytes | None, lost: int
+) -> Do:
+    """Return what to do about what was seen under a key. Pure.
+
+    :param grace: seconds after its timeout for which an entry is still served.
+    :param awaited: the token of the lease that this caller has waited for, if any.
+    :param lost: how many times in a row nothing was there, though ``add`` was refused.
+    """
+    there = look.record
+    if there is UNREADABLE or (there is None and lost == PATIENCE // 2):
+        return Do.CLEAR  # some clients show what they cannot read as nothing
+    if there is None:
+        return Do.TAKE
+    if there.kind == record.BLOCK:
+        return Do.COMPUTE
+    if there.tags != look.tags:  # one of its tags was invalidated
+        return Do.TAKE
+    if there.is_fresh(now, grace):
+        return Do.SERVE
+    if there.kind in record.LEASES:
+        # The one that was waited for has failed. Waiting for the next one too would
+        # line the callers of a failing function up behind one another.
+        again = there.kind == record.RETRY and awaited not in (None, there.token)
+        return Do.COMPUTE if again else Do.WAIT
+    if there.kind == record.FAILED:
+        return Do.RETRY if awaited is None else Do.COMPUTE
+    return Do.TAKE  # it has expired
+
+
+class _Waiter:
+    """A caller that waits for the computation of another one."""
+
+    def __init__(self, memo: Memo, key: str) -> None:
+        self.memo, self.key = memo, key
+        #: The token of the lease that it waits for.
+        self.awaited: bytes | None = None
+        self.deadline = math.inf
+        self.pauses = 0
+
+    async def pause(self, store: Store, lease: Record) -> bool:
+        """Wait a little; return False if it may not wait, or not any longer."""
+        clock, policy = self.memo.clock, self.memo.policy
+        if self.awaited is None:
+            self.memo.stats.waited(self.key)
+            self.deadline = clock.monotonic() + policy.budget(self.memo.slowest)
+        self.awaited = lease.token
+        left = self.deadline - clock.monotonic()
+        if left <= 0 or not await can_wait(store):
+            return False
+        await store.sleep(min(policy.pause(self.pauses, clock.random()), left))
+        self.pauses += 1
+        return True
+
+
 async def _claim(memo: Memo, store: Store, key: str, look: Look) -> Claim:
-    clock, policy = memo.clock, memo.policy
-    awaited: bytes | None = None  # the lease of whom we wait for
-    deadline = math.inf
-    pauses = looks = lost = 0
+    waiter = _Waiter(memo, key)
+    looks = lost = 0
     token = b""
     while True:
         there = look.record
         if isinstance(there, Record) and there.token == token:
             # The client has sent our lease twice: the answer to the first was lost.
             return _right(memo, key, there.raw, there.tags)
-        token = clock.token()
+        token, now = memo.clock.token(), memo.clock.time()
         looks += 1
         lost = lost + 1 if there is None else 0
         if looks > PATIENCE:
             if lost > PATIENCE:
                 raise no_answer(store)
             return _right(memo, key)  # so much is going on: others will store
-        if there is UNREADABLE or (there is None and lost == PATIENCE // 2):
-            # Some clients show what they cannot read as nothing.
+        do = decide(look, now, _grace(memo, store, there), waiter.awaited, lost)
+        mine: Claim | None = None
+        if do is Do.CLEAR:
             await store.delete(key)
-        elif there is None:
-            if mine := await _take(memo, store, key, look, token):
-                return mine
-        elif there.kind == record.BLOCK:
+        elif do is Do.COMPUTE:
             return _right(memo, key)
-        elif there.tags != look.tags:  # one of its tags was forgotten
-            if mine := await _take(memo, store, key, look, token):
-                return mine
-        elif there.is_fresh(now := clock.time(), _grace(memo, store, there)):
-            try:
-                value = decode(there)
-            except Exception as unreadable:  # a class decides what unpickling raises
-                counters.logger.info("%s: unreadable entry: %r", memo.name, unreadable)
-                if mine := await _take(memo, store, key, look, token):
-                    return mine
-            else:
-                ours = Claim(key, there, value)
-                if not _wants_refresh(memo, store, there, now):
-                    return ours
-                return await _revalidate(memo, store, ours, look, now)
-        elif there.kind in record.LEASES:
-            if awaited is None:
-                memo.stats.waited(key)
-                deadline = clock.monotonic() + policy.budget(memo.slowest)
-            elif there.kind == record.RETRY and there.token != awaited:
-                # The one we waited for failed. Waiting for the next one too would
-                # line the callers of a failing function up behind one another.
-                return _right(memo, key)
-            awaited = there.token
-            left = deadline - clock.monotonic()
-            if left <= 0 or not await can_wait(store):
-                if policy.store_result:
+        elif do is Do.SERVE:
+            mine = await _serve(memo, store, key, look, now, token)
+        elif do is Do.WAIT:
+            assert there is not None
+            if not await waiter.pause(store, there):
+                if memo.policy.store_result:
                     return _right(memo, key)
                 return Claim(key, there, True)  # a guard: somebody is at it
-            await store.sleep(min(policy.pause(pauses, clock.random()), left))
-            pauses += 1
             looks = lost = 0
-        elif there.kind == record.FAILED and awaited is not None:
-            return _right(memo, key)
-        else:  # an expired entry, or a failure that we did not wait for
-            kind = record.RETRY if there.kind == record.FAILED else record.LEASE
-            if mine := await _take(memo, store, key, look, token, kind):
-                return mine
+        else:
+            kind = record.RETRY if do is Do.RETRY else record.LEASE
+            mine = await _take(memo, store, key, look, token, kind)
+        if mine is not None:
+            return mine
         look = await look_at(store, key)
+
+
+async def _serve(
+    memo: Memo, store: Store, key: str, look: Look, now: float, token: bytes
+) -> Claim | None:
+    """The entry that was seen, perhaps with the right to refresh it; the right to
+    compute if it cannot be read; None: it is not there any more."""
+    there = look.record
+    assert there is not None
+    try:
+        ours = Claim(key, there, decode(there))
+    except Exception as unreadable:  # a class decides what unpickling raises
+        logger.info("%s: unreadable entry: %r", memo.name, unreadable)
+        return await _take(memo, store, key, look, token)
+    if not _wants_refresh(memo, store, there, now):
+        return ours
+    return await _revalidate(memo, store, ours, look, now)
 
 
 async def can_wait(store: Store) -> bool:
@@ -169,13 +225,15 @@ async def _take(
     return _right(memo, key, lease, look.tags)
 
 
-def _grace(memo: Memo, store: Store, there: Record) -> float:
-    """For how long after its timeout an entry may be served.
+def _grace(memo: Memo, store: Store, there: Record | None) -> float:
+    """Return the seconds after its timeout for which an entry may be served.
 
     Only where replacing is atomic: nothing else could tell that it was invalidated
     while it was being stamped.
     """
-    return memo.grace(there.kind) if store.backend().atomic else 0.0
+    if not isinstance(there, Record) or not store.backend().atomic:
+        return 0.0
+    return memo.grace(there.kind)
 
 
 def _wants_refresh(memo: Memo, store: Store, there: Record, now: float) -> bool:
@@ -242,20 +300,19 @@ async def overtake(memo: Memo, store: Store, key: str) -> Claim:
                 return _right(memo, key, there.raw, there.tags)  # sent twice
             token, now = memo.clock.token(), memo.clock.time()
             lost = lost + 1 if there is None else 0
-            if there is UNREADABLE or (there is None and lost == PATIENCE // 2):
+            do = decide(look, now, _grace(memo, store, there), None, lost)
+            if do is Do.CLEAR:
                 await store.delete(key)
                 continue
-            if there is not None:
-                if there.kind == record.BLOCK:
+            if do is Do.COMPUTE:
+                return _right(memo, key)
+            if do is Do.SERVE and store.backend().atomic:
+                assert there is not None
+                if not await may_store(memo, store, look.since):
                     return _right(memo, key)
-                current = there.tags == look.tags and store.backend().atomic
-                if current and there.is_fresh(now, _grace(memo, store, there)):
-                    if not await may_store(memo, store, look.since):
-                        return _right(memo, key)
-                    mine = await _stamp_anyway(memo, store, key, there, now)
-                    if mine:
-                        return mine
-                    continue
+                if mine := await _stamp_anyway(memo, store, key, there, now):
+                    return mine
+                continue
             if mine := await _take(memo, store, key, look, token):
                 return mine
         if lost == PATIENCE:
