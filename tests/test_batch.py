@@ -399,6 +399,34 @@ def test_simultaneous_maps_compute_each_item_once(backend):
     assert sorted(runs) == list(range(20))
 
 
+@pytest.mark.backends(["locmem", "valkey"])
+def test_what_another_map_has_just_stored_is_not_computed_again(backend, monkeypatch):
+    """Between the look that found the other's lease and the look at who has it."""
+    runs, held = [], []
+    f = cache_memoize(60, prefix="just_stored", cache_alias=backend)(same)
+
+    @f.many
+    def many(items):
+        runs.extend(items)
+        return items
+
+    key = f.get_cache_key(1)
+    lease = record.pack(record.LEASE, b"another!")
+    caches[backend].set(key, lease, 60)
+    is_taken = batch.Batch._is_taken
+
+    async def then_settled(self, call, claim):
+        if call.key == key and not held:
+            held.append(caches[backend].delete(key))
+            f.prime(1, 1)
+        return await is_taken(self, call, claim)
+
+    monkeypatch.setattr(batch.Batch, "_is_taken", then_settled)
+    monkeypatch.setattr("cache_memoize.protocol.many._is_leased", lambda call: False)
+    assert f.map([0, 1, 2]) == [0, 1, 2]
+    assert held and sorted(runs) == [0, 2]
+
+
 def same(x):
     return x
 

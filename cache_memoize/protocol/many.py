@@ -237,14 +237,15 @@ class Batch:
         return await flows.claim(memo, store, call.key, call.first, error)
 
     async def _is_taken(self, call: _Call, claim: Claim) -> bool:
-        """Whether somebody else began to compute it just now."""
+        """Return whether another caller computes it now, or has just done so."""
         if claim.lease is not None or self.store.breaker.tripped:
             return False
         try:
             there = await self.store.get(call.key)
         except Exception:
             return False  # the flows have told of such trouble
-        return isinstance(there, record.Record) and there.kind in record.LEASES
+        theirs = record.LEASES | record.ENTRIES
+        return isinstance(there, record.Record) and there.kind in theirs
 
     async def _fail(
         self, mine: list[tuple[_Call, Claim]], error: BaseException
