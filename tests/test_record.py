@@ -118,6 +118,10 @@ def test_what_is_not_said_is_nothing():
     assert not any(found.is_claimed(now) for now in (0.0, 0.5, 1.0, 1e9))
 
 
+def test_a_failed_mark_is_kept_for_a_second_by_every_clock():
+    assert record.FAILED_FOR == 2  # Memcached's counts whole seconds
+
+
 def test_the_kinds_are_all_different_and_each_is_one_thing():
     assert len(set(KINDS)) == len(KINDS)
     assert {ENTRY, RAISED, RAN} == ENTRIES

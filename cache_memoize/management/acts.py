@@ -6,7 +6,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 
 from django.core.management.base import CommandError, OutputWrapper
@@ -23,7 +22,6 @@ from .items import from_callable, from_lines
 from .listing import list_, stats
 from .naming import check_alias, find, is_method
 from .outcome import Options, Outcome
-from .record import Record
 from .trouble import probe, settings_errors, tell_own_memory
 from .warming import Warming
 
@@ -79,27 +77,20 @@ def warm(options: Options, stderr: OutputWrapper) -> Outcome:
 def _warmed(warming: Warming, options: Options) -> Outcome:
     began, ended = time.monotonic(), ""
     cause: BaseException | None = None
-    with ExitStack() as stack:
-        if options["resume"]:
-            path = Path(options["resume"])
-            warming.record = stack.enter_context(Record(path, warming.path))
-        try:
-            warming.run(options["workers"])
-        except KeyboardInterrupt:
-            ended, code = "interrupted", INTERRUPTED
-        except CommandError as error:
-            ended, code, cause = str(error), NOT_RUN, error.__cause__
-        finally:
-            warming.bar.close()
-        done = warming.summary()
-        if warming.record is not None:
-            warming.record.complete = not (ended or done.failed)
+    try:
+        warming.run(options["workers"])
+    except KeyboardInterrupt:
+        ended, code = "interrupted", INTERRUPTED
+    except CommandError as error:
+        ended, code, cause = str(error), NOT_RUN, error.__cause__
+    finally:
+        warming.bar.close()
+    done = warming.summary()
     seconds = time.monotonic() - began
     line = ", ".join(f"{number:,} {what}" for what, number in done._asdict().items())
     result = {"name": options["name"], **done._asdict(), "seconds": seconds}
     if ended:
-        again = "; the same --resume goes on there" if options["resume"] else ""
-        return Outcome(result, [line], ended + again, code, cause)
+        return Outcome(result, [line], ended, code, cause)
     if done.failed:
         code = min(done.failed, FAILED_AT_MOST)
         items = "1 item" if done.failed == 1 else f"{done.failed:,} items"

@@ -1,13 +1,13 @@
-"""``manage.py memoize warm``: refreshes many calls, as they come, and goes on where it
-was stopped."""
+"""``manage.py memoize warm``: refreshes many calls, as they come."""
 
 from __future__ import annotations
 
-import queue
+import functools
 import threading
 import time
 import traceback
 from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, NamedTuple
 
 from django.core.management.base import CommandError
@@ -19,7 +19,6 @@ from ..protocol.many import CHUNK
 from ..protocol.refresh import with_context
 from .bar import Bar
 from .items import Call, Given
-from .record import Record
 from .trouble import noticing, probe
 
 __all__ = ["Summary", "Warming"]
@@ -28,14 +27,11 @@ __all__ = ["Summary", "Warming"]
 class Summary(NamedTuple):
     refreshed: int
     failed: int
-    #: Left out: an earlier run has refreshed them.
-    skipped: int
 
 
 class _Item(NamedTuple):
     number: int
     call: Call
-    key: str
 
 
 class Warming:
@@ -52,11 +48,9 @@ class Warming:
         self.function = function
         self.given = given
         self.word = word
-        #: Where to note what is done.
-        self.record: Record | None = None
         self.bar = bar
         self.tracebacks = tracebacks
-        self.refreshed = self.failed = self.skipped = 0
+        self.refreshed = self.failed = 0
         self._core = core = function._core
         self.path, self.alias, self.breaker = core.stats.path, core.alias, core.breaker
         self.size = 1 if core.many is None else CHUNK
@@ -67,7 +61,7 @@ class Warming:
         self._lock = threading.Lock()
 
     def summary(self) -> Summary:
-        return Summary(self.refreshed, self.failed, self.skipped)
+        return Summary(self.refreshed, self.failed)
 
     def run(self, workers: int) -> None:
         """Raises CommandError when the items or the cache give out, and what stopped
@@ -81,41 +75,34 @@ class Warming:
                 self._refresh(chunk)
 
     def _run_threads(self, workers: int) -> None:
-        chunks: queue.Queue[list[_Item] | None] = queue.Queue(workers)
-
-        def work() -> None:
+        pending: set[Future[None]] = set()
+        with ThreadPoolExecutor(workers, "memoize") as threads:
             try:
-                while (chunk := chunks.get()) is not None:
+                for chunk in self._chunks():
                     if self.stopped:
-                        continue
-                    try:
-                        self._refresh(chunk)
-                    except BaseException as error:
-                        self.trouble, self.stopped = self.trouble or error, True
+                        break
+                    job = with_context(functools.partial(self._work, chunk))
+                    pending.add(threads.submit(job))
+                    if len(pending) > workers:
+                        pending = wait(pending, return_when=FIRST_COMPLETED).not_done
+            except KeyboardInterrupt:
+                self.stopped = True
+                raise
             finally:
-                pool.clean_up()
-
-        threads = [
-            threading.Thread(target=with_context(work), name="memoize", daemon=True)
-            for _ in range(workers)
-        ]
-        for thread in threads:
-            thread.start()
-        try:
-            for chunk in self._chunks():
-                if self.stopped:
-                    break
-                chunks.put(chunk)
-        except KeyboardInterrupt:
-            self.stopped = True
-            raise
-        finally:
-            for _ in threads:
-                chunks.put(None)
-            for thread in threads:
-                thread.join()
+                # One each: a thread that has ended leaves its connections open.
+                together = threading.Barrier(workers)
+                for _ in range(workers):
+                    threads.submit(_clean_up, together)
         if self.trouble is not None:
             raise self.trouble
+
+    def _work(self, chunk: list[_Item]) -> None:
+        if self.stopped:
+            return
+        try:
+            self._refresh(chunk)
+        except BaseException as error:
+            self.trouble, self.stopped = self.trouble or error, True
 
     def _chunks(self) -> Iterator[list[_Item]]:
         """What is to be done, in portions that are computed together."""
@@ -125,16 +112,11 @@ class Warming:
                 self._fail(number, str(call))
                 continue
             try:
-                key = self.function.get_cache_key(*call.args, **call.kwargs)
+                self.function.get_cache_key(*call.args, **call.kwargs)
             except Exception as error:
                 self._fail(number, type(error).__name__, error)
                 continue
-            if self.record is not None and key in self.record:
-                with self._lock:
-                    self.skipped += 1
-                    self.bar.step(self.failed)
-                continue
-            chunk.append(_Item(number, call, key))
+            chunk.append(_Item(number, call))
             if len(chunk) == self.size:
                 yield chunk
                 chunk = []
@@ -189,8 +171,6 @@ class Warming:
 
     def _succeed(self, item: _Item) -> None:
         with self._lock:
-            if self.record is not None:
-                self.record.add(item.key)
             self.refreshed += 1
             self.bar.step(self.failed)
 
@@ -203,3 +183,8 @@ class Warming:
             if error is not None and self.tracebacks:
                 self.bar.note("".join(traceback.format_exception(error)).rstrip())
             self.bar.step(self.failed)
+
+
+def _clean_up(together: threading.Barrier) -> None:
+    together.wait()
+    pool.clean_up()

@@ -82,8 +82,6 @@ class Command(BaseCommand):
         option("--from", dest="source", metavar="CALLABLE", help=text)
         option("--workers", type=int, default=1, help="So many threads.")
         option("--total", type=int, help="How many items there are, for the progress.")
-        text = "Keep a record of what is done, and go on where it ends."
-        option("--resume", metavar="FILE", help=text)
         option = add("migrate-check", "Find calls whose meaning changes from 0.2.")
         option("paths", nargs="+", metavar="PATH", help="Files and folders.")
 
