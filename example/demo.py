@@ -1,6 +1,7 @@
-"""The example's main job: seed the blog, measure the memoized function, say so.
+"""The example's main job: seed the blog, compare the memoized function with the same
+cache written by hand, and print what goes wrong, and how long each takes.
 
-``python example/demo.py`` prints a table of times;
+``python example/demo.py`` prints both tables;
 ``python example/demo.py --serve`` then serves the blog with two gunicorn workers.
 """
 
@@ -10,7 +11,9 @@ import os
 import secrets
 import shlex
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -24,27 +27,96 @@ from django.db import connections
 HERE = Path(__file__).resolve().parent
 PK = 1  # the post whose related posts are measured
 HITS = 20  # the fastest of so many: code that has just run for the first time is slow
+CALLERS = 8
 
 
-def print_table() -> None:
+def print_mistakes() -> None:
+    from blog import related
+
+    both = [
+        (related.related_posts, related.related_posts.invalidate),
+        (related.related_posts_by_hand, related.forget_related_posts_by_hand),
+    ]
+    print(f"{'what goes wrong':<42}{'decorated':>11}{'by hand':>11}")
+    counts = [computations_at_once(*each) for each in both]
+    line(f"{CALLERS} callers at once: computations", *counts)
+    reads = [read_after_an_edit(*each) for each in both]
+    line("edited while it is computed: then read", *reads)
+    print()
+
+
+def line(label: str, *cells: object) -> None:
+    print(f"{label:<42}" + "".join(f"{cell:>11}" for cell in cells))
+
+
+def computations_at_once(call: Callable[[int], Any], forget: Callable[..., Any]) -> int:
+    """How many of several callers compute what has just been forgotten."""
+    from blog.measure import measured
+
+    forget(PK)
+    together = threading.Barrier(CALLERS)
+
+    def one(_: int) -> bool:
+        together.wait()
+        try:
+            return measured(call, PK).outcome == "miss"
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(CALLERS) as threads:
+        return sum(threads.map(one, range(CALLERS)))
+
+
+def read_after_an_edit(call: Callable[[int], Any], forget: Callable[..., Any]) -> str:
+    """What readers get when a post was edited, and the entry forgotten, while somebody
+    was computing: that computation ends last, and has read the rows before the edit."""
+    from blog import related
+    from blog.models import Post
+
+    find, titles = related.find_related, Post.objects.filter(pk=find_neighbour())
+    before = titles.get().title
+
+    def edited_meanwhile(pk: int) -> Any:
+        related.find_related = find
+        found = find(pk)
+        titles.update(title=f"{before}, edited")
+        forget(pk)
+        return found
+
+    forget(PK)
+    related.find_related = edited_meanwhile
+    call(PK)
+    outcome = "new" if call(PK) == find(PK) else "old"
+    titles.update(title=before)
+    forget(PK)
+    return outcome
+
+
+def find_neighbour() -> int:
+    from blog import related
+
+    return int(related.find_related(PK)[0]["pk"])
+
+
+def print_times() -> None:
     # Not at the top: they import models, which need the settings.
     from blog import related
     from blog.measure import Measured, measured
 
-    def line(label: str, *both: Measured) -> None:
+    def times(label: str, *both: Measured) -> None:
         cells = (f"{m.outcome:<5}{m.milliseconds:7.3f} ms" for m in both)
         print(f"{label:<18}  {'    '.join(cells)}")
 
-    def call_both(label: str, times: int = 1) -> None:
-        line(
+    def call_both(label: str, calls: int = 1) -> None:
+        times(
             label,
-            fastest(related.related_posts, times),
-            fastest(related.related_posts_by_hand, times),
+            fastest(related.related_posts, calls),
+            fastest(related.related_posts_by_hand, calls),
         )
 
-    def fastest(function: Callable[[int], Any], times: int) -> Measured:
+    def fastest(function: Callable[[int], Any], calls: int) -> Measured:
         return min(
-            (measured(function, PK) for _ in range(times)),
+            (measured(function, PK) for _ in range(calls)),
             key=lambda each: each.milliseconds,
         )
 
@@ -57,7 +129,7 @@ def print_table() -> None:
     related.forget_related_posts_by_hand(PK)
     call_both("after invalidate")
     call_both("hot again", HITS)
-    line(
+    times(
         "refresh",
         measured(related.related_posts, PK, _refresh=True),
         measured(related.renew_related_posts_by_hand, PK),
@@ -94,9 +166,11 @@ def main() -> None:
     from blog.seed import seed
 
     added = seed(options.posts)
-    cache.clear()  # so that cold is cold, also in the second run
+    cache.clear()
     print(f"{Post.objects.count()} posts ({added} of them new) in {settings.DATA}\n")
-    print_table()
+    print_mistakes()
+    cache.clear()  # so that cold is cold, also in the second run
+    print_times()
 
     if options.serve:
         password = let_somebody_in()

@@ -127,6 +127,8 @@ def test_the_demo_prints_a_table_and_tells_how_to_go_on(
         )
         assert (run.returncode, run.stderr) == (0, "")
         assert f"100 posts ({added} of them new)" in run.stdout
+        assert re.search(r"^8 callers at once: computations +1 +\d+$", run.stdout, re.M)
+        assert re.search(r"^edited while .* read +new +old$", run.stdout, re.M)
         outcomes = re.findall(
             r"^(\w[\w ]+?) +(hit|miss) +[\d.]+ ms +(hit|miss) +[\d.]+ ms$",
             run.stdout,
