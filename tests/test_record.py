@@ -26,8 +26,8 @@ from cache_memoize.cache.record import (
     RETRY,
     SKEW,
     TAG,
-    Claimed,
     Record,
+    Stamp,
     pack,
     parse,
 )
@@ -49,7 +49,7 @@ def test_what_was_packed_comes_back(kind, payload):
         len(payload) + 26
     )
     assert parse(raw) == Record(
-        raw, TOKEN, 1.5e9, 60.0, 0.5, kind, False, b"", record.NOBODY, len(payload)
+        raw, TOKEN, 1.5e9, 60.0, 0.5, kind, False, b"", record.NO_STAMP, len(payload)
     )
 
 
@@ -57,7 +57,7 @@ def test_it_is_the_same_whoever_stamped_it():
     """And another one if anything of the value or its computation differs."""
     given = {"start": 1.5e9, "timeout": 60.0, "cost": 0.5, "tags": b"8 bytes!" + b"\1"}
     entry = parse(pack(ENTRY, TOKEN, b"payload", **given))
-    claimed = Claimed(1.0, 2.0, 3)
+    claimed = Stamp(1.0, 2.0, 3)
     assert entry.is_same(parse(record.restamp(entry, b"another!", claimed)))
     others = [{"start": 1.6e9}, {"timeout": 61.0}, {"cost": 0.25}, {"tags": b""}]
     for other in others:
@@ -76,13 +76,13 @@ def test_it_is_the_same_whoever_stamped_it():
     st.floats(0, 1e6, width=32),
     st.sampled_from([b"", b"8 bytes!\x01", b"8 bytes!8 others\x02"]),
     st.none()
-    | st.builds(Claimed, st.floats(0, 1e10), st.just(10.0), st.integers(0, 255)),
+    | st.builds(Stamp, st.floats(0, 1e10), st.just(10.0), st.integers(0, 255)),
 )
 def test_whatever_it_is(kind, token, payload, start, timeout, cost, tags, claim):
     fields = {"start": start, "timeout": timeout, "cost": cost, "tags": tags}
-    raw = pack(kind, token, payload, **fields, claim=claim)
+    raw = pack(kind, token, payload, **fields, stamp=claim)
     size = len(payload)
-    claim = claim or record.NOBODY
+    claim = claim or record.NO_STAMP
     assert parse(raw) == Record(
         raw, token, start, timeout, cost, kind, False, tags, claim, size
     )
@@ -96,7 +96,7 @@ def test_the_record_of_a_tag_is_its_trailer_and_no_more(more):
         assert record.tokens([forged]) == b""
 
 
-@pytest.mark.parametrize("flag", [record.TAGGED, record.CLAIMED])
+@pytest.mark.parametrize("flag", [record.TAGGED, record.STAMPED])
 @pytest.mark.parametrize("inside", [b"", b"\x01", b"12 bytes....", b"8 bytes!\xff"])
 def test_a_record_that_is_cut_off_is_none(flag, inside):
     assert parse(pack(ENTRY | flag, TOKEN, inside)) is None
@@ -104,17 +104,17 @@ def test_a_record_that_is_cut_off_is_none(flag, inside):
 
 @pytest.mark.parametrize("payload", [b"", b"payload"])
 @pytest.mark.parametrize("tags", [b"", record.tokens([]), b"8 bytes!\x01"])
-@pytest.mark.parametrize("claim", [None, Claimed(1e9, 10.0, 2)])
+@pytest.mark.parametrize("claim", [None, Stamp(1e9, 10.0, 2)])
 def test_whatever_stands_before_the_trailer_or_does_not(payload, tags, claim):
-    found = parse(pack(ENTRY, TOKEN, payload, tags=tags, claim=claim))
+    found = parse(pack(ENTRY, TOKEN, payload, tags=tags, stamp=claim))
     assert (found.raw[: found.end], found.tags) == (payload, tags)
-    assert found.claim == claim or found.claim is record.NOBODY
+    assert found.stamp == claim or found.stamp is record.NO_STAMP
 
 
 def test_what_is_not_said_is_nothing():
     found = parse(pack(LEASE, TOKEN))
     assert (found.start, found.timeout, found.cost, found.tags) == (0.0, 0.0, 0.0, b"")
-    assert found.claim == (0.0, 0.0, 0)
+    assert found.stamp == (0.0, 0.0, 0)
     assert not any(found.is_claimed(now) for now in (0.0, 0.5, 1.0, 1e9))
 
 
@@ -195,10 +195,10 @@ def test_another_token_changes_nothing_for_readers(payload):
 
 
 def test_a_claim_keeps_the_entry_and_the_tokens_of_its_tags():
-    tags, claim = b"8 bytes!\x01", Claimed(1e9, 10.0, 2)
+    tags, claim = b"8 bytes!\x01", Stamp(1e9, 10.0, 2)
     raw = pack(ENTRY, TOKEN, b"payload", start=1e9, timeout=60.0, tags=tags)
     claimed = parse(record.restamp(parse(raw), b"8 others", claim))
-    assert (claimed.tags, claimed.claim, claimed.token) == (tags, claim, b"8 others")
+    assert (claimed.tags, claimed.stamp, claimed.token) == (tags, claim, b"8 others")
     assert claimed.raw[: claimed.end] == b"payload"
     assert claimed.is_claimed(1e9 + 9.9) and not claimed.is_claimed(1e9 + 10)
     assert claimed.is_claimed(1e9 - 9.9) and not claimed.is_claimed(1e9 - 10)

@@ -212,7 +212,7 @@ def forgeries(now, token, tags):
     """The ends, of 0 to 130 bytes, of records of every kind with every flag."""
     kinds = [*sorted(record._KINDS), record._FORMAT, record._FORMAT | 9]
     for kind, flag, claim in itertools.product(
-        kinds, (0, record.VOUCHED), (None, record.Claimed(now, 60.0, 1))
+        kinds, (0, record.VOUCHED), (None, record.Stamp(now, 60.0, 1))
     ):
         for names in {b"", tags}:
             whole = record.pack(
@@ -222,7 +222,7 @@ def forgeries(now, token, tags):
                 start=now,
                 timeout=60.0,
                 tags=names,
-                claim=claim,
+                stamp=claim,
             )
             for length in range(131):
                 yield whole[len(whole) - length :]

@@ -215,7 +215,7 @@ def test_a_refresher_that_died_is_followed_by_another_after_its_lease(world):
     key = f.get_cache_key(1)
     world.clock.tick(20)
     there = world.raw(key)
-    claim = record.Claimed(world.clock.time(), 10.0, 1)
+    claim = record.Stamp(world.clock.time(), 10.0, 1)
     world.cache.set(key, record.restamp(there, b"deadhand", claim), 90)
     assert later(f, 1) == 1 and len(runs) == 1
     world.clock.tick(10.1)
@@ -229,7 +229,7 @@ def test_a_clock_that_jumps_does_not_keep_refreshers_away_for_long(world):
     f(1)
     world.clock.tick(20)
     key = f.get_cache_key(1)
-    ahead = record.Claimed(world.clock.time() + 3600, 10.0, 1)
+    ahead = record.Stamp(world.clock.time() + 3600, 10.0, 1)
     stamped = record.restamp(world.raw(key), b"jumped!!", ahead)
     world.cache.set(key, stamped, 90)
     assert later(f, 1) == 1
@@ -262,7 +262,7 @@ def test_a_failing_refresh_leaves_the_old_value_and_is_tried_after_growing_pause
     world.clock.tick(120)
     later(f, 1)
     assert f(1) == len(runs), "it works again, and the pauses start anew"
-    assert world.raw(f.get_cache_key(1)).claim.attempts == 0
+    assert world.raw(f.get_cache_key(1)).stamp.attempts == 0
 
 
 @pytest.mark.backends(SOME_ATOMIC)
@@ -403,7 +403,7 @@ def test_a_full_queue_serves_stale_and_starts_nobody(backend, monkeypatch):
     assert [f(n) for n in range(20)] == list(range(1, 21))
     assert len(pool._jobs) == 2
     assert len(runs) == started
-    claimed = [world.raw(f.get_cache_key(n)).claim.attempts for n in range(20)]
+    claimed = [world.raw(f.get_cache_key(n)).stamp.attempts for n in range(20)]
     assert claimed == [1, 1] + [0] * 18, "and nobody is kept from it later"
     go_on.set()
     assert pool.join()
@@ -417,7 +417,7 @@ def test_a_queue_that_fills_up_in_between_gives_the_right_back(monkeypatch):
     world.clock.tick(20)
     monkeypatch.setattr(pool, "submit", lambda job: False)
     assert f(1) == 1
-    assert world.raw(f.get_cache_key(1)).claim == record.NOBODY
+    assert world.raw(f.get_cache_key(1)).stamp == record.NO_STAMP
     world.cache.clear()
 
 

@@ -92,7 +92,7 @@ def test_until_the_worker_comes_one_task_waits_and_then_longer_and_longer():
     result.task.func(*result.args)  # the worker comes
     assert numbered(1) == 2
     there = record.parse(caches["locmem"].get(numbered.get_cache_key(1)))
-    assert there.claim == record.NOBODY
+    assert there.stamp == record.NO_STAMP
 
 
 def test_async_functions_and_their_controls():

@@ -31,8 +31,8 @@ VOUCHED = 0x80
 TAGGED = 0x40
 #: Set where somebody refreshes an entry that readers still get: when that began
 #: (seconds since the epoch), for how long nobody else may, how often it was tried.
-CLAIMED = 0x20
-_FLAGS = VOUCHED | TAGGED | CLAIMED
+STAMPED = 0x20
+_FLAGS = VOUCHED | TAGGED | STAMPED
 
 #: Seconds for which a FAILED mark is kept: one, and another because Memcached's clock
 #: counts whole seconds.
@@ -58,19 +58,22 @@ SKEW = 3600.0
 AHEAD = -SKEW
 TAIL = slice(-FRESHNESS_SIZE, None)
 
-_CLAIM = struct.Struct("<dfB")
+_STAMP = struct.Struct("<dfB")
 _TAG_END = struct.pack("<H", TAG)
 
 
-class Claimed(NamedTuple):
-    """Who refreshes an entry, or has failed to, keeps the others from it."""
+class Stamp(NamedTuple):
+    """A refresh of an entry that is still served."""
 
+    #: When it began, in seconds since the epoch.
     at: float
+    #: For how many seconds it keeps others from refreshing.
     seconds: float
+    #: How often it was tried.
     attempts: int
 
 
-NOBODY = Claimed(0.0, 0.0, 0)
+NO_STAMP = Stamp(0.0, 0.0, 0)
 
 
 class Record(NamedTuple):
@@ -83,7 +86,7 @@ class Record(NamedTuple):
     vouched: bool
     #: The tokens of its tags, as they were before the computation; empty: no tags.
     tags: bytes
-    claim: Claimed
+    stamp: Stamp
     #: Where the payload ends, and the signature if there is one (signing.py).
     end: int
 
@@ -93,7 +96,7 @@ class Record(NamedTuple):
 
     def is_claimed(self, now: float) -> bool:
         # The distance, so that a clock that jumps does not keep refreshers away.
-        return abs(now - self.claim.at) < self.claim.seconds
+        return abs(now - self.stamp.at) < self.stamp.seconds
 
     def is_same(self, other: Record) -> bool:
         """Whether it is the same value of the same computation, whoever stamped it."""
@@ -115,14 +118,14 @@ def pack(
     timeout: float = 0.0,
     cost: float = 0.0,
     tags: bytes = b"",
-    claim: Claimed | None = None,
+    stamp: Stamp | None = None,
 ) -> bytes:
     more = tags
     if tags:
         kind |= TAGGED
-    if claim is not None:
-        kind |= CLAIMED
-        more += _CLAIM.pack(*claim)
+    if stamp is not None:
+        kind |= STAMPED
+        more += _STAMP.pack(*stamp)
     return payload + more + token + _FRESHNESS.pack(start, timeout, cost, kind)
 
 
@@ -133,14 +136,14 @@ def parse(raw: Any) -> Record | None:
     start, timeout, cost, kind = freshness(raw[TAIL])
     end = len(raw) - TRAILER_SIZE
     token = token_of(raw)
-    known, tags, claim = kind & ~_FLAGS, b"", NOBODY
+    known, tags, stamp = kind & ~_FLAGS, b"", NO_STAMP
     if known not in _KINDS or (known == TAG and end):
         return None  # a tag's record is its trailer
-    if kind & CLAIMED:
-        end -= _CLAIM.size
+    if kind & STAMPED:
+        end -= _STAMP.size
         if end < 0:
             return None
-        claim = Claimed(*_CLAIM.unpack_from(raw, end))
+        stamp = Stamp(*_STAMP.unpack_from(raw, end))
     if kind & TAGGED:
         size = 1 + TOKEN_SIZE * raw[end - 1] if end else 0
         if not 0 < size <= end:
@@ -148,10 +151,10 @@ def parse(raw: Any) -> Record | None:
         end -= size
         tags = raw[end : end + size]
     vouched = bool(kind & VOUCHED)
-    return Record(raw, token, start, timeout, cost, known, vouched, tags, claim, end)
+    return Record(raw, token, start, timeout, cost, known, vouched, tags, stamp, end)
 
 
-def restamp(found: Record, token: bytes, claim: Claimed | None = None) -> bytes:
+def restamp(found: Record, token: bytes, stamp: Stamp | None = None) -> bytes:
     """The same entry, stamped by somebody else: for readers nothing has changed."""
     return pack(
         found.kind,
@@ -161,7 +164,7 @@ def restamp(found: Record, token: bytes, claim: Claimed | None = None) -> bytes:
         timeout=found.timeout,
         cost=found.cost,
         tags=found.tags,
-        claim=claim,
+        stamp=stamp,
     )
 
 

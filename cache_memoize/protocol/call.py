@@ -11,7 +11,7 @@ from django.apps import apps
 
 from ..cache import record, signing
 from ..cache.connections import UNREAD
-from ..cache.record import Claimed, Record
+from ..cache.record import Record, Stamp
 from ..cache.store import Look, Store
 from ..clock import Clock
 from ..keys.binding import address
@@ -155,10 +155,10 @@ def lifetime(seconds: float) -> int | None:
 
 
 async def stamp(
-    memo: Memo, store: Store, key: str, there: Record, claimed: Claimed | None
+    memo: Memo, store: Store, key: str, there: Record, stamped: Stamp | None
 ) -> bytes | None:
     """Put a token of ours on an entry that readers still get; None: it is gone."""
     left = min(there.remaining(memo.clock.time()), there.timeout) + memo.policy.stale
     limit = max(left, float(memo.lease()))
-    new = signing.seal(key, record.restamp(there, memo.clock.token(), claimed))
+    new = signing.seal(key, record.restamp(there, memo.clock.token(), stamped))
     return new if await store.swap(key, there.raw, new, lifetime(limit)) else None

@@ -25,7 +25,7 @@ from ..cache.connections import (
     UNREADABLE,
     is_decoding_error,
 )
-from ..cache.record import Claimed, Record, pack
+from ..cache.record import Record, Stamp, pack
 from ..cache.store import (
     PATIENCE,
     CacheDidNotAnswer,
@@ -257,10 +257,10 @@ async def _revalidate(
     assert ours.found is not None and look.tags is not None
     if not await may_store(memo, store, look.since):
         return ours
-    attempts = ours.found.claim.attempts
+    attempts = ours.found.stamp.attempts
     seconds = memo.policy.claim_for(memo.slowest, attempts)
-    claimed = Claimed(now, seconds, min(attempts + 1, 255))
-    lease = await stamp(memo, store, ours.key, ours.found, claimed)
+    stamped = Stamp(now, seconds, min(attempts + 1, 255))
+    lease = await stamp(memo, store, ours.key, ours.found, stamped)
     if lease is None:
         return ours
     right = _right(memo, ours.key, lease, look.tags, keeps=ours.found)
@@ -331,11 +331,11 @@ async def _stamp_anyway(
     memo: Memo, store: Store, key: str, there: Record, now: float
 ) -> Claim | None:
     """A refresh by hand does not ask whether somebody else is at it."""
-    claimed = None
+    stamped = None
     if memo.policy.revalidates:  # nobody else needs to begin
         seconds = memo.policy.claim_for(memo.slowest, 0)
-        claimed = Claimed(now, seconds, there.claim.attempts)
-    lease = await stamp(memo, store, key, there, claimed)
+        stamped = Stamp(now, seconds, there.stamp.attempts)
+    lease = await stamp(memo, store, key, there, stamped)
     if lease is None:
         return None
     return _right(memo, key, lease, there.tags, keeps=there)

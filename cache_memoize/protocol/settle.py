@@ -7,7 +7,7 @@ from typing import Any
 
 from ..cache import record, signing
 from ..cache.connections import MISTAKES, UNREADABLE
-from ..cache.record import Claimed, Record, pack
+from ..cache.record import Record, Stamp, pack
 from ..cache.store import PATIENCE, Store
 from ..stats import counters
 from .call import (
@@ -164,8 +164,8 @@ def _under(store: Store, key: str, new: bytes, there: Record) -> bytes:
     """The entry ``new``, under the stamp that ``there`` has."""
     mine = store.read(key, new)
     assert isinstance(mine, Record)
-    claimed = there.claim if there.claim.seconds else None
-    return signing.seal(key, record.restamp(mine, there.token, claimed))
+    stamped = there.stamp if there.stamp.seconds else None
+    return signing.seal(key, record.restamp(mine, there.token, stamped))
 
 
 def timeout_of(memo: Memo, store: Store, result: Any, args: Any, kwargs: Any) -> float:
@@ -216,15 +216,15 @@ async def postpone(memo: Memo, store: Store, claim: Claim, *, tried: bool) -> No
         return
     if store.breaker.blocks(memo.clock.monotonic()):
         return
-    mine, claimed = store.read(claim.key, claim.lease), None
+    mine, stamped = store.read(claim.key, claim.lease), None
     if mine is None or mine is UNREADABLE:  # the secret has changed meanwhile
         return
     if tried:
-        attempts = max(mine.claim.attempts, 1)
+        attempts = max(mine.stamp.attempts, 1)
         seconds = memo.policy.retry_after(attempts)
-        claimed = Claimed(memo.clock.time(), seconds, attempts)
+        stamped = Stamp(memo.clock.time(), seconds, attempts)
     try:
-        await stamp(memo, store, claim.key, mine, claimed)
+        await stamp(memo, store, claim.key, mine, stamped)
     except MISTAKES:
         raise
     except Exception as error:
