@@ -271,21 +271,20 @@ def test_tasks_have_their_own_and_what_outlives_the_request_has_none(backend, as
         runs.append(x)
         return len(runs)
 
-    async def child(go):
+    async def child(has_asked, go):
         await f(1), await f(1)
+        has_asked.set()
         await go.wait()
         await f(1), await f(1)
 
     async def main():
         await f(1)
-        go = asyncio.Event()
+        has_asked, go = asyncio.Event(), asyncio.Event()
         with local():
             await f(1)
             asked.clear()
-            task = asyncio.create_task(child(go))
-            await asyncio.sleep(0)
-            while len(asked) < 1:
-                await asyncio.sleep(0.001)
+            task = asyncio.create_task(child(has_asked, go))
+            await has_asked.wait()  # and has its answer, so that it remembers it
             await f(1)
             assert len(asked) == 1
             await f.ainvalidate(1)
