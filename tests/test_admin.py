@@ -263,7 +263,8 @@ def test_all_functions_are_listed(client: Client, three: Any, told: None) -> Non
     assert "Tags: sums" in text
     assert "3 memoized functions of this process" in text
     assert re.search(
-        r"b tests.test_admin 4 1 80[.]0 % [\d.]+ [µm]?s 1 .* 0 0 the cache’s own",
+        r"b tests.test_admin 4 1 80[.]0 % [\d.]+ [µm]?s 1 .* 0 0 "
+        r"the cache’s own default",
         text,
     )
     assert re.search(r"Together 5 2 71[.]4 % [\d.]+ [µm]?s 2 ", text)
