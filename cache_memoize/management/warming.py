@@ -8,6 +8,7 @@ import time
 import traceback
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from django.core.management.base import CommandError
@@ -22,6 +23,9 @@ from .items import Call, Given
 from .trouble import noticing, probe
 
 __all__ = ["Summary", "Warming"]
+
+#: Seconds for which the threads wait for one another before they close connections.
+PATIENCE = 10
 
 
 class Summary(NamedTuple):
@@ -186,5 +190,6 @@ class Warming:
 
 
 def _clean_up(together: threading.Barrier) -> None:
-    together.wait()
+    with suppress(threading.BrokenBarrierError):  # one is busy, or was interrupted
+        together.wait(PATIENCE)
     pool.clean_up()
