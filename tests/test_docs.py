@@ -510,14 +510,14 @@ def keyed(value):
 
 @pytest.fixture
 def page_of_keys(page_module):
-    path = DOCS / "keys.rst"
+    path = DOCS / "cache-keys.rst"
     for block in python(path):
         run(path, block, page_module.__dict__)
     return page_module.__dict__
 
 
 def test_what_types_count_as(page_of_keys):
-    for row in table("keys", "How types count"):
+    for row in table("cache-keys", "How types count"):
         same, other = (
             [keyed.get_cache_key(eval(each, page_of_keys)) for each in literals(cell)]
             for cell in row[2:]
@@ -528,7 +528,7 @@ def test_what_types_count_as(page_of_keys):
 
 
 def test_what_is_refused(page_of_keys):
-    for row in table("keys", "What is refused"):
+    for row in table("cache-keys", "What is refused"):
         for each in literals(row[2]):
             with pytest.raises(UnkeyableArgument):
                 keyed.get_cache_key(eval(each, page_of_keys))
@@ -707,13 +707,13 @@ def test_the_figures_of_the_code():
         ("failures", f"each within {breaker.WINDOW:.0f} seconds"),
         ("failures", f"more than {breaker.SLOW:.0f} second"),
         ("failures", f"``half-open``: after {breaker.PAUSE:.0f} seconds"),
-        ("keys", f"up to {binding._REMEMBERED_CALLS:,} calls"),
+        ("cache-keys", f"up to {binding._REMEMBERED_CALLS:,} calls"),
     ]:
         assert said in pages[page], said
-    assert local.MOST == 10_000 and "After 10,000 entries" in pages["many"]
-    assert many.CHUNK == 500 and "up to 500 by one" in pages["many"]
+    assert local.MOST == 10_000 and "After 10,000 entries" in pages["bulk"]
+    assert many.CHUNK == 500 and "up to 500 by one" in pages["bulk"]
     assert record.FAILED_FOR == 2 and "lasts two seconds" in pages["design"]
-    assert policy.LEASE_FACTOR == 3 and "three times as long" in pages["freshness"]
+    assert policy.LEASE_FACTOR == 3 and "three times as long" in pages["expiry"]
     assert record.SKEW == 3600 and "up to an hour" in pages["failures"]
 
 
