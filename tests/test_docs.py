@@ -516,8 +516,8 @@ def page_of_keys(page_module):
     return page_module.__dict__
 
 
-def test_what_types_count_as(page_of_keys):
-    for row in table("cache-keys", "How types count"):
+def test_the_types_in_a_key(page_of_keys):
+    for row in table("cache-keys", "Types"):
         same, other = (
             [keyed.get_cache_key(eval(each, page_of_keys)) for each in literals(cell)]
             for cell in row[2:]
@@ -527,8 +527,8 @@ def test_what_types_count_as(page_of_keys):
         assert len({*same, *other}) == 1 + len(other), row
 
 
-def test_what_is_refused(page_of_keys):
-    for row in table("cache-keys", "What is refused"):
+def test_the_refused_types(page_of_keys):
+    for row in table("cache-keys", "Refused types"):
         for each in literals(row[2]):
             with pytest.raises(UnkeyableArgument):
                 keyed.get_cache_key(eval(each, page_of_keys))
