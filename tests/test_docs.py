@@ -578,7 +578,7 @@ def commands_of_every_path(world, sent):
     note("an expired entry", f)
     note("prime", lambda: f.prime(2))
     note("invalidate", f.invalidate)
-    note("refresh, with nothing there", f.refresh)
+    note("refresh, without an entry", f.refresh)
 
     def fails():
         raise ValueError
@@ -623,10 +623,10 @@ def commands_of_every_path(world, sent):
         note("a stale entry", stale)
 
     tagged = world.memoize(60, tags="t")(lambda x: x)
-    note("with tags: miss, and two tags that are new", lambda: tagged(1))
+    note("with tags: miss, and two new tags", lambda: tagged(1))
     note("with tags: miss", lambda: tagged(2))
     note("with tags: hit", lambda: tagged(2))
-    note("a tag is forgotten", lambda: world.invalidate_tags("t"))
+    note("invalidate a tag", lambda: world.invalidate_tags("t"))
     return found
 
 
@@ -634,7 +634,7 @@ def commands_of_every_path(world, sent):
 @pytest.mark.backends(["locmem"])
 def test_the_commands_of_each_path(backend, sent):
     documented = {row[0]: literals(row[1])[0] for row in table("design", "Commands")}
-    documented.pop("invalidate, nothing there, a client that hides errors")
+    documented.pop("invalidate, without an entry, if the client hides errors")
     assert commands_of_every_path(World(backend, "sync"), sent) == documented
 
 
@@ -643,7 +643,7 @@ def test_the_commands_of_a_client_that_hides_errors(backend, sent):
     f = World(backend, "sync").memoize(60)(lambda: 1)
     f.invalidate()
     documented = {row[0]: literals(row[1])[0] for row in table("design", "Commands")}
-    found = documented["invalidate, nothing there, a client that hides errors"]
+    found = documented["invalidate, without an entry, if the client hides errors"]
     assert " ".join(sent) == found
 
 
@@ -698,10 +698,10 @@ def test_the_figures_of_the_code():
         ("design", f"to {policy.LONGEST_PAUSE * 1000:.0f} milliseconds"),
         ("design", "pause of 1, 2, 4 … up to 60 seconds"),
         ("design", f"is *blocked* at once for {policy.BLOCK_FOR} seconds"),
-        ("design", f"{threads.THREADS} per process at most"),
-        ("design", f"{threads.QUEUE} jobs that wait"),
-        ("design", f"tasks of the running loop, {refresh.TASKS} at most"),
-        ("design", f"carries {signature} bytes more"),
+        ("design", f"at most {threads.THREADS} per process"),
+        ("design", f"at most {threads.QUEUE} waiting jobs"),
+        ("design", f"at most {refresh.TASKS} tasks of the running loop"),
+        ("design", f"has {signature} more bytes"),
         ("reference", f"at most {tags.MOST - 1} for a call"),
         ("failures", f"after {breaker.THRESHOLD} failures in a row"),
         ("failures", f"each within {breaker.WINDOW:.0f} seconds"),
