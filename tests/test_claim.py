@@ -106,4 +106,4 @@ def test_the_table_of_the_documentation():
     assert listed == {do.name: do.value for do in Do}
 
 
-DOCUMENTED = table("protocol", "What a caller does")
+DOCUMENTED = table("protocol", "Decisions by value")
