@@ -1,7 +1,6 @@
-"""The example's main job: seed the blog, compare the memoized function with the same
-cache written by hand, and print what goes wrong, and how long each takes.
+"""Compare the memoized function with the same cache written by hand, on a seeded blog.
 
-``python example/demo.py`` prints both tables;
+``python example/demo.py`` prints the mistakes of each, and how long each takes;
 ``python example/demo.py --serve`` then serves the blog with two gunicorn workers.
 """
 
@@ -26,8 +25,9 @@ from django.db import connections
 
 HERE = Path(__file__).resolve().parent
 PK = 1  # the post whose related posts are measured
-HITS = 20  # the fastest of so many: code that has just run for the first time is slow
+HITS = 20  # the fastest of this number of calls: code is slow at its first run
 CALLERS = 8
+Function = Callable[..., Any]
 
 
 def print_mistakes() -> None:
@@ -35,13 +35,13 @@ def print_mistakes() -> None:
 
     both = [
         (related.related_posts, related.related_posts.invalidate),
-        (related.related_posts_by_hand, related.forget_related_posts_by_hand),
+        (related.related_posts_by_hand, related.invalidate_related_posts_by_hand),
     ]
-    print(f"{'what goes wrong':<42}{'decorated':>11}{'by hand':>11}")
+    print(f"{'situation':<42}{'decorated':>11}{'by hand':>11}")
     counts = [computations_at_once(*each) for each in both]
     line(f"{CALLERS} callers at once: computations", *counts)
     reads = [read_after_an_edit(*each) for each in both]
-    line("edited while it is computed: then read", *reads)
+    line("edited during the computation: then read", *reads)
     print()
 
 
@@ -49,11 +49,11 @@ def line(label: str, *cells: object) -> None:
     print(f"{label:<42}" + "".join(f"{cell:>11}" for cell in cells))
 
 
-def computations_at_once(call: Callable[[int], Any], forget: Callable[..., Any]) -> int:
-    """How many of several callers compute what has just been forgotten."""
+def computations_at_once(call: Function, invalidate: Function) -> int:
+    """Return how many of several callers compute a call that was just invalidated."""
     from blog.measure import measured
 
-    forget(PK)
+    invalidate(PK)
     together = threading.Barrier(CALLERS)
 
     def one(_: int) -> bool:
@@ -67,9 +67,12 @@ def computations_at_once(call: Callable[[int], Any], forget: Callable[..., Any])
         return sum(threads.map(one, range(CALLERS)))
 
 
-def read_after_an_edit(call: Callable[[int], Any], forget: Callable[..., Any]) -> str:
-    """What readers get when a post was edited, and the entry forgotten, while somebody
-    was computing: that computation ends last, and has read the rows before the edit."""
+def read_after_an_edit(call: Function, invalidate: Function) -> str:
+    """Return whether readers get the new or the old value after an edit.
+
+    The edit and the invalidation come during a computation, which has read the rows
+    before the edit and ends last.
+    """
     from blog import related
     from blog.models import Post
 
@@ -80,15 +83,15 @@ def read_after_an_edit(call: Callable[[int], Any], forget: Callable[..., Any]) -
         related.find_related = find
         found = find(pk)
         titles.update(title=f"{before}, edited")
-        forget(pk)
+        invalidate(pk)
         return found
 
-    forget(PK)
+    invalidate(PK)
     related.find_related = edited_meanwhile
     call(PK)
     outcome = "new" if call(PK) == find(PK) else "old"
     titles.update(title=before)
-    forget(PK)
+    invalidate(PK)
     return outcome
 
 
@@ -120,13 +123,13 @@ def print_times() -> None:
             key=lambda each: each.milliseconds,
         )
 
-    related.find_related(PK)  # opens the database: not what is measured here
-    gc.disable()  # a collection would count as time of whoever is measured then
+    related.find_related(PK)  # opens the database, which is not measured
+    gc.disable()  # a collection would be measured as well
     print(f"{'':<18}  {'decorated':<15}    by hand")
     call_both("cold")
     call_both("hot", HITS)
     related.related_posts.invalidate(PK)
-    related.forget_related_posts_by_hand(PK)
+    related.invalidate_related_posts_by_hand(PK)
     call_both("after invalidate")
     call_both("hot again", HITS)
     times(
@@ -138,8 +141,8 @@ def print_times() -> None:
     print(f"\nhot: the fastest of {HITS}")
 
 
-def let_somebody_in() -> str:
-    """The password of this run for the user ``admin``."""
+def create_admin() -> str:
+    """Create the user ``admin``; return the password of this run."""
     from django.contrib.auth import get_user_model
 
     user, _ = get_user_model().objects.get_or_create(username="admin")
@@ -154,7 +157,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--posts", type=int, default=5000, help="default: 5000")
     parser.add_argument("--serve", action="store_true", help="then start gunicorn")
-    parser.add_argument("--port", type=int, default=8000, help="0 is any free one")
+    parser.add_argument("--port", type=int, default=8000, help="0: any free port")
     options = parser.parse_args()
     if options.serve and find_spec("gunicorn") is None:
         parser.error("--serve starts gunicorn; pip install gunicorn")
@@ -169,18 +172,18 @@ def main() -> None:
     cache.clear()
     print(f"{Post.objects.count()} posts ({added} of them new) in {settings.DATA}\n")
     print_mistakes()
-    cache.clear()  # so that cold is cold, also in the second run
+    cache.clear()  # so that the second run starts cold too
     print_times()
 
     if options.serve:
-        password = let_somebody_in()
+        password = create_admin()
         connections.close_all()
-        print(f"\nThe admin, with hit rates, is under /admin/: admin, {password}")
+        print(f"\nLog in at /admin/, which shows hit rates, as admin with {password}")
         print("\nOpen the address after 'Listening at'; Ctrl-C stops.", flush=True)
         command = [sys.executable, "-m", "gunicorn"]
         command += ["--config", str(HERE / "gunicorn.conf.py")]
         command += ["--bind", f"127.0.0.1:{options.port}"]
-        # In place of this process, so that Ctrl-C and signals reach gunicorn.
+        # Replaces this process, so that Ctrl-C and signals reach gunicorn.
         os.execv(sys.executable, command)
     command = [sys.executable, os.path.relpath(__file__), "--serve"]
     print(f"\nTo open the blog, run\n    {shlex.join(command)}")

@@ -9,7 +9,7 @@ bind = "127.0.0.1:8000"
 workers = 2
 # Browsers open connections ahead of need: one thread each, or they block a worker.
 threads = 4
-# One per user and machine: a second server would take it from the first.
+# It is one per user and machine: a second server would take it from the first.
 control_socket_disable = True
 # Ctrl-C ends it at once, whatever connections browsers keep open.
 graceful_timeout = 1

@@ -32,9 +32,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 FILES = {
     "types for type checkers": ("py.typed",),
-    "a page in the admin": ("admin.py", "admin/__init__.py"),
+    "an admin page": ("admin.py", "admin/__init__.py"),
     "a panel in django-debug-toolbar": ("panels.py", "panel.py"),
-    "a command": ("management/commands/*.py",),
+    "a management command": ("management/commands/*.py",),
     "helpers for tests": ("testing.py", "pytest_plugin.py"),
 }
 
@@ -74,33 +74,33 @@ class Source(NamedTuple):
 
 #: Feature → package → where. Who is not named has no such thing.
 SOURCES: dict[str, dict[str, Source]] = {
-    "old values at once while one computes the new one": {
+    "stale values are served during a refresh": {
         "django-swr-memoize": Source(YES, "__init__.py", "def _start_refresh"),
         "dogpile.cache": Source(
             YES, "cache/region.py", "if self.async_creation_runner"
         ),
         "cashews": Source(YES, "wrapper/decorators.py", "def early"),
     },
-    "refreshed before the timeout, by chance": {
+    "random refresh before the timeout": {
         "cashews": Source("by age", "decorators/cache/early.py", "early_ttl"),
     },
     "tags": {
         "cacheops cached_as": Source("by model", "query.py", "def cached_as"),
         "cashews": Source(YES, "wrapper/decorators.py", "tags: Tags = ()"),
     },
-    "rows that are saved forget what was read from them": {
+    "saved rows invalidate calls": {
         "cacheops cached_as": Source(
             "by the conditions of a QuerySet", "query.py", "cond_dnfs = join_with"
         ),
     },
-    "QuerySets are cached by themselves": {
+    "QuerySets are cached automatically": {
         "cacheops cached": Source(YES, "query.py", "monkey_mix(models.QuerySet"),
         "cacheops cached_as": Source(YES, "query.py", "monkey_mix(models.QuerySet"),
     },
     "many calls in one round trip": {
         "dogpile.cache": Source(YES, "cache/region.py", "def cache_multi_on_arguments"),
     },
-    "exceptions are stored if one wants": {
+    "exceptions can be stored": {
         "django-cache-memoize 0.2": Source(
             YES, "__init__.py", "except cache_exceptions"
         ),
@@ -116,12 +116,12 @@ SOURCES: dict[str, dict[str, Source]] = {
             YES, "contrib/prometheus.py", "def create_metrics_middleware"
         ),
     },
-    "the least used goes when memory is full": {
+    "the least used entries are evicted": {
         "cachetools": Source(YES, "__init__.py", "class LRUCache"),
         "lru_cache": Source(YES, "../functools.py", "maxsize"),
         "cashews": Source(YES, "backends/memory.py", "popitem"),
     },
-    "rate limits, locks and more of that kind": {
+    "rate limits, locks and similar decorators": {
         "cashews": Source(YES, "wrapper/decorators.py", "def rate_limit"),
     },
     "works without Django": {
@@ -286,7 +286,7 @@ def tried(trial: Callable[[Any], str], peer: Any) -> str:
 # --- saying it -----------------------------------------------------------------------
 
 OURS_TITLE = "this library"
-HIT_IN_MEMORY = "microseconds of a hit in the memory of the process"
+HIT_IN_MEMORY = "microseconds per hit in process memory"
 
 
 def list_table(title: str, rows: list[list[str]]) -> str:
@@ -332,14 +332,14 @@ def text_of(results: dict[str, dict[str, str]], titles: dict[str, bool]) -> str:
         if cell_of(results, OURS_TITLE, what) == YES
     }
     rows = [[what, f"``{test}``"] for what, test in tests.items() if test]
-    parts.append(list_table("Tests of this library", [["What", "Proved by"], *rows]))
+    parts.append(list_table("Tests of this library", [["Feature", "Test"], *rows]))
     rows = [
         [feature, title, f"``{results[title][feature + '@']}``"]
         for feature in SOURCES
         for title in titles
         if f"{feature}@" in results[title]
     ]
-    parts.append(list_table("Lines", [["What", "Package", "Line"], *rows]))
+    parts.append(list_table("Lines", [["Feature", "Package", "Line"], *rows]))
     about = f"Python {platform.python_version()}, Django {django.__version__}"
     parts.append(f"{about}, Valkey, {os.cpu_count()} processors.\n")
     return "\n".join(parts)

@@ -746,13 +746,13 @@ def text_of(results: list[Found], about: dict[str, str]) -> str:
     phantom = sum(f.phantom for f in results if f.subject == OURS)
     parts = [
         f"This library: {stale} stale and {phantom} phantom in "
-        f"{sum(total.values()):,} trials, {fewest:,} or more per backend. A cell has "
-        "the stale ones of how many; for rows, the stale and the phantom ones.\n",
+        f"{sum(total.values()):,} trials, {fewest:,} or more per backend. Each "
+        "cell is the number of stale trials; for rows, of stale and phantom trials.\n",
         table(results, [OURS], aliases),
     ]
     controls = [title for title in peers.CONTROLS if title in tried]
     if controls:
-        parts += ["The wrong schemes:\n", table(results, controls, aliases)]
+        parts += ["Wrong schemes:\n", table(results, controls, aliases)]
     others = [title for title in peers.PEERS if title in tried]
     if others:
         parts += ["Other packages:\n", table(results, others, aliases)]

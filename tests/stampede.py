@@ -77,7 +77,13 @@ class Figures(NamedTuple):
         return [where, self.mode, str(self.cold), each, f"{self.calls:,}", *times]
 
 
-HEADINGS = ["4 processes on", "", "computed when cold", "per expiry", "warm calls"]
+HEADINGS = [
+    "4 processes on",
+    "",
+    "computations when cold",
+    "computations per expiry",
+    "warm calls",
+]
 HEADINGS += ["median (ms)", "99 % (ms)", "longest (ms)"]
 
 

@@ -36,8 +36,13 @@ def seen(kind, *, token=MINE, age=0.0, tags=b"", now_tags=b""):
 #: What is seen, and for each kind of caller what it does: one that has just come, and
 #: one that has waited for MINE, or for another lease.
 CASES = {
-    "nothing": (Look(None), Do.TAKE, Do.TAKE, Do.TAKE),
-    "what is no record": (Look(UNREADABLE), Do.CLEAR, Do.CLEAR, Do.CLEAR),
+    "no value": (Look(None), Do.TAKE, Do.TAKE, Do.TAKE),
+    "a value that is no record": (
+        Look(UNREADABLE),
+        Do.CLEAR,
+        Do.CLEAR,
+        Do.CLEAR,
+    ),
     "a fresh entry": (seen(ENTRY), Do.SERVE, Do.SERVE, Do.SERVE),
     "a stored exception": (seen(RAISED), Do.SERVE, Do.SERVE, Do.SERVE),
     "the mark of a guard": (seen(RAN), Do.SERVE, Do.SERVE, Do.SERVE),
@@ -101,4 +106,4 @@ def test_the_table_of_the_documentation():
     assert listed == {do.name: do.value for do in Do}
 
 
-DOCUMENTED = table("protocol", "What a caller does")
+DOCUMENTED = table("protocol", "Decisions by value")

@@ -515,14 +515,14 @@ def keyed(value):
 
 @pytest.fixture
 def page_of_keys(page_module):
-    path = DOCS / "keys.rst"
+    path = DOCS / "cache-keys.rst"
     for block in python(path):
         run(path, block, page_module.__dict__)
     return page_module.__dict__
 
 
-def test_what_types_count_as(page_of_keys):
-    for row in table("keys", "How types count"):
+def test_the_types_in_a_key(page_of_keys):
+    for row in table("cache-keys", "Types"):
         same, other = (
             [keyed.get_cache_key(eval(each, page_of_keys)) for each in literals(cell)]
             for cell in row[2:]
@@ -532,8 +532,8 @@ def test_what_types_count_as(page_of_keys):
         assert len({*same, *other}) == 1 + len(other), row
 
 
-def test_what_is_refused(page_of_keys):
-    for row in table("keys", "What is refused"):
+def test_the_refused_types(page_of_keys):
+    for row in table("cache-keys", "Refused types"):
         for each in literals(row[2]):
             with pytest.raises(UnkeyableArgument):
                 keyed.get_cache_key(eval(each, page_of_keys))
@@ -583,7 +583,7 @@ def commands_of_every_path(world, sent):
     note("an expired entry", f)
     note("prime", lambda: f.prime(2))
     note("invalidate", f.invalidate)
-    note("refresh, with nothing there", f.refresh)
+    note("refresh, without an entry", f.refresh)
 
     def fails():
         raise ValueError
@@ -628,10 +628,10 @@ def commands_of_every_path(world, sent):
         note("a stale entry", stale)
 
     tagged = world.memoize(60, tags="t")(lambda x: x)
-    note("with tags: miss, and two tags that are new", lambda: tagged(1))
+    note("with tags: miss, and two new tags", lambda: tagged(1))
     note("with tags: miss", lambda: tagged(2))
     note("with tags: hit", lambda: tagged(2))
-    note("a tag is forgotten", lambda: world.invalidate_tags("t"))
+    note("invalidate a tag", lambda: world.invalidate_tags("t"))
     return found
 
 
@@ -639,7 +639,7 @@ def commands_of_every_path(world, sent):
 @pytest.mark.backends(["locmem"])
 def test_the_commands_of_each_path(backend, sent):
     documented = {row[0]: literals(row[1])[0] for row in table("design", "Commands")}
-    documented.pop("invalidate, nothing there, a client that hides errors")
+    documented.pop("invalidate, without an entry, if the client hides errors")
     assert commands_of_every_path(World(backend, "sync"), sent) == documented
 
 
@@ -648,7 +648,7 @@ def test_the_commands_of_a_client_that_hides_errors(backend, sent):
     f = World(backend, "sync").memoize(60)(lambda: 1)
     f.invalidate()
     documented = {row[0]: literals(row[1])[0] for row in table("design", "Commands")}
-    found = documented["invalidate, nothing there, a client that hides errors"]
+    found = documented["invalidate, without an entry, if the client hides errors"]
     assert " ".join(sent) == found
 
 
@@ -703,22 +703,22 @@ def test_the_figures_of_the_code():
         ("design", f"to {policy.LONGEST_PAUSE * 1000:.0f} milliseconds"),
         ("design", "pause of 1, 2, 4 … up to 60 seconds"),
         ("design", f"is *blocked* at once for {policy.BLOCK_FOR} seconds"),
-        ("design", f"{threads.THREADS} per process at most"),
-        ("design", f"{threads.QUEUE} jobs that wait"),
-        ("design", f"tasks of the running loop, {refresh.TASKS} at most"),
-        ("design", f"carries {signature} bytes more"),
+        ("design", f"at most {threads.THREADS} per process"),
+        ("design", f"at most {threads.QUEUE} waiting jobs"),
+        ("design", f"at most {refresh.TASKS} tasks of the running loop"),
+        ("design", f"has {signature} more bytes"),
         ("reference", f"at most {tags.MOST - 1} for a call"),
         ("failures", f"after {breaker.THRESHOLD} failures in a row"),
         ("failures", f"each within {breaker.WINDOW:.0f} seconds"),
         ("failures", f"more than {breaker.SLOW:.0f} second"),
         ("failures", f"``half-open``: after {breaker.PAUSE:.0f} seconds"),
-        ("keys", f"up to {binding._REMEMBERED_CALLS:,} calls"),
+        ("cache-keys", f"up to {binding._REMEMBERED_CALLS:,} calls"),
     ]:
         assert said in pages[page], said
-    assert local.MOST == 10_000 and "After 10,000 entries" in pages["many"]
-    assert many.CHUNK == 500 and "up to 500 by one" in pages["many"]
+    assert local.MOST == 10_000 and "After 10,000 entries" in pages["bulk"]
+    assert many.CHUNK == 500 and "up to 500 by one" in pages["bulk"]
     assert record.FAILED_FOR == 2 and "lasts two seconds" in pages["design"]
-    assert policy.LEASE_FACTOR == 3 and "three times as long" in pages["freshness"]
+    assert policy.LEASE_FACTOR == 3 and "three times as long" in pages["expiry"]
     assert record.SKEW == 3600 and "up to an hour" in pages["failures"]
 
 

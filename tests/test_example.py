@@ -128,7 +128,7 @@ def test_the_demo_prints_a_table_and_tells_how_to_go_on(
         assert (run.returncode, run.stderr) == (0, "")
         assert f"100 posts ({added} of them new)" in run.stdout
         assert re.search(r"^8 callers at once: computations +1 +\d+$", run.stdout, re.M)
-        assert re.search(r"^edited while .* read +new +old$", run.stdout, re.M)
+        assert re.search(r"^edited during .* read +new +old$", run.stdout, re.M)
         outcomes = re.findall(
             r"^(\w[\w ]+?) +(hit|miss) +[\d.]+ ms +(hit|miss) +[\d.]+ ms$",
             run.stdout,
@@ -273,7 +273,7 @@ def test_a_reader_clicks_through(browser: Any, address: str, data: Path) -> None
     assert reader.outcome == "hit"
 
     # Read, and read again.
-    reader.click("ol a", "Forget it: invalidate()")
+    reader.click("ol a", "After an edit: invalidate()")
     assert reader.outcome == "miss"
     related = reader.sees(".related")
     reader.read_again()

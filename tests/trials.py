@@ -336,21 +336,21 @@ def time_of_a_hit(peer: Any) -> str:
 
 TRIALS: dict[str, Callable[[Any], str]] = {
     "``1 '1' True 1.0 None 'None'`` are six calls": types_apart,
-    "``f(1)``, ``f(a=1)``, ``f(1, b=2)`` (the default) are one": spellings,
-    "None is a result": none_is_stored,
+    "``f(1)``, ``f(a=1)``, ``f(1, b=2)`` (the default) are one call": spellings,
+    "None is stored": none_is_stored,
     "a caller may change its result": results_are_ones_own,
-    "methods of plain objects that come and go know their instance": instances,
-    "one call is forgotten, however it is spelled": one_call_is_forgotten,
-    "all calls of a function are forgotten": all_calls_are_forgotten,
-    "nothing old after invalidate, also what was being computed": (
+    "methods of short-lived objects use the right instance": instances,
+    "one call can be invalidated, by position or by name": one_call_is_forgotten,
+    "all calls of a function can be invalidated": all_calls_are_forgotten,
+    "no old value after invalidate, not even from a running computation": (
         invalidated_in_flight
     ),
-    "eight threads: one runs": one_runs_in_a_process,
-    "four processes: one runs": one_runs_in_all,
+    "eight threads: one computation": one_runs_in_a_process,
+    "four processes: one computation": one_runs_in_all,
     "functions that call each other do not block each other": nobody_blocks,
-    "nothing of a rolled-back transaction is stored": rolled_back,
-    "invalidate in a transaction counts from its commit on": from_the_commit_on,
+    "values of a rolled-back transaction are not stored": rolled_back,
+    "invalidate in a transaction applies on commit": from_the_commit_on,
     "async functions": async_functions,
-    "the server is gone: the function answers": without_the_server,
-    "the server is gone: invalidate says so": a_lost_invalidation,
+    "the server is down: the function is called": without_the_server,
+    "the server is down: invalidate raises": a_lost_invalidation,
 }

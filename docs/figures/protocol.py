@@ -5,11 +5,11 @@ from pathlib import Path
 
 TITLE = "An invalidation during a computation"
 PEOPLE = {"A": (70, "caller A"), "K": (320, "the key in the cache")}
-PEOPLE |= {"B": (560, "caller B"), "C": (770, "who invalidates")}
+PEOPLE |= {"B": (560, "caller B"), "C": (770, "another process")}
 #: From, to, what; a step to oneself is something that takes time.
 STEPS = [
     ("A", "K", "get: nothing"),
-    ("A", "K", "add: lease a, which only one can"),
+    ("A", "K", "add: lease a, only one caller can"),
     ("A", "A", "the function runs"),
     ("B", "K", "get: lease a"),
     ("B", "B", "waits"),

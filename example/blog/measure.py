@@ -1,4 +1,4 @@
-"""What the line on each page says: hit or miss, how long, and which process."""
+"""The line on each page: hit or miss, duration, and worker process."""
 
 import os
 import time
@@ -17,7 +17,7 @@ def hit(*args: Any, **kwargs: Any) -> None:
 
 
 def miss(*args: Any, **kwargs: Any) -> None:
-    """The `miss_callable`: the function itself was run."""
+    """The `miss_callable` of the memoized functions."""
     _outcome.set("miss")
 
 
@@ -31,7 +31,7 @@ class Measured:
 
 
 def measured(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Measured:
-    """Call the function; keep its value, and how it was come by."""
+    """Call the function; return its value, outcome and duration."""
     _outcome.set("neither")
     start = time.perf_counter()
     value = function(*args, **kwargs)

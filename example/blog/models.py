@@ -22,7 +22,7 @@ class Post(models.Model):
     replaced: frozenset[str] = frozenset()
 
     def rewrite(self, title: str, keywords: str) -> None:
-        """Save the edit, and remember the keywords that it replaces."""
+        """Save the edit, and store the replaced keywords in `replaced`."""
         row = Post.objects.filter(pk=self.pk)
         with transaction.atomic():
             # A write first: it takes SQLite's write lock, so the keywords read next

@@ -14,11 +14,11 @@ DAY = 24 * 60 * 60
 
 
 def find_related(pk: int) -> list[dict[str, Any]]:
-    """The ten posts that have most keywords in common with this one.
+    """Return the ten posts that have most keywords in common with this one.
 
-    Compares it with every other post, which is what makes a cache worth while.
-    Returns plain data, not model instances: small to store, and nothing in the
-    cache depends on the code of a model.
+    It compares the post with every other one, which is slow enough to need a cache.
+    It returns plain data, not model instances: plain data is small, and does not
+    depend on the code of a model.
     """
     own = Post.objects.get(pk=pk).keyword_set
     found = []
@@ -35,10 +35,10 @@ def find_related(pk: int) -> list[dict[str, Any]]:
 
 # --- 1. Written by hand --------------------------------------------------------------
 #
-# Four functions, to be written again for whatever else is cached, and two mistakes:
-# - A computation that began before an edit stores its old answer after `forget`,
+# Four functions, to be written again for each cached function, with two mistakes:
+# - A computation that began before an edit stores its old result after the deletion,
 #   where it stays for a day.
-# - When an entry is gone, all readers compute it at the same time.
+# - When the entry is missing, all readers compute it at the same time.
 
 MISSING = object()
 
@@ -63,16 +63,16 @@ def renew_related_posts_by_hand(pk: int) -> list[dict[str, Any]]:
     return found
 
 
-def forget_related_posts_by_hand(pk: int) -> None:
+def invalidate_related_posts_by_hand(pk: int) -> None:
     cache.delete(related_key(pk))
 
 
 # --- 2. With the decorator -----------------------------------------------------------
 #
 # related_posts(pk)                 from the cache, or computed by one caller at a time
-# related_posts(pk, _refresh=True)  computed anew and stored
-# related_posts.invalidate(pk)      forgotten, even if being computed at this moment
-# related_posts.invalidate_on(...)  forgotten whenever a post is saved; see below
+# related_posts(pk, _refresh=True)  computed again and stored
+# related_posts.invalidate(pk)      invalidated, even during a computation
+# related_posts.invalidate_on(...)  invalidated whenever a post is saved; see below
 
 
 @cache_memoize(DAY, hit_callable=hit, miss_callable=miss)
@@ -80,22 +80,22 @@ def related_posts(pk: int) -> list[dict[str, Any]]:
     return find_related(pk)
 
 
-# --- What else the pages need --------------------------------------------------------
+# --- Popular keywords ----------------------------------------------------------------
 
 
 @cache_memoize(DAY, hit_callable=hit, miss_callable=miss)
 def popular_keywords() -> list[str]:
-    """The keywords of most posts, for the front page."""
+    """Return the most frequent keywords, for the front page."""
     count = Counter(word for post in Post.objects.all() for word in post.keyword_set)
     by_count = sorted(count.items(), key=lambda item: (-item[1], item[0]))
     return [word for word, _ in by_count[:20]]
 
 
-# --- What an edit changes -------------------------------------------------------------
+# --- Invalidation on save -------------------------------------------------------------
 
 
 def affected(post: Post) -> list[tuple[int]]:
-    """The arguments of the calls that an edit of this post may have changed.
+    """Return the arguments of the calls that an edit of this post may change.
 
     Any other post that has one of its keywords, before the edit or after it, may list
     this post, under its old title or for a keyword that it no longer has; a post that
@@ -106,7 +106,7 @@ def affected(post: Post) -> list[tuple[int]]:
     return [(post.pk,)] + [(o.pk,) for o in others if keywords & o.keyword_set]
 
 
-# Whoever saves or deletes a post: the calls are forgotten, at once for this
-# transaction, and for everybody else at its commit.
+# When a post is saved or deleted, the calls are invalidated: for this transaction at
+# once, for everyone else on commit.
 related_posts.invalidate_on(Post, affected)
 popular_keywords.invalidate_on(Post, lambda post: ())

@@ -1,4 +1,4 @@
-"""Posts for the example: a few written by hand, thousands made up."""
+"""Posts for the example: five written by hand, thousands generated."""
 
 import random
 
@@ -10,36 +10,36 @@ WRITTEN = [
         "Why put a function behind a cache?",
         "cache memoize speed function",
         "Finding related posts means comparing this post with every other one. That "
-        "takes a moment, on every page view, for an answer that rarely changes. "
-        "@cache_memoize keeps the answer under a key made from the arguments. Reload "
-        "this page: the line above turns from miss to hit.",
+        "takes a moment, on every page view, for a result that rarely changes. "
+        "@cache_memoize stores the result under a key made from the arguments. Reload "
+        "this page: the line above changes from miss to hit.",
     ),
     (
-        "Forget it: invalidate()",
+        "After an edit: invalidate()",
         "cache memoize invalidate edit",
-        "When a post is edited, what was computed from it is wrong. "
-        "related_posts.invalidate(pk) takes the arguments of the call to forget. Edit "
-        "this post: the next view is a miss, and fresh, whichever worker answers.",
+        "When a post is edited, results computed from it are outdated. "
+        "related_posts.invalidate(pk) takes the arguments of the call. Edit this post: "
+        "the next view is a miss, and fresh, in every worker.",
     ),
     (
-        "Renew it: _refresh=True",
+        "Compute it again: _refresh=True",
         "cache memoize refresh function",
-        "related_posts(pk, _refresh=True) computes anew and stores the result. Readers "
-        "keep getting the old one until then, so nobody has to wait. The button "
-        "below does just that: the next view is a hit, and fresh.",
+        "related_posts(pk, _refresh=True) computes and stores the result. Readers get "
+        "the old one until then, so they do not wait. The button below does this: the "
+        "next view is a hit, and fresh.",
     ),
     (
-        "What goes wrong when it is written by hand",
+        "Mistakes in hand-written caches",
         "cache memoize invalidate race stampede",
-        "blog/related.py has both versions of the same cache. The one written by hand "
-        "stores an old answer after an invalidation when it was being computed "
-        "meanwhile, and lets everybody compute at once when the entry is gone.",
+        "blog/related.py has both versions of the same cache. The hand-written one may "
+        "store an old result after an invalidation, if it was computed meanwhile, and "
+        "all readers compute at the same time when the entry is missing.",
     ),
     (
         "One cache, two workers",
         "cache invalidate worker process",
-        "The line on each page names the worker process that answered. All workers "
-        "use one cache, so an edit through one of them is seen by the others.",
+        "The line on each page shows the worker process of the response. All workers "
+        "share one cache, so an edit in one worker applies to all of them.",
     ),
 ]
 
@@ -57,7 +57,7 @@ OPENINGS = ["Notes on", "A year of", "First steps in", "Questions about", "More 
 
 
 def make_posts(count: int) -> list[Post]:
-    """The first `count` posts, the same ones in every run."""
+    """Return the first `count` posts, the same ones in every run."""
     pick = random.Random(2026)
     posts = [
         Post(pk=pk, title=title, keywords=keywords, body=body)
@@ -69,13 +69,13 @@ def make_posts(count: int) -> list[Post]:
         words = [f"{place}-{subject}" for place in places]
         words.append(f"{places[0]}-{other}")
         title = f"{pick.choice(OPENINGS)} {places[0]} {subject}, part {pk}"
-        body = f"Made up, so that there is something to compare: {', '.join(words)}."
+        body = f"Generated, to have posts to compare: {', '.join(words)}."
         posts.append(Post(pk=pk, title=title, keywords=" ".join(words), body=body))
     return posts[:count]
 
 
 def seed(count: int) -> int:
-    """Add the posts that are missing, leave edited ones alone; return how many."""
+    """Add the missing posts without changing edited ones; return their number."""
     before = Post.objects.count()
     Post.objects.bulk_create(make_posts(count), ignore_conflicts=True)
     return Post.objects.count() - before

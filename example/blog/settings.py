@@ -1,21 +1,21 @@
-"""Settings of the example: nothing to install, nothing to start, no server."""
+"""Settings of the example, which needs no server."""
 
 import os
 from pathlib import Path
 
-# Everything that the example writes is in this one folder; delete it to start anew.
+# The example writes to this folder only; delete it to start again.
 DATA = Path(os.environ.get("EXAMPLE_DATA") or Path(__file__).parents[1] / "data")
 DATA = DATA.resolve()
 DATA.mkdir(parents=True, exist_ok=True)
 
-# An example for one's own machine: never a secret, never reachable from outside.
+# For your own machine only: the key is not secret.
 SECRET_KEY = "example-only-not-a-secret"
 DEBUG = True
 ALLOWED_HOSTS = ["127.0.0.1", "localhost"]
 
 INSTALLED_APPS = [
     "blog",
-    "cache_memoize",  # the admin page with hit rates; the decorator does without
+    "cache_memoize",  # the admin page with hit rates; the decorator does not need it
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -52,21 +52,21 @@ DATABASES = {
         "NAME": DATA / "blog.sqlite3",
         # SQLite has one writer at a time: the others wait instead of failing.
         "OPTIONS": {"timeout": 20},
-        # SQLite reads from a snapshot: inside of a transaction nothing is stored.
+        # SQLite reads from a snapshot: inside a transaction nothing is stored.
         "ATOMIC_REQUESTS": False,
     }
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
-# Files, because all processes on this machine share them without a server. Local
-# memory would give each gunicorn worker a cache of its own, deaf to the other's
-# invalidations; the database cache would queue every miss up behind SQLite's one
-# writer. In production use Redis or Memcached: only this setting changes.
+# Files, because all processes on this machine share them without a server. With local
+# memory, each gunicorn worker would have a cache of its own, without the invalidations
+# of the other; with the database cache, every miss would wait for SQLite's one writer.
+# In production use Redis or Memcached: only this setting changes.
 CACHES = {
     "default": {
         "BACKEND": "django.core.cache.backends.filebased.FileBasedCache",
         "LOCATION": DATA / "cache",
-        # The default of 300 would throw entries away as soon as a reader browses.
+        # The default of 300 would evict entries after a few pages.
         "OPTIONS": {"MAX_ENTRIES": 20_000},
     }
 }

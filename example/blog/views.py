@@ -1,4 +1,4 @@
-"""Four pages. Each says whether its memoized call was a hit or a miss."""
+"""Four pages, which show whether their memoized call was a hit or a miss."""
 
 import re
 
@@ -45,7 +45,7 @@ def edit(request: HttpRequest, pk: int) -> HttpResponse:
     post = get_object_or_404(Post, pk=pk)
     form = PostForm(request.POST or None, instance=post)
     if request.method == "POST" and form.is_valid():
-        post.rewrite(**form.cleaned_data)  # forgets what it changes: see related.py
+        post.rewrite(**form.cleaned_data)  # invalidates calls: see related.py
         return redirect("read", pk)
     context = {"post": post, "form": form, "measured": measured(related_posts, pk)}
     return render(request, "edit.html", context)
