@@ -1091,9 +1091,14 @@ def test_ctrl_c_in_the_middle_of_a_computation(project, started, name, workers, 
     wait_for(lambda: len(project.lines(project.runs)) == workers)
     process.send_signal(signal.SIGINT)
     if ended:
+        # From here on nothing is begun, however soon a worker is free.
+        plural = "s" if ended > 1 else ""
+        waiting = f"interrupted: waiting for {ended} computation{plural} under way\n"
+        assert process.stderr.readline() == waiting
         project.go.touch()
     assert process.wait(PATIENCE) == INTERRUPTED
     assert process.stdout.read().startswith(f"{ended} refreshed")
+    assert process.stderr.read() == "CommandError: interrupted\n"
     project.go.touch()
     began = time.monotonic()
     again = project.run(*words, stdin=numbers(*range(10)))
@@ -1116,6 +1121,8 @@ def test_ctrl_c_in_a_refresh(project, started, name):
     wait_for(lambda: project.lines(project.runs))
     process.send_signal(signal.SIGINT)
     if name == "apatient":
+        waiting = "interrupted: waiting for 1 computation under way\n"
+        assert process.stderr.readline() == waiting
         project.go.touch()
     assert process.wait(PATIENCE) == INTERRUPTED
     assert json.loads(process.stdout.read())["error"] == "interrupted"

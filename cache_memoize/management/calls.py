@@ -22,7 +22,7 @@ from .naming import (
     find,
     find_bound,
 )
-from .outcome import Options, Outcome, duration
+from .outcome import Options, Outcome, duration, waiting_for
 from .trouble import (
     cache_errors,
     noticing,
@@ -116,7 +116,7 @@ def refresh(options: Options, stderr: OutputWrapper) -> Outcome:
     began = time.monotonic()
     with noticing(call.core.stats.path) as troubles:
         try:
-            _refresh(call)
+            _refresh(call, stderr)
         except Exception as error:
             if troubles:
                 probe(call.core.alias)
@@ -137,7 +137,7 @@ def refresh(options: Options, stderr: OutputWrapper) -> Outcome:
     return Outcome(result | {"stored": False}, [], f"{took}, but is not stored: {why}")
 
 
-def _refresh(call: _Named) -> None:
+def _refresh(call: _Named, stderr: OutputWrapper) -> None:
     def work() -> None:
         call.function.refresh(*call.args, **call.kwargs)
 
@@ -153,7 +153,11 @@ def _refresh(call: _Named) -> None:
 
     # Ctrl-C would leave a coroutine that waits for this thread waiting for ever.
     with ThreadPoolExecutor(1) as executor:
-        executor.submit(with_context(aside)).result()
+        try:
+            executor.submit(with_context(aside)).result()
+        except KeyboardInterrupt:
+            stderr.write(waiting_for(1))
+            raise
 
 
 # --- forgetting ----------------------------------------------------------------------

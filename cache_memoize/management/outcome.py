@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-__all__ = ["Options", "Outcome", "duration"]
+__all__ = ["Options", "Outcome", "duration", "waiting_for"]
 
 Options = dict[str, Any]
 
@@ -25,3 +25,9 @@ def duration(seconds: float) -> str:
     if not seconds:
         return "-"
     return f"{seconds * 1000:,.1f} ms" if seconds < 1 else f"{seconds:,.1f} s"
+
+
+def waiting_for(computations: int) -> str:
+    """Return the line that explains why the command does not end at once on Ctrl-C."""
+    plural = "" if computations == 1 else "s"
+    return f"interrupted: waiting for {computations} computation{plural} under way"

@@ -20,6 +20,7 @@ from ..protocol.many import CHUNK
 from ..protocol.refresh import with_context
 from .bar import Bar
 from .items import Call, Given
+from .outcome import waiting_for
 from .trouble import noticing, probe
 
 __all__ = ["Summary", "Warming"]
@@ -62,6 +63,8 @@ class Warming:
         #: What keeps all of it from going on.
         self.trouble: BaseException | None = None
         self.stopped = False
+        #: Computations that have begun and not ended.
+        self.under_way = 0
         self._lock = threading.Lock()
 
     def summary(self) -> Summary:
@@ -90,7 +93,10 @@ class Warming:
                     if len(pending) > workers:
                         pending = wait(pending, return_when=FIRST_COMPLETED).not_done
             except KeyboardInterrupt:
-                self.stopped = True
+                with self._lock:
+                    self.stopped, under_way = True, self.under_way
+                if under_way:
+                    self.bar.note(waiting_for(under_way))
                 raise
             finally:
                 # One each: a thread that has ended leaves its connections open.
@@ -101,12 +107,17 @@ class Warming:
             raise self.trouble
 
     def _work(self, chunk: list[_Item]) -> None:
-        if self.stopped:
-            return
+        with self._lock:
+            if self.stopped:
+                return
+            self.under_way += 1
         try:
             self._refresh(chunk)
         except BaseException as error:
             self.trouble, self.stopped = self.trouble or error, True
+        finally:
+            with self._lock:
+                self.under_way -= 1
 
     def _chunks(self) -> Iterator[list[_Item]]:
         """What is to be done, in portions that are computed together."""
