@@ -28,12 +28,13 @@ MAY_IMPORT = {
     "bulk": "protocol cache",
     "planning": "options registry vary keys cache stats protocol conf signals clock",
     "memoized": "bulk planning protocol stats model_signals cache",
+    "describe": "planning options protocol conf",
     "decorator": "memoized planning options keys cache stats protocol signals clock",
     "migrate": "",
 }
 #: For Django, for operators and for tests: nothing imports them.
 FRONT_ENDS = set(
-    "admin apps checks instances management middleware migrations models"
+    "admin apps checks management middleware migrations models"
     " opentelemetry panels prometheus tasks testing".split()
 )
 #: What else may be imported, and by whom alone.
@@ -51,7 +52,6 @@ DOORS = {
 }
 #: No I/O at all.
 PURE = {
-    "arguments",
     "cache.breaker",
     "cache.record",
     "keys.binding",
