@@ -34,8 +34,8 @@ __all__ = [
     "format_duration",
     "format_percent",
     "info_of",
-    "is_method",
     "list_functions",
+    "list_tags",
 ]
 
 #: Shown where no number or text is known.
@@ -60,10 +60,11 @@ class FunctionInfo:
     Raises ImproperlyConfigured if the settings do not fit the function.
     """
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, memoized: Any = None) -> None:
         core = core.settled()
-        self.core = core
-        self.function, self.memoized = core.function, core.memoized
+        self.core, self.function = core, core.function
+        #: The function with its controls, perhaps bound to an instance or class.
+        self.memoized: Any = core.memoized if memoized is None else memoized
         self.name, self.path, self.alias = core.name, core.stats.path, core.alias
         self.module: str = core.function.__module__
         self.options, self.given = core.options, core.given
@@ -81,6 +82,21 @@ class FunctionInfo:
         """20 hexadecimal digits, the same in every process, of the name and prefix."""
         whole = f"{self.path} {self.prefix}"
         return hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()[:20]
+
+    @property
+    def is_method(self) -> bool:
+        """Whether the first argument of a call is an instance or a class."""
+        if getattr(self.memoized, "__self__", None) is not None:
+            return False
+        parameters = inspect.signature(self.function).parameters
+        if next(iter(parameters), "") in ("self", "cls"):
+            return True
+        owner: Any = sys.modules.get(self.module)
+        *owners, name = getattr(self.function, "__qualname__", "").split(".")
+        for each in owners:
+            owner = getattr(owner, each, None)
+        attribute = inspect.getattr_static(owner, name, None)
+        return isinstance(owner, type) and not isinstance(attribute, staticmethod)
 
     @property
     def breaker_state(self) -> str:
@@ -112,28 +128,13 @@ class FunctionInfo:
 
 
 def info_of(memoized: Any) -> FunctionInfo:
-    """Describe a memoized function or a bound method of one."""
-    return FunctionInfo(memoized._core)
+    """Describe a memoized function, or a bound method."""
+    return FunctionInfo(memoized._core, memoized)
 
 
 def list_functions() -> list[FunctionInfo]:
     """Describe all memoized functions that this process has imported."""
     return [FunctionInfo(core) for core in known()]
-
-
-def is_method(memoized: Any) -> bool:
-    """Return whether the first argument of a call is an instance or a class."""
-    if getattr(memoized, "__self__", None) is not None:
-        return False
-    function = memoized._core.function
-    if next(iter(inspect.signature(function).parameters), "") in ("self", "cls"):
-        return True
-    owner: Any = sys.modules.get(function.__module__)
-    *owners, name = getattr(function, "__qualname__", "").split(".")
-    for each in owners:
-        owner = getattr(owner, each, None)
-    attribute = inspect.getattr_static(owner, name, None)
-    return isinstance(owner, type) and not isinstance(attribute, staticmethod)
 
 
 # --- options -------------------------------------------------------------------------
@@ -195,12 +196,15 @@ def describe_tags(tags: Any) -> str:
     """Return the option tags= as "shop, prices"; empty for a function without tags."""
     if callable(tags):
         return _("by call")
-    return ", ".join(list_tags(tags)) or "()" if tags is not None else ""
+    found = list_tags(tags)
+    return "" if found is None else ", ".join(found) or "()"
 
 
-def list_tags(tags: str | Iterable[Any]) -> list[str]:
+def list_tags(tags: str | Iterable[str] | None) -> list[str] | None:
     """Return the tags of an option that is not a function of the call."""
-    return [tags] if isinstance(tags, str) else list(map(str, tags))
+    if tags is None:
+        return None
+    return [tags] if isinstance(tags, str) else list(tags)
 
 
 # --- figures and values --------------------------------------------------------------

@@ -361,7 +361,7 @@ def test_a_finding_says_where_it_is_and_what_to_write():
     (found,) = find(HEAD + SHOP + "shop.price.invalidate(shop, 1)", "app.py")
     assert found == Finding("app.py", 14, 1, "M001", found.message, found.cure)
     assert str(found).startswith("app.py:14:1: M001 price.invalidate() is given the")
-    assert str(found).endswith(". Instead: leave the instance out.")
+    assert str(found).endswith("; leave the instance out")
 
 
 def write(folder: Path, **files: str) -> None:

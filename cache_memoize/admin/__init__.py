@@ -18,7 +18,7 @@ from django.urls import URLPattern, path, reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.debug import sensitive_post_parameters
 
-from ..describe import FunctionInfo, describe_options, is_method, list_functions
+from ..describe import FunctionInfo, describe_options, list_functions
 from ..models import MemoizedFunction
 from ..protocol import transactions
 from . import overview
@@ -174,7 +174,6 @@ class MemoizedFunctionAdmin(Base):
             "seen": seen,
             "namesakes": overview.count_namesakes(info),
             "options": describe_options(info),
-            "is_method": is_method(info.memoized),
         }
         return self._render(request, "function", more)
 

@@ -134,7 +134,7 @@ class Finding(NamedTuple):
 
     def __str__(self) -> str:
         place = f"{self.path}:{self.line}:{self.column}"
-        return f"{place}: {self.code} {self.message}. Instead: {self.cure}."
+        return f"{place}: {self.code} {self.message}; {self.cure}"
 
 
 def find(source: str, path: str) -> Iterator[Finding]:
