@@ -34,12 +34,12 @@ _Messages = list[checks.CheckMessage]
 _RAISED = "Until then every call of a memoized function raises this."
 
 
-def _error(number: str, message: str, hint: str) -> checks.CheckMessage:
-    return checks.Error(message, hint=hint, id=f"cache_memoize.{number}")
+def _error(id: str, message: str, hint: str) -> checks.CheckMessage:
+    return checks.Error(message, hint=hint, id=id)
 
 
-def _warning(number: str, message: str, hint: str) -> checks.CheckMessage:
-    return checks.Warning(message, hint=hint, id=f"cache_memoize.{number}")
+def _warning(id: str, message: str, hint: str) -> checks.CheckMessage:
+    return checks.Warning(message, hint=hint, id=id)
 
 
 def _functions_by_alias() -> dict[str, list[FunctionInfo]]:
@@ -70,7 +70,7 @@ def check_settings(app_configs: Any, **kwargs: Any) -> _Messages:
             if vary.site in vary.parts(info.options["vary_on"], info.name):
                 vary.site()
     except ImproperlyConfigured as error:
-        return [_error("E001", str(error), _RAISED)]
+        return [_error("cache_memoize.E001", str(error), _RAISED)]
     return []
 
 
@@ -93,7 +93,7 @@ def _report_unknown(alias: str, functions: list[FunctionInfo]) -> checks.CheckMe
     known = connections.aliases()
     close = difflib.get_close_matches(alias, known, 1)
     return _error(
-        "E002",
+        "cache_memoize.E002",
         f"There is no cache {alias!r} in CACHES, which {_join_names(functions)} use.",
         f"Did you mean {close[0]!r}?"
         if close
@@ -109,25 +109,25 @@ def _check_client(
         missing = _find_missing_timeout(settings)
     except Exception as error:  # whatever a client raises for its settings, or we do
         message = f"The cache {alias!r} cannot be used: {type(error).__name__}: {error}"
-        yield _error("E004", message, _RAISED)
+        yield _error("cache_memoize.E004", message, _RAISED)
         return
     if missing:
         yield _warning(
-            "W001",
+            "cache_memoize.W001",
             f"The cache {alias!r} has no socket time-out.",
             "Without one, every call waits for as long as its server hangs. "
             f"Set {missing} in its OPTIONS, in seconds.",
         )
     if not backend.takes_bytes(cache):
         yield _warning(
-            "W004",
+            "cache_memoize.W004",
             f"The cache {alias!r} cannot store bytes, so nothing is memoized.",
             "Its serializer has to accept bytes, as pickle does and JSON does not. "
             "Give the memoized functions a cache of their own.",
         )
     elif backend.stores and not backend.atomic:
         yield _warning(
-            "W005",
+            "cache_memoize.W005",
             f"The cache {alias!r} cannot replace a value atomically (compare-and-set).",
             "An invalidated result is never served all the same, at the cost of a "
             "second key per entry; but stale=, early_refresh= and the figures of the "
@@ -155,14 +155,16 @@ def check_deployment(app_configs: Any, **kwargs: Any) -> _Messages:
                 f"{_join_names(functions)} use it. Use a cache that all processes "
                 "share."
             )
-            found.append(_warning("W006", f"The cache {alias!r} {problem}.", hint))
+            found.append(
+                _warning("cache_memoize.W006", f"The cache {alias!r} {problem}.", hint)
+            )
         if (most := backend.most(cache)) is not None and most <= DJANGOS_MAX_ENTRIES:
             message = (
                 f"The cache {alias!r} keeps {most} entries, and drops others before "
                 "their timeout."
             )
             hint = "That is Django's default. Set MAX_ENTRIES in its OPTIONS."
-            found.append(_warning("W007", message, hint))
+            found.append(_warning("cache_memoize.W007", message, hint))
     return found
 
 
@@ -201,7 +203,7 @@ def check_functions(app_configs: Any, **kwargs: Any) -> _Messages:
     """E003 and W008: models that do not exist, and prefixes that are used twice."""
     found = [
         _error(
-            "E003",
+            "cache_memoize.E003",
             f"{function}.invalidate_on({model!r}): there is no such model, so no call "
             "is ever invalidated.",
             "Write app_label.ModelName, of an app that is in INSTALLED_APPS.",
@@ -236,7 +238,7 @@ def _report_prefix(
     alias: str, prefix: str, functions: list[FunctionInfo]
 ) -> checks.CheckMessage:
     return _warning(
-        "W008",
+        "cache_memoize.W008",
         f"{_join_names(functions)} have one prefix={prefix!r} in the cache {alias!r}: "
         "with equal arguments, one returns the results of another.",
         "Give each a prefix of its own, or leave prefix= out. If they are to share "
@@ -267,7 +269,7 @@ def check_databases(app_configs: Any, **kwargs: Any) -> _Messages:
 
 def _report_snapshot(database: str) -> checks.CheckMessage:
     return _warning(
-        "W002",
+        "cache_memoize.W002",
         f"Every request is a transaction on the database {database!r}, which reads "
         "from a snapshot: results that views compute are not stored.",
         "A snapshot may be older than the last invalidation. Give the functions "
@@ -277,7 +279,7 @@ def _report_snapshot(database: str) -> checks.CheckMessage:
 
 def _report_database(alias: str) -> checks.CheckMessage:
     return _warning(
-        "W003",
+        "cache_memoize.W003",
         f"Every request is a transaction on the database that the cache {alias!r} is "
         "in: results that views compute are not stored.",
         "An entry written there is visible to other requests only after the commit, "
