@@ -64,7 +64,7 @@ def show_key(options: Options, stderr: OutputWrapper) -> Outcome:
 def peek_call(options: Options, stderr: OutputWrapper) -> Outcome:
     call = _read_call(options)
     alias = call.info.alias
-    with cache_errors(alias), noticing(call.info.path) as troubles:
+    with cache_errors(alias), noticing(call.info) as troubles:
         found = call.do("peek")
     warn_of_own_memory(options, stderr, alias)
     if found is None:
@@ -110,7 +110,7 @@ def refresh_call(options: Options, stderr: OutputWrapper) -> Outcome:
     call = _read_call(options)
     alias = call.info.alias
     began = time.monotonic()
-    with noticing(call.info.path) as troubles:
+    with noticing(call.info) as troubles:
         try:
             _refresh(call, stderr)
         except Exception as error:

@@ -18,41 +18,31 @@ from ..cache.breaker import Breaker
 from ..cache.connections import MISTAKES, opened
 from ..cache.store import CacheDidNotAnswer, Store, run
 from ..clock import Clock
+from ..describe import FunctionInfo
 from ..signals import Event
 from . import Options
 
-__all__ = ["cache_errors", "listening", "noticing", "probe", "warn_of_own_memory"]
+__all__ = ["cache_errors", "noticing", "probe", "warn_of_own_memory"]
 
-#: The function whose errors are noticed, and their texts.
-_Noticed = tuple[str, list[str]]
-_noticed: ContextVar[_Noticed | None] = ContextVar("memoize_noticed", default=None)
-
-
-def _note(*, event: Event, **kwargs: Any) -> None:
-    noticed = _noticed.get()
-    if noticed is not None and noticed[0] == event.function:
-        noticed[1].append(event.detail)
+_current: ContextVar[object] = ContextVar("memoize_noticing", default=None)
 
 
 @contextmanager
-def listening() -> Iterator[None]:
-    """Connect the signal that :func:`noticing` needs."""
-    signals.error.connect(_note)
-    try:
-        yield
-    finally:
-        signals.error.disconnect(_note)
-
-
-@contextmanager
-def noticing(path: str) -> Iterator[list[str]]:
+def noticing(info: FunctionInfo) -> Iterator[list[str]]:
     """Yield a list that receives the cache errors of a function in this context."""
     found: list[str] = []
-    token = _noticed.set((path, found))
+
+    def note(*, event: Event, **kwargs: Any) -> None:
+        if _current.get() is found:  # not of another thread
+            found.append(event.detail)
+
+    token = _current.set(found)
+    signals.error.connect(note, sender=info.function, weak=False)
     try:
         yield found
     finally:
-        _noticed.reset(token)
+        signals.error.disconnect(note, sender=info.function)
+        _current.reset(token)
 
 
 @contextmanager

@@ -231,13 +231,13 @@ class Warming:
         # warm() takes no keyword arguments.
         positional = [item for item in chunk if not item.call.kwargs]
         if positional:
-            with noticing(self.info.path) as troubles:
+            with noticing(self.info) as troubles:
                 steps = list(self.memoized.warm([i.call.item for i in positional]))
             self._settle(positional, [step.error for step in steps], troubles)
         for item in chunk:
             if item.call.kwargs:
                 error = None
-                with noticing(self.info.path) as troubles:
+                with noticing(self.info) as troubles:
                     try:
                         self.memoized.refresh(*item.call.args, **item.call.kwargs)
                     except Exception as raised:

@@ -7,7 +7,7 @@ import json
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import (
@@ -18,7 +18,6 @@ from django.core.management.base import (
 )
 
 from .. import INTERRUPTED, NOT_RUN, Options, Outcome, calls, listing
-from ..trouble import listening
 from ..warming import warm
 
 
@@ -37,113 +36,31 @@ class _Part(CommandParser):
             self._is_inside = False
 
 
-_Argument = tuple[str, dict[str, Any]]
-
-
-class Part(NamedTuple):
-    """A subcommand: its function, its help and its arguments."""
-
-    run: Callable[[Options, OutputWrapper], Outcome]
-    help: str
-    arguments: list[_Argument]
-
-
-def _argument(name: str, text: str, **kwargs: Any) -> _Argument:
-    return name, {"help": text, **kwargs}
-
-
-_ALL_PARTS = [
-    _argument("--json", "Print one JSON document on stdout.", action="store_true"),
-    # Django's own option comes before PART, and ends with 1 whatever the exit code.
-    _argument(
-        "--traceback",
-        "Show where errors come from.",
-        dest="tracebacks",
-        action="store_true",
-    ),
-]
-_NAME = _argument("name", "app.module.func")
-_CALL = [
-    _argument(
-        "arguments",
-        "A Python literal, or name=literal.",
-        nargs="*",
-        metavar="ARG",
-    ),
-    _argument(
-        "--self",
-        "For a method of a model: the primary key of its instance.",
-        dest="instance",
-        metavar="PK",
-    ),
-]
-_SEVERAL: dict[str, Any] = {"action": "append", "default": []}
-_IMPORT = _argument(
-    "--import",
-    "Import this module too; may be repeated.",
-    dest="modules",
-    metavar="MODULE",
-    **_SEVERAL,
-)
-
 #: By the name of the subcommand.
-PARTS = {
-    "list": Part(
-        listing.list_functions,
-        "List the memoized functions that the URLconf imports.",
-        [_IMPORT],
-    ),
-    "stats": Part(
-        listing.show_stats,
-        "Show the figures of all processes of the site.",
-        [_argument("names", "app.module.func", nargs="*", metavar="name"), _IMPORT],
-    ),
-    "key": Part(calls.show_key, "Show the cache key of a call.", [_NAME, *_CALL]),
-    "peek": Part(
-        calls.peek_call,
-        "Show the stored result of a call, without computing it.",
-        [_NAME, *_CALL],
-    ),
-    "invalidate": Part(
-        calls.invalidate_calls,
-        "Invalidate a call, all calls of a function, or tags.",
-        [
-            _argument("name", "app.module.func", nargs="?"),
-            *_CALL,
-            _argument("--all", "Invalidate every call.", action="store_true"),
-            _argument(
-                "--tag",
-                "Invalidate every call that has this tag; may be repeated.",
-                dest="tags",
-                **_SEVERAL,
-            ),
-            _argument("--alias", "Invalidate tags in this cache only."),
-        ],
-    ),
-    "refresh": Part(
-        calls.refresh_call, "Compute a call and store its result.", [_NAME, *_CALL]
-    ),
-    "warm": Part(
-        warm,
-        "Refresh many calls: JSON lines on stdin, or --from.",
-        [
-            _NAME,
-            _argument(
-                "--from",
-                "Take the items that app.module.callable returns.",
-                dest="source",
-                metavar="CALLABLE",
-            ),
-            _argument("--workers", "The number of threads.", type=int, default=1),
-            _argument("--total", "The number of items, for the progress.", type=int),
-        ],
-    ),
-    "migrate-check": Part(
-        listing.check_migration,
-        "Find calls whose meaning has changed since 0.2.",
-        [_argument("paths", "Files and folders.", nargs="+", metavar="PATH")],
-    ),
+PARTS: dict[str, Callable[[Options, OutputWrapper], Outcome]] = {
+    "list": listing.list_functions,
+    "stats": listing.show_stats,
+    "key": calls.show_key,
+    "peek": calls.peek_call,
+    "invalidate": calls.invalidate_calls,
+    "refresh": calls.refresh_call,
+    "warm": warm,
+    "migrate-check": listing.check_migration,
 }
+_SEVERAL: dict[str, Any] = {"action": "append", "default": []}
+
+
+def _add_import(option: Callable[..., Any]) -> None:
+    text = "Import this module too; may be repeated."
+    option("--import", dest="modules", help=text, metavar="MODULE", **_SEVERAL)
+
+
+def _add_call(option: Callable[..., Any], **kwargs: Any) -> None:
+    option("name", help="app.module.func", **kwargs)
+    text = "A Python literal, or name=literal."
+    option("arguments", nargs="*", metavar="ARG", help=text)
+    text = "For a method of a model: the primary key of its instance."
+    option("--self", dest="instance", metavar="PK", help=text)
 
 
 class Command(BaseCommand):
@@ -152,13 +69,42 @@ class Command(BaseCommand):
     requires_system_checks = []
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parsers = parser.add_subparsers(
+        parts = parser.add_subparsers(
             dest="part", required=True, metavar="PART", parser_class=_Part
         )
-        for name, part in PARTS.items():
-            added = parsers.add_parser(name, help=part.help, description=part.help)
-            for flag, kwargs in [*_ALL_PARTS, *part.arguments]:
-                added.add_argument(flag, **kwargs)
+
+        def add(name: str, text: str) -> Callable[..., Any]:
+            option = parts.add_parser(name, help=text, description=text).add_argument
+            text = "Print one JSON document on stdout."
+            option("--json", action="store_true", help=text)
+            # Django's own comes before PART, and makes every exit code of an error 1.
+            text = "Show where errors come from."
+            option("--traceback", dest="tracebacks", action="store_true", help=text)
+            return option
+
+        _add_import(
+            add("list", "List the memoized functions that the URLconf imports.")
+        )
+        option = add("stats", "Show the figures of all processes of the site.")
+        option("names", nargs="*", metavar="name", help="app.module.func")
+        _add_import(option)
+        _add_call(add("key", "Show the cache key of a call."))
+        _add_call(add("peek", "Show the stored result of a call; never computes."))
+        option = add("invalidate", "Invalidate a call, all of a function, or tags.")
+        _add_call(option, nargs="?")
+        option("--all", action="store_true", help="Invalidate every call.")
+        text = "Invalidate every call that has this tag; may be repeated."
+        option("--tag", dest="tags", help=text, **_SEVERAL)
+        option("--alias", help="Invalidate tags in this cache only.")
+        _add_call(add("refresh", "Compute a call and store its result."))
+        option = add("warm", "Refresh many calls: JSON lines on stdin, or --from.")
+        option("name", help="app.module.func")
+        text = "Take the items that app.module.callable returns."
+        option("--from", dest="source", metavar="CALLABLE", help=text)
+        option("--workers", type=int, default=1, help="The number of threads.")
+        option("--total", type=int, help="The number of items, for the progress.")
+        option = add("migrate-check", "Find code whose meaning has changed since 0.2.")
+        option("paths", nargs="+", metavar="PATH", help="Files and folders.")
 
     def handle(self, *args: Any, **options: Any) -> None:
         # Whether the process exists for this command only.
@@ -183,11 +129,11 @@ class Command(BaseCommand):
             raise failure from outcome.cause
 
     def _run(self, options: Options) -> Outcome:
-        run = PARTS[options["part"]].run
+        run = PARTS[options["part"]]
         code = NOT_RUN if run is warm else 1
         try:
             # Output of the project is not part of the answer.
-            with listening(), contextlib.redirect_stdout(sys.stderr):
+            with contextlib.redirect_stdout(sys.stderr):
                 return run(options, self.stderr)
         except KeyboardInterrupt:
             return Outcome(None, [], "interrupted", INTERRUPTED)
