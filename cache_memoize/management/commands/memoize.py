@@ -82,9 +82,7 @@ class Command(BaseCommand):
             option("--traceback", dest="tracebacks", action="store_true", help=text)
             return option
 
-        _add_import(
-            add("list", "List the memoized functions that the URLconf imports.")
-        )
+        _add_import(add("list", "List the functions that the URLconf imports."))
         option = add("stats", "Show the figures of all processes of the site.")
         option("names", nargs="*", metavar="name", help="app.module.func")
         _add_import(option)
