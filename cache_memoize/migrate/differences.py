@@ -50,10 +50,10 @@ def find_differences(module: Module, known: Known) -> Iterator[Difference]:
         yield from _check_decorated(declared)
         yield from _check_options(declared)
         yield from _check_parameters(declared)
-        yield from _check_captured(module, declared)
-        yield from _check_returned(module, declared)
+        yield from _check_captured(declared)
+        yield from _check_returned(declared)
         yield from _check_rewrite(declared)
-        yield from _check_extra(module, declared)
+        yield from _check_extra(declared)
         yield from _check_generator(declared)
     for call in known.calls(module):
         yield from check_call(call)
@@ -151,12 +151,12 @@ def _find_refused_type(parameter: ast.arg) -> str:
     return ""
 
 
-def _check_captured(module: Module, declared: Declared) -> Iterator[Difference]:
+def _check_captured(declared: Declared) -> Iterator[Difference]:
     """M018: a function made in a function, which is keyed by what it captures."""
     node = declared.node
     if not isinstance(node, DEFS) or declared.owner or declared.has_own_keys:
         return
-    around = module.functions_around(node)
+    around = declared.module.functions_around(node)
     if any(each.name.startswith("test") for each in around):
         return
     outer = {n for each in around for n in names_of(each.args) | find_assigned(each)}
@@ -171,7 +171,7 @@ def _check_captured(module: Module, declared: Declared) -> Iterator[Difference]:
         yield report(declared.call, "M018", declared.name, captured[0])
 
 
-def _check_returned(module: Module, declared: Declared) -> Iterator[Difference]:
+def _check_returned(declared: Declared) -> Iterator[Difference]:
     """M017: exceptions that are returned."""
     if not isinstance(declared.node, DEFS) or declared.is_guard:
         return
@@ -183,7 +183,7 @@ def _check_returned(module: Module, declared: Declared) -> Iterator[Difference]:
         is_error = re.fullmatch(r"(?!HttpResponse)[A-Z]\w*(Error|Exception)", made)
         caught = {
             each.name
-            for each in module.around(node)
+            for each in declared.module.around(node)
             if isinstance(each, ast.ExceptHandler)
         }
         if is_error or last_name(value) in caught - {None}:
@@ -202,12 +202,12 @@ def _check_rewrite(declared: Declared) -> Iterator[Difference]:
         yield report(declared.options["args_rewrite"], "M005", declared.name)
 
 
-def _check_extra(module: Module, declared: Declared) -> Iterator[Difference]:
+def _check_extra(declared: Declared) -> Iterator[Difference]:
     """M008: values of extra that cannot be part of a key."""
     extra = declared.options.get("extra")
     if extra is None:
         return
-    function = module.find_callable(extra)
+    function = declared.module.find_callable(extra)
     for value in iterate_results(function) if function else [extra]:
         parts = value.elts if isinstance(value, ast.Tuple | ast.List) else [value]
         for part in value.values if isinstance(value, ast.Dict) else parts:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import PurePath
 from typing import NamedTuple
 
@@ -34,27 +35,38 @@ Def = ast.FunctionDef | ast.AsyncFunctionDef
 DEFS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
-class Declared(NamedTuple):
+@dataclass(eq=False)
+class Declared:
     """A memoized function, as it is declared."""
 
+    module: Module
     name: str
-    module: str
-    path: str
+    #: ``cache_memoize(...)``.
+    call: ast.Call
     #: The definition, if it is in the same file.
     node: Def | ast.Lambda | ast.ClassDef | None
     #: The decorated expression, if it is no definition.
-    target: ast.expr | None
-    #: ``cache_memoize(...)``.
-    call: ast.Call
-    options: dict[str, ast.expr]
-    #: The functions args_rewrite and key_generator_callable, if they are in the file.
-    rewrite: Def | ast.Lambda | None
-    generator: Def | ast.Lambda | None
-    #: The class of a method.
-    owner: ast.ClassDef | None
-    #: "function", "method", "class method" or "static method".
-    kind: str
-    by_method_decorator: bool
+    target: ast.expr | None = None
+    by_method_decorator: bool = False
+
+    def __post_init__(self) -> None:
+        options = dict(zip(PARAMETERS, self.call.args, strict=False))
+        options |= {k.arg: k.value for k in self.call.keywords if k.arg}
+        self.options: dict[str, ast.expr] = options
+        find = self.module.find_callable
+        #: args_rewrite and key_generator_callable, if they are in the same file.
+        self.rewrite = find(options.get("args_rewrite"))
+        self.generator = find(options.get("key_generator_callable"))
+        node = self.node
+        parent = self.module.parents.get(node) if node else None
+        #: The class of a method.
+        self.owner = parent if isinstance(parent, ast.ClassDef) else None
+        #: "function", "method", "class method" or "static method".
+        self.kind = _find_kind(node) if self.owner else "function"
+        if isinstance(node, (*DEFS, ast.ClassDef)) and self.call in node.decorator_list:
+            below = node.decorator_list[node.decorator_list.index(self.call) + 1 :]
+            if {last_name(each) for each in below} - {"staticmethod", "classmethod"}:
+                self.node = None  # that decorator may have changed the signature
 
     @property
     def parameters(self) -> ast.arguments | None:
@@ -112,6 +124,16 @@ def _find_kind(node: ast.AST | None) -> str:
     if "staticmethod" in names:
         return "static method"
     return "class method" if "classmethod" in names else "method"
+
+
+def _inner_decorators(decorator: ast.expr) -> list[ast.expr]:
+    """Return the decorators that ``@method_decorator(...)`` applies."""
+    if not (isinstance(decorator, ast.Call) and decorator.args):
+        return []
+    if last_name(decorator.func) != "method_decorator":
+        return []
+    first = decorator.args[0]
+    return first.elts if isinstance(first, ast.List | ast.Tuple) else [first]
 
 
 class Module:
@@ -190,28 +212,18 @@ class Module:
         for node in self.nodes:
             if isinstance(node, (*DEFS, ast.ClassDef)):
                 for decorator in node.decorator_list:
-                    call = self.find_options(decorator)
-                    if call:
-                        yield self._declare(node.name, node, None, call)
-                    yield from self._find_method_decorated(node, decorator)
+                    for given in (
+                        decorator,
+                        *_inner_decorators(decorator),
+                    ):
+                        call = self.find_options(given)
+                        if call:
+                            indirect = given is not decorator
+                            yield Declared(self, node.name, call, node, None, indirect)
             elif isinstance(node, ast.Call) and len(node.args) == 1:
                 call = self.find_options(node.func)
                 if call:
                     yield self._declare_wrapped(node, call)
-
-    def _find_method_decorated(
-        self, node: Def | ast.ClassDef, decorator: ast.expr
-    ) -> Iterator[Declared]:
-        if not isinstance(decorator, ast.Call) or not decorator.args:
-            return
-        if last_name(decorator.func) != "method_decorator":
-            return
-        first = decorator.args[0]
-        several = first.elts if isinstance(first, ast.List | ast.Tuple) else [first]
-        for one in several:
-            call = self.find_options(one)
-            if call:
-                yield self._declare(node.name, node, None, call, by_method=True)
 
     def _declare_wrapped(self, node: ast.Call, call: ast.Call) -> Declared:
         """Declare ``name = cache_memoize(60)(target)``."""
@@ -224,40 +236,7 @@ class Module:
             found = target
         elif isinstance(target, ast.Name):
             found = self.definitions.get(target.id)
-        return self._declare(name, found, target, call)
-
-    def _declare(
-        self,
-        name: str,
-        node: Def | ast.Lambda | ast.ClassDef | None,
-        target: ast.expr | None,
-        call: ast.Call,
-        *,
-        by_method: bool = False,
-    ) -> Declared:
-        options = dict(zip(PARAMETERS, call.args, strict=False))
-        options |= {k.arg: k.value for k in call.keywords if k.arg}
-        parent = self.parents.get(node) if node else None
-        owner = parent if isinstance(parent, ast.ClassDef) else None
-        kind = _find_kind(node) if owner else "function"
-        if node and not isinstance(node, ast.Lambda) and call in node.decorator_list:
-            below = node.decorator_list[node.decorator_list.index(call) + 1 :]
-            if {last_name(each) for each in below} - {"staticmethod", "classmethod"}:
-                node = None  # that decorator may have changed the signature
-        return Declared(
-            name,
-            self.name,
-            self.path,
-            node,
-            target,
-            call,
-            options,
-            self.find_callable(options.get("args_rewrite")),
-            self.find_callable(options.get("key_generator_callable")),
-            owner,
-            kind,
-            by_method,
-        )
+        return Declared(self, name, call, found, target)
 
     def find_callable(self, node: ast.expr | None) -> Def | ast.Lambda | None:
         """Return the lambda, or the definition of a name in this file."""
@@ -348,8 +327,8 @@ class Known:
         found = [
             each
             for each in self.by_name.get(name, ())
-            if each.kind == "function" and path in ("", each.path)
-            if module in ("", each.module)
+            if each.kind == "function" and path in ("", each.module.path)
+            if module in ("", each.module.name)
         ]
         return found if len(found) == 1 else []
 
