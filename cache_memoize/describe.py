@@ -9,30 +9,34 @@ from __future__ import annotations
 import hashlib
 import inspect
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from django.utils.formats import number_format
+from django.utils.functional import Promise
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
+from django.utils.translation import gettext_lazy, ngettext
 
 from . import conf
 from .options import LIBRARY
 from .planning import Core, known
 from .protocol.policy import BACKEND
+from .stats.totals import Totals
 
 __all__ = [
+    "FIGURES",
+    "Figure",
     "FunctionInfo",
     "Option",
     "Options",
     "describe_options",
     "describe_tags",
     "describe_timeout",
+    "describe_totals",
     "describe_value",
     "format_duration",
-    "format_percent",
     "info_of",
     "list_functions",
     "list_tags",
@@ -232,6 +236,39 @@ def format_percent(rate: float | None) -> str:
     return f"{number_format(round(shown, 1), 1)} %"
 
 
+def format_count(count: int) -> str:
+    return number_format(count, force_grouping=True)
+
+
+class Figure(NamedTuple):
+    """A column of figures in the admin and on the command line."""
+
+    name: str
+    title: Promise
+    value: Callable[[Totals], Any]
+    format: Callable[[Any], str] = format_count
+
+
+#: In the order of the tables.
+FIGURES = [
+    Figure("hits", gettext_lazy("Hits"), lambda t: t.hits),
+    Figure("misses", gettext_lazy("Misses"), lambda t: t.misses),
+    Figure("rate", gettext_lazy("Hit rate"), lambda t: t.hit_rate, format_percent),
+    Figure("saved", gettext_lazy("Saved"), lambda t: t.saved, format_duration),
+    Figure("runs", gettext_lazy("Runs"), lambda t: t.computations),
+    Figure("mean", gettext_lazy("Mean"), lambda t: t.mean, format_duration),
+    Figure("p95", gettext_lazy("95 %"), lambda t: t.p95, format_duration),
+    Figure("stale", gettext_lazy("Stale"), lambda t: t.stale),
+    Figure("waits", gettext_lazy("Waits"), lambda t: t.waits),
+    Figure("errors", gettext_lazy("Errors"), lambda t: t.errors),
+]
+
+
+def describe_totals(totals: Totals) -> dict[str, str]:
+    """Return all figures as text, by their names."""
+    return {each.name: each.format(each.value(totals)) for each in FIGURES}
+
+
 def describe_value(value: Any) -> str:
     """Return the type and size of a value, which may itself be confidential."""
     name = type(value).__name__
@@ -243,4 +280,4 @@ def describe_value(value: Any) -> str:
         text = ngettext("%(name)s with %(n)s item", "%(name)s with %(n)s items", count)
     else:
         return name
-    return text % {"name": name, "n": number_format(count, force_grouping=True)}
+    return text % {"name": name, "n": format_count(count)}

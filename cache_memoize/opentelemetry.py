@@ -47,11 +47,11 @@ BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 1
 
 #: The states of a breaker, by the value of their gauge.
 _STATES = ("closed", "half-open", "open")
-#: Counters by their fields in the totals: unit and description.
+#: Counters of one field of the totals: the field, the unit and the description.
 _COUNTERS = {
-    "waits": ("{wait}", "Callers that began to wait for another's computation."),
-    "errors": ("{error}", "Failures of the cache that a function had to do without."),
-    "saved": ("s", "Computation that hits made unnecessary."),
+    "cache_memoize.waits": ("waits", "{wait}", "Callers that began to wait."),
+    "cache_memoize.errors": ("errors", "{error}", "Failures of the cache."),
+    "cache_memoize.saved": ("saved", "s", "Computation that hits made unnecessary."),
 }
 
 
@@ -73,9 +73,9 @@ class Exporter:
             unit="{call}",
             description="Calls: served fresh, served stale, or computed.",
         )
-        for field, (unit, text) in _COUNTERS.items():
+        for name, (field, unit, text) in _COUNTERS.items():
             meter.create_observable_counter(
-                f"cache_memoize.{field}",
+                name,
                 [self._callback(functools.partial(self._observe_field, field))],
                 unit=unit,
                 description=text,

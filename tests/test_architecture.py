@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "bulk": "protocol cache",
     "planning": "options registry vary keys cache stats protocol conf signals clock",
     "memoized": "bulk planning protocol stats model_signals cache",
-    "describe": "planning options protocol conf",
+    "describe": "planning options protocol stats conf",
     "decorator": "memoized planning options keys cache stats protocol signals clock",
     "migrate": "",
 }

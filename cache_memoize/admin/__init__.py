@@ -18,12 +18,18 @@ from django.urls import URLPattern, path, reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.debug import sensitive_post_parameters
 
-from ..describe import FunctionInfo, describe_options, list_functions
+from ..describe import (
+    FIGURES,
+    FunctionInfo,
+    describe_options,
+    describe_totals,
+    list_functions,
+)
 from ..models import MemoizedFunction
 from ..protocol import transactions
 from . import overview
 from .actions import ACTIONS, CallForm, run_action
-from .overview import COLUMNS, FormattedTotals, Overview
+from .overview import COLUMNS, Overview
 
 __all__ = ["MemoizedFunctionAdmin"]
 
@@ -113,7 +119,7 @@ class MemoizedFunctionAdmin(Base):
         more = {
             "title": _("Memoized functions"),
             "rows": rows,
-            "totals": FormattedTotals(overview.add_totals(rows)),
+            "totals": describe_totals(overview.add_totals(rows)),
             "headers": [_make_header(c, column, falls, words) for c in COLUMNS],
             "words": words,
             "order": order,
@@ -167,8 +173,8 @@ class MemoizedFunctionAdmin(Base):
             "title": info.path,
             "info": info,
             "row": seen.rows[0],
-            "own": FormattedTotals(info.stats.totals()),
-            "columns": [column for column in COLUMNS if column.is_number],
+            "own": describe_totals(info.stats.totals()),
+            "columns": FIGURES,
             "form": form,
             "actions": ACTIONS,
             "seen": seen,

@@ -15,28 +15,17 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
 from ..describe import (
+    FIGURES,
+    Figure,
     FunctionInfo,
     describe_tags,
     describe_timeout,
-    format_duration,
-    format_percent,
+    describe_totals,
     list_functions,
 )
 from ..stats import sitewide
 from ..stats.totals import Totals
 from . import charts
-
-__all__ = [
-    "COLUMNS",
-    "Column",
-    "FormattedTotals",
-    "Hour",
-    "Overview",
-    "Row",
-    "add_totals",
-    "count_namesakes",
-    "find_function",
-]
 
 
 def find_function(wanted: str) -> FunctionInfo | None:
@@ -52,17 +41,6 @@ def count_namesakes(mine: FunctionInfo) -> int:
     """Return the number of other functions that share the site's figures with this."""
     name = mine.alias, mine.path
     return sum((info.alias, info.path) == name for info in list_functions()) - 1
-
-
-class FormattedTotals:
-    """Totals, with rates and durations as text."""
-
-    def __init__(self, totals: Totals) -> None:
-        self.totals = totals
-        self.rate = format_percent(totals.hit_rate)
-        self.mean, self.p95, self.saved = map(
-            format_duration, (totals.mean, totals.p95, totals.saved)
-        )
 
 
 class Hour:
@@ -100,8 +78,8 @@ class Row:
         self.minutes = None if figures is None else figures.last_hour(now)
 
     @property
-    def figures(self) -> FormattedTotals:
-        return FormattedTotals(self.totals)
+    def figures(self) -> dict[str, str]:
+        return describe_totals(self.totals)
 
     @property
     def chart(self) -> charts.Chart | None:
@@ -121,19 +99,14 @@ class Column(NamedTuple):
     is_number: bool = True
 
 
+def _make_column(figure: Figure) -> Column:
+    return Column(figure.name, figure.title, lambda row: figure.value(row.totals) or 0)
+
+
 #: In the order of the table.
 COLUMNS = [
     Column("name", _("Function"), lambda row: row.path, False),
-    Column("hits", _("Hits"), lambda row: row.totals.hits),
-    Column("misses", _("Misses"), lambda row: row.totals.misses),
-    Column("rate", _("Hit rate"), lambda row: row.totals.hit_rate or 0),
-    Column("saved", _("Saved"), lambda row: row.totals.saved),
-    Column("runs", _("Runs"), lambda row: row.totals.computations),
-    Column("mean", _("Mean"), lambda row: row.totals.mean),
-    Column("p95", _("95 %"), lambda row: row.totals.p95),
-    Column("stale", _("Stale"), lambda row: row.totals.stale),
-    Column("waits", _("Waits"), lambda row: row.totals.waits),
-    Column("errors", _("Errors"), lambda row: row.totals.errors),
+    *map(_make_column, FIGURES),
     Column("timeout", _("Timeout"), lambda row: row.seconds, False),
     Column("cache", _("Cache"), lambda row: row.alias, False),
 ]

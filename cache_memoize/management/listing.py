@@ -12,7 +12,7 @@ from django.core.management.base import CommandError, OutputWrapper
 
 from .. import conf, describe
 from ..cache.connections import opened
-from ..describe import NOTHING, FunctionInfo, format_duration, format_percent
+from ..describe import NOTHING, FunctionInfo
 from ..migrate import find_in
 from ..protocol.policy import BACKEND
 from ..stats import sitewide
@@ -92,20 +92,24 @@ def show_stats(options: Options, stderr: OutputWrapper) -> Outcome:
         if info.path not in of_alias:
             of_alias.append(info.path)
     rows, errors = [], []
+    cells = [["name", "alias", *(figure.name for figure in describe.FIGURES)]]
     for alias in sorted(paths):
         try:
-            rows += _read_figures(alias, paths[alias], stderr)
+            found = _read_figures(alias, paths[alias], stderr)
             warn_of_own_memory(options, stderr, alias)
         except CommandError as error:  # the figures of other caches are shown
             errors.append(str(error))
-    headers = "name alias calls hits rate stale waits errors runs mean p95 saved"
-    lines = _align([headers.split(), *map(_format_figures, rows)], 2)
-    return Outcome(rows, lines, "\n".join(errors))
+            continue
+        for path, figures in zip(paths[alias], found, strict=True):
+            rows.append(_make_row([path, alias], figures))
+            texts = describe.describe_totals(figures.totals)
+            cells.append([path, alias, *texts.values()])
+    return Outcome(rows, _align(cells, 2), "\n".join(errors))
 
 
 def _read_figures(
     alias: str, paths: list[str], stderr: OutputWrapper
-) -> list[dict[str, Any]]:
+) -> list[sitewide.Figures]:
     check_alias(alias)
     with cache_errors(alias):
         backend = opened(alias)[1]
@@ -117,30 +121,21 @@ def _read_figures(
         )
     elif backend.swallows and not any(figures.since for figures in found.values()):
         probe(alias)
-    rows = []
-    for path in paths:
-        totals, since = found[path].totals, found[path].since
-        figures = totals._asdict()
-        del figures["costs"], figures["spent"]
-        rows.append(
-            {"name": path, "alias": alias}
-            | figures
-            | {"hit_rate": totals.hit_rate, "mean": totals.mean, "p95": totals.p95}
-            | {"since": since or None}
-        )
-    return rows
+    return [found[path] for path in paths]
 
 
-def _format_figures(row: dict[str, Any]) -> list[str]:
-    return [
-        row["name"],
-        row["alias"],
-        f"{row['hits'] + row['misses']:,}",
-        f"{row['hits']:,}",
-        format_percent(row["hit_rate"]),
-        *(f"{row[name]:,}" for name in ("stale", "waits", "errors", "computations")),
-        *(format_duration(row[name]) for name in ("mean", "p95", "saved")),
-    ]
+def _make_row(name: list[str], figures: sitewide.Figures) -> dict[str, Any]:
+    totals = figures.totals
+    counts = totals._asdict()
+    del counts["costs"], counts["spent"]
+    return {
+        **dict(zip(("name", "alias"), name, strict=True)),
+        **counts,
+        "hit_rate": totals.hit_rate,
+        "mean": totals.mean,
+        "p95": totals.p95,
+        "since": figures.since or None,
+    }
 
 
 def _align(rows: list[list[str]], left: int = 5) -> list[str]:
