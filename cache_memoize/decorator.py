@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import logging
 import sys
 import types
 from collections.abc import Callable, Coroutine, Iterable
@@ -43,7 +42,6 @@ from .protocol.call import computing, serve
 from .protocol.policy import BACKEND
 from .protocol.refresh import arevalidate, revalidate
 from .protocol.transactions import live
-from .stats.counters import logger
 
 if TYPE_CHECKING:
     from .memoized import AsyncMemoized
@@ -60,8 +58,6 @@ VaryOn = str | Callable[[], Any]
 
 #: Looked at on every hit. A list, until somebody connects it is empty.
 heard = signals.hit
-debugs = logger.isEnabledFor
-DEBUG = logging.DEBUG
 
 
 def _sync_wrapper(core: Core) -> Callable[..., Any]:
@@ -97,12 +93,7 @@ def _sync_wrapper(core: Core) -> Callable[..., Any]:
                         value = loads(raw)
                         stats.hits += 1
                         stats.saved += cost
-                        if (
-                            stats.quiet
-                            or on_hit is not None
-                            or heard.receivers
-                            or debugs(DEBUG)
-                        ):
+                        if on_hit is not None or heard.receivers:
                             stats.after_hit(on_hit, key, cost, args, kwargs)
                         return value
             except Exception as trouble:
@@ -168,12 +159,7 @@ def _async_wrapper(core: Core) -> Callable[..., Any]:
                         value = loads(raw)
                         stats.hits += 1
                         stats.saved += cost
-                        if (
-                            stats.quiet
-                            or on_hit is not None
-                            or heard.receivers
-                            or debugs(DEBUG)
-                        ):
+                        if on_hit is not None or heard.receivers:
                             stats.after_hit(on_hit, key, cost, args, kwargs)
                         return value
             except Exception as trouble:

@@ -7,7 +7,6 @@ where it is decorated, and again after the settings have changed.
 from __future__ import annotations
 
 import inspect
-import os
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +19,7 @@ from django.core.signals import setting_changed
 from . import (
     conf,
     options,
+    process,
     registry,
     vary,
 )
@@ -39,6 +39,7 @@ from .keys.binding import Binder, default_prefix, key_maker
 from .keys.tags import function_tag, tagging
 from .protocol.many import Batchable
 from .protocol.policy import Policy
+from .stats.reporter import reporter
 
 __all__ = ["Core", "everyone", "known"]
 
@@ -70,14 +71,13 @@ _listing = threading.RLock()
 _everyone: WeakSet[Core] = WeakSet()
 
 
+@process.after_fork
 def _after_fork() -> None:
     """Another thread of the parent may have held them."""
     global _lock, _listing
     _lock, _listing = threading.RLock(), threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):  # pragma: no branch
-    os.register_at_fork(after_in_child=_after_fork)
+    for core in known():  # the reporter of the child starts with its first plan
+        core.unsettle()
 
 
 class Core(Batchable):
@@ -139,6 +139,8 @@ class Core(Batchable):
                 self.key_of = self._first
             self.rebind()
             self._is_settled = apps.ready
+        if apps.ready:
+            reporter.watch(self.stats)
         return self
 
     def unsettle(self) -> None:

@@ -23,7 +23,8 @@ from pytest_django.live_server_helper import LiveServer
 
 from cache_memoize import cache_memoize, planning
 from cache_memoize.admin import overview
-from cache_memoize.stats import reporter, sitewide
+from cache_memoize.stats import sitewide
+from cache_memoize.stats.reporter import reporter
 from tests.browser import (
     PATIENCE,
     chromium,

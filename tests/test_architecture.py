@@ -14,6 +14,7 @@ PACKAGE = Path(cache_memoize.__file__).parent
 #: What each room, a folder or a module beside them, may import besides itself.
 MAY_IMPORT = {
     "clock": "",
+    "process": "",
     "signals": "",
     "options": "",
     "registry": "",
@@ -22,11 +23,12 @@ MAY_IMPORT = {
     "conf": "options",
     "vary": "conf",
     "keys": "",
-    "cache": "keys conf clock",
-    "stats": "keys cache conf signals clock",
-    "protocol": "keys cache stats conf signals clock",
+    "cache": "keys conf clock process",
+    "stats": "keys cache conf signals clock process",
+    "protocol": "keys cache stats conf signals clock process",
     "bulk": "protocol cache",
-    "planning": "options registry vary keys cache stats protocol conf signals clock",
+    "planning": "options registry vary keys cache stats protocol conf signals clock"
+    " process",
     "memoized": "bulk planning protocol stats model_signals cache",
     "decorator": "memoized planning options keys cache stats protocol signals clock",
     "migrate": "",

@@ -55,7 +55,7 @@ from cache_memoize.keys import binding, encoding, tags
 from cache_memoize.memoized import CONTROLS
 from cache_memoize.models import MemoizedFunction
 from cache_memoize.protocol import many, policy, refresh, threads
-from cache_memoize.stats import reporter
+from cache_memoize.stats.reporter import reporter
 from tests import models
 from tests.backends import UnknownCache
 from tests.conftest import FakeClock, World

@@ -6,8 +6,9 @@ process. The pattern is Michael Nygard's (Release It!, 2007).
 
 from __future__ import annotations
 
-import os
 import threading
+
+from .. import process
 
 __all__ = ["Breaker", "breaker_of"]
 
@@ -102,11 +103,8 @@ def known() -> list[str]:
     return list(_breakers)
 
 
+@process.after_fork
 def _after_fork() -> None:
     """Another thread of the parent may have held a lock."""
     for breaker in _breakers.values():
         breaker._lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):  # pragma: no branch
-    os.register_at_fork(after_in_child=_after_fork)

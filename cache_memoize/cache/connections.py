@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from typing import Any
 
@@ -12,6 +11,7 @@ from django.core.cache import InvalidCacheBackendError, caches
 from django.core.cache.backends.base import InvalidCacheKey, default_key_func
 from django.core.exceptions import ImproperlyConfigured, SynchronousOnlyOperation
 
+from .. import process
 from ..keys.tags import TaggedKey
 from . import record, signing
 from .backends import Backend, backend_of
@@ -113,15 +113,12 @@ _thread = _Thread()
 _parents: list[Any] = []
 
 
+@process.after_fork
 def _after_fork() -> None:
     """A child that read from the sockets of its parent would read its answers."""
     global _thread
     _parents.append(_thread.has)
     _thread = _Thread()
-
-
-if hasattr(os, "register_at_fork"):  # pragma: no branch
-    os.register_at_fork(after_in_child=_after_fork)
 
 
 def aliases() -> list[str]:
@@ -166,6 +163,7 @@ def opened(alias: str) -> tuple[Any, Backend]:
     return cache, backend
 
 
+@process.at_thread_end
 def close() -> None:
     """Close the clients that are this thread's alone."""
     for cache in _thread.has.own.values():

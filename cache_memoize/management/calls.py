@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 from django.core.management.base import CommandError, OutputWrapper
 
+from .. import process
 from ..cache.connections import aliases, opened, place_of
 from ..memoized import Memoized
 from ..planning import Core
-from ..protocol import threads
 from ..protocol.invalidation import invalidate_tags
 from ..protocol.refresh import with_context
 from .naming import (
@@ -149,7 +149,7 @@ def _refresh(call: _Named) -> None:
         try:
             work()
         finally:
-            threads.clean_up()
+            process.end_thread()
 
     # Ctrl-C would leave a coroutine that waits for this thread waiting for ever.
     with ThreadPoolExecutor(1) as executor:

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 from django.core.management.base import CommandError
 
+from .. import process
 from ..cache.connections import opened
 from ..memoized import Memoized
-from ..protocol import threads as pool
 from ..protocol.many import CHUNK
 from ..protocol.refresh import with_context
 from .bar import Bar
@@ -192,4 +192,4 @@ class Warming:
 def _clean_up(together: threading.Barrier) -> None:
     with suppress(threading.BrokenBarrierError):  # one is busy, or was interrupted
         together.wait(PATIENCE)
-    pool.clean_up()
+    process.end_thread()

@@ -19,10 +19,8 @@ from asgiref.sync import async_to_sync, sync_to_async
 from django.db import connections
 from django.utils import timezone, translation
 
-from .. import conf
-from ..cache import connections as clients
+from .. import conf, process
 from ..cache.store import AsyncStore, Store, run
-from ..stats import reporter
 from ..stats.counters import logger
 from . import settle, threads, transactions
 from .call import Claim, Memo, computing
@@ -46,14 +44,7 @@ class Refreshable(Memo):
     astore: AsyncStore
 
 
-def _clean_up() -> None:
-    connections.close_all()
-    clients.close()
-
-
-threads.at_end.append(_clean_up)
-reporter.after.append(_clean_up)
-
+process.at_thread_end(connections.close_all)
 
 #: Enters the language and the time zone of when it was made.
 _Place = Callable[[], AbstractContextManager[None]]
