@@ -35,7 +35,8 @@ from .cache.connections import (
 )
 from .cache.store import AsyncStore, Store
 from .clock import Clock
-from .keys.binding import Binder, default_prefix, key_maker
+from .keys.binding import Binder, default_prefix
+from .keys.maker import key_maker
 from .keys.tags import function_tag, tagging
 from .protocol.many import Batchable
 from .protocol.policy import Policy

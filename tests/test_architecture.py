@@ -57,6 +57,8 @@ PURE = {
     "cache.breaker",
     "cache.record",
     "keys.binding",
+    "keys.maker",
+    "keys.values",
     "keys.encoding",
     "keys.tags",
     "protocol.policy",

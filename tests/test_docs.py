@@ -51,7 +51,7 @@ from cache_memoize.admin import overview
 from cache_memoize.cache import backends, breaker, local, record, signing
 from cache_memoize.cache.connections import fetch, fetch_tagged
 from cache_memoize.cache.store import Store
-from cache_memoize.keys import binding, encoding, tags
+from cache_memoize.keys import encoding, maker, tags
 from cache_memoize.memoized import CONTROLS
 from cache_memoize.models import MemoizedFunction
 from cache_memoize.protocol import many, policy, refresh, threads
@@ -707,7 +707,7 @@ def test_the_figures_of_the_code():
         ("failures", f"each within {breaker.WINDOW:.0f} seconds"),
         ("failures", f"more than {breaker.SLOW:.0f} second"),
         ("failures", f"``half-open``: after {breaker.PAUSE:.0f} seconds"),
-        ("keys", f"up to {binding._REMEMBERED_CALLS:,} calls"),
+        ("keys", f"up to {maker.REMEMBERED_CALLS:,} calls"),
     ]:
         assert said in pages[page], said
     assert local.MOST == 10_000 and "After 10,000 entries" in pages["many"]
