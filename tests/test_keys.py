@@ -1056,6 +1056,14 @@ def test_a_class_method_is_an_argument_like_any_method():
     assert encode(Service2.of_class) != encode(Service2().method)
 
 
+def test_an_exception_has_the_same_text_after_its_attributes_were_read():
+    error = ValueError("a")
+    before = encode(error)
+    assert vars(error) == {} and encode(error) == before
+    error.code = 1
+    assert encode(error) != before
+
+
 def test_a_raw_query_is_refused_like_any_query():
     refusal(Post.objects.raw("SELECT 1"))
 

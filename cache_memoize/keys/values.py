@@ -139,6 +139,14 @@ def _tuple(value: Any) -> Any:
     return tuple(tuple.__iter__(value))
 
 
+def _exception(value: BaseException) -> Any:
+    # __reduce__ has what C keeps of an exception, as the filename of an OSError. It
+    # has an empty dict of attributes only after the attributes were read once.
+    reduced: Any = value.__reduce__()
+    _, args, *attributes = reduced
+    return (value.args, args, *filter(None, attributes))
+
+
 #: Rules for the values of a class and of its subclasses. The name of the class and the
 #: attributes that a subclass adds are part of the text too, so equal parts of different
 #: classes differ.
@@ -178,8 +186,7 @@ _VALUES: dict[type, Rule] = {
     datetime.timezone: lambda value: (value.utcoffset(None), value.tzname(None)),
     zoneinfo.ZoneInfo: _zone,
     pathlib.PurePath: pathlib.PurePath.__str__,
-    # __reduce__ has what C keeps of an exception, such as the filename of an OSError.
-    BaseException: lambda value: (value.args, *value.__reduce__()[1:]),
+    BaseException: _exception,
 }
 #: Rules for a class and its subclasses, whose attributes are not part of the text.
 _NAMES: dict[type, Rule] = {
