@@ -55,6 +55,7 @@ DOORS = {
 PURE = {
     "arguments",
     "cache.breaker",
+    "cache.errors",
     "cache.record",
     "keys.binding",
     "keys.maker",

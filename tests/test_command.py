@@ -723,7 +723,7 @@ def test_invalidate_forgets_tags():
         (["tests.shop.price", "1", "--alias", "default"], "--alias goes with --tag"),
         (["tests.shop.price", "1", "--all"], "leave the arguments out"),
         (["--tag", "x", "--alias", "defualt"], "(did you mean default?)"),
-        (["--tag", ""], "a tag that is not a string with something in it"),
+        (["--tag", ""], "a tag is a string that is not empty"),
     ],
 )
 def test_what_invalidate_cannot_mean_is_an_error(words, error):
