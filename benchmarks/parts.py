@@ -26,7 +26,6 @@ from cache_memoize.cache.record import (
     loads,
 )
 from cache_memoize.keys.binding import Binder
-from cache_memoize.stats.counters import logger
 
 WHOLE = "a hit, positional arguments"
 FLOOR = "the cache's own get"
@@ -49,9 +48,7 @@ PARTS = {
     "reading the trailer": "freshness(raw[TAIL])",
     "asking the clock": "clock.time()",
     "unpickling the value": "loads(raw)",
-    "does anybody want to know": (
-        "stats.quiet or hook is not None or heard.receivers or debugs(10)"
-    ),
+    "asking for hooks and receivers": "hook is not None or heard.receivers",
     'a hit again, local="request"': "again(42, 10)",
 }
 
@@ -93,10 +90,8 @@ def names() -> dict[str, Any]:
         "freshness": freshness,
         "TAIL": TAIL,
         "loads": loads,
-        "stats": core.stats,
         "hook": core.hit,
         "heard": signals.hit,
-        "debugs": logger.isEnabledFor,
         "again": again,
     }
 

@@ -11,6 +11,7 @@ class CacheMemoizeConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from .stats import reporter, sitewide
+        from .stats import sitewide
+        from .stats.reporter import reporter
 
         reporter.add(sitewide.tell)

@@ -1,7 +1,4 @@
-"""Time, pauses and randomness: all that the library takes from the world.
-
-A test passes another object with these methods, and no test has to sleep.
-"""
+"""Time, pauses and randomness, in one object that tests can replace."""
 
 from __future__ import annotations
 
@@ -13,15 +10,15 @@ from typing import Any
 
 
 class Clock:
-    """The real world. Module attributes are looked up at each call on purpose: that
-    is where time-travel libraries put theirs."""
+    """The real time. Functions are looked up in their modules on each call, because
+    time-travel libraries replace them there."""
 
     def time(self) -> float:
         return time.time()
 
     @property
     def source(self) -> Any:
-        """What has ``time()`` for the hit path: the module itself, to save a call."""
+        """The object whose ``time()`` the hit path calls: the module, if possible."""
         return time if type(self).time is Clock.time else self
 
     def monotonic(self) -> float:
@@ -37,5 +34,5 @@ class Clock:
         return random.random()
 
     def token(self) -> bytes:
-        # Not from a seeded generator: forked processes must not draw the same.
+        # Not from a seeded generator: forked processes would draw the same tokens.
         return os.urandom(8)

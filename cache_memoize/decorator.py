@@ -69,7 +69,7 @@ def _sync_wrapper(function: Function) -> Callable[..., Any]:
                         value = loads(raw)
                         stats.hits += 1
                         stats.saved += cost
-                        if stats.quiet or plan.hit is not None or heard.receivers:
+                        if plan.hit is not None or heard.receivers:
                             stats.after_hit(plan.hit, key, cost, args, kwargs)
                         return value
             except Exception as trouble:
@@ -116,7 +116,7 @@ def _async_wrapper(function: Function) -> Callable[..., Any]:
                         value = loads(raw)
                         stats.hits += 1
                         stats.saved += cost
-                        if stats.quiet or plan.hit is not None or heard.receivers:
+                        if plan.hit is not None or heard.receivers:
                             stats.after_hit(plan.hit, key, cost, args, kwargs)
                         return value
             except Exception as trouble:

@@ -8,7 +8,6 @@ the alias of its cache, never a key.
 from __future__ import annotations
 
 import functools
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -30,10 +29,10 @@ except ModuleNotFoundError as error:
         name=error.name,
     ) from error
 
-from . import signals
+from . import process, signals
 from .cache import breaker
 from .signals import Event
-from .stats import reporter
+from .stats.reporter import reporter
 from .stats.totals import Totals
 
 __all__ = ["BUCKETS", "connect", "disconnect"]
@@ -188,10 +187,7 @@ def disconnect(meter_provider: MeterProvider | None = None) -> None:
         exporter.close()
 
 
+@process.after_fork
 def _after_fork() -> None:
     for exporter in _exporters.values():
         exporter.after_fork()
-
-
-if hasattr(os, "register_at_fork"):  # pragma: no branch
-    os.register_at_fork(after_in_child=_after_fork)

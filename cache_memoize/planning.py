@@ -7,7 +7,6 @@ the register of all memoized functions of this process.
 
 from __future__ import annotations
 
-import os
 import threading
 import warnings
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from weakref import WeakSet, WeakValueDictionary
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
 
-from . import vary
+from . import process, vary
 from .cache import local, record
 from .cache.breaker import breaker_of
 from .cache.connections import (
@@ -31,11 +30,13 @@ from .cache.connections import (
 from .cache.store import AsyncStore, Store
 from .clock import Clock
 from .conf import Conf, conf, on_change
-from .keys.binding import Binder, default_prefix, key_maker
+from .keys.binding import Binder, default_prefix
+from .keys.maker import key_maker
 from .keys.tags import function_tag, tagging
 from .options import Options, check_given
 from .protocol.call import Function, Plan
 from .protocol.policy import Policy
+from .stats.reporter import reporter
 
 __all__ = [
     "Function",
@@ -147,6 +148,7 @@ def make_plan(function: Function) -> Plan:
         # A settings file may call what it defines, and is not complete then.
         if apps.ready:
             function.plan = plan
+            reporter.watch(function.stats)
         return plan
 
 
@@ -220,11 +222,9 @@ def _drop_plans() -> None:
 on_change(_drop_plans)
 
 
+@process.after_fork
 def _after_fork() -> None:
     """Replace the locks: another thread of the parent may have held them."""
     global _lock, _listing
     _lock, _listing = threading.RLock(), threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):  # pragma: no branch
-    os.register_at_fork(after_in_child=_after_fork)
+    _drop_plans()  # the reporter of the child starts with its first plan

@@ -32,7 +32,7 @@ except ModuleNotFoundError as error:
 from . import signals
 from .cache.breaker import breaker_of, known
 from .signals import Event
-from .stats import reporter
+from .stats.reporter import reporter
 from .stats.totals import Totals
 
 __all__ = ["BUCKETS", "connect", "disconnect"]

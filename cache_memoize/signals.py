@@ -1,10 +1,9 @@
-"""Signals: every event of memoized functions, for those who want to know.
+"""Django signals for every event of memoized functions.
 
-Without receivers nothing is sent, and nothing is paid. Receivers are called where the
-event happens, in the thread or the event loop of the caller, so they are ordinary
-functions and should be quick; whatever they raise is logged by Django and goes no
-further. The sender is the undecorated function; ``connect(receiver, sender=f)`` takes
-the memoized one as well.
+Without receivers nothing is sent. Receivers are called where the event happens, in the
+thread or the event loop of the caller, so they must be ordinary functions and should be
+fast. Django logs the exceptions that they raise; the call goes on. The sender is the
+undecorated function; ``connect(receiver, sender=f)`` accepts the memoized one as well.
 
 See https://docs.djangoproject.com/en/stable/topics/signals/.
 """
@@ -32,7 +31,7 @@ __all__ = [
 
 
 class Event(NamedTuple):
-    """What happened. It holds no argument and no result."""
+    """One event. It holds no argument and no result."""
 
     #: The name of the signal: hit, stale, miss, wait, computed, error, invalidated.
     kind: str
@@ -40,12 +39,12 @@ class Event(NamedTuple):
     function: str
     #: The cache, by its name in ``settings.CACHES``.
     alias: str
-    #: The key in it; empty where the event is not about one.
+    #: The cache key; empty if the event is not about one.
     key: str
-    #: Of a hit, what the computation that it spared took; of ``computed``, what it
-    #: took; 0.0 otherwise. In seconds.
+    #: Seconds of the computation: for ``hit`` and ``stale`` of the one that was saved,
+    #: for ``computed`` of this one; 0.0 otherwise.
     seconds: float = 0.0
-    #: Of an error: what failed.
+    #: For ``error``: the operation that failed.
     detail: str = ""
 
 
@@ -59,12 +58,12 @@ class MemoizeSignal(Signal):
         weak: bool = True,
         dispatch_uid: Any = None,
     ) -> None:
-        """As Django's own; raises TypeError for a coroutine function."""
+        """Connect as Django does. Raise TypeError for a coroutine function."""
         if inspect.iscoroutinefunction(receiver):
             raise TypeError(
                 "cache_memoize: a receiver is called in the middle of a call, so it "
-                f"cannot be a coroutine function as {receiver.__qualname__} is; give "
-                "an ordinary one"
+                f"cannot be a coroutine function as {receiver.__qualname__} is; "
+                "connect an ordinary function"
             )
         super().connect(receiver, _function(sender), weak, dispatch_uid)
 
@@ -92,18 +91,18 @@ def memoized_in(found: Any) -> Any:
 hit = MemoizeSignal()
 #: An entry past its timeout was served.
 stale = MemoizeSignal()
-#: There was no entry to serve: the caller computes, or has just done so.
+#: No entry could be served: the caller computes, or has just done so.
 miss = MemoizeSignal()
-#: A caller began to wait for another's computation.
+#: A caller began to wait for the computation of another one.
 wait = MemoizeSignal()
 #: The function has run, and returned or raised; in the background too.
 computed = MemoizeSignal()
-#: The cache failed the function.
+#: A cache operation failed.
 error = MemoizeSignal()
-#: A call was forgotten, or (then there is no function) a tag, or all calls.
+#: A call was invalidated, or all calls of a function, or (without sender) a tag.
 invalidated = MemoizeSignal()
 
-#: By the kind of the events that they are for.
+#: By the kind of their events.
 ALL: dict[str, MemoizeSignal] = {
     "hit": hit,
     "stale": stale,

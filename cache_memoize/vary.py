@@ -1,12 +1,12 @@
-"""What a result may depend on besides its arguments: ready-made parts of keys.
+"""Ready-made parts of keys, for results that depend on more than their arguments.
 
 .. code-block:: python
 
     @cache_memoize(60, vary_on=[vary.language, vary.time_zone])
 
-Each is an ordinary function, called without arguments at every call of the memoized
-one; what it gives becomes part of the key. So write your own where these do not do.
-In settings, where importing is awkward, their names stand for them: ``"language"``.
+Each is an ordinary function, called without arguments on every call of the memoized
+one; its result becomes part of the key. You can write others. In settings, where
+importing is awkward, use their names: ``"language"``.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ __all__ = ["language", "parts", "site", "tenant", "time_zone", "travel"]
 
 
 def language() -> str | None:
-    """The active language, as ``"en-gb"``; None while translations are off."""
+    """Return the active language, as ``"en-gb"``; None while translations are off."""
     return translation.get_language()
 
 
 def time_zone() -> str:
-    """The name of the current time zone, as ``"Europe/Paris"``, and its offset from UTC
-    where that is fixed: anybody may give such a zone a name."""
+    """Return the name of the current time zone, as ``"Europe/Paris"``, and its offset
+    from UTC where that is fixed: the names of such zones are arbitrary."""
     name = timezone.get_current_timezone_name()
     fixed = timezone.get_current_timezone().utcoffset(None)
     return f"{name} {fixed}" if fixed else name
 
 
 def site() -> int:
-    """``SITE_ID``. Raises ImproperlyConfigured where it is not set: then the site
+    """Return ``SITE_ID``. Raise ImproperlyConfigured if it is not set: then the site
     depends on the request, which a function does not see, so pass it as an argument."""
     found = site_id()
     if found is None:
@@ -52,25 +52,25 @@ def site() -> int:
 
 
 def tenant() -> str:
-    """The schema of the tenant, as django-tenants and django-tenant-schemas put it on
-    the connection. Raises ImproperlyConfigured where there is none, and in async code:
+    """Return the schema of the tenant, which django-tenants and django-tenant-schemas
+    set on the connection. Raise ImproperlyConfigured if it has none, and in async code:
     the connection of an event loop is not that of the request."""
     with suppress(RuntimeError):
         asyncio.get_running_loop()
         raise ImproperlyConfigured(
             "cache_memoize: vary.tenant is on the connection of a thread, and async "
             "code runs in another one, with the public schema or the last tenant's; "
-            "give vary_on= a function of your own that knows the tenant, from a "
+            "write vary_on= with a function of your own that knows the tenant, from a "
             "context variable for instance, or pass the tenant as an argument"
         )
-    found = getattr(connection, "schema_name", None)
-    if not isinstance(found, str):
+    schema = getattr(connection, "schema_name", None)
+    if not isinstance(schema, str):
         raise ImproperlyConfigured(
             "cache_memoize: vary.tenant is connection.schema_name, as django-tenants "
-            "sets it, and this connection has none; give vary_on= a function of your "
-            "own that knows the tenant"
+            "sets it, and this connection has none; write vary_on= with a function of "
+            "your own that knows the tenant"
         )
-    return found
+    return schema
 
 
 _READY_MADE: dict[str, Callable[[], Any]] = {
@@ -81,17 +81,17 @@ _READY_MADE: dict[str, Callable[[], Any]] = {
 }
 
 
-#: What a thread that refreshes takes along from its caller, or finds by itself.
+#: Parts with the same result in a thread that refreshes on behalf of a caller.
 _TRAVELLING = {language, time_zone, site}
 
 
 def travel(parts: Iterable[Callable[[], Any]]) -> bool:
-    """Whether another thread, on behalf of a caller, sees the same as the caller."""
+    """Return whether ``parts`` have the same results in another thread."""
     return _TRAVELLING.issuperset(parts)
 
 
 def parts(given: Any, name: str) -> tuple[Callable[[], Any], ...]:
-    """The functions that ``vary_on=`` of the function ``name`` stands for."""
+    """Return the functions that the option ``vary_on=`` of ``name`` stands for."""
     one = isinstance(given, str) or callable(given) or not isinstance(given, Iterable)
     found = []
     for each in [given] if one else given:
@@ -112,10 +112,10 @@ def parts(given: Any, name: str) -> tuple[Callable[[], Any], ...]:
         except TypeError:
             raise TypeError(
                 f"cache_memoize: vary_on= of {name} takes functions without arguments, "
-                f"and {getattr(part, '__qualname__', part)} needs some; for what "
-                "depends on the arguments of the call write extra="
+                f"and {getattr(part, '__qualname__', part)} needs some; use extra= for "
+                "a part that depends on the arguments of the call"
             ) from None
-        except ValueError:  # some builtins tell nobody
+        except ValueError:  # some builtins have no signature
             pass
         found.append(part)
     return tuple(found)

@@ -23,7 +23,8 @@ from cache_memoize.cache import connections as clients
 from cache_memoize.cache.store import Store
 from cache_memoize.clock import Clock
 from cache_memoize.protocol import threads as pool
-from cache_memoize.stats import reporter, sitewide
+from cache_memoize.stats import sitewide
+from cache_memoize.stats.reporter import reporter
 from tests.needs import FULL, gaps, is_full, need
 from tests.servers import DATABASES as SHARED_SERVERS
 from tests.servers import SERVERS

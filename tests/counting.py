@@ -15,7 +15,8 @@ django.setup()
 from django.conf import settings  # noqa: E402
 
 from cache_memoize import cache_memoize  # noqa: E402
-from cache_memoize.stats import reporter, sitewide  # noqa: E402
+from cache_memoize.stats import sitewide  # noqa: E402
+from cache_memoize.stats.reporter import reporter  # noqa: E402
 
 
 def counted(x: int) -> int:

@@ -34,7 +34,8 @@ from cache_memoize.admin.actions import ACTIONS
 from cache_memoize.cache.store import Store
 from cache_memoize.models import MemoizedFunction
 from cache_memoize.options import SIGNATURE
-from cache_memoize.stats import reporter, sitewide
+from cache_memoize.stats import sitewide
+from cache_memoize.stats.reporter import reporter
 from tests.conftest import FakeClock, plan_of
 from tests.models import Post
 
@@ -54,7 +55,7 @@ def nobody_else(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """What other tests have left to tell is not told here."""
-    monkeypatch.setattr(reporter, "_noisy", WeakSet())
+    monkeypatch.setattr(reporter, "_known", WeakSet())
 
 
 @pytest.fixture
@@ -429,7 +430,7 @@ def test_a_cache_that_does_not_answer(
     # By now the breaker is open, and nobody waits for that cache again.
     assert plan_of(f).breaker_state == "open"
     with monkeypatch.context() as patch:
-        patch.setattr(reporter, "_noisy", WeakSet())  # others have something to tell
+        patch.setattr(reporter, "_known", WeakSet())  # others have something to tell
         patch.setattr(Store, "_command", lambda *args: pytest.fail("it was asked"))
         text = text_of(client.get(page(f)))
     assert "not used for some seconds" in text

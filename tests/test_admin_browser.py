@@ -22,7 +22,8 @@ from django.test import Client
 from pytest_django.live_server_helper import LiveServer
 
 from cache_memoize import cache_memoize, describe, planning
-from cache_memoize.stats import reporter, sitewide
+from cache_memoize.stats import sitewide
+from cache_memoize.stats.reporter import reporter
 from tests.browser import (
     PATIENCE,
     chromium,

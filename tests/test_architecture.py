@@ -14,6 +14,7 @@ PACKAGE = Path(cache_memoize.__file__).parent
 #: What each room, a folder or a module beside them, may import besides itself.
 MAY_IMPORT = {
     "clock": "",
+    "process": "",
     "signals": "",
     "options": "",
     "arguments": "",
@@ -21,10 +22,10 @@ MAY_IMPORT = {
     "conf": "options",
     "vary": "conf",
     "keys": "",
-    "cache": "keys conf clock",
-    "stats": "keys cache conf signals clock",
-    "protocol": "options keys cache stats conf signals clock",
-    "planning": "options vary keys cache stats protocol conf signals clock",
+    "cache": "keys conf clock process",
+    "stats": "keys cache conf signals clock process",
+    "protocol": "options keys cache stats conf signals clock process",
+    "planning": "options vary keys cache stats protocol conf signals clock process",
     "describe": "planning options protocol stats conf",
     "methods": "memoized protocol",
     "memoized": "planning protocol stats model_signals cache",
@@ -54,8 +55,11 @@ DOORS = {
 #: No I/O at all.
 PURE = {
     "cache.breaker",
+    "cache.errors",
     "cache.record",
     "keys.binding",
+    "keys.maker",
+    "keys.values",
     "keys.encoding",
     "keys.tags",
     "protocol.policy",

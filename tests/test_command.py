@@ -28,7 +28,7 @@ from django.core.management.base import CommandError
 from django.test import override_settings
 from django.utils import translation
 
-from cache_memoize import arguments, cache_memoize, planning
+from cache_memoize import arguments, cache_memoize, planning, process
 from cache_memoize.cache import breaker
 from cache_memoize.management import (
     FAILED_AT_MOST,
@@ -39,7 +39,8 @@ from cache_memoize.management import (
 )
 from cache_memoize.management.commands.memoize import PARTS, Command
 from cache_memoize.migrate import Finding
-from cache_memoize.stats import reporter, sitewide
+from cache_memoize.stats import sitewide
+from cache_memoize.stats.reporter import reporter
 from tests import models, shop
 from tests.test_docs import blocks, first_literals, literals, table
 
@@ -186,10 +187,10 @@ def started(project: Project) -> Iterator[Callable[..., Any]]:
         return processes[-1]
 
     yield start
-    for process in processes:
-        process.kill()
-        process.wait()
-        for stream in (process.stdin, process.stdout, process.stderr):
+    for each in processes:
+        each.kill()
+        each.wait()
+        for stream in (each.stdin, each.stdout, each.stderr):
             if stream is not None:
                 with contextlib.suppress(OSError):
                     stream.close()
@@ -726,7 +727,7 @@ def test_invalidate_takes_tags():
         (["tests.shop.price", "1", "--alias", "default"], "--alias goes with --tag"),
         (["tests.shop.price", "1", "--all"], "leave the arguments out"),
         (["--tag", "x", "--alias", "defualt"], "(did you mean default?)"),
-        (["--tag", ""], "a tag that is not a string with something in it"),
+        (["--tag", ""], "a tag is a string that is not empty"),
     ],
 )
 def test_what_invalidate_cannot_mean_is_an_error(words, error):
@@ -1039,9 +1040,8 @@ def test_an_interrupted_run_says_how_far_it_came(workers):
 
 def test_workers_have_the_language_of_the_command_and_close_what_they_open(monkeypatch):
     closed, seen = [], []
-    from cache_memoize.protocol import threads
-
-    monkeypatch.setattr(threads, "at_end", [*threads.at_end, lambda: closed.append(1)])
+    at_end = [*process._at_thread_end, lambda: closed.append(1)]
+    monkeypatch.setattr(process, "_at_thread_end", at_end)
     monkeypatch.setattr(shop, "ran", lambda *_: seen.append(translation.get_language()))
     with translation.override("de"):
         memoize("warm", "tests.shop.step", "--workers", "2", stdin="1\n2\n")

@@ -341,7 +341,7 @@ async def coroutine(*args):
     [
         ({}, generator, TypeError, "generator is a generator function.*return a list"),
         ({}, async_generator, TypeError, "is a generator function"),
-        ({}, lambda: 1, TypeError, "say prefix="),
+        ({}, lambda: 1, TypeError, "write prefix="),
         ({}, Shop, TypeError, "Shop is a class"),
         ({}, 5, TypeError, "5 cannot be called.*directly above a def"),
         ({"timeout": -1}, plain, ValueError, "timeout= of plain must not be negative"),

@@ -52,11 +52,11 @@ from cache_memoize.admin import overview
 from cache_memoize.cache import backends, breaker, local, record, signing
 from cache_memoize.cache.connections import fetch, fetch_tagged
 from cache_memoize.cache.store import Store
-from cache_memoize.keys import binding, encoding, tags
+from cache_memoize.keys import encoding, maker, tags
 from cache_memoize.memoized import CONTROLS
 from cache_memoize.models import MemoizedFunction
 from cache_memoize.protocol import many, policy, refresh, threads
-from cache_memoize.stats import reporter
+from cache_memoize.stats.reporter import reporter
 from tests import models
 from tests.backends import UnknownCache
 from tests.conftest import FakeClock, World
@@ -712,7 +712,7 @@ def test_the_figures_of_the_code():
         ("failures", f"each within {breaker.WINDOW:.0f} seconds"),
         ("failures", f"more than {breaker.SLOW:.0f} second"),
         ("failures", f"``half-open``: after {breaker.PAUSE:.0f} seconds"),
-        ("cache-keys", f"up to {binding._REMEMBERED_CALLS:,} calls"),
+        ("cache-keys", f"up to {maker.REMEMBERED_CALLS:,} calls"),
     ]:
         assert said in pages[page], said
     assert local.MOST == 10_000 and "After 10,000 entries" in pages["bulk"]

@@ -45,8 +45,9 @@ from hypothesis import strategies as st
 
 from cache_memoize import UnkeyableArgument, cache_memoize, register_key
 from cache_memoize.keys import encoding
-from cache_memoize.keys.binding import Binder, key_maker
+from cache_memoize.keys.binding import Binder
 from cache_memoize.keys.encoding import digest, encode, label
+from cache_memoize.keys.maker import key_maker
 from tests.conftest import examples
 from tests.models import Post, SpecialPost, Tag
 
@@ -791,7 +792,7 @@ REFUSED = {
     "nested function": (nested, "inside a function"),
     "nested class": (lambda: types.new_class("x.<locals>.secret"), "inside a function"),
     "bare object": (object, "its address"),
-    "array": (Table2D, "an array or table may keep its data where none looks"),
+    "array": (Table2D, "an array or table may keep data that no attribute shows"),
     "lock": (threading.Lock, "state that no attribute shows"),
     "generator": (lambda: (x for x in "secret"), "state that no attribute shows"),
     "iterator": (lambda: iter(["secret"]), "state that no attribute shows"),
@@ -814,9 +815,12 @@ REFUSED = {
     ),
     "query set": (lambda: Post.objects.filter(title="secret"), "a query, not a value"),
     "values of a query set": (lambda: Post.objects.values("pk"), "a query"),
-    "manager": (lambda: Post.objects, "a place for queries"),
-    "unsaved model": (lambda: Post(title="secret"), "without a primary key is nobody"),
-    "unsaved user": (lambda: SimpleLazyObject(lambda: Post()), "is nobody"),
+    "manager": (lambda: Post.objects, "makes queries"),
+    "unsaved model": (
+        lambda: Post(title="secret"),
+        "unsaved model instance has no identity",
+    ),
+    "unsaved user": (lambda: SimpleLazyObject(lambda: Post()), "has no identity"),
     "time zone from a file": (lambda: zone_from_a_file(3600), "has no name"),
 }
 
@@ -1044,12 +1048,20 @@ def test_nothing_that_a_value_holds_is_lost(name):
 
 def test_a_lazy_number_is_not_its_text():
     assert told_apart(lazy(lambda: 1, int)(), lazy(lambda: "1", str)())
-    error = refusal(lazy(lambda: 1, int)(), "it is lazy and no text; pass what")
+    error = refusal(lazy(lambda: 1, int)(), "it is lazy and no text; pass its result")
     assert error.type_name.endswith("__proxy__")
 
 
 def test_a_class_method_is_an_argument_like_any_method():
     assert encode(Service2.of_class) != encode(Service2().method)
+
+
+def test_an_exception_has_the_same_text_after_its_attributes_were_read():
+    error = ValueError("a")
+    before = encode(error)
+    assert vars(error) == {} and encode(error) == before
+    error.code = 1
+    assert encode(error) != before
 
 
 def test_a_raw_query_is_refused_like_any_query():
@@ -1069,7 +1081,7 @@ def test_a_model_with_half_a_composite_key_is_refused():
                 app_label = "tests"
 
     assert encode(Seat(row=1, number=2)) != encode(Seat(row=2, number=1))
-    refusal(Seat(number=1), "without a primary key")
+    refusal(Seat(number=1), "has no identity")
 
 
 class Leaf:
@@ -1092,7 +1104,7 @@ def test_an_object_is_written_once_however_deep_it_lies():
 def test_registering_a_plain_type_is_refused_with_the_cure(plain):
     """And not ignored in silence."""
     with pytest.raises(
-        TypeError, match=f"how {plain.__name__} counts is fixed; regist"
+        TypeError, match=f"the encoding of {plain.__name__} is fixed; regist"
     ):
         register_key(plain, round)
 

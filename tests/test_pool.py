@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from cache_memoize import process
 from cache_memoize.protocol import threads
 
 
@@ -28,7 +29,7 @@ def test_cleaning_up_that_fails_is_logged_and_does_not_keep_the_thread(
     def fail():
         raise ValueError("unclean")
 
-    monkeypatch.setattr(threads, "at_end", [fail])
+    monkeypatch.setattr(process, "_at_thread_end", [fail])
     assert threads.submit(lambda: None)
     assert threads.join()
     assert "could not clean up" in caplog.text

@@ -23,8 +23,8 @@ from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 from cache_memoize import cache_memoize, prometheus, signals
 from cache_memoize.cache import breaker
 from cache_memoize.protocol import threads
-from cache_memoize.stats import reporter
 from cache_memoize.stats.counters import Stats
+from cache_memoize.stats.reporter import reporter
 from tests.conftest import FakeClock
 from tests.servers import free_port
 

@@ -12,10 +12,10 @@ import threading
 import pytest
 from django.test import override_settings
 
-from cache_memoize.stats import reporter
+from cache_memoize import cache_memoize, process
 from cache_memoize.stats.counters import Stats
+from cache_memoize.stats.reporter import reporter
 from cache_memoize.stats.totals import Totals
-from tests.conftest import in_thread
 
 
 class Sink:
@@ -36,18 +36,10 @@ class Sink:
         return [new.hits for _, new in self.told]
 
 
-class Listed(set):
-    """Calls ``after_listing`` once it was listed."""
-
-    def __iter__(self):
-        yield from list(super().__iter__())
-        self.after_listing()
-
-
 @pytest.fixture
 def sink(monkeypatch):
     monkeypatch.setattr(reporter, "_told", {})
-    monkeypatch.setattr(reporter, "_noisy", type(reporter._noisy)())
+    monkeypatch.setattr(reporter, "_known", type(reporter._known)())
     with override_settings(CACHE_MEMOIZE={"STATS_INTERVAL": 0}):
         sink = Sink()
         reporter.add(sink)
@@ -109,29 +101,63 @@ def test_what_is_counted_while_it_is_told_is_told_next_time(sink):
     reporter.remove(tell)
 
 
-def test_who_counts_just_when_it_is_taken_for_quiet_is_told(sink, monkeypatch):
-    """Between the two steps of that: it would never be told of again."""
-    stats, lock = Stats("f"), reporter._lock
+def test_a_hit_tells_nobody_and_is_told_all_the_same(sink):
+    """That is what a wrapper does on a hit."""
+    stats = Stats("f")
+    reporter.watch(stats)  # as of a function whose settings were read
+    stats.hits += 1
+    assert reporter.flush_stats() and sink.hits == [1]
+    stats.hits += 2
+    assert reporter.flush_stats() and sink.hits == [1, 2]
+
+
+def test_a_function_without_a_miss_is_told_too(sink):
+    """Another process has computed its value."""
+
+    def double(x):
+        return 2 * x
+
+    options = {"prefix": "test_reporter.double"}
+    cache_memoize(60, **options)(double)(2)
+    other = cache_memoize(60, **options)(double)
+    assert reporter.flush_stats()
+    sink.told.clear()
+    assert other(2) == 4 and reporter.flush_stats()
+    assert sink.hits == [1]
+    other.invalidate(2)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_child_without_a_miss_has_a_thread_that_tells(sink):
+    def double(x):
+        return 2 * x
+
+    f = cache_memoize(60, prefix="test_reporter.forked")(double)
+    with override_settings(CACHE_MEMOIZE={"STATS_INTERVAL": 60}):
+        f(2), f(2)
+        assert reporter.join()
+        reader, writer = os.pipe()
+        if not (child := os.fork()):
+            try:
+                sink.told.clear()
+                f(2), f(2)
+                running = reporter._thread is not None and reporter.join()
+                os.write(writer, repr((running, sink.hits)).encode())
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+    assert os.read(reader, 100) == b"(True, [2])"
+    os.close(reader), os.close(writer)
+    f.invalidate(2)
+
+
+def test_only_what_was_counted_is_a_source(sink):
+    stats = Stats("f")
+    reporter.watch(stats)
+    assert stats not in reporter.sources()
     hit(stats)
-
-    class Meanwhile:
-        def __enter__(self):
-            monkeypatch.setattr(reporter, "_lock", lock)
-            in_thread(lambda: hit(stats))
-            lock.acquire()
-
-        def __exit__(self, *error):
-            lock.release()
-
-    listed = Listed(reporter._noisy)
-    listed.after_listing = lambda: monkeypatch.setattr(reporter, "_lock", Meanwhile())
-    monkeypatch.setattr(reporter, "_noisy", listed)
-    reporter.flush_stats()
-    listed.after_listing = lambda: None
-    assert stats.hits == 2
-    hit(stats)
-    reporter.flush_stats()
-    assert sum(sink.hits) == 3
+    assert stats in reporter.sources()
 
 
 def test_a_sink_that_comes_late_hears_of_all(sink):
@@ -163,19 +189,28 @@ def test_without_an_interval_there_is_no_thread(sink):
     assert reporter._thread is None
 
 
-def test_a_thread_tells_and_ends_when_all_are_quiet(sink):
+def test_a_thread_tells_until_there_is_no_interval(sink):
     stats = Stats("f")
     hit(stats)
     with override_settings(CACHE_MEMOIZE={"STATS_INTERVAL": 0.01}):
         assert sink.called.wait(10)  # started by the change of the settings
-        thread = reporter._thread
-        if thread is not None:
-            thread.join(10)
-        assert reporter._thread is None and sink.hits == [1]
         sink.called.clear()
-        hit(stats)  # another one
+        stats.hits += 1
         assert sink.called.wait(10)
-    assert reporter.join()
+        thread = reporter._thread
+    thread.join(10)
+    assert reporter._thread is None and sink.hits == [1, 1]
+
+
+def test_a_thread_that_was_ended_is_started_by_the_next_event(sink):
+    stats = Stats("f")
+    with override_settings(CACHE_MEMOIZE={"STATS_INTERVAL": 60}):
+        hit(stats)
+        assert reporter.join() and reporter._thread is None
+        hit(stats)
+        assert reporter._thread is not None
+        assert reporter.join()
+    assert sink.hits == [1, 1]
 
 
 def test_a_thread_goes_on_until_what_failed_was_taken(sink):
@@ -190,8 +225,9 @@ def test_a_thread_goes_on_until_what_failed_was_taken(sink):
                 assert sink.called.wait(10)
                 sink.called.clear()
             sink.fails = False
-            reporter._thread.join(10)
-        assert sink.hits == [1] and len(closed) >= 3
+            sink.called.clear()
+            assert sink.called.wait(10)
+        assert reporter.join() and sink.hits == [1] and len(closed) >= 3
     finally:
         reporter.after.pop()
 
@@ -247,7 +283,7 @@ def test_what_a_function_counted_that_is_gone_is_told_too(sink):
 
 
 def test_of_those_that_are_gone_so_many_are_kept(sink, monkeypatch):
-    monkeypatch.setattr(reporter, "MOST", 2)
+    monkeypatch.setattr("cache_memoize.stats.reporter.MOST", 2)
     sink.fails = True
     with override_settings(CACHE_MEMOIZE={"STATS_INTERVAL": 60}):
         there = [Stats(f"{number}") for number in range(4)]
@@ -260,7 +296,7 @@ def test_of_those_that_are_gone_so_many_are_kept(sink, monkeypatch):
     assert not reporter._kept, "nobody would ever tell it"
 
 
-def test_who_cannot_clean_up_is_in_the_log(sink, caplog):
+def test_what_fails_after_a_round_is_in_the_log(sink, caplog):
     def failing():
         raise LookupError("closing")
 
@@ -272,7 +308,17 @@ def test_who_cannot_clean_up_is_in_the_log(sink, caplog):
             assert reporter.join() and sink.hits == [1]
     finally:
         reporter.after.pop()
-    assert "could not clean up" in caplog.text
+    assert "a function after a report of the figures failed" in caplog.text
+
+
+def test_the_thread_closes_what_it_has_opened(sink, monkeypatch):
+    threads = []
+    at_end = [lambda: threads.append(threading.current_thread())]
+    monkeypatch.setattr(process, "_at_thread_end", at_end)
+    with override_settings(CACHE_MEMOIZE={"STATS_INTERVAL": 60}):
+        hit(Stats("f"))
+        thread = reporter._thread
+        assert reporter.join() and threads == [thread]
 
 
 @pytest.mark.parametrize("interval", [1e300, 10**400], ids=["float", "int"])
@@ -346,7 +392,8 @@ def test_a_fork_waits_for_what_is_being_told_but_not_for_ever(sink, monkeypatch,
     thread.start()
     assert telling.wait(10)
     # While the fork waits for it, it comes to its end, or does not.
-    monkeypatch.setattr(reporter, "PATIENCE", 0.05 if hangs else 30)
+    patience = 0.05 if hangs else 30
+    monkeypatch.setattr("cache_memoize.stats.reporter.FORK_PATIENCE", patience)
     timer = threading.Timer(0.05, go_on.set)
     if not hangs:
         timer.start()
@@ -381,7 +428,7 @@ def test_a_process_tells_the_rest_when_it_ends(interval, told):
     code = (
         "from django.conf import settings\n"
         f"settings.configure(CACHE_MEMOIZE={{'STATS_INTERVAL': {interval}}})\n"
-        "from cache_memoize.stats import reporter\n"
+        "from cache_memoize.stats.reporter import reporter\n"
         "from cache_memoize.stats.counters import Stats\n"
         "reporter.add(lambda source, new: print(source.name, new.hits))\n"
         "stats = Stats('f')\n"
@@ -396,9 +443,9 @@ def test_a_cache_that_hangs_does_not_keep_a_process_from_ending():
         "import threading\n"
         "from django.conf import settings\n"
         "settings.configure(CACHE_MEMOIZE={'STATS_INTERVAL': 60})\n"
-        "from cache_memoize.stats import reporter\n"
+        "from cache_memoize.stats import reporter as module\n"
         "from cache_memoize.stats.counters import Stats\n"
-        "reporter.LAST = 0.1\n"
+        "module.LAST, reporter = 0.1, module.reporter\n"
         "reporter.add(lambda source, new: threading.Event().wait())\n"
         "Stats('f').missed('key')\n"
         "stats = Stats('g')\n"
@@ -412,26 +459,35 @@ def test_a_cache_that_hangs_does_not_keep_a_process_from_ending():
 
 def test_a_child_counts_from_now_on_and_tells_when_it_ends(sink):
     """What a child does, in this process, where its lines are counted."""
+    waiting = threading.Event()
+
+    class Ending(threading.Event):
+        def wait(self, timeout=None):
+            waiting.set()
+            return super().wait(timeout)
+
     stats = Stats("f")
     with override_settings(CACHE_MEMOIZE={"STATS_INTERVAL": 60}):
         hit(stats, 3)
         assert reporter.join()
+        reporter._ending = ending = Ending()
         hit(stats)
-        thread, ending = reporter._thread, reporter._ending
-        reporter._after_fork()
-        assert not reporter._noisy and reporter._thread is None and stats.quiet
+        thread = reporter._thread
+        assert waiting.wait(10)
+        reporter.after_fork_in_child()
+        assert not reporter._kept and reporter._thread is None
         ending.set()  # the parent goes on: here both are one
         thread.join()
         hit(stats, 2)
-        reporter._at_exit()
+        reporter.at_exit()
     assert sink.hits == [3, 2]
 
 
 def test_without_an_interval_nothing_is_told_at_the_end_either(sink):
     stats = Stats("f")
     hit(stats)
-    reporter._at_exit()
+    reporter.at_exit()
     assert sink.hits == []
     with override_settings(CACHE_MEMOIZE={"STATS_INTERVAL": 60}):
-        reporter._at_exit()
+        reporter.at_exit()
     assert sink.hits == [1]

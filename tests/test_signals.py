@@ -303,7 +303,7 @@ def test_a_coroutine_function_cannot_listen():
 
 
 @FAST
-def test_the_log_has_a_line_for_each_and_no_argument(world, caplog):
+def test_the_log_has_a_line_for_each_but_hits_and_no_argument(world, caplog):
     f, _ = counted(world)
     caplog.set_level(logging.DEBUG, logger="cache_memoize")
     f("secret"), f("secret")

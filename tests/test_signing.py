@@ -236,7 +236,7 @@ def test_nothing_of_any_length_kind_and_flag_is_given_to_a_hit(tagged, reached):
     if tagged:
         key.tags = ("tag",)
     for raw in forgeries(1e9, b"8 bytes!", record.tokens([tag])):
-        given = connections._first(key, {"key": raw, "tag": tag})
+        given = connections._pick_entry(key, {"key": raw, "tag": tag})
         assert (
             given is connections.UNREADABLE or type(given) is dict or len(given) >= 26
         )

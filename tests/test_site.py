@@ -17,7 +17,8 @@ from django.test import override_settings
 
 from cache_memoize import cache_memoize
 from cache_memoize.cache import breaker
-from cache_memoize.stats import reporter, sitewide
+from cache_memoize.stats import sitewide
+from cache_memoize.stats.reporter import reporter
 from cache_memoize.stats.sitewide import Figures, Minute
 from cache_memoize.stats.totals import Totals
 from tests.conftest import (
@@ -147,6 +148,7 @@ def test_two_projects_in_one_cache_have_figures_of_their_own():
 @pytest.fixture
 def told(monkeypatch):
     monkeypatch.setattr(reporter, "_told", {})
+    monkeypatch.setattr(reporter, "_known", type(reporter._known)())
     monkeypatch.setattr(apps, "is_installed", lambda name: True)
     with override_settings(CACHE_MEMOIZE={"STATS_INTERVAL": 0}):
         reporter.add(sitewide.tell)

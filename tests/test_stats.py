@@ -122,6 +122,14 @@ def test_a_hook_can_stop_the_program():
         Stats("blog.f").hook(interrupt, (), {})
 
 
+def test_a_hit_has_no_line_in_the_log(log):
+    stats = Stats("blog.f")
+    stats.served(None, "key", 0.5, (), {})
+    assert not log.messages
+    stats.served(None, "key", 0.5, (), {}, stale=True)
+    assert log.messages == ["blog.f: stale key (0.500000 s)"]
+
+
 def test_what_is_not_as_wished_is_said_once_and_is_no_error(log):
     stats = Stats("blog.f")
     for _ in range(2):

@@ -735,22 +735,6 @@ def test_djangos_private_parts_are_as_expected():
     assert one.run_on_commit is not hooks
 
 
-def test_without_them_every_block_counts(database, monkeypatch):
-    class Other:
-        """A connection of a Django that keeps no list of blocks."""
-
-        def __init__(self, real):
-            self.__dict__.update(
-                {k: v for k, v in vars(real).items() if k != "atomic_blocks"}
-            )
-
-    with transaction.atomic(using=database):
-        other = Other(connections[database])
-        assert transactions.own_blocks(other) == [other]
-        assert transactions._savepoint(other) is None
-    assert transactions.own_blocks(Other(connections[database])) == []
-
-
 def test_an_unknown_isolation_level_is_a_snapshot_on_mysql_only():
     class Connection:
         isolation_level = None

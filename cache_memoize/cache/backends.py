@@ -1,9 +1,13 @@
-"""How each of Django's cache backends replaces a value only if it is still the old one.
+"""Atomic replacement of values on each of Django's cache backends.
 
-That atomic replacement is the one thing that Django's cache API lacks. Here, and only
-here, private parts of Django and of client libraries are used; a backend whose parts
-are not as expected, or that is not known at all, gets :class:`Voucher`, which needs
-the public API only. ``tests/test_backends.py`` notices when they change.
+A computation that ends after an invalidation must not store its result. So its caller
+replaces its own lease, and only that, and the server has to do both in one step. That
+is the one thing that Django's cache API lacks. A lock in the cache would be the obvious
+way, but a lock may expire while its owner is paused, and then two callers write.
+
+Here, and only here, private parts of Django and of client libraries are used; a backend
+that is unknown, or whose parts are not as expected, gets :class:`Voucher`, which needs
+the public API only. ``tests/test_backends.py`` fails when these parts change.
 """
 
 from __future__ import annotations
@@ -38,21 +42,21 @@ __all__ = ["Backend", "backend_of"]
 
 
 class Nothing(Backend):
-    """DummyCache: every call computes, nobody waits."""
+    """DummyCache: every call computes, and no caller waits."""
 
     in_memory = True
     stores = False
 
 
 class Culled(Backend):
-    """Backends that Django itself keeps from growing."""
+    """Backends from which Django itself removes entries."""
 
     def most(self, cache: Cache) -> int | None:
         return int(getattr(cache, "_max_entries", 0)) or None
 
 
 class LocalMemory(Culled):
-    """Under the mutex of the cache itself, so that its own methods are kept out too."""
+    """LocMemCache, under its own mutex, which its own methods take too."""
 
     in_memory = True
 
@@ -70,7 +74,7 @@ class LocalMemory(Culled):
 
 
 class Redis(Backend):
-    """One script on the server: a round trip, and atomic by Redis' own definition."""
+    """Redis: one script on the server, which Redis runs atomically."""
 
     SCRIPT = (
         "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end "
@@ -89,7 +93,7 @@ class Redis(Backend):
     def takes_bytes(self, cache: Cache) -> bool:
         try:
             encode = self.parts(cache, "key")[2]
-        except Exception:  # wrong settings are another matter
+        except Exception:  # wrong settings are reported elsewhere
             return True
         try:
             encode(b"\xff")
@@ -118,7 +122,7 @@ class Memcached(Backend):
     """``gets`` and ``cas``: the server compares the version that was read."""
 
     shareable = False
-    swallows = True  # a server given up for a while answers with defaults
+    swallows = True  # the client answers with defaults while it ignores a server
     slack = 1
 
     def swap(
@@ -143,8 +147,8 @@ class Memcached(Backend):
 
 class PyLibMC(Memcached):
     def full_key(self, cache: Cache, key: str) -> Any:
-        # Of a str, gets() makes bytes and frees them before it reads them (pylibmc
-        # 1.6.3). Bytes of ours stay.
+        # gets() encodes a str to bytes and frees them before it reads them (pylibmc
+        # 1.6.3). It does not free bytes that it is given.
         return cache.make_and_validate_key(key).encode()
 
     def cas(
@@ -155,15 +159,12 @@ class PyLibMC(Memcached):
         except Exception as error:
             if type(error).__name__ != "NotFound":
                 raise
-            return False  # it went since gets(): a lost race, and no trouble
+            return False  # deleted since gets(): a lost race
 
 
 def own_blocks(connection: Any) -> list[Any]:
-    """Return the atomic blocks that are open, but for those of a TestCase."""
-    blocks = getattr(connection, "atomic_blocks", None)
-    if blocks is None:  # another Django: then every block counts
-        return [connection] if connection.in_atomic_block else []
-    return [b for b in blocks if not getattr(b, "_from_testcase", False)]
+    """Return the open atomic blocks, without those of a TestCase."""
+    return [b for b in connection.atomic_blocks if not b._from_testcase]
 
 
 def has_autocommit_off(connection: Any) -> bool:
@@ -176,9 +177,9 @@ def has_autocommit_off(connection: Any) -> bool:
 
 
 class Database(Culled):
-    """A conditional UPDATE; the row lock makes it atomic on every database.
+    """DatabaseCache: a conditional UPDATE, which the row lock makes atomic.
 
-    Savepoints keep an error here from breaking a transaction of the user's.
+    A savepoint keeps an error here from breaking a transaction of the caller.
     """
 
     slack = 1
@@ -191,7 +192,7 @@ class Database(Culled):
         return bool(own_blocks(connection)) or has_autocommit_off(connection)
 
     def guard(self, cache: Cache) -> Any:
-        """A savepoint, if there is a transaction that an error would break."""
+        """Return a savepoint if an error would break an open transaction."""
         alias = router.db_for_write(cache.cache_model_class)
         if connections[alias].in_atomic_block:
             return transaction.atomic(using=alias)
@@ -210,27 +211,27 @@ class Database(Culled):
             return super().delete(cache, key)
 
     def add(self, cache: Cache, key: str, new: bytes, seconds: int | None) -> bool:
-        # DatabaseCache.add() reads, sees an expired row and overwrites it: two
-        # callers can both be told that they won. One UPDATE cannot.
+        # DatabaseCache.add() reads an expired row and overwrites it, so that two
+        # callers may both be told that they won. One UPDATE cannot.
         expired = ("expires", "<", timezone.now().replace(microsecond=0))
-        return self._update(cache, key, new, seconds, *expired) or super().add(
+        return self._update(cache, key, new, seconds, expired) or super().add(
             cache, key, new, seconds
         )
 
     def set(self, cache: Cache, key: str, new: bytes, seconds: int | None) -> None:
         # DatabaseCache.set() gives up silently when another INSERT was first.
-        anything = ("cache_key", "<>", "")
+        always = ("cache_key", "<>", "")
         (
-            self._update(cache, key, new, seconds, *anything)
+            self._update(cache, key, new, seconds, always)
             or super().add(cache, key, new, seconds)
-            or self._update(cache, key, new, seconds, *anything)
+            or self._update(cache, key, new, seconds, always)
         )
 
     def swap(
         self, cache: Cache, key: str, old: bytes, new: bytes, seconds: int | None
     ) -> bool:
-        expected = self._encode(cache, old)
-        return self._update(cache, key, new, seconds, "value", "=", expected)
+        unchanged = ("value", "=", self._encode(cache, old))
+        return self._update(cache, key, new, seconds, unchanged)
 
     @staticmethod
     def _encode(cache: Cache, value: bytes) -> str:
@@ -243,11 +244,11 @@ class Database(Culled):
         key: str,
         new: bytes,
         seconds: int | None,
-        column: str,
-        operator: str,
-        operand: Any,
+        condition: tuple[str, str, Any],
     ) -> bool:
+        """Update the row if its column, operator and operand fulfil ``condition``."""
         full_key = cache.make_and_validate_key(key)
+        column, operator, operand = condition
         alias = router.db_for_write(cache.cache_model_class)
         connection = connections[alias]
         quote, adapt = connection.ops.quote_name, connection.ops
@@ -273,7 +274,7 @@ class Database(Culled):
 
 
 class Files(Culled):
-    """One lock file per cache directory, held for every change that we make."""
+    """FileBasedCache: a lock file per directory, held for every change of ours."""
 
     @contextlib.contextmanager
     def locked(self, cache: Cache) -> Iterator[None]:
@@ -309,8 +310,8 @@ class Files(Culled):
 
 
 _VOUCHER = Voucher()
-#: Class, what it does for us, and the parts of it that we rely on. A subclass that
-#: replaces one of the methods named first does things its own way: it is unknown.
+#: Class, backend, and the attributes that the backend relies on. A subclass that
+#: overrides one of them is unknown.
 _KNOWN: list[tuple[type, Backend, str]] = [
     (DummyCache, Nothing(), "get get_many add set delete"),
     (LocMemCache, LocalMemory(), "get get_many add set delete _set _has_expired"),
@@ -324,7 +325,7 @@ _found: dict[type, Backend] = {}
 
 
 def backend_of(cache: Cache) -> Backend:
-    """How to work with this cache object."""
+    """Return the backend for a cache object."""
     cls = type(cache)
     if cls not in _found:
         _found[cls] = _recognise(cls)
@@ -353,7 +354,7 @@ def _recognise(cls: type) -> Backend:
 
 
 _DJANGO_REDIS = "django_redis.cache.RedisCache"
-#: By whether it hides errors.
+#: By whether the client hides errors.
 _DJANGO_REDIS_BACKENDS = {hides: DjangoRedis(hides) for hides in (False, True)}
 
 

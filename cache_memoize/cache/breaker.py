@@ -1,22 +1,23 @@
-"""A circuit breaker: how long to leave a cache alone that does not work.
+"""A circuit breaker: a cache that does not work is left alone for some seconds.
 
-Pure state; every question takes ``now`` in monotonic seconds. One per alias and
-process. The pattern is Michael Nygard's (Release It!, 2007).
+Pure state, one breaker per alias and process; ``now`` is in monotonic seconds. The
+pattern is Michael Nygard's (Release It!, 2007).
 """
 
 from __future__ import annotations
 
-import os
 import threading
+
+from .. import process
 
 __all__ = ["Breaker", "breaker_of"]
 
-#: So many failures in a row, each within ``WINDOW`` of the one before, open it.
+#: Failures in a row, each within WINDOW seconds of the last, that open the breaker.
 THRESHOLD = 3
 WINDOW = 10.0
-#: Seconds for which it stays open before one caller may try again.
+#: Seconds for which the breaker stays open before one caller may try the cache again.
 PAUSE = 5.0
-#: An operation that takes longer counts as hanging, and opens it at once.
+#: Seconds after which an operation counts as hanging, which opens the breaker at once.
 SLOW = 1.0
 
 
@@ -24,7 +25,7 @@ class Breaker:
     """Closed: use the cache. Open: compute. Half-open: one caller tries the cache."""
 
     def __init__(self) -> None:
-        #: Read without a lock on every call; all else only when something is wrong.
+        #: Read without a lock on every call; the others only after a failure.
         self.tripped = False
         self._failures = 0
         self._last = 0.0
@@ -33,19 +34,19 @@ class Breaker:
         self._lock = threading.Lock()
 
     def blocks(self, now: float) -> bool:
-        """Whether this caller has to do without the cache."""
+        """Return whether this caller has to do without the cache."""
         if not self.tripped:
             return False
         with self._lock:
             if not self.tripped or now < self._retry_at:
                 return self.tripped
-            # This caller is the one that tries; the others go on without.
+            # This caller tries the cache; the others go on without it.
             self._retry_at = now + PAUSE
             self._probing = True
             return False
 
     def failure(self, now: float, *, hanging: bool = False) -> bool:
-        """Count a failure; True when this one opened the breaker."""
+        """Count a failure. Return whether this one opened the breaker."""
         with self._lock:
             if now - self._last > WINDOW:
                 self._failures = 0
@@ -60,10 +61,10 @@ class Breaker:
             return opened
 
     def success(self) -> bool:
-        """The cache answered in time; True when that closed the breaker.
+        """Count an answer in time. Return whether that closed the breaker.
 
-        While it is open, only the answer to the caller that tries counts: others were
-        under way already, and one quick answer in a slow call means nothing.
+        An open breaker is closed only by an answer to the caller that tries the cache:
+        other answers were under way before.
         """
         if not self._failures or (self.tripped and not self._probing):
             return False
@@ -87,9 +88,9 @@ def breaker_of(alias: str) -> Breaker:
 
 
 def replace(breakers: dict[str, Breaker]) -> dict[str, Breaker]:
-    """Have these, by alias, and give those that were: tests have caches of their own.
+    """Replace all breakers, by alias, and return the previous ones, for tests.
 
-    A function takes its breaker when it reads its settings, so change those after.
+    A function gets its breaker with its settings, so change these afterwards.
     """
     before = _breakers.copy()
     _breakers.clear()
@@ -98,15 +99,12 @@ def replace(breakers: dict[str, Breaker]) -> dict[str, Breaker]:
 
 
 def known() -> list[str]:
-    """The aliases that memoized functions of this process have used."""
+    """Return the aliases that memoized functions of this process have used."""
     return list(_breakers)
 
 
+@process.after_fork
 def _after_fork() -> None:
-    """Another thread of the parent may have held a lock."""
+    """Replace the locks: another thread of the parent may hold them."""
     for breaker in _breakers.values():
         breaker._lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):  # pragma: no branch
-    os.register_at_fork(after_in_child=_after_fork)

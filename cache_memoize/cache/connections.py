@@ -1,20 +1,28 @@
-"""Which cache object to use, in which thread, and the reads that a hit consists of."""
+"""The cache object to use in this thread, and the reads that a hit consists of.
+
+``caches[alias]`` is an object per context, and contexts travel: ``sync_to_async`` and
+child tasks take theirs into other threads. Two threads on one memcached client read
+each other's answers (1,177 of 1,200 reads were wrong), so where the client cannot be
+shared each thread has one of its own here. Cache objects in memory are kept per thread
+too, because ``caches[alias]`` takes a tenth of such a hit. All others are Django's, so
+that Django closes them.
+"""
 
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from typing import Any
 
 from asgiref.sync import sync_to_async
-from django.core.cache import InvalidCacheBackendError, caches
-from django.core.cache.backends.base import InvalidCacheKey, default_key_func
-from django.core.exceptions import ImproperlyConfigured, SynchronousOnlyOperation
+from django.core.cache import caches
+from django.core.cache.backends.base import default_key_func
 
+from .. import process
 from ..keys.tags import TaggedKey
 from . import record, signing
 from .backends import Backend, backend_of
+from .errors import MISTAKES, hangs, is_decoding_error
 from .record import TRAILER_SIZE, Record
 
 __all__ = [
@@ -46,49 +54,10 @@ __all__ = [
 
 logger = logging.getLogger("cache_memoize")
 
-#: What stands under the key is not ours, or cannot be read.
+#: Stands for a value that this library has not written, or that cannot be read.
 UNREADABLE: Any = object()
-#: Nobody has looked yet.
+#: Stands for a value that was not read yet.
 UNREAD: Any = object()
-
-#: What unpickling and decoding raise. All else that a backend raises is trouble with
-#: the server. (Only foreign values get here: ours are bytes, see record.py.)
-_DECODING = (
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    ImportError,
-    LookupError,
-    MemoryError,
-    TypeError,
-    ValueError,
-)
-_DECODING_NAMES = {"UnpicklingError", "PickleError", "error"}  # "error": zlib, struct
-
-#: Mistakes in the project, which must not look like an outage.
-MISTAKES = (
-    ImproperlyConfigured,
-    InvalidCacheBackendError,
-    InvalidCacheKey,
-    SynchronousOnlyOperation,
-)
-
-
-def is_decoding_error(error: BaseException) -> bool:
-    if isinstance(error, (*MISTAKES, OSError)):
-        return False
-    # Redis, where a list is under our key; pylibmc, where what is there is no zip.
-    if str(error).startswith(("WRONGTYPE", "Failed to decompress")):
-        return True
-    return isinstance(error, _DECODING) or type(error).__name__ in _DECODING_NAMES
-
-
-def hangs(error: BaseException) -> bool:
-    """A time-out, by whichever of the clients' classes."""
-    return any("Timeout" in cls.__name__ for cls in type(error).__mro__)
-
-
-# --- which object ------------------------------------------------------------------
 
 
 class _Objects:
@@ -96,10 +65,9 @@ class _Objects:
 
     def __init__(self, settings: Any) -> None:
         self.settings = settings
-        #: By alias: those that are in memory, so that nothing has to be closed. Asking
-        #: Django each time would take a tenth of such a hit.
+        #: By alias: those in memory, which need not be closed.
         self.memory: dict[str, Any] = {}
-        #: By alias: those that no other thread may use.
+        #: By alias: those of this thread alone, which :func:`close` closes.
         self.own: dict[str, Any] = {}
 
 
@@ -109,48 +77,39 @@ class _Thread(threading.local):
 
 
 _thread = _Thread()
-#: What a parent process had: closing it would say goodbye on the parent's sockets.
+#: Objects of a parent process: closing them would close the parent's connections.
 _parents: list[Any] = []
 
 
+@process.after_fork
 def _after_fork() -> None:
-    """A child that read from the sockets of its parent would read its answers."""
+    """Leave the parent its sockets: the child would read answers meant for it."""
     global _thread
     _parents.append(_thread.has)
     _thread = _Thread()
 
 
-if hasattr(os, "register_at_fork"):  # pragma: no branch
-    os.register_at_fork(after_in_child=_after_fork)
-
-
 def aliases() -> list[str]:
-    """The names of all caches in the settings."""
+    """Return the names of all caches in the settings."""
     return list(caches.settings)
 
 
 def settings_of(alias: str) -> dict[str, Any] | None:
-    """What the settings say of this cache; None if they know no such."""
-    found: dict[str, Any] | None = caches.settings.get(alias)
-    return found
+    """Return the settings of this cache, or None if it has none."""
+    settings: dict[str, Any] | None = caches.settings.get(alias)
+    return settings
 
 
 def database_of(alias: str) -> str | None:
-    """The alias of the database that this cache is in, if it is in one."""
+    """Return the alias of the database that this cache is in, if it is in one."""
     cache = caches[alias]
     return backend_of(cache).database(cache)
 
 
 def opened(alias: str) -> tuple[Any, Backend]:
-    """The cache object of this alias, never one that another thread is using, and how
-    to work with it.
-
-    Django keeps them per context, and a context travels: ``sync_to_async`` and child
-    tasks take theirs into other threads, where two threads on one memcached client
-    read each other's answers. Where that matters, each thread has one of its own.
-    """
+    """Return a cache object that no other thread is using, and its backend."""
     has = _thread.has
-    # override_settings() makes new settings: what was built from the old ones goes.
+    # override_settings() makes new settings: objects made from the old ones go.
     if has.settings is not caches.settings:
         close()
         has = _thread.has = _Objects(caches.settings)
@@ -166,45 +125,46 @@ def opened(alias: str) -> tuple[Any, Backend]:
     return cache, backend
 
 
+@process.at_thread_end
 def close() -> None:
-    """Close the clients that are this thread's alone."""
+    """Close the clients that belong to this thread alone."""
     for cache in _thread.has.own.values():
         cache.close()
     _thread.has.own = {}
 
 
 def place_of(alias: str, key: str) -> Any:
-    """What tells a key from all others: with a KEY_FUNCTION, it may mean another entry
-    for each tenant."""
-    return _settings_token(), _at_hand(alias).make_key(key)
+    """Return what identifies an entry: with a KEY_FUNCTION, each tenant may have
+    another entry under the same key."""
+    return _settings_token(), _cache_for_keys(alias).make_key(key)
 
 
 def place_from_afar(alias: str, key: str) -> Any:
-    """The same, asked by a task for what a thread will do; None: that thread may have
-    another tenant."""
+    """Like :func:`place_of`, for async code. None if the worker thread might resolve
+    the key differently (KEY_FUNCTION)."""
     same = is_in_memory(alias) or not has_key_function(alias)
     return place_of(alias, key) if same else None
 
 
 def has_key_function(alias: str) -> bool:
-    """Whether a key may mean another entry in another thread."""
-    return _at_hand(alias).key_func is not default_key_func
+    """Return whether a key may mean another entry in another thread."""
+    return _cache_for_keys(alias).key_func is not default_key_func
 
 
 def have_key_functions() -> bool:
-    """Whether that is so in any of the caches."""
+    """Return whether any of the caches has a KEY_FUNCTION."""
     return any(each.get("KEY_FUNCTION") for each in caches.settings.values())
 
 
-def _at_hand(alias: str) -> Any:
-    """The cache object to ask about keys: no connection of another thread is used."""
+def _cache_for_keys(alias: str) -> Any:
+    """Return a cache object for its keys only; no connection is opened or used."""
     has = _thread.has
     if has.settings is caches.settings and alias in has.memory:
         return has.memory[alias]
     return caches[alias]
 
 
-#: The settings seen last, and what stands for them: an id may be used again.
+#: The settings seen last, and a token for them: ids are used again.
 _seen: tuple[Any, object] = (None, object())
 
 
@@ -216,7 +176,7 @@ def _settings_token() -> object:
 
 
 def fetch(alias: str, key: str) -> Any:
-    """What stands under ``key``: the whole I/O of a hit."""
+    """Return the value stored under ``key``: the whole I/O of a hit."""
     has = _thread.has
     if has.settings is caches.settings and alias in has.memory:
         raw = has.memory[alias].get(key)
@@ -227,23 +187,22 @@ def fetch(alias: str, key: str) -> Any:
 
 
 def fetch_tagged(alias: str, key: TaggedKey) -> Any:
-    """The entry of a call if its tags are still those that it was made with;
-    otherwise all that was seen. One ``get_many``."""
-    return _first(key, read_many(alias, *opened(alias), [key, *key.tags]))
+    """Return the entry of a call if it has the present tokens of its tags; otherwise
+    all values that were read. One ``get_many``."""
+    return _pick_entry(key, read_many(alias, *opened(alias), [key, *key.tags]))
 
 
 def fetch_many(alias: str, keys: list[str]) -> dict[str, Any]:
-    """What ``fetch`` or ``fetch_tagged`` gives for each of these keys, by one
-    ``get_many``."""
+    """Return the result of ``fetch`` or ``fetch_tagged`` for each of these keys, with
+    one ``get_many``."""
     tags = {tag for key in keys if isinstance(key, TaggedKey) for tag in key.tags}
     found = read_many(alias, *opened(alias), [*keys, *tags])
     if not tags and signing.state is False:
         return found
-    return {key: _first(key, found) for key in keys}
+    return {key: _pick_entry(key, found) for key in keys}
 
 
-def _first(key: str, found: dict[str, Any]) -> Any:
-    """What a hit needs of what was read, if it is one."""
+def _pick_entry(key: str, found: dict[str, Any]) -> Any:
     raw = found.get(key)
     if isinstance(key, TaggedKey):
         if type(raw) is not bytes:
@@ -255,7 +214,7 @@ def _first(key: str, found: dict[str, Any]) -> Any:
 
 
 def is_in_memory(alias: str) -> bool:
-    """Whether this cache answers without waiting for anything."""
+    """Return whether this cache answers without waiting for anything."""
     has = _thread.has
     if has.settings is caches.settings and alias in has.memory:
         return True
@@ -280,19 +239,18 @@ async def afetch_many(alias: str, keys: list[str]) -> dict[str, Any]:
     return await sync_to_async(fetch_many)(alias, keys)
 
 
-#: Aliases whose server takes no commands over several keys.
+#: Aliases of servers that refuse commands with several keys.
 _single: set[str] = set()
 
 
 def read_many(
     alias: str, cache: Any, backend: Backend, keys: list[str]
 ) -> dict[str, Any]:
-    """What stands under these keys.
+    """Return the values stored under these keys, by one command if possible.
 
-    Redis Cluster answers only for keys of one slot (CROSSSLOT). Keys of one call
-    cannot be put into one slot, because its tags belong to other calls too: so from
-    then on they are read one by one. The same where one value cannot be read, which
-    fails all of them on some backends.
+    Redis Cluster accepts only keys of one slot (CROSSSLOT), and the tags of a call
+    belong to other calls too; from then on keys are read one by one. So are keys of
+    which one has an unreadable value, for which some backends fail the whole command.
     """
     if alias not in _single:
         try:
@@ -316,8 +274,8 @@ def read_many(
 
 
 def genuine(key: str, raw: Any) -> Any:
-    """Return ``raw`` if a hit may unpickle it: nothing, or a record whose signature is
-    right or not needed. ``UNREADABLE`` for all else, of whatever length."""
+    """Return ``raw`` if a hit may unpickle it: None, or a record whose signature is
+    right or not needed. Otherwise return ``UNREADABLE``."""
     found = record.parse(raw)
     if found is None:
         return None if raw is None else UNREADABLE
@@ -325,7 +283,7 @@ def genuine(key: str, raw: Any) -> Any:
 
 
 def is_forged(key: str, found: Record) -> bool:
-    """Whether it is an entry without a right signature, although it has to have one."""
+    """Return whether an entry that has to be signed has no right signature."""
     if found.kind not in record.ENTRIES or not signing.is_on():
         return False
     if signing.is_genuine(key, found):

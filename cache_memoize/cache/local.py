@@ -1,8 +1,11 @@
-"""``local="request"``: a memory for the length of one request, before the shared cache.
+"""``local="request"``: entries kept for the length of one request or block.
 
-It holds entries as bytes, so that every call has an object of its own. Each thread and
-each task has its own memory; one scope knows all of them, so that whatever is written
-under a key anywhere in a request is forgotten in the whole of it.
+A call that is repeated in a request should not ask the cache again, and must still see
+each invalidation that the request makes. Entries are kept as bytes, so that every call
+has an object of its own. Each thread and each task has its own memory. A scope holds
+all memories of a request, and a key that is written in one of them is dropped from all.
+The scope is in a context variable, so copies of the context may outlive it: it is
+closed at the end of the request.
 """
 
 from __future__ import annotations
@@ -22,37 +25,36 @@ from django.core.signals import request_finished, request_started
 from ..keys.tags import is_tag
 from .record import KIND_SIZE
 
-__all__ = ["afetching", "fetching", "forget", "local", "watch_requests"]
+__all__ = ["afetching", "drop", "fetching", "local", "watch_requests"]
 
-#: A command in a block may make calls, and start tasks, without end.
+#: Calls per memory, and memories per scope, at most: a block may last for hours.
 MOST = 10_000
 MOST_OWNERS = 100
 
-#: What tells a key from all others, as clients.place_of() knows it.
+#: Identifies an entry, as connections.place_of() returns it.
 Place = Any
-#: By alias and key, and by place: an entry, and the tags that its call had.
+#: By alias and key, then by place: an entry, and the tags of its call.
 Memory = dict[tuple[str, str], dict[Place, tuple[bytes, tuple[str, ...]]]]
 
 
 class Scope:
-    """What lives as long as a request, or a ``with local():`` block."""
+    """The memories of one request, or of one ``with local():`` block."""
 
     def __init__(self, outer: Scope | None, *, is_request: bool = False) -> None:
         self.outer = outer
         self.is_request = is_request
-        #: Contexts that were copied from this one may outlive it.
         self.closed = False
-        #: Another one after everything that is forgotten.
+        #: Replaced whenever an entry is dropped.
         self.generation = object()
         self._memories: dict[Any, Memory] = {}
-        #: All scopes around it and in it, those of its tasks too.
+        #: All scopes around this one and in it, also those of its tasks.
         self.family: WeakSet[Scope] = WeakSet() if outer is None else outer.family
         self.family.add(self)
 
     def memory(self) -> Memory:
-        """That of the running task, or of this thread."""
+        """Return the memory of the running task, or of this thread."""
         owner: Any = get_ident()
-        if _get_running_loop() is not None:
+        if _get_running_loop() is not None:  # get_running_loop() would raise: slow
             owner = asyncio.current_task() or owner
         memory = self._memories.get(owner)
         if memory is None:
@@ -62,29 +64,31 @@ class Scope:
         return memory
 
     def recall(self, alias: str, key: str, place: Place) -> bytes | None:
-        """What was remembered there of a call with these tags."""
-        there = self.memory().get((alias, key))
-        raw, tags = _NOTHING if there is None else there.get(place, _NOTHING)
+        """Return the entry of a call with these tags, or None."""
+        by_place = self.memory().get((alias, key))
+        raw, tags = _NOTHING if by_place is None else by_place.get(place, _NOTHING)
         return raw if tags == getattr(key, "tags", ()) else None
 
     def remember(
         self, alias: str, key: str, place: Place, raw: bytes, generation: object
     ) -> None:
-        """``generation``: that from before ``raw`` was read."""
+        """Keep an entry, unless one was dropped since ``generation``, which is from
+        before ``raw`` was read."""
         memory = self.memory()
         if len(memory) >= MOST:
             memory.clear()
         memory.setdefault((alias, key), {})[place] = raw, getattr(key, "tags", ())
-        if self.generation is not generation:  # after: who forgets changes it first
+        if self.generation is not generation:  # drop() replaces it first
             memory.pop((alias, key), None)
 
-    def forget(self, alias: str, key: str) -> None:
+    def drop(self, alias: str, key: str) -> None:
+        """Drop what is stored under ``key``: an entry, or all entries with a tag."""
         self.generation = object()
         for memory in list(self._memories.values()):
             memory.pop((alias, key), None)
             if is_tag(key):
-                for call, there in list(memory.items()):
-                    if any(key in tags for _, tags in list(there.values())):
+                for call, by_place in list(memory.items()):
+                    if any(key in tags for _, tags in list(by_place.values())):
                         memory.pop(call, None)
 
     def relatives(self) -> list[Scope]:
@@ -92,7 +96,7 @@ class Scope:
             try:
                 return list(self.family)
             except RuntimeError:
-                continue  # another thread has just opened one
+                continue  # another thread has just opened a scope
 
     def close(self) -> None:
         self.closed = True
@@ -107,7 +111,7 @@ _scope: ContextVar[Scope | None] = ContextVar("cache_memoize_scope", default=Non
 def fetching(
     fetch: Callable[[str, Any], Any], plain: int, place_of: Callable[[str, str], Place]
 ) -> Callable[..., Any]:
-    """``fetch``, asked only for what this request has not seen yet."""
+    """Return a function like ``fetch`` that returns known entries from memory."""
     kind = plain.to_bytes(KIND_SIZE, "little")
 
     def from_memory(alias: str, key: str) -> Any:
@@ -152,17 +156,17 @@ def afetching(
     return from_memory
 
 
-def forget(alias: str, key: str) -> None:
-    """Something was written under this key, for whichever tenant."""
+def drop(alias: str, key: str) -> None:
+    """Drop what is known of ``key``, for all tenants: it was written."""
     scope = _scope.get()
     for each in () if scope is None else scope.relatives():
-        each.forget(alias, key)
+        each.drop(alias, key)
 
 
 @contextmanager
 def local() -> Iterator[None]:
-    """A block in which functions with ``local="request"`` ask the shared cache once per
-    call, as in a request. For what runs outside of one: a command, a Celery task."""
+    """Open a block in which functions with ``local="request"`` ask the cache once per
+    call, as in a request. For code outside of requests: a command, a Celery task."""
     scope = Scope(_scope.get())
     before = _scope.set(scope)
     try:
@@ -173,11 +177,8 @@ def local() -> Iterator[None]:
             _scope.reset(before)
 
 
-# --- requests ------------------------------------------------------------------------
-
-
 def _begin(**kwargs: Any) -> None:
-    _end()  # of a request whose end nobody told
+    _end()  # of a request without a signal at its end
     _scope.set(Scope(_scope.get(), is_request=True))
 
 
@@ -195,7 +196,7 @@ def _end(**kwargs: Any) -> None:
 
 
 def watch_requests() -> None:
-    """Requests, and tasks of ``django.tasks``, are scopes from now on."""
+    """Open a scope for each request, and each task of ``django.tasks``."""
     signals = [(request_started, request_finished)]
     with suppress(ImportError):  # Django 6
         tasks = importlib.import_module("django.tasks.signals")

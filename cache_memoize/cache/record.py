@@ -1,8 +1,13 @@
-"""What stands under a key: a pickled value and a trailer of 26 bytes or more. Pure.
+"""The bytes stored under a key: a pickled value, then a trailer. Pure.
 
-The trailer comes last because ``pickle.loads`` ignores what follows a pickle: a hit
-reads the value without cutting it out. All records are ``bytes``, so no backend
-unpickles a value of the user's: a renamed class is a miss, everywhere.
+A reader needs more than the value: its age, its cost, the kind of the record, and a
+token that only the writer knows. A tuple of these would be the obvious record, but then
+the backend would pickle it, and unpickle the value of the user with it: on some
+backends a renamed class would be an error, or make a ``get_many`` fail. Bytes are
+stored as they are. The trailer comes last because ``pickle.loads`` ignores what follows
+a pickle: a hit unpickles the value without a copy. Nearest to the end is what a hit
+looks at; before it are the token, the stamp of a refresh, the tokens of tags, and a
+signature.
 """
 
 from __future__ import annotations
@@ -20,30 +25,29 @@ _FORMAT = 0xC300
 ENTRY = _FORMAT | 1  # payload: the pickled result
 RAISED = _FORMAT | 2  # payload: the pickled exception
 RAN = _FORMAT | 3  # no payload: the mark of a guard
-LEASE = _FORMAT | 4  # somebody is computing
-RETRY = _FORMAT | 5  # ... after somebody whose computation failed
-FAILED = _FORMAT | 6  # a computation brought nothing to store
+LEASE = _FORMAT | 4  # a caller is computing
+RETRY = _FORMAT | 5  # a caller is computing, after another one failed
+FAILED = _FORMAT | 6  # a computation ended without a result to store
 BLOCK = _FORMAT | 7  # an invalidation is under way: compute, and store nothing
-TAG = _FORMAT | 8  # stands under the key of a tag; its token is the tag's
-#: Set where the record counts only while a second key holds its token (backends.py).
+TAG = _FORMAT | 8  # of a tag, whose token it holds
+#: Flag: the record is valid only while a second key holds its token (vouchers.py).
 VOUCHED = 0x80
-#: Set where the tokens of tags stand before the trailer, and their number.
+#: Flag: the tokens of the tags and their number precede the trailer.
 TAGGED = 0x40
-#: Set where somebody refreshes an entry that readers still get: when that began
-#: (seconds since the epoch), for how long nobody else may, how often it was tried.
+#: Flag: an entry that is still served is being refreshed; see :class:`Stamp`.
 STAMPED = 0x20
 _FLAGS = VOUCHED | TAGGED | STAMPED
 
-#: Seconds for which a FAILED mark is kept: one, and another because Memcached's clock
-#: counts whole seconds.
+#: Seconds for which a FAILED mark is stored: one, and another because Memcached counts
+#: whole seconds.
 FAILED_FOR = 2
 
 ENTRIES = frozenset({ENTRY, RAISED, RAN})
 LEASES = frozenset({LEASE, RETRY})
 _KINDS = ENTRIES | LEASES | {FAILED, BLOCK, TAG}
 
-#: A hit needs only these, so they come last: start (seconds since the epoch),
-#: timeout and cost (seconds), kind.
+#: The part that a hit needs: start (seconds since the epoch), timeout and cost
+#: (seconds), kind.
 _FRESHNESS = struct.Struct("<dffH")
 freshness = _FRESHNESS.unpack
 FRESHNESS_SIZE = _FRESHNESS.size
@@ -51,10 +55,10 @@ KIND_SIZE = 2
 TOKEN_SIZE = 8
 TRAILER_SIZE = TOKEN_SIZE + FRESHNESS_SIZE
 
-#: Seconds that another host's clock may be ahead. A record from further in the
-#: future was written by a clock that has since been set right: it is a miss.
+#: Seconds by which the clock of another host may be ahead. A record from further in the
+#: future was written by a clock that has been corrected since: it is a miss.
 SKEW = 3600.0
-#: For the hit path: what it would otherwise compute at every call.
+#: For the hit path, which would else compute them on every call.
 AHEAD = -SKEW
 TAIL = slice(-FRESHNESS_SIZE, None)
 
@@ -65,11 +69,11 @@ _TAG_END = struct.pack("<H", TAG)
 class Stamp(NamedTuple):
     """A refresh of an entry that is still served."""
 
-    #: When it began, in seconds since the epoch.
+    #: When the refresh began, in seconds since the epoch.
     at: float
-    #: For how many seconds it keeps others from refreshing.
+    #: Seconds for which no other caller refreshes.
     seconds: float
-    #: How often it was tried.
+    #: Number of attempts, this one included.
     attempts: int
 
 
@@ -84,22 +88,24 @@ class Record(NamedTuple):
     cost: float
     kind: int
     vouched: bool
-    #: The tokens of its tags, as they were before the computation; empty: no tags.
+    #: The tokens of the tags from before the computation; empty: no tags.
     tags: bytes
     stamp: Stamp
-    #: Where the payload ends, and the signature if there is one (signing.py).
+    #: The length of the payload, with the signature if it has one (signing.py).
     end: int
 
     def is_fresh(self, now: float, grace: float = 0.0) -> bool:
-        """``grace``: how many seconds longer than its timeout."""
+        """Return whether the entry is younger than its timeout and ``grace``
+        seconds."""
         return self.kind in ENTRIES and AHEAD < now - self.start < self.timeout + grace
 
     def is_claimed(self, now: float) -> bool:
-        # The distance, so that a clock that jumps does not keep refreshers away.
+        """Return whether a refresh is under way."""
+        # The distance, so that a clock that was set back does not delay refreshes.
         return abs(now - self.stamp.at) < self.stamp.seconds
 
     def is_same(self, other: Record) -> bool:
-        """Whether it is the same value of the same computation, whoever stamped it."""
+        """Return whether both have the value of the same computation."""
         return (
             (self.kind, self.start, self.timeout, self.cost, self.tags)
             == (other.kind, other.start, other.timeout, other.cost, other.tags)
@@ -130,7 +136,7 @@ def pack(
 
 
 def parse(raw: Any) -> Record | None:
-    """The record in ``raw``; None for what this library did not write."""
+    """Return the record in ``raw``; None for values that this library did not write."""
     if type(raw) is not bytes or len(raw) < TRAILER_SIZE:
         return None
     start, timeout, cost, kind = freshness(raw[TAIL])
@@ -155,7 +161,7 @@ def parse(raw: Any) -> Record | None:
 
 
 def restamp(found: Record, token: bytes, stamp: Stamp | None = None) -> bytes:
-    """The same entry, stamped by somebody else: for readers nothing has changed."""
+    """Return the entry with another token and stamp. Readers see no difference."""
     return pack(
         found.kind,
         token,
@@ -169,13 +175,13 @@ def restamp(found: Record, token: bytes, stamp: Stamp | None = None) -> bytes:
 
 
 def token_of(raw: bytes) -> bytes:
-    """The token of a record of ours."""
+    """Return the token of a record that is known to be one."""
     return raw[-TRAILER_SIZE:-FRESHNESS_SIZE]
 
 
 def tokens(stored: list[Any]) -> bytes:
-    """The tokens of tags as records hold them, from what stands under the tags' keys;
-    empty if one is missing or is not there to be relied on."""
+    """Return the tokens of tags as a record holds them, from the values stored under
+    the keys of the tags; empty if one of them is no token."""
     found = b""
     for raw in stored:
         if type(raw) is not bytes or len(raw) != TRAILER_SIZE or raw[-2:] != _TAG_END:
@@ -185,7 +191,7 @@ def tokens(stored: list[Any]) -> bytes:
 
 
 def vouched(raw: bytes) -> bytes:
-    """The same record, marked as one that a second key must vouch for."""
+    """Return the record with the flag VOUCHED."""
     kind = int.from_bytes(raw[-2:], "little") | VOUCHED
     return raw[:-2] + kind.to_bytes(2, "little")
 
@@ -198,19 +204,19 @@ loads = pickle.loads
 
 
 def dumps_exception(error: Exception) -> bytes:
-    """``error`` so that it comes back with its type, arguments and attributes.
+    """Pickle ``error`` so that type, arguments and attributes survive.
 
-    The default pickle calls the class with ``args`` again, which a custom
-    ``__init__`` may refuse or understand otherwise (bpo-1692335). Where the round
-    trip changes anything, the parts travel instead.
+    Pickle calls the class with ``args`` again, which a custom ``__init__`` may refuse
+    or interpret differently (bpo-1692335). Where the round trip changes anything, the
+    parts are pickled instead. Raise TypeError if they do not survive either.
     """
     parts = _Parts(type(error), error.args, vars(error))
     for candidate in (error, parts):
         try:
             pickled = dumps(candidate)
-            again = loads_exception(pickled)
-            same = _Parts(type(again), again.args, vars(again)) == parts
-            if same and _kept_by_c(again) == _kept_by_c(error):
+            copy = loads_exception(pickled)
+            same = _Parts(type(copy), copy.args, vars(copy)) == parts
+            if same and _state_in_c(copy) == _state_in_c(error):
                 return pickled
         except Exception as trouble:  # the class decides what it raises
             reason = trouble
@@ -219,8 +225,8 @@ def dumps_exception(error: Exception) -> bytes:
     raise TypeError(f"{type(error).__qualname__} cannot be stored: {reason}")
 
 
-def _kept_by_c(error: BaseException) -> Any:
-    """Such as the filename of an OSError, which is not among its arguments."""
+def _state_in_c(error: BaseException) -> Any:
+    """Return state such as the filename of an OSError, which is not in its ``args``."""
     builtin = next(c for c in type(error).__mro__ if c.__module__ == "builtins")
     return cast("Any", builtin).__reduce__(error)[1:]
 
@@ -242,5 +248,5 @@ def loads_exception(raw: bytes) -> Exception:
 
 
 def cap(timeout: float) -> float:
-    """A timeout that fits the trailer's four bytes."""
+    """Return a timeout that fits four bytes; a longer one is unlimited."""
     return timeout if timeout < 3e38 else math.inf

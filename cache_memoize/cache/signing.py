@@ -1,8 +1,8 @@
-"""Signatures: an entry that nobody with the project's secret wrote is not unpickled.
+"""Signatures: only entries that were written with the project's secret are unpickled.
 
-``CACHE_MEMOIZE["SIGN"]`` turns them on. What is signed is the whole record and the key
-it stands under, with HMAC-SHA256 (RFC 2104) by :func:`django.utils.crypto.salted_hmac`,
-the ground of :class:`django.core.signing.Signer`. It stands behind the payload, where
+``CACHE_MEMOIZE["SIGN"]`` turns them on. The signature covers the record and its key,
+with HMAC-SHA256 (RFC 2104) by :func:`django.utils.crypto.salted_hmac`, on which
+:class:`django.core.signing.Signer` is built too. It follows the payload, where
 ``pickle.loads`` does not look.
 """
 
@@ -23,7 +23,7 @@ __all__ = ["SIZE", "is_genuine", "is_on", "seal"]
 SIZE = 32
 _SALT = "cache_memoize.cache.signing"
 
-#: Whether signatures are on; None: not asked yet. Read on every hit.
+#: Whether signatures are on; None: the setting was not read yet. Read on every hit.
 state: bool | None = None
 
 
@@ -34,16 +34,17 @@ def is_on() -> bool:
     return state
 
 
-def _ask_again() -> None:
+def _reset() -> None:
     global state
     state = None
 
 
-on_change(_ask_again)
+on_change(_reset)
 
 
 def seal(key: str, raw: bytes) -> bytes:
-    """An entry with its signature, if signatures are on; all else as it is."""
+    """Return an entry with its signature if signatures are on, other records as they
+    are."""
     if not is_on():
         return raw
     found = parse(raw)
@@ -54,12 +55,12 @@ def seal(key: str, raw: bytes) -> bytes:
 
 
 def is_genuine(key: str, found: Record) -> bool:
-    """Whether the signature in a record is right, by any of the project's secrets."""
-    at = found.end - SIZE
-    if at < 0:
+    """Return whether a record has the signature of one of the project's secrets."""
+    start = found.end - SIZE
+    if start < 0:
         return False
     raw = found.raw
-    head, signature, rest = raw[:at], raw[at : found.end], raw[found.end :]
+    head, signature, rest = raw[:start], raw[start : found.end], raw[found.end :]
     return any(
         constant_time_compare(signature, _signature(secret, key, head, rest))
         for secret in secrets()
@@ -67,7 +68,7 @@ def is_genuine(key: str, found: Record) -> bool:
 
 
 def _signature(secret: str | bytes, key: str, head: bytes, rest: bytes) -> bytes:
-    # A voucher is marked later than the entry is signed (backends.py).
+    # Without the flag VOUCHED, which is set after the entry was signed (vouchers.py).
     kind = int.from_bytes(rest[-2:], "little") & ~VOUCHED
     name = key.encode()
     signed = b"%d:%b%d:%b%b" % (len(name), name, len(head), head, rest[:-2])

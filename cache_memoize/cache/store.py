@@ -1,4 +1,12 @@
-"""What the protocol asks of a Django cache, how that fails, sync and async alike."""
+"""The commands of the protocol on one Django cache, sync and async alike.
+
+The protocol is written once, as coroutines over a store. The commands of :class:`Store`
+never suspend, so that sync code finishes such a coroutine with one ``send`` (see
+:func:`run`); those of :class:`AsyncStore` hand each command to a thread, unless the
+cache is in memory. Written twice, the two would drift apart; with ``async_to_sync``,
+sync code would pay for an event loop at every miss. Each command is timed, and its
+errors are counted by the circuit breaker of the cache.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +26,20 @@ from . import local, record, signing
 from .backends import Backend, backend_of
 from .breaker import SLOW, Breaker
 from .connections import (
-    MISTAKES,
     UNREAD,
     UNREADABLE,
     database_of,
-    hangs,
-    is_decoding_error,
     is_forged,
     is_in_memory,
     opened,
     read_many,
+)
+from .errors import (
+    MISTAKES,
+    CacheDidNotAnswer,
+    hangs,
+    is_decoding_error,
+    no_answer,
 )
 from .record import Record
 
@@ -38,48 +50,31 @@ T = TypeVar("T")
 logger = logging.getLogger("cache_memoize")
 
 
-class CacheDidNotAnswer(Exception):
-    """The cache client behaved as if all were well, and the server did nothing.
-
-    ``invalidate`` raises it when it could not make sure that the value is gone.
-    """
-
-
 class Look(NamedTuple):
-    """What stands under a key, and what its tags are at present."""
+    """The record under a key, and the present tokens of the tags of the call."""
 
-    #: None: nothing; ``UNREADABLE``: nothing that is ours.
+    #: None: no value; ``UNREADABLE``: no value that this library has written.
     record: Record | None
-    #: The tokens of its tags, as a record holds them. None: a tag is being forgotten,
-    #: so nothing counts and nothing may be stored. Empty: it has no tags.
+    #: The tokens of the tags, as in a record; empty: the call has no tags. None: a tag
+    #: is being invalidated, so no entry is valid, and none may be stored.
     tags: bytes | None = b""
-    #: When the youngest of its tags came into being, in seconds since the epoch.
+    #: When the youngest of the tags was created, in seconds since the epoch.
     since: float = 0.0
 
 
-# --- what the protocol does ----------------------------------------------------------
-
-
-#: What may stand under the key of a tag.
+#: Kinds of records under the key of a tag.
 _TAGS = frozenset({record.TAG, record.BLOCK})
 
-#: What may end an entry. (``add`` writes where nothing is.)
+#: Commands that may replace or remove an entry.
 _WRITES = frozenset({"delete", "set", "swap"})
 
-#: So many times in a row one looks again without waiting, before one concludes that
-#: the cache does not do what it says.
+#: Reads in a row without waiting, after which the answers of a cache are taken to be
+#: wrong.
 PATIENCE = 8
 
 
-def no_answer(store: Store) -> CacheDidNotAnswer:
-    return CacheDidNotAnswer(
-        f"the cache {store.alias!r} says that a key is taken, and that nothing is there"
-    )
-
-
 class Store:
-    """The commands of the protocol on one alias. They are coroutines that never
-    suspend, so that the protocol is written once for sync and async (protocol/)."""
+    """The commands on one cache, as coroutines that never suspend."""
 
     def __init__(self, alias: str, breaker: Breaker, clock: Clock) -> None:
         self.alias = alias
@@ -90,21 +85,23 @@ class Store:
         return backend_of(caches[self.alias])
 
     def database(self) -> str | None:
-        """The alias of the database that the cache itself is in, if it is in one."""
+        """Return the alias of the database that the cache is in, if it is in one."""
         return database_of(self.alias)
 
     def is_in_transaction(self) -> bool:
-        """Whether this cache is in a database on which a transaction is open here."""
+        """Return whether this thread has an open transaction on the database that the
+        cache is in."""
         cache = caches[self.alias]
         return backend_of(cache).is_in_transaction(cache)
 
     def default_timeout(self) -> float | None:
-        """The backend's own timeout in seconds; None: it keeps values for ever."""
+        """Return the backend's own timeout in seconds; None: unlimited."""
         timeout = caches[self.alias].default_timeout
         return None if timeout is None else float(timeout)
 
     def can_wait(self) -> bool:
-        """Not in a thread that runs an event loop: who is waited for may be in it."""
+        """Return whether the caller may sleep: not in a thread that runs an event
+        loop, which may be the one that computes."""
         try:
             asyncio.get_running_loop()
         except RuntimeError:
@@ -117,7 +114,7 @@ class Store:
     async def look(self, key: str, *, may_write: bool = True) -> Look:
         """Return the record under ``key`` and the tokens of its tags.
 
-        A tag that is missing gets a new token, unless ``may_write`` is False.
+        A missing tag gets a new token, unless ``may_write`` is False.
         """
         if not isinstance(key, TaggedKey):
             return Look(await self.get(key))
@@ -142,36 +139,40 @@ class Store:
     async def _resolve(
         self, key: TaggedKey, found: dict[str, Any], may_write: bool = True
     ) -> Look:
-        """Give each missing tag a new token: entries with its old one are misses."""
+        """Create a new token for each missing tag; entries with its old token are
+        misses from then on."""
         if not may_write:
             tokens = record.tokens([found.get(tag) for tag in key.tags])
             return Look(self.read(key, found.get(key)), tokens or None)
-        tags = []
-        for tag in key.tags:
-            there = self.read(tag, found.get(tag))
-            for look in range(PATIENCE):
-                if there is UNREADABLE or (there and there.kind not in _TAGS):
-                    await self.delete(tag)
-                elif there is None and look == PATIENCE // 2:
-                    # Some clients show what they cannot read as nothing.
-                    await self.delete(tag)
-                elif there is not None:
-                    break
-                now = self.clock.time()
-                new = record.pack(record.TAG, self.clock.token(), start=now)
-                if await self.add(tag, new, None):
-                    there = record.parse(new)
-                else:
-                    there = await self.get(tag)
-            else:
-                raise no_answer(self)
-            tags.append(there)
-        tokens = record.tokens([there.raw for there in tags])
-        since = max(there.start for there in tags)
+        tags = [
+            await self._ensure_tag(tag, self.read(tag, found.get(tag)))
+            for tag in key.tags
+        ]
+        tokens = record.tokens([tag.raw for tag in tags])
+        since = max(tag.start for tag in tags)
         return Look(self.read(key, found.get(key)), tokens or None, since)
 
+    async def _ensure_tag(self, tag: str, present: Record | None) -> Record:
+        """Return the record of a tag: ``present``, or else one that was added now."""
+        for attempt in range(PATIENCE):
+            if present is None:
+                # Some clients return None for values that they cannot read.
+                unusable = attempt == PATIENCE // 2
+            else:
+                unusable = present is UNREADABLE or present.kind not in _TAGS
+                if not unusable:
+                    return present
+            if unusable:
+                await self.delete(tag)
+            new = record.pack(record.TAG, self.clock.token(), start=self.clock.time())
+            if await self.add(tag, new, None):
+                present = record.parse(new)
+            else:
+                present = await self.get(tag)
+        raise no_answer(self)
+
     async def get(self, key: str) -> Record | None:
-        """The record under ``key``, None, or ``UNREADABLE``."""
+        """Return the record under ``key``, None, or ``UNREADABLE``."""
         try:
             raw = await self._run("get", key)
         except Exception as error:
@@ -181,8 +182,8 @@ class Store:
         return self.read(key, raw)
 
     async def raw(self, key: str) -> Any:
-        """What stands under a key that holds no record; ``UNREADABLE`` if it cannot
-        be read."""
+        """Return the value under a key that holds no record; ``UNREADABLE`` if it
+        cannot be read."""
         return (await self.raw_many([key])).get(key)
 
     async def raw_many(self, keys: list[str]) -> dict[str, Any]:
@@ -211,7 +212,7 @@ class Store:
     async def take(
         self, key: str, old: bytes | None, lease: bytes, seconds: int | None
     ) -> bool:
-        """Put a lease where nothing is, or in the place of ``old``."""
+        """Write a lease if there is no value, or in the place of ``old``."""
         if old is None:
             return await self.add(key, lease, seconds)
         return await self.swap(key, old, lease, seconds)
@@ -223,7 +224,7 @@ class Store:
         return bool(await self._run("delete", key))
 
     async def shield(self, flow: Coroutine[Any, Any, None]) -> None:
-        """Finish a flow, whatever happens to the caller."""
+        """Finish a flow, even if the caller is cancelled."""
         await flow
 
     async def call(self, function: Callable[..., Any], *args: Any) -> Any:
@@ -238,7 +239,7 @@ class Store:
         return self._command(command, *args)
 
     def _command(self, command: str, *args: Any) -> Any:
-        """One command, in the thread that will use the client; trouble is counted."""
+        """Run one command, in the thread that will use the client; count trouble."""
         started = self.clock.monotonic()
         try:
             cache, backend = opened(self.alias)
@@ -254,22 +255,22 @@ class Store:
             raise
         finally:
             if command in _WRITES:  # also if only the answer got lost
-                local.forget(self.alias, args[0])
+                local.drop(self.alias, args[0])
         if self.clock.monotonic() - started > SLOW:
             slow = CacheDidNotAnswer(f"the cache {self.alias!r} took over a second")
             self.trouble(slow)
             if backend.swallows and not result:
-                raise slow  # that was a time-out, and the client hides it
-        # "Nothing there" proves nothing where a client hides its errors.
+                raise slow  # a time-out that the client hides
+        # An empty answer proves nothing where a client hides its errors.
         elif (result or not backend.swallows) and self.breaker.success():
             logger.warning("cache %r works again", self.alias)
         return result
 
     def trouble(self, error: BaseException) -> None:
-        """Tell the breaker; it is the one that says so in the log."""
+        """Report an error to the breaker, and log it if that opens the breaker."""
         if isinstance(error, TransactionManagementError):
             return  # a broken transaction of the project, and a cache in its database
-        # A client that hides its errors hides them eight times before we know.
+        # By then a client that hides its errors has hidden eight of them.
         hanging = isinstance(error, CacheDidNotAnswer) or hangs(error)
         if self.breaker.failure(self.clock.monotonic(), hanging=hanging):
             logger.warning(
@@ -278,7 +279,7 @@ class Store:
 
 
 def run(flow: Coroutine[Any, Any, T]) -> T:
-    """Finish a coroutine over a synchronous store: it never suspends."""
+    """Finish a coroutine over a synchronous store, which never suspends."""
     try:
         flow.send(None)
     except StopIteration as end:
@@ -288,7 +289,7 @@ def run(flow: Coroutine[Any, Any, T]) -> T:
 
 
 class AsyncStore(Store):
-    """The same commands for async code: in-memory backends directly, others in the
+    """The commands for async code: directly on a cache in memory, otherwise in the
     thread that Django's own async cache methods use."""
 
     def can_wait(self) -> bool:
@@ -303,7 +304,7 @@ class AsyncStore(Store):
         try:
             return await super().take(key, old, lease, seconds)
         except asyncio.CancelledError:
-            # The thread went on and may have written a lease that is nobody's now.
+            # The thread went on and may have written a lease that has no owner now.
             mine = record.parse(lease)
             assert mine is not None
             mark = record.pack(record.FAILED, self.clock.token(), tags=mine.tags)

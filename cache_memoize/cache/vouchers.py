@@ -1,6 +1,8 @@
-"""What the protocol asks of a cache, and what does it on any: :class:`Voucher`.
+"""The commands that the protocol needs of a cache, and their form for unknown backends.
 
-Public API of Django's caches only; backends.py has what each of them does better.
+Only the public API of Django's caches is used here. It cannot replace a value only if
+it is still the old one; :class:`Voucher` makes up for that with a second key. Where a
+backend can do better, backends.py knows how.
 """
 
 from __future__ import annotations
@@ -16,42 +18,41 @@ Cache = Any
 
 
 class Backend:
-    """What every backend can do. ``seconds`` is a whole number, or None for ever."""
+    """A kind of cache. ``seconds`` is a whole number, or None for unlimited."""
 
-    #: Whether no call ever waits for anything: then async code calls it directly.
+    #: Whether no command waits for anything, so that async code calls it directly.
     in_memory = False
-    #: Whether ``swap`` is atomic. Where it is not, readers get no old value during a
-    #: refresh, because nothing could tell that it was invalidated meanwhile.
+    #: Whether ``swap`` is atomic. If not, readers get no stale value during a refresh:
+    #: an invalidation meanwhile would go unnoticed.
     atomic = True
     #: Whether several threads may use one client object.
     shareable = True
-    #: Whether the client may answer as if all were well when the server is away.
+    #: Whether the client may report success when the server is away.
     swallows = False
     #: Whether anything is stored at all.
     stores = True
 
-    #: Seconds by which the backend may cut a lifetime short, counting whole seconds.
+    #: Seconds by which the backend may shorten a lifetime, counting whole seconds.
     slack = 0
 
     def lifetime(self, seconds: int | None) -> int | None:
-        """What to ask for, to have a value last so long. The record knows better."""
+        """Return the timeout after which a value has lived for ``seconds`` at least."""
         return None if seconds is None else seconds + self.slack
 
     def database(self, cache: Cache) -> str | None:
-        """The alias of the database that holds this cache, if one does."""
+        """Return the alias of the database that holds this cache, if one does."""
         return None
 
     def is_in_transaction(self, cache: Cache) -> bool:
-        """Whether what is written now is part of a transaction of the caller's."""
+        """Return whether a write now would be part of a transaction of the caller."""
         return False
 
     def takes_bytes(self, cache: Cache) -> bool:
-        """Whether what it stores may be bytes."""
+        """Return whether its serializer accepts bytes."""
         return True
 
     def most(self, cache: Cache) -> int | None:
-        """How many entries it keeps before it throws some away; None: as many as
-        there is room for."""
+        """Return the number of entries after which it removes some; None: unlimited."""
         return None
 
     def get(self, cache: Cache, key: str) -> Any:
@@ -73,21 +74,22 @@ class Backend:
     def swap(
         self, cache: Cache, key: str, old: bytes, new: bytes, seconds: int | None
     ) -> bool:
-        """Put ``new`` in the place of ``old``, if that is what is there."""
+        """Replace ``old`` by ``new``. Return False if ``old`` is not stored any
+        more."""
         raise NotImplementedError
 
 
-#: Stands for a record that nobody vouches for: not one of ours, and not nothing.
+#: Stands for a record without its voucher: no record of ours, and not None.
 VOID: Any = object()
 
 
 class Voucher(Backend):
-    """Any other backend, by the public API: a second key that vouches for the first.
+    """Any other backend, by the public API: a second key vouches for the first.
 
-    Whoever wins the right to compute, or primes, writes a random token there before it
-    does anything; invalidating deletes it. A record counts only while its own token
-    stands there, so what a late writer stores counts for nobody. The token is never
-    written twice: nothing that was invalidated can come back.
+    A caller that gets the right to compute, or primes, first writes a random token
+    there; invalidating deletes it. A record is valid only while the second key holds
+    its token, so the record of a late writer is not. A token is never written twice: no
+    invalidated record becomes valid again.
     """
 
     atomic = False
@@ -100,8 +102,8 @@ class Voucher(Backend):
     def get(self, cache: Cache, key: str) -> Any:
         raw = cache.get(key)
         found = record.parse(raw)
-        # Reading the voucher second is what makes this safe: if it is still there now,
-        # no invalidation had ended when the value was read.
+        # Read second: if the voucher is still stored now, no invalidation had ended
+        # when the value was read.
         if found and found.vouched and cache.get(self.voucher(key)) != found.token:
             return VOID
         return raw
@@ -139,9 +141,9 @@ class Voucher(Backend):
             return False
         written = record.parse(new)
         if written and written.kind in record.ENTRIES:
-            # The voucher dates from before the computation; it must last as long as
-            # the entry, and touching brings no deleted key back. Where nothing can be
-            # touched, the entry counts as long as the lease would.
+            # The voucher is from before the computation and must last as long as the
+            # entry; touch() does not restore a deleted key. Where the backend has no
+            # touch(), the entry is valid as long as the lease would be.
             with contextlib.suppress(NotImplementedError):
                 cache.touch(self.voucher(key), seconds)
             super().set(cache, key, record.vouched(new), seconds)

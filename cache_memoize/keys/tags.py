@@ -1,9 +1,10 @@
-"""Tags: names that calls share, so that all of them can be forgotten at once. Pure.
+"""Tags: names that calls share, so that all of them can be invalidated at once. Pure.
 
 Each tag is a key in the cache that holds a random token. An entry carries the tokens
-that its tags had before it was computed, and counts only while they are the present
-ones. So forgetting a tag is deleting one key, however many entries have it; no list of
-them is kept, and a token that was lost forgets too much, never too little.
+that its tags had before it was computed, and is valid only while these are the present
+ones. So invalidating a tag is deleting one key, however many entries have it. The
+obvious way, a list of the keys that have a tag, would have to be complete on a cache
+that may lose values; a lost token invalidates too much, never too little.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from .encoding import digest
 
 __all__ = ["TaggedKey", "function_tag", "tag_key", "tagging", "tags_of"]
 
-#: So many tags fit into one entry.
+#: Tags of one entry, at most: their number is stored in a byte.
 MOST = 255
 
 _TAG, _FUNCTION = "cache_memoize.tag:", "cache_memoize.all:"
@@ -25,7 +26,7 @@ _of_function = digest("cache_memoize function")
 
 
 class TaggedKey(str):
-    """The key of a call, and the keys of its tags: what is read together."""
+    """The key of a call with the keys of its tags, which are read together."""
 
     __slots__ = ("tags",)
 
@@ -34,45 +35,46 @@ class TaggedKey(str):
 
 @functools.lru_cache(4096)
 def tag_key(tag: str) -> str:
-    """The key under which the token of a tag stands."""
+    """Return the key under which the token of a tag is stored."""
     return f"{_TAG}{_of_tag(tag)}"
 
 
 def function_tag(name: str) -> str:
-    """The key of the tag that all calls of one function have."""
+    """Return the key of the tag that all calls of one function have."""
     return f"{_FUNCTION}{_of_function(name)}"
 
 
 def is_tag(key: str) -> bool:
-    """Whether it may be the key of a tag."""
+    """Return whether ``key`` may be that of a tag."""
     return key.startswith((_TAG, _FUNCTION))
 
 
 def tags_of(given: Any, whose: str) -> tuple[str, ...]:
-    """``given`` as a tuple of tags: one string, or several."""
+    """Return one tag, or several, as a tuple. Raise TypeError for other values."""
     tags = (given,) if isinstance(given, str) else given
     if isinstance(tags, (bytes, dict)) or not isinstance(tags, Iterable):
         raise TypeError(
             f"cache_memoize: tags= of {whose} takes strings, or a callable of the "
-            f"call's arguments that gives strings, not {type(given).__name__}"
+            f"call's arguments that returns strings, not {type(given).__name__}"
         )
-    found = tuple(tags)
-    for tag in found:
+    tags = tuple(tags)
+    for tag in tags:
         if not isinstance(tag, str) or not tag:
             raise TypeError(
-                f"cache_memoize: tags= of {whose} gave a tag that is not a string with "
-                f"something in it, but {type(tag).__name__}; write f'post:{{pk}}' for "
-                "a number"
+                f"cache_memoize: tags= of {whose} has a tag of type "
+                f"{type(tag).__name__}; a tag is a string that is not empty: write "
+                "f'post:{pk}' for a number"
             )
-    return found
+    return tags
 
 
 def tagging(
     key_of: Callable[[Any, Any], str], given: Any, own: str, name: str
 ) -> Callable[[Any, Any], TaggedKey]:
-    """``key_of``, with the tags of the call beside its key.
+    """Return ``key_of`` with tags added to each key.
 
-    ``own`` is the key of the function's own tag; ``given`` what the user wrote.
+    :param given: the option ``tags=``.
+    :param own: the key of the function's own tag.
     """
     if not callable(given):
         fixed = _keys_of(given, own, name)
@@ -83,16 +85,16 @@ def tagging(
 
 
 def _tagged(key: str, tags: tuple[str, ...]) -> TaggedKey:
-    found = TaggedKey(key)
-    found.tags = tags
-    return found
+    tagged = TaggedKey(key)
+    tagged.tags = tags
+    return tagged
 
 
 def _keys_of(given: Any, own: str, name: str) -> tuple[str, ...]:
     keys = {own, *map(tag_key, tags_of(given, name))}
     if len(keys) > MOST:
         raise ValueError(
-            f"cache_memoize: tags= of {name} gave {len(keys) - 1} tags; {MOST - 1} "
-            "fit; give one tag that stands for many"
+            f"cache_memoize: tags= of {name} has {len(keys) - 1} tags; at most "
+            f"{MOST - 1} are possible: use one tag in place of many"
         )
     return tuple(sorted(keys))

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 from django.core.management.base import CommandError, OutputWrapper
 
+from .. import process
 from ..arguments import parse_words
 from ..cache.connections import aliases, opened, place_of
 from ..describe import FunctionInfo, format_duration
-from ..protocol import threads
 from ..protocol.invalidation import invalidate_tags
 from ..protocol.refresh import with_context
 from . import Options, Outcome, waiting_for
@@ -142,7 +142,7 @@ def _refresh(call: _Call, stderr: OutputWrapper) -> None:
         try:
             call.do("refresh")
         finally:
-            threads.clean_up()
+            process.end_thread()
 
     # Ctrl-C in this thread would leave its coroutine waiting for ever.
     with ThreadPoolExecutor(1) as executor:

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 from django.core.management.base import CommandError, OutputWrapper
 
+from .. import process
 from ..cache.connections import opened
 from ..describe import FunctionInfo
-from ..protocol import threads as pool
 from ..protocol.many import CHUNK
 from ..protocol.refresh import with_context
 from . import FAILED_AT_MOST, INTERRUPTED, NOT_RUN, Options, Outcome, waiting_for
@@ -273,4 +273,4 @@ class Warming:
 def _clean_up(together: threading.Barrier) -> None:
     with suppress(threading.BrokenBarrierError):  # one is busy, or was interrupted
         together.wait(PATIENCE)
-    pool.clean_up()
+    process.end_thread()

@@ -20,10 +20,9 @@ from asgiref.sync import async_to_sync, sync_to_async
 from django.db import connections
 from django.utils import timezone, translation
 
-from ..cache import connections as clients
+from .. import process
 from ..cache.store import Store, run
 from ..conf import conf
-from ..stats import reporter
 from ..stats.counters import logger
 from . import threads, transactions
 from .call import Call, Claim, computing
@@ -37,13 +36,7 @@ TASKS = 100
 _tasks: set[asyncio.Task[Claim]] = set()
 
 
-def _close_connections() -> None:
-    connections.close_all()
-    clients.close()
-
-
-threads.at_end.append(_close_connections)
-reporter.after.append(_close_connections)
+process.at_thread_end(connections.close_all)
 
 
 def _mode(call: Call) -> str:

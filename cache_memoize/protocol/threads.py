@@ -7,12 +7,13 @@ process ends without waiting for them.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections import deque
 from collections.abc import Callable
 
-__all__ = ["clean_up", "is_full", "join", "submit"]
+from .. import process
+
+__all__ = ["is_full", "join", "submit"]
 
 #: Threads at most, and jobs at most that wait for one.
 THREADS = 4
@@ -24,8 +25,6 @@ _lock = threading.Lock()
 _jobs: deque[Callable[[], None]] = deque()
 _threads: set[threading.Thread] = set()
 _working = 0
-#: What a thread does before it ends: close what it opened.
-at_end: list[Callable[[], None]] = []
 
 
 def is_full() -> bool:
@@ -71,26 +70,14 @@ def _work() -> None:
             except BaseException:
                 logger.exception("a refresh in the background failed")
     finally:
-        clean_up()
+        process.end_thread()
         _threads.discard(threading.current_thread())
 
 
-def clean_up() -> None:
-    """Close what this thread has opened: its last act, and that of others like it."""
-    for close in at_end:
-        try:
-            close()
-        except Exception:
-            logger.exception("a thread of the pool could not clean up")
-
-
+@process.after_fork
 def _after_fork() -> None:
     """The child has none of the threads, and perhaps a lock that one of them held."""
     global _lock, _working
     _lock, _working = threading.Lock(), 0
     _jobs.clear()
     _threads.clear()
-
-
-if hasattr(os, "register_at_fork"):  # pragma: no branch
-    os.register_at_fork(after_in_child=_after_fork)

@@ -15,7 +15,6 @@ documented: ``atomic_blocks``, ``savepoint_ids``, ``run_on_commit``,
 from __future__ import annotations
 
 import functools
-import os
 import re
 import threading
 import time
@@ -27,6 +26,7 @@ from django.apps import apps
 from django.db import connections, transaction
 from django.db.backends.signals import connection_created
 
+from .. import process
 from ..cache.backends import has_autocommit_off, own_blocks
 
 __all__ = [
@@ -238,14 +238,11 @@ live: dict[tuple[str, str], set[weakref.ref[Pending]]] = {}
 _lock = threading.RLock()  # what is collected may be so anywhere
 
 
+@process.after_fork
 def _after_fork() -> None:
     """Another thread of the parent may have held it."""
     global _lock
     _lock = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):  # pragma: no branch
-    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _gone(where: tuple[str, str], reference: weakref.ref[Pending]) -> None:

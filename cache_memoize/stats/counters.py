@@ -9,12 +9,16 @@ from typing import Any, NamedTuple
 from .. import signals
 from ..conf import conf
 from ..signals import Event
-from . import reporter
+from .reporter import reporter
 from .totals import Totals, bucket
 
 __all__ = ["CacheInfo", "Stats"]
 
 logger = logging.getLogger("cache_memoize")
+
+#: Events without a line at DEBUG: of hits there are too many, and an error is logged as
+#: a warning.
+_NOT_LOGGED = frozenset({"hit", "error"})
 
 
 class CacheInfo(NamedTuple):
@@ -69,7 +73,6 @@ class Stats:
         "misses",
         "name",
         "path",
-        "quiet",
         "saved",
         "spent",
         "stale",
@@ -89,8 +92,6 @@ class Stats:
         self.spent = self.saved = 0.0
         self.costs: dict[int, int] = {}
         self.warned: set[str] = set()
-        #: Nothing was counted since stats/reporter.py has last looked.
-        self.quiet = True
 
     def totals(self) -> Totals:
         return Totals(
@@ -163,9 +164,9 @@ class Stats:
     def _tell(
         self, kind: str, key: str, seconds: float = 0.0, detail: str = ""
     ) -> None:
-        if self.quiet:
-            reporter.wake(self)
-        if signals.ALL[kind].receivers or logger.isEnabledFor(logging.DEBUG):
+        reporter.watch(self)
+        is_logged = kind not in _NOT_LOGGED and logger.isEnabledFor(logging.DEBUG)
+        if is_logged or signals.ALL[kind].receivers:
             event = Event(kind, self.path, self.alias, key, seconds, detail)
             announce(event, self.function)
 
@@ -203,7 +204,7 @@ class Stats:
 
 def announce(event: Event, function: Any = None) -> None:
     """To the log, and to whoever listens."""
-    if event.kind != "error":  # that is a warning of its own
+    if event.kind not in _NOT_LOGGED:
         what = event.function, event.kind, event.key, event.seconds
         logger.debug("%s: %s %s (%.6f s)", *what)
     signals.ALL[event.kind].send_robust(function, event=event)

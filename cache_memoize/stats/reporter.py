@@ -1,264 +1,253 @@
-"""Brings what this process has counted to where the figures of all are kept.
+"""The reporter: a thread that hands the counts of this process to the sinks.
 
-Counting is adding to an attribute. Whoever counts something after a quiet while says so
-once, and a thread tells the sinks every few seconds what has come since, until all are
-quiet again; a process tells the rest when it ends. A process that is killed loses the
-last seconds.
+Counting has to be cheap, so a hit only adds to two attributes of its function's
+counters and tells no one. A thread compares the counters of all functions with what it
+has reported before, every ``STATS_INTERVAL`` seconds, and passes the differences on: to
+the figures of the whole site, to Prometheus. That costs microseconds per function and
+round, where a flag for "something is new" would have to be looked at on every hit.
+
+The thread starts when the first function is called for which a sink is registered, so
+that processes which never call one (the master of a server, most commands) have none. A
+forked child has no thread; it starts its own at its first call, and reports only what
+it has counted itself. What a sink does not take is reported again in the next round. At
+the end of the process the rest is reported; a process that is killed loses the counts
+of its last seconds.
 """
 
 from __future__ import annotations
 
 import atexit
 import logging
-import os
 import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
 from django.core.exceptions import ImproperlyConfigured
-from django.core.signals import setting_changed
 
-from ..conf import conf
+from .. import process
+from ..conf import conf, on_change
 from .totals import Totals
 
-__all__ = [
-    "Sink",
-    "Source",
-    "add",
-    "clean_up",
-    "flush_stats",
-    "join",
-    "remove",
-    "sources",
-    "wake",
-]
+__all__ = ["Reporter", "Sink", "Source", "flush_stats", "reporter"]
 
 logger = logging.getLogger("cache_memoize")
 
 
 class Source(Protocol):
-    """Who counts: the Stats of one function."""
+    """The counters of one function."""
 
-    #: Whether it has nothing new to tell, as far as this module knows.
-    quiet: bool
     path: str
     alias: str
 
     def totals(self) -> Totals: ...
 
 
-#: Takes one source's counts since the last time. What raises is told again later.
+#: Takes what one source has counted since the last report. Counts for which it raises
+#: are reported again later.
 Sink = Callable[[Any, Totals], None]
 
-#: Reentrant: a signal handler may make calls, whatever it interrupts.
-_lock = threading.RLock()
-#: One thread at a time tells: what it has told must be known to the next.
-_telling = threading.RLock()
-_known: WeakSet[Any] = WeakSet()
-_noisy: WeakSet[Any] = WeakSet()
-#: Some of these, so that a function that is gone by then has its counts told too: one
-#: that is made in a view, for instance.
-_kept: set[Any] = set()
+#: Sources kept alive at most, until their counts are reported: a function that is made
+#: in a view, for instance, is gone before the next round.
 MOST = 1_000
-_told: dict[Sink, WeakKeyDictionary[Any, Totals]] = {}
-_ending = threading.Event()
-_thread: threading.Thread | None = None
-#: Locks of sinks, that are held while a process forks, after the one for telling.
-guarded: list[Any] = []
-#: Those that a fork has got, and the seconds that it tries for each.
-_held: list[Any] = []
-PATIENCE = 1.0
+#: Seconds for which a fork waits for each lock.
+FORK_PATIENCE = 1.0
 #: Seconds for which a process that ends waits for a cache that does not answer.
 LAST = 10.0
-#: What the thread does after each round: close what it opened.
-after: list[Callable[[], None]] = []
 
 
-def add(sink: Sink) -> None:
-    """Tell this one too, from the beginning of the process on."""
-    _told.setdefault(sink, WeakKeyDictionary())
-    _start()
+class Reporter:
+    """The sinks, the sources, and the thread that reports from one to the other."""
 
+    def __init__(self) -> None:
+        #: Called by the thread after each round.
+        self.after: list[Callable[[], None]] = []
+        #: Locks of sinks. They are held while the process forks, after our own.
+        self.guarded: list[Any] = []
+        self._held: list[Any] = []
+        self._known: WeakSet[Any] = WeakSet()
+        self._kept: set[Any] = set()
+        self._told: dict[Sink, WeakKeyDictionary[Any, Totals]] = {}
+        self._make_locks()
 
-def remove(sink: Sink) -> None:
-    _told.pop(sink, None)
+    def _make_locks(self) -> None:
+        # Reentrant: a signal handler may make calls, whatever it interrupts.
+        self._lock = threading.RLock()
+        #: Held while counts are reported: the next to report must know what was.
+        self._telling = threading.RLock()
+        self._ending = threading.Event()
+        self._thread: threading.Thread | None = None
 
+    # --- sinks and sources ---
 
-def wake(source: Source) -> None:
-    """It has counted something after a quiet while."""
-    with _lock:  # or a thread that is telling takes it for quiet from here on
-        source.quiet = False
-        _known.add(source)
-        _noisy.add(source)
-        _start()
-        if _thread is not None and len(_kept) < MOST:
-            _kept.add(source)
+    def add(self, sink: Sink) -> None:
+        """Report to ``sink`` too: all counts since the process has started."""
+        self._told.setdefault(sink, WeakKeyDictionary())
+        self.start_thread()
 
+    def remove(self, sink: Sink) -> None:
+        self._told.pop(sink, None)
 
-def sources() -> list[Any]:
-    """Who has counted something in this process."""
-    with _lock:
-        return list(_known)
+    def watch(self, source: Source) -> None:
+        """Report the counts of ``source``; keep it alive until that is done."""
+        if source in self._kept:
+            return
+        with self._lock:
+            self._known.add(source)
+            self.start_thread()
+            if self._thread is not None and len(self._kept) < MOST:
+                self._kept.add(source)
 
+    def sources(self) -> list[Any]:
+        """Return the sources that have counted something in this process."""
+        with self._lock:
+            return [each for each in self._known if not each.totals().is_nothing]
 
-def join(seconds: float = 30.0) -> bool:
-    """Tell everything and end the thread, as tests want; whether it has ended."""
-    thread = _thread
-    if thread is None:
+    # --- reporting ---
+
+    def flush_stats(self) -> bool:
+        """Report all counters at once, in this thread. Return whether every sink took
+        them.
+
+        For the end of processes that do not run ``atexit`` functions, as Celery's.
+        """
+        with self._telling:
+            with self._lock:
+                sources = list(self._known)
+            complete = True
+            for source in sources:
+                self._kept.discard(source)  # first: a call meanwhile adds it again
+                for sink in list(self._told):
+                    complete &= self._report(sink, source)
+            return complete
+
+    def _report(self, sink: Sink, source: Source) -> bool:
+        told = self._told.get(sink)
+        if told is None:  # removed meanwhile
+            return True
+        now = source.totals()
+        new = now.minus(told.get(source, Totals()))
+        if new.is_nothing:
+            return True
+        # Before the sink is called, so that a forked child does not report it too.
+        told[source] = now
+        try:
+            sink(source, new)
+        except BaseException as error:
+            # Not what it was before: a signal handler may have reported meanwhile.
+            told[source] = told[source].minus(new)
+            self.watch(source)
+            if not isinstance(error, Exception):
+                raise
+            logger.debug("%s: the figures were not taken: %r", source.path, error)
+            return False
         return True
-    _ending.set()
-    thread.join(seconds)
-    return not thread.is_alive()
 
+    # --- the thread ---
 
-def flush_stats() -> bool:
-    """Report all counters at once, in this thread. Return whether every sink took them.
+    def start_thread(self) -> None:
+        """Start the thread, if it is needed and not running."""
+        with self._lock:
+            needed = self._told and self._known and _interval()
+            if self._thread is not None or not needed:
+                return
+            thread = threading.Thread(
+                target=self._work, name="cache_memoize", daemon=True
+            )
+            try:
+                thread.start()  # it waits for the lock
+            except RuntimeError:  # the process is ending: atexit reports the rest
+                return
+            self._thread = thread
 
-    For the end of processes that do not run ``atexit`` functions, such as Celery's.
-    """
-    with _telling:
-        with _lock:
-            sources = list(_noisy) if _told else []
-        complete = True
-        for source in sources:
-            with _lock:  # first: whoever counts from here on says so again
-                source.quiet = True
-                _noisy.discard(source)
-                _kept.discard(source)
-            for sink in list(_told):
-                complete &= _tell(sink, source)
-        return complete
+    def _work(self) -> None:
+        try:
+            self._run_rounds()
+        finally:
+            with self._lock:  # a sink may raise SystemExit
+                died = self._thread is threading.current_thread()
+                if died:
+                    self._thread = None
+            if died:
+                self.start_thread()
 
+    def _run_rounds(self) -> None:
+        ending = False
+        while True:
+            with self._lock:
+                seconds = _interval()
+                if ending or not (self._told and seconds):
+                    self._ending.clear()
+                    self._kept.clear()
+                    self._thread = None  # in the lock: the next call starts another
+                    return
+            ending = self._ending.wait(seconds)
+            with self._telling:  # a fork waits until connections are closed
+                self.flush_stats()
+                self._end_round()
 
-def _tell(sink: Sink, source: Source) -> bool:
-    told = _told.get(sink)
-    if told is None:  # removed meanwhile
-        return True
-    now = source.totals()
-    new = now.minus(told.get(source, Totals()))
-    if new.is_nothing:
-        return True
-    # Before, so that a process forked meanwhile does not tell it too.
-    told[source] = now
-    try:
-        sink(source, new)
-    except BaseException as error:
-        # Not what it was before: a signal handler may have told more meanwhile.
-        told[source] = told[source].minus(new)
-        with _lock:
-            source.quiet = False
-            _noisy.add(source)
-            if len(_kept) < MOST:
-                _kept.add(source)
-        if not isinstance(error, Exception):
-            raise
-        logger.debug("%s: the figures were not taken: %r", source.path, error)
-        return False
-    return True
+    def _end_round(self) -> None:
+        for function in self.after:
+            try:
+                function()
+            except Exception:
+                logger.exception("a function after a report of the figures failed")
+        process.end_thread()
+
+    def join(self, seconds: float = 30.0) -> bool:
+        """Report everything and end the thread. Return whether it has ended in time."""
+        thread = self._thread
+        if thread is None:
+            return True
+        self._ending.set()
+        thread.join(seconds)
+        return not thread.is_alive()
+
+    def at_exit(self) -> None:
+        """Report the rest. If there is a thread, it does that: a cache that hangs must
+        not keep the process from ending, and a daemon thread ends with it."""
+        if _interval() and self.join(LAST):
+            self.flush_stats()
+
+    # --- forks ---
+
+    def before_fork(self) -> None:
+        """Wait until nothing is being reported: the thread may hold locks of cache
+        clients, which would stay locked in the child."""
+        self._held.extend(
+            lock
+            for lock in (self._telling, *self.guarded)
+            if lock.acquire(timeout=FORK_PATIENCE)
+        )
+
+    def after_fork_in_parent(self) -> None:
+        while self._held:
+            self._held.pop().release()
+
+    def after_fork_in_child(self) -> None:
+        """Leave to the parent what it has counted."""
+        self.after_fork_in_parent()  # this thread holds them here too
+        self._make_locks()
+        self._kept.clear()
+        for source in list(self._known):
+            for told in self._told.values():
+                told[source] = source.totals()
 
 
 def _interval() -> float:
     try:
         return float(min(conf().STATS_INTERVAL, threading.TIMEOUT_MAX))
-    except ImproperlyConfigured:  # no settings, or wrong ones: others will say so
+    except ImproperlyConfigured:  # reported where the settings are used
         return 0.0
 
 
-def _start(**kwargs: Any) -> None:
-    """Have a thread, if there is somebody to tell and something to say."""
-    global _thread
-    with _lock:
-        if _thread is not None or not (_told and _noisy and _interval()):
-            return
-        thread = threading.Thread(target=_work, name="cache_memoize", daemon=True)
-        try:
-            thread.start()  # it waits for the lock
-        except RuntimeError:  # the process is ending: atexit tells the rest
-            return
-        _thread = thread
+reporter = Reporter()
+flush_stats = reporter.flush_stats
 
-
-def _work() -> None:
-    global _thread
-    try:
-        _rounds()
-    finally:
-        with _lock:
-            died = _thread is threading.current_thread()  # by what a sink raised
-            if died:
-                _thread = None
-        if died:
-            _start()
-
-
-def _rounds() -> None:
-    global _thread
-    ending = False
-    while True:
-        with _lock:
-            seconds = _interval()
-            if ending or not (_told and _noisy and seconds):
-                _ending.clear()
-                _kept.clear()
-                _thread = None  # in here: who counts something now starts another
-                return
-        ending = _ending.wait(seconds)
-        with _telling:
-            flush_stats()
-            clean_up()
-
-
-def clean_up() -> None:
-    """Close what a thread has opened to tell, or to read, figures."""
-    for close in after:
-        try:
-            close()
-        except Exception:
-            logger.exception("the thread that tells the figures could not clean up")
-
-
-def _before_fork() -> None:
-    """While a thread tells, it may hold locks of clients, which a child would have to
-    wait for for ever. Telling does not take long, unless a cache hangs."""
-    _held.extend(
-        lock for lock in (_telling, *guarded) if lock.acquire(timeout=PATIENCE)
-    )
-
-
-def _after_fork_in_parent() -> None:
-    while _held:
-        _held.pop().release()
-
-
-def _after_fork() -> None:
-    """The parent tells what it has counted; the child only what comes from now on."""
-    global _lock, _telling, _thread, _ending
-    _after_fork_in_parent()  # it is the thread that holds them
-    _lock, _telling, _thread = threading.RLock(), threading.RLock(), None
-    _ending = threading.Event()
-    for source in list(_known):
-        source.quiet = True
-        for told in _told.values():
-            told[source] = source.totals()
-    _noisy.clear()
-    _kept.clear()
-
-
-if hasattr(os, "register_at_fork"):  # pragma: no branch
-    os.register_at_fork(
-        before=_before_fork,
-        after_in_parent=_after_fork_in_parent,
-        after_in_child=_after_fork,
-    )
-
-
-@atexit.register
-def _at_exit() -> None:
-    """Not by itself, if there is a thread: a cache that hangs must not keep a process
-    from ending, and a thread that waits for it ends with the process."""
-    if _interval() and join(LAST):
-        flush_stats()
-
-
-setting_changed.connect(_start, dispatch_uid="cache_memoize.stats.reporter")
+process.after_fork(
+    reporter.after_fork_in_child,
+    before=reporter.before_fork,
+    after_in_parent=reporter.after_fork_in_parent,
+)
+atexit.register(reporter.at_exit)
+on_change(reporter.start_thread)

@@ -13,6 +13,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
+from .. import process
 from ..cache.breaker import (
     PAUSE,
     SLOW,
@@ -24,7 +25,7 @@ from ..cache.store import Store, run
 from ..clock import Clock
 from ..conf import conf
 from ..keys.encoding import digest, label
-from . import reporter
+from .reporter import reporter
 from .totals import Totals
 
 __all__ = ["MINUTES", "Figures", "Minute", "kept", "read", "tell", "up_to_date"]
@@ -187,7 +188,7 @@ def up_to_date(alias: str, paths: list[str]) -> dict[str, Figures]:
         try:
             return ask()
         finally:
-            reporter.clean_up()
+            process.end_thread()
 
     if not have_key_functions():  # it flushes what is in other caches too
         return ask()

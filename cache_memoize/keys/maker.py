@@ -1,0 +1,178 @@
+"""From the arguments of a call to its cache key; the table of known keys. Pure.
+
+A key is a label that a person recognises and a digest of text: of a head, which all
+calls of a function share, and of the call. The functions here are closures over what is
+known when the settings have been read, because the key is made on every hit.
+
+Binding and encoding a call take ten times as long as looking it up, so calls with small
+plain arguments are remembered with their keys in an ``lru_cache``, which is C. A table
+of our own was tried: it took twice as long with keyword arguments. Other arguments are
+not remembered: they may be equal and different (``0.0`` and ``-0.0``), may change, or
+may be large.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from .binding import FIXED, Args, Binder, Kwargs, encode_part
+from .encoding import digest, encode, label
+
+__all__ = ["REMEMBERED_CALLS", "key_maker"]
+
+KeyOf = Callable[[Args, Kwargs], str]
+TextOf = Callable[[Args, Kwargs], str]
+
+#: Calls of one function whose keys are remembered, at most.
+REMEMBERED_CALLS = 1024
+
+#: Section marks in the text of a call. No encoded value starts with one of them.
+_REWRITTEN = "*"
+_EXTRA = "+"
+_PROJECT = "^"
+_VARY = "~"
+
+
+def key_maker(
+    binder: Binder,
+    prefix: str,
+    *,
+    version: Any = None,
+    extra: Any = None,
+    args_rewrite: Callable[..., Any] | None = None,
+    key_generator: Callable[..., Any] | None = None,
+    vary_on: tuple[Callable[[], Any], ...] = (),
+    key_prefix: str = "",
+) -> KeyOf:
+    """Return the function from ``(args, kwargs)`` to the cache key.
+
+    :param vary_on: functions whose results become part of the key.
+    :param key_prefix: part of all keys of the project.
+    """
+    name = binder.name
+    if key_generator is not None:
+        return functools.partial(_generate, key_generator, name)
+    fixed, extra_of = (None, extra) if callable(extra) else (extra, None)
+    head = f"{encode(prefix)}{encode_part(version, name, 'version=')}"
+    if key_prefix:
+        head += _PROJECT + encode(key_prefix)
+    if vary_on:  # by name too: "en" may be a language, or a tenant
+        head += _VARY + encode([getattr(part, "__qualname__", "") for part in vary_on])
+    digest_of = digest(f"{head}{_EXTRA}{encode_part(fixed, name, 'extra=')}")
+    start = label(prefix.split(" ", 1)[0]) + ":"
+    text_of = _text_maker(binder, args_rewrite, extra_of)
+
+    def compute(args: Args, kwargs: Kwargs, variant: str = "") -> str:
+        return start + digest_of(text_of(args, kwargs) + variant)
+
+    # Only then the key depends on nothing but the arguments. (An instance may change.)
+    remembers = (
+        args_rewrite is None
+        and extra_of is None
+        and binder.has_fixed_defaults()
+        and binder.positional[:1] != ["self"]
+    )
+    if not vary_on:
+        return _remembering(compute) if remembers else compute
+    variant_of = functools.partial(_variant, vary_on, name)
+    if remembers:
+        return _remembering_variants(compute, variant_of)
+    return lambda args, kwargs: compute(args, kwargs, variant_of())
+
+
+def _generate(
+    generator: Callable[..., Any], name: str, args: Args, kwargs: Kwargs
+) -> str:
+    key = generator(*args, **kwargs)
+    if not isinstance(key, str) or not key:
+        raise TypeError(
+            f"{name}(): key_generator_callable returned a {type(key).__name__}; it "
+            "must return the whole cache key as a string that is not empty"
+        )
+    return key
+
+
+def _text_maker(
+    binder: Binder,
+    args_rewrite: Callable[..., Any] | None,
+    extra_of: Callable[..., Any] | None,
+) -> TextOf:
+    """Return the function from a call to the text that its key is a digest of."""
+    if args_rewrite is None and extra_of is None:
+        return binder.text
+
+    def text(args: Args, kwargs: Kwargs) -> str:
+        if args_rewrite is None:
+            found = binder.text(args, kwargs)
+        else:
+            binder.bind(args, kwargs)  # a call that does not fit must not be keyed
+            rewritten = args_rewrite(*args, **kwargs)
+            found = _REWRITTEN + encode_part(rewritten, binder.name, "args_rewrite=")
+        if extra_of is not None:
+            further = extra_of(*args, **kwargs)
+            found += _EXTRA + encode_part(further, binder.name, "extra=")
+        return found
+
+    return text
+
+
+def _variant(vary_on: tuple[Callable[[], Any], ...], name: str) -> str:
+    return _VARY + encode_part([part() for part in vary_on], name, "vary_on=")
+
+
+# --- remembered keys -----------------------------------------------------------------
+
+
+class _NotRemembered(Exception):
+    pass
+
+
+def _refuse_others(args: Args, kwargs: Kwargs) -> None:
+    """Raise for arguments that are not small and plain."""
+    for value in (*args, *kwargs.values()):
+        if type(value) not in FIXED or not _is_small(value):
+            raise _NotRemembered
+
+
+def _is_small(value: Any) -> bool:
+    if isinstance(value, int):
+        return value.bit_length() <= 64
+    return not isinstance(value, (bytes, str)) or len(value) <= 64
+
+
+def _remembering(compute: KeyOf) -> KeyOf:
+    # By value and type: f(1), f(True) and f(1.0) are three calls.
+    @functools.lru_cache(REMEMBERED_CALLS, typed=True)
+    def known(*args: Any, **kwargs: Any) -> str:
+        _refuse_others(args, kwargs)
+        return compute(args, kwargs)
+
+    def remember(args: Args, kwargs: Kwargs) -> str:
+        try:
+            return known(*args, **kwargs)
+        except Exception:
+            pass  # hashing and comparing arguments may raise anything
+        return compute(args, kwargs)
+
+    return remember
+
+
+def _remembering_variants(
+    compute: Callable[[Args, Kwargs, str], str], variant_of: Callable[[], str]
+) -> KeyOf:
+    @functools.lru_cache(REMEMBERED_CALLS, typed=True)
+    def known(variant: str, /, *args: Any, **kwargs: Any) -> str:
+        _refuse_others(args, kwargs)
+        return compute(args, kwargs, variant)
+
+    def remember(args: Args, kwargs: Kwargs) -> str:
+        variant = variant_of()
+        try:
+            return known(variant, *args, **kwargs)
+        except Exception:
+            pass
+        return compute(args, kwargs, variant)
+
+    return remember

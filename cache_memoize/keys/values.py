@@ -1,0 +1,316 @@
+"""What stands for a value in the text of a key, by its class. Pure.
+
+Any object may be an argument, and two objects that differ must never get the same text;
+where that cannot be guaranteed, the argument is refused. Pickle would be the obvious
+way, but equal values pickle differently (sets, strings that are the same object), and
+pickling runs code of the class. ``repr()`` is made for people and leaves things out. So
+each class has a rule from a value to plain parts: listed here for the standard library
+and Django, registered by the user, or found by looking at the attributes. Attributes
+are trusted only if the class holds no state in C that no attribute shows.
+"""
+
+from __future__ import annotations
+
+import array
+import collections
+import datetime
+import decimal
+import enum
+import fractions
+import functools
+import pathlib
+import re
+import struct
+import sys
+import types
+import uuid
+import zoneinfo
+from collections.abc import Callable
+from typing import Any
+
+from django.core.files import File
+from django.db.models import QuerySet
+from django.db.models.manager import BaseManager
+from django.db.models.query import RawQuerySet
+from django.http import HttpRequest
+from django.utils.functional import cached_property as django_cached_property
+
+__all__ = ["UnkeyableArgument", "class_name", "name_of", "refusing", "rule_of"]
+
+#: From a value to parts that can be encoded in its place.
+Rule = Callable[[Any], Any]
+
+CURES = (
+    "pass something plain in its place (an id, for instance), describe it with "
+    "args_rewrite=, teach the type to the library with cache_memoize.register_key(type,"
+    " function), or, if no result depends on it, leave it out of the key with ignore="
+)
+
+
+class UnkeyableArgument(TypeError):
+    """An argument that cannot be told apart from others.
+
+    ``function``, ``parameter`` and ``type_name`` name it. Its value is never part of
+    the message.
+    """
+
+    def __init__(
+        self,
+        type_name: str,
+        reason: str,
+        function: str | None = None,
+        parameter: str | None = None,
+    ) -> None:
+        super().__init__(type_name, reason, function, parameter)
+        self.type_name = type_name
+        self.reason = reason
+        self.function = function
+        self.parameter = parameter
+
+    def __str__(self) -> str:
+        where = f"{self.function}(): " if self.function else ""
+        what = f"the argument {self.parameter!r}" if self.parameter else "a value"
+        return (
+            f"{where}{what} of type {self.type_name} cannot be part of a cache key: "
+            f"{self.reason}. Cure: {CURES}."
+        )
+
+
+def _qualified_name(value: Any) -> str:
+    """Return ``module.qualname`` of a class or function, as pickle does: only if that
+    name leads back to it, in this process and so in every other."""
+    named: Any = sys.modules.get(value.__module__)
+    for name in value.__qualname__.split("."):
+        named = getattr(named, name, None)
+    # A memoized function or a class method has the name of the function it wraps.
+    wrapped = (getattr(named, "func", None), getattr(named, "__func__", None))
+    if named is not value and value not in wrapped:
+        raise UnkeyableArgument(
+            class_name(type(value)),
+            "a lambda, or a function or class that is made inside a function, has no "
+            "name that is the same in every process and different from all others",
+        )
+    return f"{value.__module__}.{value.__qualname__}"
+
+
+def class_name(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def refusing(reason: str) -> Rule:
+    """Return a rule that refuses all values."""
+
+    def refuse(value: Any) -> Any:
+        raise UnkeyableArgument(class_name(type(value)), reason)
+
+    return refuse
+
+
+def _builtin_function(value: Any) -> Any:
+    owner = value.__self__
+    if owner is None or isinstance(owner, types.ModuleType):
+        return _qualified_name(value)
+    return (owner, value.__name__)
+
+
+def _zone(value: zoneinfo.ZoneInfo) -> Any:
+    if value.key is None:
+        return refusing("a time zone read from a file has no name")(value)
+    return value.key
+
+
+def _moment(cls: Any) -> Rule:
+    replace, text = cls.replace, cls.isoformat  # a subclass may override them
+
+    def moment(value: Any) -> Any:
+        zone = value.tzinfo
+        if zone is datetime.UTC:
+            zone = 0  # shorter, and no other zone is an integer
+        elif type(zone) is zoneinfo.ZoneInfo:
+            zone = _zone(zone)
+        return (text(replace(value, tzinfo=None)), value.fold, zone)
+
+    return moment
+
+
+def _tuple(value: Any) -> Any:
+    if hasattr(type(value), "n_sequence_fields"):  # os.stat_result has more than items
+        return value.__reduce__()[1]
+    return tuple(tuple.__iter__(value))
+
+
+def _exception(value: BaseException) -> Any:
+    # __reduce__ has what C keeps of an exception, as the filename of an OSError. It
+    # has an empty dict of attributes only after the attributes were read once.
+    reduced: Any = value.__reduce__()
+    _, args, *attributes = reduced
+    return (value.args, args, *filter(None, attributes))
+
+
+#: Rules for the values of a class and of its subclasses. The name of the class and the
+#: attributes that a subclass adds are part of the text too, so equal parts of different
+#: classes differ.
+_VALUES: dict[type, Rule] = {
+    str: str.__str__,
+    int: int.__index__,
+    float: float.__float__,
+    bytes: lambda value: bytes(memoryview(value)),
+    tuple: _tuple,
+    list: lambda value: list(list.__iter__(value)),
+    set: lambda value: set(set.__iter__(value)),
+    frozenset: lambda value: frozenset(frozenset.__iter__(value)),
+    dict: lambda value: dict(dict.items(value)),
+    bytearray: bytes,
+    complex: lambda value: (value.real, value.imag),
+    range: lambda value: (value.start, value.stop, value.step),
+    slice: lambda value: (value.start, value.stop, value.step),
+    array.array: lambda value: (value.typecode, value.tobytes()),
+    collections.OrderedDict: lambda value: list(collections.OrderedDict.items(value)),
+    collections.defaultdict: lambda value: (
+        value.default_factory,
+        dict(dict.items(value)),
+    ),
+    collections.deque: lambda value: (
+        value.maxlen,
+        list(collections.deque.__iter__(value)),
+    ),
+    types.MappingProxyType: dict,
+    functools.partial: lambda value: (value.func, value.args, value.keywords),
+    decimal.Decimal: decimal.Decimal.__str__,
+    fractions.Fraction: lambda value: (value.numerator, value.denominator),
+    uuid.UUID: lambda value: value.bytes,
+    datetime.date: datetime.date.isoformat,
+    datetime.datetime: _moment(datetime.datetime),
+    datetime.time: _moment(datetime.time),
+    datetime.timedelta: lambda value: (value.days, value.seconds, value.microseconds),
+    datetime.timezone: lambda value: (value.utcoffset(None), value.tzname(None)),
+    zoneinfo.ZoneInfo: _zone,
+    pathlib.PurePath: pathlib.PurePath.__str__,
+    BaseException: _exception,
+}
+#: Rules for a class and its subclasses, whose attributes are not part of the text.
+_NAMES: dict[type, Rule] = {
+    types.FunctionType: _qualified_name,
+    types.BuiltinFunctionType: _builtin_function,
+    types.MethodType: lambda value: (value.__self__, value.__func__),
+    types.ModuleType: lambda value: value.__name__,
+    types.GenericAlias: lambda value: (value.__origin__, value.__args__),
+    type: _qualified_name,
+    type(Ellipsis): lambda value: None,
+    re.Pattern: lambda value: (value.pattern, value.flags),
+    QuerySet: refusing("a QuerySet is a query, not a value; pass what it filters by"),
+    RawQuerySet: refusing("a raw query is not a value; pass what it selects by"),
+    BaseManager: refusing("a manager makes queries and is not a value"),
+    HttpRequest: refusing(
+        "a request names a URL but not the user, the language or the session; pass "
+        "what the function reads from it"
+    ),
+    File: refusing("a file is more than its name; pass its content, or a digest of it"),
+}
+
+
+def _both(rule: Rule, more: Rule) -> Rule:
+    return lambda value: (rule(value), more(value))
+
+
+def rule_of(cls: type) -> Rule:
+    """Return the rule for values of ``cls``, for registered classes aside."""
+    if issubclass(cls, enum.Enum):
+        return _member
+    for base in cls.__mro__:
+        if base in _NAMES:
+            return _NAMES[base]
+        if base in _VALUES:
+            rule = _VALUES[base]
+            return rule if cls is base else _both(rule, _attributes_of(cls, base))
+    return _describing(cls)
+
+
+def name_of(cls: type) -> str:
+    """Return the name of ``cls``. Raise UnkeyableArgument if it is not unique."""
+    has_rule = cls in _VALUES or cls in _NAMES
+    return class_name(cls) if has_rule else _qualified_name(cls)
+
+
+def _member(value: enum.Enum) -> Any:
+    return value.name if value.name is not None else value.value
+
+
+_CACHED_PROPERTIES = (functools.cached_property, django_cached_property)
+_ADDRESS = re.compile(r"0x[0-9a-fA-F]{4}")
+
+
+def _describing(cls: type) -> Rule:
+    """Return a rule for a class without one: its attributes, or else its own text.
+
+    A text is made for people and may leave out what matters, as that of a file leaves
+    out the content; so it is used only for values without attributes.
+    """
+    if cls is object:
+        return refusing("a bare object() has nothing but its address")
+    if hasattr(cls, "__array__"):
+        return refusing("an array or table may keep data that no attribute shows")
+    # As the standard library's copyreg does: more bytes than the attributes need are
+    # state in C that no attribute shows (a file, a lock, a generator).
+    words = len(_slots(cls, object))
+    words += (cls.__dictoffset__ > 0) + (cls.__weakrefoffset__ > 0)
+    known = object.__basicsize__ + words * struct.calcsize("P")
+    if cls.__basicsize__ > known or cls.__itemsize__:
+        return refusing("it holds state that no attribute shows")
+    attributes = _attributes_of(cls, object)
+    return lambda value: attributes(value) or _own_texts(value)
+
+
+def _own_texts(value: Any) -> list[str]:
+    texts = []
+    for name, write in (("__repr__", repr), ("__str__", str)):
+        if isinstance(_defined(type(value), name), types.FunctionType):
+            text = write(value)
+            if _ADDRESS.search(text):
+                refusing("its text holds a memory address")(value)
+            texts.append(text)
+    return texts
+
+
+def _defined(cls: type, name: str) -> Any:
+    return next((vars(base)[name] for base in cls.__mro__ if name in vars(base)), None)
+
+
+def _slots(cls: type, base: type) -> dict[str, Any]:
+    """Return the slots that the classes between ``cls`` and ``base`` declare."""
+    own = cls.__mro__[: cls.__mro__.index(base)]
+    return {
+        name: member
+        for each in own
+        if "__slots__" in vars(each)
+        for name, member in vars(each).items()
+        if isinstance(member, types.MemberDescriptorType)
+    }
+
+
+def _attributes_of(cls: type, base: type) -> Callable[[Any], dict[str, Any]]:
+    """Return a rule for the attributes that ``cls`` adds to its ancestor ``base``.
+
+    Values of cached properties are left out: the same object must have the same key
+    before and after the property was read.
+    """
+    slots, has_dict = list(_slots(cls, base)), cls.__dictoffset__ != 0
+    cached = {
+        name
+        for each in cls.__mro__
+        for name in vars(each)
+        if isinstance(_defined(cls, name), _CACHED_PROPERTIES)
+    }
+
+    if has_dict and not slots and not cached:
+        return vars
+
+    def attributes(value: Any) -> dict[str, Any]:
+        found = {name: getattr(value, name) for name in slots if hasattr(value, name)}
+        if has_dict:
+            found |= vars(value)
+        for name in cached & found.keys() if cached else ():
+            del found[name]
+        return found
+
+    return attributes
