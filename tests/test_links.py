@@ -57,7 +57,7 @@ SITE = "https://django-cache-memoize.readthedocs.io/en/stable/"
 
 
 def test_the_links_of_the_readme_work_where_the_package_is_published():
-    """It is published without its folder: each link is a full URL of an existing page."""
+    """Each link is a full URL of an existing page."""
     text = (ROOT / "README.rst").read_text("utf-8")
     assert re.findall(r"`[^`<>]+<(?!https://)[^>`]+>`_", text) == []
     links = re.findall(r"^\.\. _[^:\n]+:\s+(\S+)$", text, re.M)
