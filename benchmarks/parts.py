@@ -72,7 +72,7 @@ def names() -> dict[str, Any]:
     cache: Any = caches["default"]
     for limit in (10, 1.5):
         f(42, limit)
-    key, core = f.get_cache_key(42, 10), f._core
+    key, core = f.get_cache_key(42, 10), f._memoized
     plain = key[:-1] + "!"  # of the same length
     cache.set(plain, VALUES[TYPICAL], TIMEOUT)
     binder = Binder(f.__wrapped__, "related")

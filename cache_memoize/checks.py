@@ -14,10 +14,11 @@ from typing import Any
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 
-from . import conf, model_signals, vary
+from . import model_signals, vary
 from .cache import connections
+from .conf import conf
 from .keys.encoding import encode
-from .planning import Core, known
+from .planning import Function, plan_of, planned
 from .protocol import transactions
 
 __all__ = [
@@ -35,10 +36,10 @@ DJANGOS_MAX_ENTRIES = 300
 def check_settings(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
     """E001: the setting CACHE_MEMOIZE is wrong, by itself or for a function."""
     try:
-        conf.check()
-        for core in known():
-            options = core.settled().options
-            if vary.site in vary.parts(options["vary_on"], core.name):
+        conf()
+        for function in planned():
+            vary_on = plan_of(function).options.vary_on
+            if vary.site in vary.parts(vary_on, function.name):
                 vary.site()
     except ImproperlyConfigured as error:
         return [
@@ -51,18 +52,18 @@ def check_settings(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]
     return []
 
 
-def _functions() -> dict[str, list[Core]]:
+def _functions() -> dict[str, list[Function]]:
     """The memoized functions, by the alias of their cache."""
-    found: dict[str, list[Core]] = {}
+    found: dict[str, list[Function]] = {}
     with suppress(ImproperlyConfigured):  # check_settings says so
-        for core in known():
-            found.setdefault(core.settled().alias, []).append(core)
+        for function in planned():
+            found.setdefault(plan_of(function).alias, []).append(function)
     return found
 
 
-def _names(functions: Iterable[Core]) -> str:
+def _names(functions: Iterable[Function]) -> str:
     """Some of them, for a message."""
-    names = sorted({core.stats.path for core in functions})
+    names = sorted({function.path for function in functions})
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more
 
@@ -79,7 +80,7 @@ def check_caches(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
     return found
 
 
-def _unknown_alias(alias: str, functions: list[Core]) -> checks.CheckMessage:
+def _unknown_alias(alias: str, functions: list[Function]) -> checks.CheckMessage:
     known = connections.aliases()
     close = difflib.get_close_matches(alias, known, 1)
     return checks.Error(
@@ -175,13 +176,13 @@ def check_functions(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage
         for function, model in model_signals.unknown_models()
     ]
     for alias, functions in _functions().items():
-        alike: dict[Any, list[Core]] = {}
-        for core in functions:
-            if core.options["key_generator_callable"] is None:
-                alike.setdefault(_apart(core), []).append(core)
+        alike: dict[Any, list[Function]] = {}
+        for function in functions:
+            if plan_of(function).options.key_generator_callable is None:
+                alike.setdefault(_apart(function), []).append(function)
         for (prefix, *_), same in alike.items():
             name = prefix.split(" ", 1)[0] if "prefix" not in same[0].given else prefix
-            if len({core.stats.path for core in same}) > 1:
+            if len({function.path for function in same}) > 1:
                 found.append(
                     checks.Warning(
                         f"{_names(same)} have one prefix={name!r} in the cache "
@@ -196,15 +197,15 @@ def check_functions(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage
     return found
 
 
-def _apart(core: Core) -> Any:
+def _apart(function: Function) -> Any:
     """What sets its keys apart from those of other functions, the prefix first."""
-    given, extra = core.options, core.options["extra"]
+    given, extra = plan_of(function).options, plan_of(function).options.extra
     return (
-        core.prefix,
-        encode(given["version"]),
+        function.prefix,
+        encode(given.version),
         callable(extra) or encode(extra),
-        given["args_rewrite"] is None,
-        *vary.parts(given["vary_on"], core.name),
+        given.args_rewrite is None,
+        *vary.parts(given.vary_on, function.name),
     )
 
 
@@ -240,7 +241,9 @@ def check_databases(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage
     """W002 and W003: with ``ATOMIC_REQUESTS``, views would store nothing."""
     if not (used := _functions()):
         return []
-    held = all(core.policy.hold for each in used.values() for core in each)
+    held = all(
+        plan_of(function).policy.hold for each in used.values() for function in each
+    )
     return [*(() if held else _snapshots()), *_same_databases(used)]
 
 

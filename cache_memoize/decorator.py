@@ -1,49 +1,39 @@
-"""THE decorator: the two wrappers around a function, and what hangs on it.
+"""The decorator, and the two wrappers that it puts around functions.
 
-A call's way: arguments -> key -> entry -> fresh? -> value; otherwise claim -> call ->
-settle -> value. The two wrappers are alike but for ``await``; a test holds them
-together. Everything that is not a hit is in protocol/: claim.py
-(before the call) and settle.py (after it).
+The way of a call: arguments -> key -> entry -> is it fresh? -> value. Otherwise claim
+(protocol/claim.py) -> the user's function -> settle (protocol/settle.py) -> value. The
+two wrappers differ by ``await`` alone; a test holds them together.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-import logging
-import sys
 import types
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast, overload
 
-from django.apps import apps
-
-from . import options, signals
+from . import signals
 from .cache.connections import UNREAD
-from .cache.record import (
-    AHEAD,
-    TAIL,
-    freshness,
-    loads,
-)
+from .cache.record import AHEAD, TAIL, freshness, loads
 from .cache.store import run
 from .clock import Clock
-from .memoized import (
-    CONTROLS,
-    ClassMemoized,
-    Memoized,
-    watch_class_body,
+from .memoized import Memoized, attach
+from .methods import (
+    BoundMethod,
+    MemoizedClassMethod,
+    MemoizedMethod,
+    is_in_class_body,
 )
-from .planning import Core
-from .protocol import claim as flows
-from .protocol import settle
-from .protocol.call import computing, serve
-from .protocol.policy import BACKEND
+from .options import SIGNATURE, Timeout, VaryOn, given_in
+from .planning import make_function, make_plan
+from .protocol.call import Call, Function, computing
+from .protocol.claim import claim, overtake, serve
 from .protocol.refresh import arevalidate, revalidate
+from .protocol.settle import fail, settle
 from .protocol.transactions import live
-from .stats.counters import logger
 
 if TYPE_CHECKING:
     from .memoized import AsyncMemoized
@@ -55,152 +45,99 @@ T = TypeVar("T")
 #: mypy allows no decorator above @property, whatever its type; pyright does.
 F = TypeVar("F", bound=property)
 
-Timeout = float | timedelta | None
-VaryOn = str | Callable[[], Any]
-
-#: Looked at on every hit. A list, until somebody connects it is empty.
+#: Looked at on every hit: an empty list until a receiver is connected.
 heard = signals.hit
-debugs = logger.isEnabledFor
-DEBUG = logging.DEBUG
 
 
-def _sync_wrapper(core: Core) -> Callable[..., Any]:
-    function, stats, clock = core.function, core.stats, core.clock.source
-    key_of = alias = store = fetch = plain = zone = cast("Any", None)
-    stores = breaker = on_hit = on_miss = stored = cast("Any", None)
-
-    def rebind() -> None:
-        nonlocal key_of, alias, store, fetch, plain, zone, breaker, on_hit, on_miss
-        nonlocal stores, stored
-        alias, store, fetch = core.alias, core.store, core.fetch
-        plain, zone, stores = core.plain, core.policy.zone, core.policy.stores
-        breaker, on_hit, on_miss = core.breaker, core.hit, core.miss
-        stored = core.policy.cache_exceptions
-        key_of = core.key_of  # last: whoever sees it sees the others
-
-    core.rebind = rebind
-    rebind()
+def _sync_wrapper(function: Function) -> Callable[..., Any]:
+    func, stats, clock = function.func, function.stats, function.clock.source
 
     def call(*args: Any, **kwargs: Any) -> Any:
         refresh = kwargs.pop("_refresh", False) if kwargs else False
-        key = key_of(args, kwargs)
+        plan = function.plan or make_plan(function)
+        key = plan.key_of(args, kwargs)
         raw, error = UNREAD, None
-        if stores and apps.ready and not (breaker.tripped or live or refresh):
+        if plan.stores and not (plan.breaker.tripped or live or refresh):
             try:
-                raw = fetch(alias, key)
+                raw = plan.fetch(plan.alias, key)
                 if type(raw) is bytes:
                     start, timeout, cost, kind = freshness(raw[TAIL])
                     age = clock.time() - start
-                    if zone:  # of early refreshes: the slower, the sooner
-                        timeout -= zone * cost
-                    if kind == plain and AHEAD < age < timeout:
+                    if plan.early_zone:  # the slower the function, the sooner
+                        timeout -= plan.early_zone * cost
+                    if kind == plan.hit_kind and AHEAD < age < timeout:
                         value = loads(raw)
                         stats.hits += 1
                         stats.saved += cost
-                        if (
-                            stats.quiet
-                            or on_hit is not None
-                            or heard.receivers
-                            or debugs(DEBUG)
-                        ):
-                            stats.after_hit(on_hit, key, cost, args, kwargs)
+                        if stats.quiet or plan.hit is not None or heard.receivers:
+                            stats.after_hit(plan.hit, key, cost, args, kwargs)
                         return value
             except Exception as trouble:
                 error = trouble if raw is UNREAD else None
-        if refresh:
-            claim = run(flows.overtake(core, store, key))
-        else:
-            claim = run(flows.claim(core, store, key, raw, error))
-        if claim.found is not None:
-            if claim.lease is not None:
-                claim = revalidate(core, claim, args, kwargs)
-            return serve(core, claim, args, kwargs)
+        this = Call(function, plan, plan.store, key, args, kwargs)
+        claimed = run(overtake(this) if refresh else claim(this, raw, error))
+        if claimed.found is not None:
+            if claimed.lease is not None:
+                claimed = revalidate(this, claimed)
+            return serve(this, claimed)
         nested = computing.set(True)
         try:
             stats.missed(key)  # in here: a receiver may call, or raise, anything
-            result = function(*args, **kwargs)
+            result = func(*args, **kwargs)
         except BaseException as raised:
-            run(settle.fail(core, store, claim, raised, args, kwargs))
-            if on_miss is not None and isinstance(raised, stored):
-                stats.hook(on_miss, args, kwargs)
+            run(fail(this, claimed, raised))
             raise
         finally:
             with suppress(ValueError):  # closed by another context
                 computing.reset(nested)
-        run(settle.settle(core, store, claim, result, args, kwargs))
-        if on_miss is not None:
-            stats.hook(on_miss, args, kwargs)
+        run(settle(this, claimed, result))
         return result
 
     return call
 
 
-def _async_wrapper(core: Core) -> Callable[..., Any]:
-    function, stats, clock = core.function, core.stats, core.clock.source
-    key_of = alias = store = afetch = plain = zone = cast("Any", None)
-    stores = breaker = on_hit = on_miss = stored = cast("Any", None)
-
-    def rebind() -> None:
-        nonlocal key_of, alias, store, afetch, plain, zone, breaker, on_hit, on_miss
-        nonlocal stores, stored
-        alias, store, afetch = core.alias, core.astore, core.afetch
-        plain, zone, stores = core.plain, core.policy.zone, core.policy.stores
-        breaker, on_hit, on_miss = core.breaker, core.hit, core.miss
-        stored = core.policy.cache_exceptions
-        key_of = core.key_of  # last: whoever sees it sees the others
-
-    core.rebind = rebind
-    rebind()
+def _async_wrapper(function: Function) -> Callable[..., Any]:
+    func, stats, clock = function.func, function.stats, function.clock.source
 
     async def call(*args: Any, **kwargs: Any) -> Any:
         refresh = kwargs.pop("_refresh", False) if kwargs else False
-        key = key_of(args, kwargs)
+        plan = function.plan or make_plan(function)
+        key = plan.key_of(args, kwargs)
         raw, error = UNREAD, None
-        if stores and apps.ready and not (breaker.tripped or live or refresh):
+        if plan.stores and not (plan.breaker.tripped or live or refresh):
             try:
-                raw = await afetch(alias, key)
+                raw = await plan.afetch(plan.alias, key)
                 if type(raw) is bytes:
                     start, timeout, cost, kind = freshness(raw[TAIL])
                     age = clock.time() - start
-                    if zone:  # of early refreshes: the slower, the sooner
-                        timeout -= zone * cost
-                    if kind == plain and AHEAD < age < timeout:
+                    if plan.early_zone:  # the slower the function, the sooner
+                        timeout -= plan.early_zone * cost
+                    if kind == plan.hit_kind and AHEAD < age < timeout:
                         value = loads(raw)
                         stats.hits += 1
                         stats.saved += cost
-                        if (
-                            stats.quiet
-                            or on_hit is not None
-                            or heard.receivers
-                            or debugs(DEBUG)
-                        ):
-                            stats.after_hit(on_hit, key, cost, args, kwargs)
+                        if stats.quiet or plan.hit is not None or heard.receivers:
+                            stats.after_hit(plan.hit, key, cost, args, kwargs)
                         return value
             except Exception as trouble:
                 error = trouble if raw is UNREAD else None
-        if refresh:
-            claim = await flows.overtake(core, store, key)
-        else:
-            claim = await flows.claim(core, store, key, raw, error)
-        if claim.found is not None:
-            if claim.lease is not None:
-                claim = await arevalidate(core, claim, args, kwargs)
-            return serve(core, claim, args, kwargs)
+        this = Call(function, plan, plan.astore, key, args, kwargs)
+        claimed = await (overtake(this) if refresh else claim(this, raw, error))
+        if claimed.found is not None:
+            if claimed.lease is not None:
+                claimed = await arevalidate(this, claimed)
+            return serve(this, claimed)
         nested = computing.set(True)
         try:
             stats.missed(key)  # in here: a receiver may call, or raise, anything
-            result = await function(*args, **kwargs)
+            result = await func(*args, **kwargs)
         except BaseException as raised:
-            await settle.fail(core, store, claim, raised, args, kwargs)
-            if on_miss is not None and isinstance(raised, stored):
-                stats.hook(on_miss, args, kwargs)
+            await fail(this, claimed, raised)
             raise
         finally:
             with suppress(ValueError):  # closed by another context
                 computing.reset(nested)
-        await settle.settle(core, store, claim, result, args, kwargs)
-        if on_miss is not None:
-            stats.hook(on_miss, args, kwargs)
+        await settle(this, claimed, result)
         return result
 
     return call
@@ -210,7 +147,7 @@ def _async_wrapper(core: Core) -> Callable[..., Any]:
 
 
 class Decorator:
-    """``cache_memoize(...)`` waiting for its function."""
+    """``cache_memoize(...)`` with its options, waiting for its function."""
 
     def __init__(self, clock: Clock | None, given: dict[str, Any]) -> None:
         self._clock = clock or Clock()
@@ -226,30 +163,29 @@ class Decorator:
     def __call__(self, function: F, /) -> F: ...
     def __call__(self, function: Any, /) -> Any:
         if isinstance(function, staticmethod):
-            return staticmethod(self(function.__func__))
+            return staticmethod(self._memoize(function.__func__))
         if isinstance(function, property):
-            getter: Any = self(cast("Callable[..., Any]", function.fget))
+            getter = self._memoize(function.fget)
             return property(getter, function.fset, function.fdel, function.__doc__)
         if isinstance(function, classmethod):
-            return self._memoize(function.__func__, ClassMemoized)
-        if isinstance(function, types.MethodType):  # what it is bound to may change
-            return self(function.__func__).__get__(function.__self__)
-        return self._memoize(function, Memoized)
+            return MemoizedClassMethod(self._memoize(function.__func__))
+        if isinstance(function, types.MethodType):
+            return BoundMethod(self._memoize(function.__func__), function.__self__)
+        wrapper = self._memoize(function)
+        if not is_in_class_body(function):
+            return wrapper
+        parameters = [*wrapper._memoized.binder.signature.parameters, ""]
+        wrapper._memoized.needs_class = parameters[0] == "cls"
+        return MemoizedMethod(wrapper)
 
-    def _memoize(self, function: Any, shape: type[Memoized[Any, Any, Any]]) -> Any:
-        _check(function)
-        core = Core(function, self._given, self._clock)
-        call: Any = (_async_wrapper if core.is_async else _sync_wrapper)(core)
-        functools.update_wrapper(call, function)
-        call.core = core
-        memoized = shape(call)
-        functools.update_wrapper(memoized, function)
-        core.memoized = memoized
-        for control in CONTROLS:
-            setattr(memoized, control, getattr(memoized, control))
-        if sys.version_info >= (3, 13):
-            watch_class_body(function)
-        return memoized
+    def _memoize(self, func: Any) -> Any:
+        _check(func)
+        function = make_function(func, self._given, self._clock)
+        wrapper = (_async_wrapper if function.is_async else _sync_wrapper)(function)
+        wrapper.__name__ = wrapper.__qualname__ = function.name  # of what has none
+        functools.update_wrapper(wrapper, func)
+        attach(wrapper, function)
+        return wrapper
 
 
 def _check(function: Any) -> None:
@@ -367,47 +303,8 @@ def cache_memoize(*args: Any, **kwargs: Any) -> Any:
                 "@cache_memoize(timeout=...)"
             )
         return Decorator(None, {})(cast("Callable[..., Any]", first))
-    everything = _with_options(*args, **kwargs)
-    clock = everything.pop("_clock")
-    # What was not given may be said by the project.
-    names = [*[*everything][: len(args)], *kwargs]
-    given = {n: options.kept(n, everything[n]) for n in names if n in everything}
-    return Decorator(clock, given)
+    clock = kwargs.pop("_clock", None)  # for tests
+    return Decorator(clock, given_in(args, kwargs))
 
 
-def _with_options(
-    timeout: Any = BACKEND,
-    prefix: Any = None,
-    extra: Any = None,
-    args_rewrite: Any = None,
-    hit_callable: Any = None,
-    miss_callable: Any = None,
-    key_generator_callable: Any = None,
-    store_result: Any = True,
-    cache_exceptions: Any = (),
-    cache_alias: Any = "default",
-    *,
-    version: Any = None,
-    ignore: Any = (),
-    cache_if: Any = None,
-    tags: Any = None,
-    stale: Any = 0,
-    early_refresh: Any = 0,
-    jitter: Any = 0,
-    wait: Any = None,
-    lease: Any = 10,
-    hold: Any = 0,
-    local: Any = None,
-    vary_on: Any = (),
-    _clock: Any = None,
-) -> dict[str, Any]:
-    return locals()
-
-
-# The wrapper only tells a function (bare use) from a timeout. Tools and errors show
-# the parameters, without the one that is for tests.
-_with_options.__qualname__ = cache_memoize.__qualname__
-_signature = inspect.signature(_with_options)
-cache_memoize.__signature__ = _signature.replace(  # type: ignore[attr-defined]
-    parameters=[p for p in _signature.parameters.values() if p.name[0] != "_"]
-)
+cache_memoize.__signature__ = SIGNATURE  # type: ignore[attr-defined]

@@ -1,17 +1,23 @@
-"""What hangs on a memoized function, and how it binds to instances and classes."""
+"""The controls of a memoized function: ``f.invalidate(1)`` and the others."""
 
 from __future__ import annotations
 
-import functools
 import inspect
-import sys
 import types
-from collections.abc import Callable, Coroutine
+from collections.abc import (
+    AsyncIterable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from typing import (
     TYPE_CHECKING,
     Any,
     Concatenate,
     Generic,
+    Literal,
     ParamSpec,
     TypeVar,
     overload,
@@ -23,16 +29,18 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db.models import Model
 
 from . import model_signals
-from .bulk import Bulk, Results
-from .cache.store import run
-from .planning import Core
+from .cache.store import Store, run
+from .planning import plan_of
 from .protocol import entries
+from .protocol.call import Call, Function, Plan
 from .protocol.entries import Entry
-from .protocol.invalidation import forget
+from .protocol.invalidation import invalidate_key
+from .protocol.many import Batch, awarm, warm
+from .protocol.progress import Progress, Steps, aiterate
 from .stats import sitewide
 from .stats.counters import CacheInfo
 
-__all__ = ["CONTROLS", "ClassMemoized", "Memoized", "watch_class_body"]
+__all__ = ["CONTROLS", "Memoized", "attach"]
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -41,129 +49,151 @@ T = TypeVar("T")
 S = TypeVar("S")
 M = TypeVar("M", bound=Model)
 
-#: What the callable of ``invalidate_on`` gives.
+#: Returned by the callable of ``invalidate_on``.
 Calls = tuple[Any, ...] | list[tuple[Any, ...]] | None
+#: An item is the one argument of a call, or a tuple of its arguments.
+Items = Iterable[Any] | AsyncIterable[Any]
+#: Returned by the function for :meth:`Memoized.many`.
+Results = Sequence[T] | Mapping[Any, T]
 
 
-class Memoized(Bulk[T], functools.partial, Generic[P, R, T]):  # type: ignore[type-arg]
+class Memoized(Generic[P, R, T]):
     """A memoized function: called like the function itself, and with controls.
 
     Every control takes the arguments of a call, exists once for sync and once, with
     ``a`` in front, for async code, and works on bound methods: ``obj.m.invalidate(1)``.
-
-    It is a ``functools.partial`` of the wrapper with no arguments, or with the instance
-    of a bound method: so that calls go through C, and everything that knows partials
-    finds an ordinary function in it.
     """
 
-    func: Any
+    #: The memoized function, and the instance of a bound method in a tuple.
+    _memoized: Function
+    _receiver: tuple[Any, ...] = ()
 
     if TYPE_CHECKING:
         __wrapped__: Callable[P, R]
         __name__: str
         __qualname__: str
 
-        def __new__(cls, wrapper: Any, /, *args: Any) -> Memoized[P, R, T]: ...
-
         def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
-    # The first parameter says what binds: that of a classmethod is the class, and what
-    # takes neither it nor the instance is a staticmethod. Only where it takes anything
-    # (Any, object) nothing can tell: found on a class it stays as it is, and on an
-    # instance it is a method.
-    @overload
-    def __get__(
-        self: Callable[Concatenate[S, Q], Any], instance: None, owner: Callable[..., S]
-    ) -> Memoized[P, R, T]: ...
-    @overload
-    def __get__(  # type: ignore[misc]
-        self: Callable[Concatenate[type[S], Q], Any],
-        instance: S | None,
-        owner: type[S],
-    ) -> Memoized[Q, R, T]: ...
-    @overload
-    def __get__(
-        self: Callable[Concatenate[S, Q], Any],
-        instance: S,
-        owner: type | None = None,
-    ) -> Memoized[Q, R, T]: ...
-    @overload
-    def __get__(
-        self, instance: object, owner: type | None = None
-    ) -> Memoized[P, R, T]: ...
-    def __get__(self, instance: Any, owner: Any = None) -> Any:
-        return self if instance is None else _Bound(self.func, instance)
+        # The first parameter says what binds: that of a classmethod is the class, and
+        # what takes neither it nor the instance is a staticmethod. Only where it takes
+        # anything (Any, object) nothing can tell: found on a class it stays as it is,
+        # and on an instance it is a method.
+        @overload
+        def __get__(
+            self: Callable[Concatenate[S, Q], Any],
+            instance: None,
+            owner: Callable[..., S],
+        ) -> Memoized[P, R, T]: ...
+        @overload
+        def __get__(  # type: ignore[misc]
+            self: Callable[Concatenate[type[S], Q], Any],
+            instance: S | None,
+            owner: type[S],
+        ) -> Memoized[Q, R, T]: ...
+        @overload
+        def __get__(
+            self: Callable[Concatenate[S, Q], Any],
+            instance: S,
+            owner: type | None = None,
+        ) -> Memoized[Q, R, T]: ...
+        @overload
+        def __get__(
+            self, instance: object, owner: type | None = None
+        ) -> Memoized[P, R, T]: ...
+        def __get__(self, instance: Any, owner: Any = None) -> Any: ...
 
-    @property
-    def __signature__(self) -> inspect.Signature:
-        signature = inspect.signature(self._function)
-        if not self.args:
-            return signature
-        parameters = list(signature.parameters.values())[len(self.args) :]
-        return signature.replace(parameters=parameters)
-
-    def __reduce__(self) -> Any:
-        return self.__qualname__  # as for any function: by its name
-
-    def __repr__(self) -> str:
-        return f"<memoized {self.func.core.name} at {id(self):#x}>"
-
-    @property
-    def _core(self) -> Core:
-        core: Core = self.func.core
-        return core.settled()
-
-    @property
-    def _function(self) -> Any:
-        """The function itself. Who only looks at it reads no settings: there may be
-        none yet."""
-        return self.func.core.function
-
-    def _call(self, args: Any, kwargs: Any) -> tuple[Core, str, Any]:
-        core = self._core
+    def _call(self, args: Any, kwargs: Any, *, is_async: bool = False) -> Call:
+        function, plan = self._memoized, plan_of(self._memoized)
         kwargs.pop("_refresh", None)
-        args = (*self.args, *args)
-        return core, core.key_of(args, kwargs), args
+        args = (*self._receiver, *args)
+        if function.needs_class and not (args and isinstance(args[0], type)):
+            raise TypeError(
+                f"{function.name}: this control does not know the class, because "
+                "another decorator stands above @cache_memoize; put @cache_memoize "
+                "above @classmethod, or give the class as the first argument"
+            )
+        store: Store = plan.astore if is_async else plan.store
+        return Call(function, plan, store, plan.key_of(args, kwargs), args, kwargs)
 
-    # --- controls ---
+    # --- one call ---
 
     def refresh(self, /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Compute anew and store. Readers get the old value until then; of several
         refreshes, the one that started last wins. The same as ``_refresh=True``."""
-        call = self.func
+        call = self._memoized.wrapper
         if inspect.iscoroutinefunction(call):
             call = async_to_sync(call)
-        return call(*self.args, *args, **{**kwargs, "_refresh": True})  # type: ignore
+        return call(*self._receiver, *args, **{**kwargs, "_refresh": True})  # type: ignore
 
     async def arefresh(self, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        call = self.func
+        call = self._memoized.wrapper
         if not inspect.iscoroutinefunction(call):
             call = sync_to_async(call)
-        return await call(*self.args, *args, **{**kwargs, "_refresh": True})  # type: ignore
+        return await call(*self._receiver, *args, **{**kwargs, "_refresh": True})  # type: ignore
 
     def invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> None:
-        """Forget this call, and what any computation under way would store.
+        """Invalidate this call, and what any computation under way would store.
 
         Raises what the cache raised, or :exc:`CacheDidNotAnswer`, when it could not.
         """
-        core, key, _ = self._call(args, kwargs)
-        run(forget(core.store, core.name, key, core.policy.hold))
-        core.stats.invalidated(key)
+        call = self._call(args, kwargs)
+        run(_invalidate(call, call.key, call.policy.hold))
 
     async def ainvalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> None:
-        core, key, _ = self._call(args, kwargs)
-        await forget(core.astore, core.name, key, core.policy.hold)
-        core.stats.invalidated(key)
+        call = self._call(args, kwargs, is_async=True)
+        await _invalidate(call, call.key, call.policy.hold)
+
+    def get_cache_key(self, /, *args: P.args, **kwargs: P.kwargs) -> str:
+        """Return the key of this call, before Django puts KEY_PREFIX and version in
+        front."""
+        return str(self._call(args, kwargs).key)
+
+    async def aget_cache_key(self, /, *args: P.args, **kwargs: P.kwargs) -> str:
+        return str(self._call(args, kwargs).key)
+
+    def peek(self, /, *args: P.args, **kwargs: P.kwargs) -> Entry | None:
+        """Return the stored :class:`Entry` of this call, or None. Never computes."""
+        return run(entries.peek(self._call(args, kwargs)))
+
+    async def apeek(self, /, *args: P.args, **kwargs: P.kwargs) -> Entry | None:
+        return await entries.peek(self._call(args, kwargs, is_async=True))
+
+    def prime(self, value: T, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Store ``value`` as the result of this call, without computing it.
+
+        Raises TypeError for a value that cannot be pickled; nothing is lost then.
+        """
+        run(entries.prime(self._call(args, kwargs), value))
+
+    async def aprime(self, value: T, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        await entries.prime(self._call(args, kwargs, is_async=True), value)
+
+    # --- all calls ---
 
     def invalidate_all(self) -> None:
-        """Forget every call of this function, for all instances of a method too.
+        """Invalidate every call of this function, for all instances of a method too.
 
         One key is deleted, however many calls there are. Raises TypeError if the
         function has no ``tags=``, and what the cache raised when it could not.
         """
-        core, tag = self._core, self._tag()
-        run(forget(core.store, core.name, tag))
-        core.stats.invalidated(tag)
+        plan = plan_of(self._memoized)
+        tag = self._tag(plan)
+        run(_invalidate(Call(self._memoized, plan, plan.store, tag), tag))
+
+    async def ainvalidate_all(self) -> None:
+        plan = plan_of(self._memoized)
+        tag = self._tag(plan)
+        await _invalidate(Call(self._memoized, plan, plan.astore, tag), tag)
+
+    def _tag(self, plan: Plan) -> str:
+        if plan.tag is None:
+            raise TypeError(
+                f"{self._memoized.name}.invalidate_all(): the function has no tags, so "
+                "nothing says which entries are its own; write tags=() in its "
+                "cache_memoize()"
+            )
+        return plan.tag
 
     @overload
     def invalidate_on(
@@ -174,100 +204,178 @@ class Memoized(Bulk[T], functools.partial, Generic[P, R, T]):  # type: ignore[ty
         self, model: str, calls: Callable[[Any], Calls] | None = None
     ) -> None: ...
     def invalidate_on(self, model: Any, calls: Any = None) -> None:
-        """Forget calls whenever an instance of ``model`` is saved or deleted, or one
-        of its many-to-many relations changes.
+        """Invalidate calls whenever an instance of ``model`` is saved or deleted, or
+        one of its many-to-many relations changes.
 
         :param model: a model, also an abstract one, or ``"app.Model"``.
-        :param calls: a callable of the instance that gives the arguments of the call
-            to forget as a tuple, several of them as a list of tuples, or None for
-            nothing. Without it, every call is forgotten, for which the function needs
-            ``tags=``.
+        :param calls: a callable of the instance that returns the arguments of the call
+            to invalidate as a tuple, several of them as a list of tuples, or None for
+            nothing. Without it, every call is invalidated, for which the function
+            needs ``tags=``.
         :raises TypeError: for what is not a model, and where ``tags=`` is missing.
         """
-        core = self._core
-        every = None if core.tag is None else self.invalidate_all
-        model_signals.depend(model, core.name, self._forget, every, calls)
+        tag = plan_of(self._memoized).tag
+        every = None if tag is None else self.invalidate_all
+        model_signals.depend(
+            model, self._memoized.name, self._invalidate_args, every, calls
+        )
 
-    def _forget(self, args: tuple[Any, ...]) -> None:
-        forget_call: Any = self.invalidate  # whatever its parameters are
-        forget_call(*args)
+    def _invalidate_args(self, args: tuple[Any, ...]) -> None:
+        invalidate: Any = self.invalidate  # whatever its parameters are
+        invalidate(*args)
 
-    async def ainvalidate_all(self) -> None:
-        core, tag = self._core, self._tag()
-        await forget(core.astore, core.name, tag)
-        core.stats.invalidated(tag)
+    # --- many calls at once ---
 
-    def _tag(self) -> str:
-        core = self._core
-        if core.tag is None:
-            raise TypeError(
-                f"{core.name}.invalidate_all(): the function has no tags, so nothing "
-                "says which entries are its own; write tags=() in its cache_memoize()"
-            )
-        return core.tag
+    @overload
+    def map(
+        self, items: Iterable[Any], /, *, return_exceptions: Literal[False] = False
+    ) -> list[T]: ...
+    @overload
+    def map(
+        self, items: Iterable[Any], /, *, return_exceptions: bool
+    ) -> list[T | Exception]: ...
+    def map(self, items: Iterable[Any], /, *, return_exceptions: bool = False) -> Any:
+        """Return the results for many items, in order. An item is the argument of a
+        call, or a tuple of its arguments.
 
-    def get_cache_key(self, /, *args: P.args, **kwargs: P.kwargs) -> str:
-        """The key of this call, before Django puts KEY_PREFIX and version in front."""
-        return str(self._call(args, kwargs)[1])
+        Hits are read together, 500 by one command of the cache; what is missing is
+        computed, one after the other, or by the function given to :meth:`many`. Equal
+        items are computed once. If some raise, the others are computed and stored all
+        the same; then the first error is raised.
 
-    async def aget_cache_key(self, /, *args: P.args, **kwargs: P.kwargs) -> str:
-        return str(self._call(args, kwargs)[1])
-
-    def peek(self, /, *args: P.args, **kwargs: P.kwargs) -> Entry | None:
-        """The stored :class:`Entry` of this call, or None. Never computes."""
-        core, key, _ = self._call(args, kwargs)
-        return run(entries.peek(core, core.store, key))
-
-    async def apeek(self, /, *args: P.args, **kwargs: P.kwargs) -> Entry | None:
-        core, key, _ = self._call(args, kwargs)
-        return await entries.peek(core, core.astore, key)
-
-    def prime(self, value: T, /, *args: P.args, **kwargs: P.kwargs) -> None:
-        """Store ``value`` as the result of this call, without computing it.
-
-        Raises TypeError for a value that cannot be pickled; nothing is lost then.
+        :param return_exceptions: put errors into the list in place of results.
         """
-        core, key, whole = self._call(args, kwargs)
-        run(entries.prime(core, core.store, key, value, whole, kwargs))
+        batch = self._batch(items)
+        if batch.is_async:  # the items come from sync code
+            found = async_to_sync(batch.map)(list(items))
+        else:
+            found = run(batch.map(items))
+        return found.in_order(return_exceptions)
 
-    async def aprime(self, value: T, /, *args: P.args, **kwargs: P.kwargs) -> None:
-        core, key, whole = self._call(args, kwargs)
-        await entries.prime(core, core.astore, key, value, whole, kwargs)
+    @overload
+    async def amap(
+        self, items: Items, /, *, return_exceptions: Literal[False] = False
+    ) -> list[T]: ...
+    @overload
+    async def amap(
+        self, items: Items, /, *, return_exceptions: bool
+    ) -> list[T | Exception]: ...
+    async def amap(self, items: Items, /, *, return_exceptions: bool = False) -> Any:
+        batch = self._batch(items)
+        given = [item async for item in aiterate(items)]
+        if batch.is_async:
+            return (await batch.map(given)).in_order(return_exceptions)
+        sync_map: Any = sync_to_async(self.map)
+        return await sync_map(given, return_exceptions=return_exceptions)
+
+    def warm(self, items: Iterable[Any], /) -> Iterable[Progress]:
+        """Refresh many items, as in :meth:`map`, and yield a :class:`Progress` after
+        each.
+
+        Nothing is done before the iterator is looped over. What the function raises is
+        part of the :class:`Progress`, and the next item follows.
+        """
+        return Steps(self._memoized.name, warm(self._batch(items), items))
+
+    def awarm(self, items: Items, /) -> AsyncIterable[Progress]:
+        return Steps(self._memoized.name, awarm(self._batch(items), items))
+
+    def _batch(self, items: Items) -> Batch:
+        function = self._memoized
+        return Batch(function, plan_of(function), self._receiver, items)
+
+    # The results of the function can be checked, but not its parameters: the items have
+    # the form in which they are given to map(), and a method has its instance before
+    # them, which nothing tells apart from an argument while the class is being made.
+    @overload
+    def many(self, function: Callable[Q, list[T]], /) -> Callable[Q, list[T]]: ...
+    @overload
+    def many(self, function: Callable[Q, Results[T]], /) -> Callable[Q, Results[T]]: ...
+    def many(self, function: Any, /) -> Any:
+        """Register a function that computes many items at once, for :meth:`map` and
+        :meth:`warm`. Use it as a decorator.
+
+        It takes a list of items and returns a list of their results in the same order,
+        or a dict from item to result; for a method, the instance comes first. It is a
+        coroutine function if the memoized function is one.
+        """
+        ours = self._memoized  # registering reads no settings
+        if not callable(function):
+            raise TypeError(
+                f"{ours.name}.many takes a function of a list of items, not a "
+                f"{type(function).__name__}; put @{ours.name}.many above its def"
+            )
+        if inspect.iscoroutinefunction(function) != ours.is_async:
+            raise TypeError(
+                f"{ours.name}.many: this function and the memoized one must both be "
+                "coroutine functions, or neither; change one of them"
+            )
+        ours.many = function
+        return function
+
+    # --- figures ---
 
     def cache_info(self) -> CacheInfo:
-        """Counters of this function in this process since it started."""
-        core = self._core
-        return CacheInfo.of(core.stats.totals(), core.state())
+        """Return the counters of this function in this process since it started."""
+        totals = self._memoized.stats.totals()
+        return CacheInfo.of(totals, plan_of(self._memoized).breaker_state)
 
     async def acache_info(self) -> CacheInfo:
         return self.cache_info()
 
     def site_info(self) -> CacheInfo:
-        """The same counters, of all processes and hosts that share its cache.
+        """Return the same counters, of all processes and hosts that share its cache.
 
         They are kept if ``"cache_memoize"`` is in ``INSTALLED_APPS``, and are as of
         some seconds ago for the other processes. The breaker is this process' own.
         Raises ImproperlyConfigured where they are not kept, and what the cache raises.
         """
-        core = self._core
+        function = self._memoized
         if not apps.is_installed("cache_memoize"):
             raise ImproperlyConfigured(
-                f"{core.name}.site_info(): no figures of the whole site are kept; put "
-                '"cache_memoize" into INSTALLED_APPS'
+                f"{function.name}.site_info(): no figures of the whole site are kept; "
+                'put "cache_memoize" into INSTALLED_APPS'
             )
-        path = core.stats.path
-        figures = sitewide.up_to_date(core.alias, [path])[path]
-        return CacheInfo.of(figures.totals, core.state())
+        plan = plan_of(function)
+        figures = sitewide.up_to_date(plan.alias, [function.path])
+        return CacheInfo.of(figures[function.path].totals, plan.breaker_state)
 
     async def asite_info(self) -> CacheInfo:
         return await sync_to_async(self.site_info)()
 
 
+async def _invalidate(call: Call, key: str, hold: float = 0.0) -> None:
+    await invalidate_key(call.store, call.function.name, key, hold)
+    call.stats.invalidated(key)
+
+
+#: The names of the controls.
+CONTROLS = [
+    name
+    for name, value in vars(Memoized).items()
+    if isinstance(value, types.FunctionType) and not name.startswith("_")
+]
+
+
+class _Unbound(Memoized[P, R, T]):
+    def __init__(self, function: Function) -> None:
+        self._memoized = function
+
+
+def attach(wrapper: Any, function: Function) -> None:
+    """Make the controls attributes of the function that callers call."""
+    controls: Memoized[..., Any, Any] = _Unbound(function)
+    wrapper._memoized = function
+    for name in CONTROLS:
+        setattr(wrapper, name, getattr(controls, name))
+    function.wrapper = wrapper
+
+
 if TYPE_CHECKING:
 
     class AsyncMemoized(Memoized[P, Coroutine[Any, Any, T], T], Generic[P, T]):
-        """What a coroutine function becomes, for type checkers only: mypy would not
-        choose an overload for a type that says Any, as that of a coroutine does."""
+        """A memoized coroutine function, for type checkers only: mypy would not choose
+        an overload for a type that says Any, as that of a coroutine does."""
 
         @overload
         def __get__(
@@ -302,78 +410,3 @@ if TYPE_CHECKING:
             self, function: Callable[Q, Coroutine[Any, Any, Results[T]]], /
         ) -> Callable[Q, Coroutine[Any, Any, Results[T]]]: ...
         def many(self, function: Any, /) -> Any: ...
-
-
-#: What a decorator above ours (with functools.wraps) carries over to its own function.
-CONTROLS = [
-    name
-    for name, value in [*vars(Memoized).items(), *vars(Bulk).items()]
-    if isinstance(value, types.FunctionType) and not name.startswith("_")
-]
-
-
-class _Bound(Memoized):  # type: ignore[type-arg]
-    """A memoized method together with its instance (or class)."""
-
-    __doc__ = property(lambda self: self._function.__doc__)
-
-    def __getattr__(self, name: str) -> Any:
-        # What is not here is the function's: __name__, __module__, its own attributes.
-        if name == "__wrapped__":
-            return self._function.__get__(self.args[0])
-        return getattr(self._function, name)
-
-    @property
-    def __self__(self) -> Any:
-        return self.args[0]
-
-    @property
-    def __func__(self) -> Any:
-        return self.func
-
-    def __get__(self, instance: Any, owner: Any = None) -> Any:
-        return self
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, _Bound):
-            return NotImplemented
-        return self.func is other.func and self.args[0] is other.args[0]
-
-    def __hash__(self) -> int:
-        return hash((self.func, id(self.args[0])))
-
-    def __reduce__(self) -> Any:
-        return getattr, (self.args[0], self._function.__name__)
-
-
-class ClassMemoized(Memoized):  # type: ignore[type-arg]
-    """A memoized classmethod: bound to the class."""
-
-    def __get__(self, instance: Any, owner: Any = None) -> Any:
-        return _Bound(self.func, type(instance) if owner is None else owner)
-
-
-def watch_class_body(function: Any) -> None:
-    """Python 3.13 no longer lets what a classmethod wraps bind itself to the class.
-
-    So ``C.m.invalidate(1)`` would not know C when ``@classmethod`` stands above our
-    decorator. The class body that is being executed gets a helper that puts our own
-    descriptor there once the class exists.
-    """
-    owner = getattr(function, "__qualname__", "").rpartition(".")[0]
-    frame = sys._getframe(1) if owner and owner[-1] != ">" else None
-    while frame is not None:
-        if frame.f_locals.get("__qualname__") == owner:
-            frame.f_locals.setdefault(_Adoption.NAME, _Adoption())
-            return
-        frame = frame.f_back
-
-
-class _Adoption:
-    NAME = "__cache_memoize__"
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        delattr(owner, name)
-        for attribute, value in list(vars(owner).items()):
-            if type(value) is classmethod and isinstance(value.__func__, Memoized):
-                setattr(owner, attribute, ClassMemoized(value.__func__.func))

@@ -1,44 +1,101 @@
-"""The decorator's options: their defaults, and what can never be right. Pure."""
+"""The options of the decorator: each one once, with its default and its type. Pure.
+
+The signature of :func:`cache_memoize`, what a project may say in ``CACHE_MEMOIZE``, and
+the reference are made of :class:`Options`. To add an option, add a field; if its value
+has a wrong form, say so in :meth:`Options.check`; give it to ``protocol/policy.py`` or
+``planning.py``, whichever acts on it.
+"""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, fields, replace
+from datetime import timedelta
+from typing import Any, Literal
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
-__all__ = ["LIBRARY", "PROJECT_WIDE", "asking", "check", "check_given", "kept"]
+__all__ = [
+    "PROJECT_WIDE",
+    "SIGNATURE",
+    "Options",
+    "Timeout",
+    "VaryOn",
+    "check_given",
+    "given_in",
+]
 
-#: In the order in which they may be given by position, up to ``cache_alias``.
-LIBRARY: dict[str, Any] = {
-    "timeout": DEFAULT_TIMEOUT,
-    "prefix": None,
-    "extra": None,
-    "args_rewrite": None,
-    "hit_callable": None,
-    "miss_callable": None,
-    "key_generator_callable": None,
-    "store_result": True,
-    "cache_exceptions": (),
-    "cache_alias": "default",
-    "version": None,
-    "ignore": (),
-    "cache_if": None,
-    "tags": None,
-    "stale": 0,
-    "early_refresh": 0,
-    "jitter": 0,
-    "wait": None,
-    "lease": 10,
-    "hold": 0,
-    "local": None,
-    "vary_on": (),
-}
+Timeout = float | timedelta | None
+VaryOn = str | Callable[[], Any]
+Hook = Callable[..., object]
 
-#: Those that a project may give to all its functions (CACHE_MEMOIZE["DEFAULTS"]). The
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """All options of one memoized function."""
+
+    # In the order in which they may be given by position, up to cache_alias.
+    timeout: Timeout | Callable[..., Timeout] = DEFAULT_TIMEOUT
+    prefix: str | None = None
+    extra: Any = None
+    args_rewrite: Callable[..., Any] | None = None
+    hit_callable: Hook | None = None
+    miss_callable: Hook | None = None
+    key_generator_callable: Callable[..., str] | None = None
+    store_result: bool = True
+    cache_exceptions: type[Exception] | tuple[type[Exception], ...] = ()
+    cache_alias: str = "default"
+    version: Any = None
+    ignore: Iterable[str] = ()
+    cache_if: Hook | None = None
+    tags: str | Iterable[str] | Callable[..., str | Iterable[str]] | None = None
+    stale: Timeout = 0
+    early_refresh: float = 0
+    jitter: float = 0
+    wait: Timeout = None
+    lease: float | timedelta = 10
+    hold: float | timedelta = 0
+    local: Literal["request"] | None = None
+    vary_on: VaryOn | Iterable[VaryOn] = ()
+
+    def check(self, name: str) -> None:
+        """Refuse values of a wrong form; protocol/policy.py refuses wrong numbers."""
+        trouble = None
+        if self.prefix is not None and not _is_text(self.prefix):
+            trouble = "has a prefix= that is not a string with something in it"
+        elif not isinstance(self.cache_alias, str):
+            trouble = "has a cache_alias= that is not the name of a cache in CACHES"
+        elif self.local not in (None, "request"):
+            trouble = "has a local= that is neither None nor 'request'"
+        for option in _CALLABLES:
+            value = getattr(self, option)
+            if value is not None and not callable(value):
+                trouble = f"has a {option}= that cannot be called; give a function"
+        for option in (*_CALLABLES, *_CALLABLES_OR_VALUES):
+            if inspect.iscoroutinefunction(getattr(self, option)):
+                trouble = f"has a coroutine function as {option}=; give an ordinary one"
+        if trouble:
+            raise TypeError(f"cache_memoize: {name} {trouble}")
+
+    def explaining(self, name: str) -> Options:
+        """Return the same options, whose callables say in what they raise which option
+        of which function they are."""
+        return replace(
+            self,
+            **{
+                option: _explaining(name, option, value)
+                for option in _CALLED
+                if callable(value := getattr(self, option))
+            },
+        )
+
+
+_FIELDS = {field.name: field for field in fields(Options)}
+
+#: Options that a project may give to all its functions (CACHE_MEMOIZE["DEFAULTS"]). The
 #: others are about the parameters or the identity of one function.
-PROJECT_WIDE = frozenset(LIBRARY) - {
+PROJECT_WIDE = frozenset(_FIELDS) - {
     "prefix",
     "extra",
     "args_rewrite",
@@ -54,11 +111,9 @@ _CALLABLES = (
     "args_rewrite",
     "cache_if",
 )
-_PERHAPS_CALLABLES = ("extra", "timeout", "tags")
-
-
-#: Those that are called with the arguments of a call, and may raise.
-_ASKED = (
+_CALLABLES_OR_VALUES = ("extra", "timeout", "tags")
+#: Called with the arguments of a call; what they raise reaches the caller.
+_CALLED = (
     "args_rewrite",
     "cache_if",
     "extra",
@@ -68,52 +123,37 @@ _ASKED = (
 )
 
 
-def asking(name: str, options: dict[str, Any]) -> dict[str, Any]:
-    """The options, of which those that are callables say so in what they raise."""
-    asked = {n: _noted(name, n, options[n]) for n in _ASKED if callable(options[n])}
-    return options | asked
+def _signature() -> inspect.Signature:
+    kind: Any = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    parameters = []
+    for name, field in _FIELDS.items():
+        parameters.append(inspect.Parameter(name, kind, default=field.default))
+        if name == "cache_alias":
+            kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Signature(parameters)
 
 
-def _noted(name: str, option: str, given: Callable[..., Any]) -> Callable[..., Any]:
-    def ask(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return given(*args, **kwargs)
-        except Exception as error:
-            error.add_note(f"Raised by {option}= of {name}.")
-            raise
-
-    return ask
+#: The signature of the decorator.
+SIGNATURE = _signature()
 
 
-def kept(option: str, given: Any) -> Any:
-    """``given`` as it is now. It is read more than once, after every change of the
-    settings: an iterator would be gone, and a list may have been changed."""
-    several = option in ("cache_exceptions", "tags", "vary_on", "ignore")
-    return tuple(given) if several and isinstance(given, _PASSING) else given
+def given_in(args: Any, kwargs: Any) -> dict[str, Any]:
+    """Return the options that a use of the decorator gives, by name."""
+    try:
+        given = SIGNATURE.bind(*args, **kwargs).arguments
+    except TypeError as error:
+        raise TypeError(f"cache_memoize() {error}") from None
+    # They are read more than once, after every change of the settings: an iterator
+    # would be gone, and a list may have been changed.
+    return {
+        option: tuple(value)
+        if option in _SEVERAL and isinstance(value, (list, set, Iterator))
+        else value
+        for option, value in given.items()
+    }
 
 
-_PASSING = (list, set, Iterator)
-
-
-def check(name: str, options: dict[str, Any]) -> None:
-    """Refuse what has the wrong form; the numbers are seen to by protocol/policy.py."""
-    trouble = None
-    prefix, alias = options["prefix"], options["cache_alias"]
-    if prefix is not None and (not isinstance(prefix, str) or not prefix):
-        trouble = "has a prefix= that is not a string with something in it"
-    elif not isinstance(alias, str):
-        trouble = "has a cache_alias= that is not the name of a cache in CACHES"
-    elif options["local"] not in (None, "request"):
-        trouble = "has a local= that is neither None nor 'request'"
-    for option in _CALLABLES:
-        given = options[option]
-        if given is not None and not callable(given):
-            trouble = f"has a {option}= that cannot be called; give a function"
-    for option in (*_CALLABLES, *_PERHAPS_CALLABLES):
-        if inspect.iscoroutinefunction(options[option]):
-            trouble = f"has a coroutine function as {option}=; give an ordinary one"
-    if trouble:
-        raise TypeError(f"cache_memoize: {name} {trouble}")
+_SEVERAL = ("cache_exceptions", "tags", "vary_on", "ignore")
 
 
 def check_given(name: str, given: dict[str, Any]) -> None:
@@ -121,6 +161,21 @@ def check_given(name: str, given: dict[str, Any]) -> None:
     if given.get("key_generator_callable") is not None and given.get("vary_on"):
         raise TypeError(
             f"cache_memoize: {name} has vary_on= beside key_generator_callable=, which "
-            "gives the whole key; let that tell languages and tenants apart, and leave "
-            "vary_on= out"
+            "returns the whole key; let that tell languages and tenants apart, and "
+            "leave vary_on= out"
         )
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _explaining(name: str, option: str, value: Callable[..., Any]) -> Any:
+    def ask(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return value(*args, **kwargs)
+        except Exception as error:
+            error.add_note(f"Raised by {option}= of {name}.")
+            raise
+
+    return ask

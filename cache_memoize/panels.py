@@ -29,7 +29,7 @@ except ModuleNotFoundError as error:
         name=error.name,
     ) from error
 
-from . import planning
+from .planning import plan_of, planned
 from .signals import ALL, Event
 
 __all__ = ["MemoizePanel"]
@@ -243,7 +243,7 @@ _COST = {"hit": "saved", "stale": "saved", "computed": "spent"}
 def _without_memory(recording: Recording) -> set[str]:
     """The paths of the functions that are not ``local="request"`` already."""
     try:
-        local = [each.function for each in planning.everyone() if each.options["local"]]
+        local = [each.func for each in planned() if plan_of(each).options.local]
     except ImproperlyConfigured:  # of a function that this page may not even call
         local = []
     return {

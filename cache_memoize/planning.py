@@ -1,28 +1,23 @@
-"""One memoized function, made of its options, the project's, and the library's.
+"""The plan of a function, made of its options, the project's and the library's.
 
-Settings are read when they are used. So a function is settled at its first call, not
-where it is decorated, and again after the settings have changed.
+Settings are read when they are used. So a plan is made at the first call, not where the
+function is decorated, and again after the settings have changed. :func:`functions` is
+the register of all memoized functions of this process.
 """
 
 from __future__ import annotations
 
-import inspect
 import os
 import threading
+import warnings
 from collections.abc import Callable
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakSet, WeakValueDictionary
 
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
-from django.core.signals import setting_changed
 
-from . import (
-    conf,
-    options,
-    registry,
-    vary,
-)
+from . import vary
 from .cache import local, record
 from .cache.breaker import breaker_of
 from .cache.connections import (
@@ -35,190 +30,201 @@ from .cache.connections import (
 )
 from .cache.store import AsyncStore, Store
 from .clock import Clock
+from .conf import Conf, conf, on_change
 from .keys.binding import Binder, default_prefix, key_maker
 from .keys.tags import function_tag, tagging
-from .protocol.many import Batchable
+from .options import Options, check_given
+from .protocol.call import Function, Plan
 from .protocol.policy import Policy
 
-__all__ = ["Core", "everyone", "known"]
+__all__ = [
+    "Function",
+    "Plan",
+    "functions",
+    "make_function",
+    "make_plan",
+    "plan_of",
+    "planned",
+]
 
-#: The options that protocol/policy.py knows.
-_POLICY = (
-    "timeout",
-    "store_result",
-    "cache_exceptions",
-    "cache_if",
-    "wait",
-    "lease",
-    "stale",
-    "early_refresh",
-    "jitter",
-    "hold",
-)
-#: What a guard (store_result=False) cannot have, and does not take from the project.
+#: Options that a guard (store_result=False) cannot have, and does not take from the
+#: project.
 _NOT_FOR_GUARDS = ("stale", "early_refresh")
 
-#: What the project says: its DEFAULTS, whether it is ENABLED, its KEY_PREFIX.
-_Project = tuple[dict[str, Any], bool, str]
-_NOTHING_SAID: _Project = ({}, True, "")
-
-#: Held while a function is settled. Not while one is decorated: that happens in
-#: modules that are being imported, perhaps because whoever holds this reads settings.
+#: Held while a plan is made. Not while a function is decorated: that happens in modules
+#: that are being imported, perhaps because the thread that holds this reads settings.
 _lock = threading.RLock()
 #: Held for moments, to add a function or to list them.
 _listing = threading.RLock()
-_everyone: WeakSet[Core] = WeakSet()
+_functions: WeakSet[Function] = WeakSet()
+
+
+def functions() -> list[Function]:
+    """Return all memoized functions of this process."""
+    with _listing:
+        return list(_functions)
+
+
+def planned() -> list[Function]:
+    """Return them, with their plans made; raises ImproperlyConfigured."""
+    found = functions()
+    for function in found:
+        plan_of(function)
+    return found
+
+
+# --- a function ----------------------------------------------------------------------
+
+
+def make_function(
+    func: Callable[..., Any], given: dict[str, Any], clock: Clock
+) -> Function:
+    """Return the function with these options, registered.
+
+    Raises TypeError or ValueError for what can be known to be wrong at decoration.
+    """
+    function = Function(func, given, clock)
+    options = Options(**given)
+    options.check(function.name)
+    check_given(function.name, given)
+    function.binder = Binder(func, function.name, options.ignore)
+    function.prefix = options.prefix or ""
+    if not function.prefix and options.key_generator_callable is None:
+        function.prefix, whole = default_prefix(func)
+        _warn_if_shared(function.prefix, whole, func)
+    _plan(function, Conf())
+    with _listing:
+        _functions.add(function)
+    return function
+
+
+_ambiguous: set[str] = set()
+_by_prefix: WeakValueDictionary[str, Any] = WeakValueDictionary()
+
+
+def _warn_if_shared(prefix: str, whole: bool, func: Callable[..., Any]) -> None:
+    """Warn when a default prefix cannot tell two functions apart.
+
+    That is so when their closures hold what cannot be part of a key (``whole`` is
+    False), or when both are alive and made of different code.
+    """
+    code = getattr(func, "__code__", None)
+    other = getattr(_by_prefix.get(prefix), "__code__", None)
+    if prefix in _ambiguous or (other is not None and other != code):
+        name = prefix.split(" ", 1)[0]  # what follows are values
+        warnings.warn(
+            f"cache_memoize: two functions are both known as {name!r}, and what sets "
+            "them apart cannot be part of a key, so they would share their entries; "
+            "give each its own prefix=",
+            RuntimeWarning,
+            stacklevel=5,
+        )
+    if not whole:
+        _ambiguous.add(prefix)
+    if code is not None:
+        _by_prefix[prefix] = func
+
+
+# --- its plan ------------------------------------------------------------------------
+
+
+def plan_of(function: Function) -> Plan:
+    """Return the plan under the present settings; raises ImproperlyConfigured."""
+    return function.plan or make_plan(function)
+
+
+def make_plan(function: Function) -> Plan:
+    with _lock:
+        if function.plan is not None:  # made by another thread, meanwhile
+            return function.plan
+        project = conf()
+        try:
+            plan = _plan(function, project)
+        except (TypeError, ValueError) as error:
+            raise ImproperlyConfigured(
+                f"CACHE_MEMOIZE['DEFAULTS'] does not fit {function.path}: {error}"
+            ) from error
+        # A settings file may call what it defines, and is not complete then.
+        if apps.ready:
+            function.plan = plan
+        return plan
+
+
+def _plan(function: Function, project: Conf) -> Plan:
+    options = _options(function, project)
+    name = function.name
+    called = options.explaining(name)
+    policy = Policy.of(name, called, enabled=project.ENABLED)
+    alias = function.stats.alias = options.cache_alias
+    breaker = breaker_of(alias)
+    varied = vary.parts(options.vary_on, name)
+    key_of: Callable[[Any, Any], str] = key_maker(
+        function.binder,
+        function.prefix,
+        version=options.version,
+        extra=called.extra,
+        args_rewrite=called.args_rewrite,
+        key_generator=called.key_generator_callable,
+        vary_on=varied,
+        key_prefix=project.KEY_PREFIX,
+    )
+    read: Any = fetch
+    aread: Any = afetch
+    tag, hit_kind = None, record.ENTRY
+    if options.tags is not None:
+        # Without a prefix the function makes its own keys.
+        tag = function_tag(function.prefix or function.path)
+        key_of = tagging(key_of, called.tags, tag, name)
+        read, aread = fetch_tagged, afetch_tagged
+        hit_kind = record.ENTRY | record.TAGGED
+    if options.local:
+        read = local.fetching(read, hit_kind, place_of)
+        aread = local.afetching(aread, hit_kind, place_from_afar)
+        local.watch_requests()
+    return Plan(
+        options=options,
+        policy=policy,
+        alias=alias,
+        breaker=breaker,
+        store=Store(alias, breaker, function.clock),
+        astore=AsyncStore(alias, breaker, function.clock),
+        key_of=key_of,
+        fetch=read,
+        afetch=aread,
+        hit_kind=hit_kind,
+        tag=tag,
+        stores=policy.stores and apps.ready,
+        early_zone=policy.zone,
+        hit=options.hit_callable,
+        miss=options.miss_callable,
+        varies=bool(varied),
+        context_travels=vary.travel(varied),
+    )
+
+
+def _options(function: Function, project: Conf) -> Options:
+    defaults = project.DEFAULTS
+    if not function.given.get("store_result", True):
+        defaults = {k: v for k, v in defaults.items() if k not in _NOT_FOR_GUARDS}
+    options = Options(**(defaults | function.given))
+    options.check(function.name)
+    return options
+
+
+def _drop_plans() -> None:
+    with _lock:
+        for function in functions():
+            function.plan = None
+
+
+on_change(_drop_plans)
 
 
 def _after_fork() -> None:
-    """Another thread of the parent may have held them."""
+    """Replace the locks: another thread of the parent may have held them."""
     global _lock, _listing
     _lock, _listing = threading.RLock(), threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch
     os.register_at_fork(after_in_child=_after_fork)
-
-
-class Core(Batchable):
-    """What the wrapper, the controls and the flows share of one function."""
-
-    def __init__(
-        self, function: Callable[..., Any], given: dict[str, Any], clock: Clock
-    ) -> None:
-        super().__init__(function, clock)
-        name = self.name
-        #: The options as they were given, without what was not.
-        self.given = given
-        self.options = options.LIBRARY | given
-        #: Told whenever something of what is here has changed: the wrapper.
-        self.rebind: Callable[[], None] = lambda: None
-        #: What the decorator gave: the function with its controls.
-        self.memoized: Any = None
-        options.check(name, self.options)
-        options.check_given(name, given)
-        Policy.of(name, **{option: self.options[option] for option in _POLICY})
-        self._binder = Binder(function, name, self.options["ignore"])
-        self._prefix: str = self.options["prefix"] or ""
-        if not self._prefix and self.options["key_generator_callable"] is None:
-            self._prefix, whole = default_prefix(function)
-            registry.note(self._prefix, whole, function)
-        # What can be known to be wrong now is not left to the first call.
-        self._settle(_NOTHING_SAID)
-        self._is_settled = False
-        self.key_of = self._first
-        with _listing:
-            _everyone.add(self)
-
-    @property
-    def prefix(self) -> str:
-        """What sets its keys apart; its address where it makes its own keys."""
-        return self._prefix or self.stats.path
-
-    def _first(self, args: Any, kwargs: Any) -> str:
-        """Stands for ``key_of`` until the settings have been read."""
-        return self.settled()._key_of(args, kwargs)
-
-    def settled(self) -> Core:
-        """This, with what the settings say; raises ImproperlyConfigured."""
-        if self._is_settled:
-            return self
-        with _lock:
-            if self._is_settled:  # by another thread, meanwhile
-                return self
-            conf.check()  # all: else a wrong ON_ERROR shows when the cache is down
-            said = conf.defaults(), conf.get("ENABLED"), conf.get("KEY_PREFIX")
-            try:
-                self._settle(said)
-            except (TypeError, ValueError) as error:
-                raise ImproperlyConfigured(
-                    f"CACHE_MEMOIZE['DEFAULTS'] does not fit {self.stats.path}: {error}"
-                ) from error
-            # Settings may call what they define, and are not complete then.
-            if not apps.ready:
-                self.key_of = self._first
-            self.rebind()
-            self._is_settled = apps.ready
-        return self
-
-    def unsettle(self) -> None:
-        """The settings have changed: read them again at the next call."""
-        with _lock:
-            self._is_settled = False
-            self.key_of = self._first
-            self.rebind()
-
-    def _settle(self, project: _Project) -> None:
-        defaults, enabled, key_prefix = project
-        if not self.options["store_result"]:
-            defaults = {k: v for k, v in defaults.items() if k not in _NOT_FOR_GUARDS}
-        self.options = all_ = options.LIBRARY | defaults | self.given
-        name = self.name
-        options.check(name, all_)
-        all_ = options.asking(name, all_)
-        rules = {option: all_[option] for option in _POLICY}
-        self.policy = Policy.of(name, enabled=enabled, **rules)
-        self.alias = self.stats.alias = all_["cache_alias"]
-        self.hit, self.miss = all_["hit_callable"], all_["miss_callable"]
-        self.breaker = breaker_of(self.alias)
-        self.store = Store(self.alias, self.breaker, self.clock)
-        self.astore = AsyncStore(self.alias, self.breaker, self.clock)
-        parts = vary.parts(all_["vary_on"], name)
-        self.varies, self.travels = bool(parts), vary.travel(parts)
-        key_of: Callable[[Any, Any], str] = key_maker(
-            self._binder,
-            self._prefix,
-            version=all_["version"],
-            extra=all_["extra"],
-            args_rewrite=all_["args_rewrite"],
-            key_generator=all_["key_generator_callable"],
-            vary_on=parts,
-            key_prefix=key_prefix,
-        )
-        read: Any = fetch
-        aread: Any = afetch
-        tag, plain = None, record.ENTRY
-        if all_["tags"] is not None:
-            tag = function_tag(self.prefix)
-            key_of = tagging(key_of, all_["tags"], tag, name)
-            read, aread = fetch_tagged, afetch_tagged
-            plain = record.ENTRY | record.TAGGED
-        if all_["local"]:
-            read = local.fetching(read, plain, place_of)
-            aread = local.afetching(aread, plain, place_from_afar)
-            local.watch_requests()
-        #: The key of the tag that all calls have, if the function has tags. Calls may
-        #: be under way: whoever looks sees the old ones or the new ones.
-        self.tag = tag
-        self.fetch, self.afetch = read, aread
-        #: The kind of the records that a hit may take without a second look.
-        self.plain = plain
-        self.key_of = self._key_of = key_of
-
-    def state(self) -> str:
-        """Of the circuit breaker of its cache: closed, open or half-open."""
-        return self.breaker.state(self.clock.monotonic())
-
-    @property
-    def is_async(self) -> bool:
-        return inspect.iscoroutinefunction(self.function)
-
-
-def known() -> list[Core]:
-    """All memoized functions of this process, perhaps not settled yet."""
-    with _listing:
-        return list(_everyone)
-
-
-def everyone() -> list[Core]:
-    """All of them, with what the settings say; raises ImproperlyConfigured."""
-    return [core.settled() for core in known()]
-
-
-def _settings_changed(*, setting: str, **kwargs: Any) -> None:
-    if setting == "CACHE_MEMOIZE":
-        for core in known():
-            core.unsettle()
-
-
-setting_changed.connect(_settings_changed, dispatch_uid="cache_memoize.planning")

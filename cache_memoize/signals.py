@@ -21,10 +21,10 @@ __all__ = [
     "Event",
     "MemoizeSignal",
     "computed",
-    "core_of",
     "error",
     "hit",
     "invalidated",
+    "memoized_in",
     "miss",
     "stale",
     "wait",
@@ -75,21 +75,17 @@ class MemoizeSignal(Signal):
 
 
 def _function(sender: Any) -> Any:
-    core = core_of(sender)
-    return sender if core is None else core.function
+    function = memoized_in(sender)
+    return sender if function is None else function.func
 
 
-def core_of(found: Any) -> Any:
-    """The core of the function that is memoized in it, also below other decorators;
-    None if there is none. It may not be settled: nothing is read for this."""
+def memoized_in(found: Any) -> Any:
+    """Return the :class:`Function` that is memoized in an object, also below other
+    decorators, or None. No settings are read for this."""
     found = found.fget if isinstance(found, property) else found
     if callable(found):
-        found = inspect.unwrap(found, stop=lambda each: _core(each) is not None)
-    return _core(found)
-
-
-def _core(memoized: Any) -> Any:
-    return getattr(getattr(memoized, "func", None), "core", None)
+        found = inspect.unwrap(found, stop=lambda each: hasattr(each, "_memoized"))
+    return getattr(found, "_memoized", None)
 
 
 #: A fresh entry was served.

@@ -19,8 +19,9 @@ from django.apps import apps
 from django.core.cache.backends import locmem
 from django.test.utils import TestContextDecorator, override_settings
 
-from . import conf, signals
+from . import signals
 from .cache import breaker, connections
+from .conf import changed, conf
 from .protocol import threads
 from .signals import Event
 
@@ -139,7 +140,7 @@ class disabled(_Block):
         self.enable()
 
     def _change(self, stack: ExitStack) -> None:
-        setting = conf.changed(ENABLED=False)
+        setting = changed(ENABLED=False)
         stack.enter_context(override_settings(CACHE_MEMOIZE=setting))
 
 
@@ -166,7 +167,7 @@ class in_memory(_Block):
             for alias in connections.aliases()
         }
         memory = {alias: _memory(alias, name) for alias, name in names.items()}
-        setting = conf.changed(ENABLED=True)
+        setting = changed(ENABLED=True)
         world = World(list(names.values()))
         stack.callback(world._end)
         # A server that is down must not keep anybody from this memory.
@@ -245,7 +246,7 @@ class assert_hits:
         if hits < 0:
             raise ValueError(f"assert_hits: there are no {hits} hits; 0 means none")
         self._wanted = hits
-        self._core = None if function is None else _core_of(function)
+        self._function = None if function is None else _memoized_in(function)
         #: What happened, in order: :class:`cache_memoize.signals.Event`.
         self.events: list[Event] = []
         self._is_used = False
@@ -274,21 +275,21 @@ class assert_hits:
 
     def __enter__(self) -> assert_hits:
         self.events, self._is_used = [], True
-        sender = None if self._core is None else self._core.function
+        sender = None if self._function is None else self._function.func
         for signal in signals.ALL.values():
             signal.connect(self._note, sender=sender, weak=False)
         return self
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         __tracebackhide__ = True  # pytest then shows the test
-        sender = None if self._core is None else self._core.function
+        sender = None if self._function is None else self._function.func
         for signal in signals.ALL.values():
             signal.disconnect(self._note, sender=sender)
         if kind is None and self.hits != self._wanted:
             raise AssertionError(self._message())
 
     def _message(self) -> str:
-        whose = "all functions" if self._core is None else self._core.stats.path
+        whose = "all functions" if self._function is None else self._function.path
         found = f"{self.hits} hits and {self.misses} misses"
         lines = [
             f"{self._wanted} hits of {whose} were expected, and there were {found}"
@@ -311,7 +312,7 @@ class assert_hits:
         """Why nothing could be a hit."""
         if not apps.ready:
             yield "Nothing is stored before django.setup() has finished"
-        if not conf.get("ENABLED"):
+        if not conf().ENABLED:
             yield "Memoizing is disabled: CACHE_MEMOIZE['ENABLED'] is False"
         used = {event.alias for event in self.events if event.alias}
         for alias in sorted(used.intersection(connections.aliases())):
@@ -319,12 +320,12 @@ class assert_hits:
                 yield f"The cache {alias!r} stores nothing"
 
 
-def _core_of(function: Any) -> Any:
-    core = signals.core_of(function)
-    if core is None:
+def _memoized_in(function: Any) -> Any:
+    memoized = signals.memoized_in(function)
+    if memoized is None:
         name = getattr(function, "__qualname__", None) or repr(function)
         raise TypeError(
             f"assert_hits: {name} is not memoized; give what @cache_memoize made, or "
             "leave it out to count all functions"
         )
-    return core
+    return memoized

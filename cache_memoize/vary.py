@@ -21,7 +21,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connection
 from django.utils import timezone, translation
 
-from . import conf
+from .conf import site_id
 
 __all__ = ["language", "parts", "site", "tenant", "time_zone", "travel"]
 
@@ -42,7 +42,7 @@ def time_zone() -> str:
 def site() -> int:
     """``SITE_ID``. Raises ImproperlyConfigured where it is not set: then the site
     depends on the request, which a function does not see, so pass it as an argument."""
-    found = conf.site_id()
+    found = site_id()
     if found is None:
         raise ImproperlyConfigured(
             "cache_memoize: vary.site is settings.SITE_ID, which is not set; where the "

@@ -15,7 +15,7 @@ from django.core.cache.backends.locmem import LocMemCache
 from cache_memoize import CacheInfo, cache_memoize, invalidate_tags
 from cache_memoize.cache.backends import LocalMemory
 from cache_memoize.protocol import threads
-from tests.conftest import Caller, FakeClock, close_connections, in_thread
+from tests.conftest import Caller, FakeClock, close_connections, in_thread, plan_of
 
 # --- a cache -------------------------------------------------------------------------
 
@@ -297,7 +297,7 @@ class Subject:
     @property
     def key(self) -> Any:
         """The key of a call; that of a tagged one has its ``tags``."""
-        return self.f._core.key_of((), {})
+        return plan_of(self.f).key_of((), {})
 
     def publish(self) -> None:
         self.now += 1

@@ -17,7 +17,7 @@ from django.core.cache import caches
 from django.core.management import call_command
 from django.db import connections
 
-from cache_memoize import ainvalidate_tags, cache_memoize, invalidate_tags
+from cache_memoize import ainvalidate_tags, cache_memoize, invalidate_tags, planning
 from cache_memoize.cache import breaker, record
 from cache_memoize.cache import connections as clients
 from cache_memoize.cache.store import Store
@@ -123,6 +123,11 @@ def close_connections() -> None:
         cache.close()
 
 
+def plan_of(f: Any) -> Any:
+    """The plan of a memoized function under the present settings."""
+    return planning.plan_of(f._memoized)
+
+
 class Caller:
     """A memoized async function, called like a sync one."""
 
@@ -133,7 +138,7 @@ class Caller:
         return async_to_sync(self.memoized)(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("cache_info", "get_cache_key", "__wrapped__", "_core"):
+        if name in ("cache_info", "get_cache_key", "__wrapped__", "_memoized"):
             return getattr(self.memoized, name)
         return async_to_sync(getattr(self.memoized, f"a{name}"))
 

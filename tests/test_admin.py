@@ -33,8 +33,9 @@ from cache_memoize.admin import charts, overview, wording
 from cache_memoize.admin.actions import ACTIONS
 from cache_memoize.cache.store import Store
 from cache_memoize.models import MemoizedFunction
+from cache_memoize.options import SIGNATURE
 from cache_memoize.stats import reporter, sitewide
-from tests.conftest import FakeClock
+from tests.conftest import FakeClock, plan_of
 from tests.models import Post
 
 pytestmark = pytest.mark.django_db
@@ -44,7 +45,7 @@ LIST = "/admin/cache_memoize/memoizedfunction/"
 @pytest.fixture(autouse=True)
 def nobody_else(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Only the functions of the test itself are memoized functions of this process."""
-    monkeypatch.setattr(planning, "_everyone", type(planning._everyone)())
+    monkeypatch.setattr(planning, "_functions", type(planning._functions)())
     caches["default"].clear()
     yield
     caches["default"].clear()
@@ -82,7 +83,7 @@ def client() -> Client:
 
 
 def page(memoized: Any, action: str = "") -> str:
-    address = f"{LIST}{overview.identity(memoized.func.core)}/"
+    address = f"{LIST}{overview.identity(memoized._memoized)}/"
     return f"{address}{action}/" if action else address
 
 
@@ -326,7 +327,7 @@ def test_the_figures_are_of_the_whole_site(client: Client, told: None) -> None:
         return x
 
     f(1)
-    sitewide.tell(f.func.core.stats, f.func.core.stats.totals())  # another process
+    sitewide.tell(f._memoized.stats, f._memoized.stats.totals())  # another process
     text = text_of(client.get(page(f)))
     assert re.search(r"Whole site 0 2 .* This process 0 1 ", text)
 
@@ -426,7 +427,7 @@ def test_a_cache_that_does_not_answer(
         "Refreshed one call, not stored",
     ]
     # By now the breaker is open, and nobody waits for that cache again.
-    assert f.func.core.state() == "open"
+    assert plan_of(f).breaker_state == "open"
     with monkeypatch.context() as patch:
         patch.setattr(reporter, "_noisy", WeakSet())  # others have something to tell
         patch.setattr(Store, "_command", lambda *args: pytest.fail("it was asked"))
@@ -527,9 +528,9 @@ def test_the_page_of_a_function(client: Client, told: None) -> None:
     assert "tags 'prices', 'shop' this function" in text
     assert "stale 30 settings" in text
     assert "cache_alias 'default' library" in text
-    assert len(re.findall(" library( |$)", text)) == len(planning.options.LIBRARY) - 4
+    assert len(re.findall(" library( |$)", text)) == len(SIGNATURE.parameters) - 4
     assert "10–0 0 1 0 0" in text  # the last ten minutes, as a table
-    assert response.context["title"] == price.func.core.stats.path
+    assert response.context["title"] == price._memoized.path
     assert b"style=" not in response.content.partition(b'id="content-main"')[2]
 
 
@@ -547,7 +548,7 @@ def test_what_is_shown_of_options() -> None:
     def f(x: int) -> int:
         return x
 
-    options = wording.options(f.func.core)
+    options = wording.options(f._memoized)
     shown = {o.name: o.value for o in options.said + options.silent}
     assert shown["cache_exceptions"] == "KeyError, ValueError"
     assert shown["extra"] == "dict"
@@ -558,14 +559,14 @@ def test_what_is_shown_of_options() -> None:
     assert shown["lease"] == "0:00:30"
     assert len(shown["version"]) == 80
     assert "hidden" not in str(shown)
-    row = overview.Overview([f.func.core]).rows[0]
+    row = overview.Overview([f._memoized]).rows[0]
     assert (row.timeout, row.tags) == ("by result", "by call")
 
     @cache_memoize
     def g() -> None: ...
 
-    assert wording.options(g.func.core).silent[0][1] == "DEFAULT_TIMEOUT"
-    assert overview.Overview([g.func.core]).rows[0].timeout == "the cache’s own"
+    assert wording.options(g._memoized).silent[0][1] == "DEFAULT_TIMEOUT"
+    assert overview.Overview([g._memoized]).rows[0].timeout == "the cache’s own"
 
 
 def test_a_guard_does_not_show_what_it_does_not_take() -> None:
@@ -574,7 +575,7 @@ def test_a_guard_does_not_show_what_it_does_not_take() -> None:
 
     defaults = {"stale": 30, "jitter": 0.5}
     with override_settings(CACHE_MEMOIZE={"DEFAULTS": defaults}):
-        (found,) = planning.everyone()
+        (found,) = planning.planned()
         who = {o.name: o.who for part in wording.options(found) for o in part}
     assert (who["stale"], who["jitter"]) == ("library", "settings")
 
@@ -586,9 +587,9 @@ def test_an_address_is_the_same_in_every_process() -> None:
         return x
 
     made = [cache_memoize(60, prefix="mine")(partial(base, 1)) for _ in range(2)]
-    first, second = (overview.identity(f.func.core) for f in made)
+    first, second = (overview.identity(f._memoized) for f in made)
     assert first == second
-    assert wording.source(made[0].func.core) == ""
+    assert wording.source(made[0]._memoized) == ""
 
 
 def test_what_was_done_is_on_a_page_of_its_own(client: Client) -> None:
@@ -602,7 +603,7 @@ def test_what_was_done_is_on_a_page_of_its_own(client: Client) -> None:
     assert "keeper" in text
     (entry,) = LogEntry.objects.all()
     assert entry.get_admin_url() == page(f)
-    assert entry.object_repr == f.func.core.stats.path
+    assert entry.object_repr == f._memoized.path
     assert entry.user.username == "keeper"
     assert "Refreshed one call" not in text_of(client.get(page(f)))
 

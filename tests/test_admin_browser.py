@@ -54,7 +54,7 @@ def shop(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         for name in ("default", "prices")
     }
     settings.CACHE_MEMOIZE = {"STATS_INTERVAL": 0, "REFRESH": "inline"}
-    monkeypatch.setattr(planning, "_everyone", type(planning._everyone)())
+    monkeypatch.setattr(planning, "_functions", type(planning._functions)())
     monkeypatch.syspath_prepend(Path(__file__).parent / "bookshop")
     modules = ["shop.catalogue", "shop.checkout", "shop.clock"]
     shop = SimpleNamespace(**{m[5:]: import_module(m) for m in modules})
@@ -132,7 +132,7 @@ class Keeper:
         self.driver.get(self.address + path)
 
     def page(self, memoized: Any) -> str:
-        return f"{LIST}{overview.identity(memoized.func.core)}/"
+        return f"{LIST}{overview.identity(memoized._memoized)}/"
 
     def check(self) -> None:
         """What has to be right on every page, in either theme."""
@@ -270,7 +270,7 @@ def test_what_goes_wrong(keeper: Keeper, settings: Any, monkeypatch: Any) -> Non
         "LOCATION": "redis://127.0.0.1:1",
     }
     settings.CACHES = {**settings.CACHES, "nowhere": nowhere}
-    monkeypatch.setattr(planning, "_everyone", type(planning._everyone)())
+    monkeypatch.setattr(planning, "_functions", type(planning._functions)())
 
     class Shop:
         @cache_memoize(60, cache_alias="nowhere")

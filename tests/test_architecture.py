@@ -16,7 +16,6 @@ MAY_IMPORT = {
     "clock": "",
     "signals": "",
     "options": "",
-    "registry": "",
     "arguments": "",
     "model_signals": "",
     "conf": "options",
@@ -24,11 +23,13 @@ MAY_IMPORT = {
     "keys": "",
     "cache": "keys conf clock",
     "stats": "keys cache conf signals clock",
-    "protocol": "keys cache stats conf signals clock",
-    "bulk": "protocol cache",
-    "planning": "options registry vary keys cache stats protocol conf signals clock",
-    "memoized": "bulk planning protocol stats model_signals cache",
-    "decorator": "memoized planning options keys cache stats protocol signals clock",
+    "protocol": "options keys cache stats conf signals clock",
+    "planning": "options vary keys cache stats protocol conf signals clock",
+    "methods": "memoized protocol",
+    "memoized": "planning protocol stats model_signals cache",
+    "decorator": (
+        "methods memoized planning options keys cache stats protocol signals clock"
+    ),
     "migrate": "",
 }
 #: For Django, for operators and for tests: nothing imports them.

@@ -29,7 +29,7 @@ URL = "redis://127.0.0.1:1"
 @pytest.fixture(autouse=True)
 def functions(monkeypatch):
     """The memoized functions of a project that has one only."""
-    monkeypatch.setattr(planning, "_everyone", WeakSet())
+    monkeypatch.setattr(planning, "_functions", WeakSet())
     return [cache_memoize(60, prefix="checked")(print_nothing)]
 
 
@@ -253,7 +253,7 @@ def test_atomic_requests_on_a_database_that_reads_from_a_snapshot(monkeypatch):
     with_atomic_requests(monkeypatch, "default")
     (found,) = ours.check_databases(None)
     assert found.id == "cache_memoize.W002" and "hold=" in found.hint
-    monkeypatch.setattr(planning, "_everyone", WeakSet())
+    monkeypatch.setattr(planning, "_functions", WeakSet())
     assert ours.check_databases(None) == [], "nothing is memoized"
 
 

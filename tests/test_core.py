@@ -27,7 +27,7 @@ from cache_memoize import (
     planning,
     signals,
 )
-from tests.conftest import FakeClock
+from tests.conftest import FakeClock, plan_of
 
 
 def project(**said):
@@ -83,8 +83,8 @@ def test_what_is_given_wins_even_if_it_is_the_librarys_own_default():
     f = memoized(60, stale=0, tags=None, cache_alias="default")
     with project(DEFAULTS={"stale": 60, "tags": (), "cache_alias": "locmem"}):
         assert f() == 1
-        assert f._core.policy.stale == 0
-        assert f._core.alias == "default" and f._core.tag is None
+        assert plan_of(f).policy.stale == 0
+        assert plan_of(f).alias == "default" and plan_of(f).tag is None
 
 
 def test_all_that_a_project_may_say():
@@ -112,20 +112,20 @@ def test_all_that_a_project_may_say():
     f = memoized()
     plain = f.get_cache_key(1)
     with project(DEFAULTS=said):
-        found = f._core
+        found = plan_of(f)
         assert f.get_cache_key(1) != plain
         assert (found.policy.timeout, found.alias) == (60, "locmem")
         assert (found.policy.lease, found.policy.hold) == (20, 1)
         assert found.hit is print and found.miss is print
         f(1), invalidate_tags("all", cache_alias="locmem"), f.invalidate_all()
-    assert f.get_cache_key(1) == plain and f._core.alias == "default"
+    assert f.get_cache_key(1) == plain and plan_of(f).alias == "default"
 
 
 def test_a_guard_takes_no_stale_from_the_project():
     guard = memoized(60, store_result=False)
     with project(DEFAULTS={"stale": 60, "early_refresh": 1, "lease": 7}):
         assert guard() == 1 and guard() is True
-        assert guard._core.policy.stale == 0 and guard._core.policy.lease == 7
+        assert plan_of(guard).policy.stale == 0 and plan_of(guard).policy.lease == 7
 
 
 def test_what_does_not_fit_a_function_names_it_and_the_setting():
@@ -169,7 +169,7 @@ def test_many_calls_at_once_and_controls_come_first_sometimes():
         f = memoized(tags=())
         with project(DEFAULTS={"cache_alias": "locmem"}):
             use(f)
-            assert f.func.core.alias == "locmem"
+            assert plan_of(f).alias == "locmem"
         assert len(caches["default"]._cache) == 0
 
 
@@ -226,7 +226,7 @@ def test_a_function_may_be_decorated_before_there_are_settings():
         "said = {'DEFAULTS': {'timeout': 5}}\n"
         "settings.configure(CACHE_MEMOIZE=said)\n"
         "import django; django.setup()\n"
-        "print(f(1), f(1), f.cache_info().hits, f._core.policy.timeout)\n"
+        "print(f(1), f(1), f.cache_info().hits, f._memoized.plan.policy.timeout)\n"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert run.stdout == "[1] [1] 1 5.0\n", run.stderr
@@ -244,7 +244,8 @@ def test_a_call_in_the_settings_themselves_settles_nothing(tmp_path):
     code = (
         "import django; django.setup()\n"
         "from early import F, f\n"
-        "print(F[0], f(1), f(1), f.cache_info().hits, f._core.policy.timeout)\n"
+        "print(F[0], f(1), f(1), f.cache_info().hits)\n"
+        "print(f._memoized.plan.policy.timeout)\n"
         "print(F[1] == f.get_cache_key(1))\n"
     )
     path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
@@ -252,7 +253,7 @@ def test_a_call_in_the_settings_themselves_settles_nothing(tmp_path):
     run = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=env
     )
-    assert run.stdout == "[1] [1] [1] 1 5.0\nFalse\n", run.stderr
+    assert run.stdout == "[1] [1] [1] 1\n5.0\nFalse\n", run.stderr
 
 
 def test_without_settings_a_call_says_so():
@@ -293,15 +294,15 @@ def test_a_setting_of_others_changes_nothing():
     f = memoized(60)
     f()
     with override_settings(USE_TZ=False):
-        assert f.func.core._is_settled
+        assert f._memoized.plan is not None
     with project():
-        assert not f.func.core._is_settled
+        assert f._memoized.plan is None
 
 
 def test_functions_that_are_gone_are_not_kept():
     f = memoized(60)
-    known = weakref.ref(f.func.core)
-    assert known() in planning.known()
+    known = weakref.ref(f._memoized)
+    assert known() in planning.functions()
     del f
     gc.collect()
     assert known() is None
@@ -330,7 +331,7 @@ def test_an_iterator_among_the_options_is_read_once():
         for language in ("de", "fr"):
             with translation.override(language):
                 assert f(1, log=2) == language
-        assert f._core.policy.cache_exceptions == (LookupError,)
+        assert plan_of(f).policy.cache_exceptions == (LookupError,)
         invalidate_tags("one", cache_alias="default")
         assert f.peek(1) is None
         with project():
@@ -404,29 +405,40 @@ def test_functions_are_listed_while_others_are_decorated():
     thread.start()
     try:
         for _ in range(300):
-            assert len(planning.known()) >= len(kept)
+            assert len(planning.functions()) >= len(kept)
     finally:
         ending.set()
         thread.join()
         sys.setswitchinterval(interval)
 
 
-def test_who_waited_for_another_first_call_does_not_settle_again(monkeypatch):
-    """While it did, the others saw a function without its tag."""
+def test_first_calls_at_once_make_one_plan(monkeypatch):
     f = memoized(60, tags=())
-    one = f.func.core
-    settle, times = one._settle, []
+    make, times = planning._plan, []
 
-    def slowly(said):
-        times.append(said)
+    def slowly(*args):
+        times.append(args)
         other.start()
-        settle(said)
+        return make(*args)
 
-    other = threading.Thread(target=one.settled)
-    monkeypatch.setattr(one, "_settle", slowly)
+    other = threading.Thread(target=plan_of, args=[f])
+    monkeypatch.setattr(planning, "_plan", slowly)
     f()
     other.join()
     assert len(times) == 1
+
+
+def test_a_call_keeps_the_plan_that_it_began_with():
+    """Or the key of the old settings would be stored in the new cache."""
+    said = project(DEFAULTS={"cache_alias": "locmem"}, KEY_PREFIX="new")
+
+    f = cache_memoize(60, prefix="snapshot", extra=lambda x: said.enable())(abs)
+    f(1)
+    try:
+        assert len(caches["default"]._cache) == 1
+        assert len(caches["locmem"]._cache) == 0
+    finally:
+        said.disable()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
@@ -456,13 +468,13 @@ def test_a_child_may_call_what_a_thread_of_its_parent_was_settling():
 
 @pytest.mark.thorough
 def test_a_thousand_functions_come_and_go():
-    before = len(planning.known())
+    before = len(planning.functions())
     for number in range(1_000):
         memoized(60, tags=(), prefix=f"gone{number}")(1)
         with project(DEFAULTS={"timeout": number}):
             pass
     gc.collect()
-    assert len(planning.known()) <= before + 10
+    assert len(planning.functions()) <= before + 10
 
 
 def test_what_a_partial_has_bound_is_in_no_name(caplog):
@@ -478,7 +490,7 @@ def test_what_a_partial_has_bound_is_in_no_name(caplog):
     bound = cache_memoize(60)(functools.partial(price, "secret"))
     twice = cache_memoize(60)(functools.partial(functools.partial(price, "secret"), 5))
     instance = cache_memoize(60, prefix="price")(Price())
-    names = [f.func.core.stats.path for f in (bound, twice, instance)]
+    names = [f._memoized.path for f in (bound, twice, instance)]
     assert [name.rpartition(".")[2] for name in names] == ["price", "price", "Price"]
     assert all(name.startswith("tests.test_core.test_what") for name in names)
     assert "secret" not in repr((bound, twice))
@@ -487,17 +499,17 @@ def test_what_a_partial_has_bound_is_in_no_name(caplog):
 def test_before_the_apps_are_ready_nothing_is_settled_for_good(monkeypatch):
     f = memoized()
     monkeypatch.setattr(apps, "ready", False)
-    assert (f(), f()) == (1, 2) and not f.func.core._is_settled
+    assert (f(), f()) == (1, 2) and f._memoized.plan is None
     monkeypatch.setattr(apps, "ready", True)
     with project(DEFAULTS={"cache_alias": "locmem"}):
-        assert (f(), f()) == (3, 3) and f.func.core._is_settled
+        assert (f(), f()) == (3, 3) and f._memoized.plan
 
 
 def test_a_child_has_locks_of_its_own():
     f, held = memoized(60), planning._lock
     planning._after_fork()
     assert planning._lock is not held and f() == 1
-    assert f.func.core in planning.everyone()
+    assert f._memoized in planning.planned()
 
 
 @pytest.mark.parametrize(

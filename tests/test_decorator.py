@@ -10,6 +10,7 @@ import inspect
 import pickle
 import re
 import sys
+import types
 from datetime import timedelta
 
 import pytest
@@ -57,7 +58,7 @@ def test_it_looks_like_the_function():
     expected = "(a: 'int', /, b: 'str' = 'x', *, c: 'float' = 1.0) -> 'tuple'"
     assert str(inspect.signature(documented)) == expected
     assert "documented" in inspect.getsource(documented)
-    assert repr(documented).startswith("<memoized documented at 0x")
+    assert type(documented) is types.FunctionType
     assert not iscoroutinefunction(documented)
 
 
@@ -189,8 +190,12 @@ def test_a_bound_method_looks_like_one():
     assert Shop.outer.__doc__ is None
 
 
-@pytest.mark.parametrize("name", ["outer", "inner"])
-def test_classmethods_know_their_class_in_either_order(name):
+#: From Python 3.13 on, classmethod() does not bind what it wraps.
+CHAINED = sys.version_info < (3, 13)
+
+
+@pytest.mark.parametrize("name", ["outer", "inner"] if CHAINED else ["inner"])
+def test_classmethods_know_their_class(name):
     for cls in (Shop, Branch):
         method = getattr(cls, name)
         assert method(5) == (cls.__name__, 5, 2)
@@ -202,19 +207,24 @@ def test_classmethods_know_their_class_in_either_order(name):
     assert getattr(Shop, name).peek(5).value[0] == "Shop"
 
 
-def test_a_classmethod_in_a_class_inside_a_function():
+def test_below_a_classmethod_controls_take_the_class_or_say_so():
+    """Something other than nothing, when they cannot know the class."""
+
     class Local:
         @classmethod
         @cache_memoize(60, ignore=["cls"])  # a local class has no address
         def method(cls, item=1, more=2):
             return cls.__name__, item, more
 
-        other = classmethod(len)
-
-    assert Local.method(5) == ("Local", 5, 2)
-    Local.method.invalidate(5)
-    assert Local.method.peek(5) is None
-    assert not hasattr(Local, memoized._Adoption.NAME)
+    assert Local.method(5) == Local().method(5) == ("Local", 5, 2)
+    if CHAINED:
+        Local.method.invalidate(5)
+    else:
+        for control in (Local.method.invalidate, Local().method.peek):
+            with pytest.raises(TypeError, match=r"above @classmethod, or give the cl"):
+                control(5)
+        Local.method.invalidate(Local, 5)
+    assert vars(Local)["method"].__func__.peek(Local, 5) is None
 
 
 @pytest.mark.parametrize("name", ["outer_static", "inner_static"])
@@ -298,10 +308,10 @@ def test_the_two_wrappers_are_alike_but_for_await():
         source = source.split("    def call", 1)[-1].split("async def call", 1)[-1]
         source = re.sub(r"except GeneratorExit:.*?raise\n\s+", "", source, flags=re.S)
         source = re.sub(r"#.*", "", source)
-        source = re.sub(r"run\(((?:flows|settle)\.\w+\(.*\))\)", r"\1", source)
-        source = re.sub(r"asyncio\.shield\((.*)\)", r"\1", source)
-        source = source.replace("await ", "").replace("arevalidate", "revalidate")
-        source = source.replace("afetch", "fetch")
+        source = re.sub(r"run(\(.*\))\n", r"\1\n", source).replace("await ", "")
+        for name in ("revalidate", "fetch", "store"):
+            source = source.replace(f"a{name}", name)
+        source = re.sub(r"\n\s+\(?((?:fail|settle)\(.*?\))\)?\n", r"\n\1\n", source)
         return re.sub(r"\s+", " ", source)
 
     assert shape(decorator._sync_wrapper) == shape(decorator._async_wrapper)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import dataclasses
 import inspect
 import io
 import pickle
@@ -258,8 +259,7 @@ def test_the_settings_are_settings(path, block, page_module, monkeypatch):
     if "PyLibMC" in block.source:
         need("pylibmc")
     with override_settings(**given):
-        for name in conf.SETTINGS:
-            conf.get(name)
+        conf.conf()
         for alias in given.get("CACHES", ()):
             cache = caches[alias]
             backend = backends.backend_of(cache)
@@ -419,7 +419,12 @@ def test_the_settings():
         )
         for name, default, values, _ in table("reference", "CACHE_MEMOIZE")
     }
-    assert documented == conf.SETTINGS
+    empty = {"DEFAULTS": {}}
+    fields = dataclasses.fields(conf.Conf)
+    assert documented == {
+        each.name: (empty.get(each.name, each.default), each.metadata["kind"].values)
+        for each in fields
+    }
 
 
 def test_the_signals():
@@ -826,8 +831,3 @@ def test_what_is_under_a_key_is_not_the_bare_result(world):
     assert f.peek().value == 1
     world.cache.delete(key)
     assert f.peek() is None
-
-
-def test_the_decorated_object_is_no_plain_function():
-    assert not inspect.isfunction(keyed)
-    assert callable(keyed) and str(inspect.signature(keyed)) == "(value)"

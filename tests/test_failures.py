@@ -27,7 +27,7 @@ from cache_memoize.cache import (
     record,
     store,
 )
-from tests.conftest import FakeClock, World, close_connections
+from tests.conftest import FakeClock, World, close_connections, plan_of
 from tests.needs import need
 from tests.servers import SERVERS
 
@@ -169,7 +169,8 @@ def test_a_client_that_hides_errors_does_not_hide_a_lost_invalidation(servers):
 
 def lost_by(f):
     """What is said of an invalidation that got lost: whose, and what to do."""
-    return f"^{re.escape(f._core.name)}: the cache 'default' .* call invalidate.. again"
+    name = re.escape(f._memoized.name)
+    return f"^{name}: the cache 'default' .* call invalidate.. again"
 
 
 def test_a_read_only_server_behind_a_client_that_hides_errors(servers):
@@ -668,7 +669,7 @@ def test_a_block_that_somebody_deletes_is_written_again(backend, monkeypatch):
 
     world = World(backend, "sync")
     f = world.memoize(60)(lambda: 1)
-    one, key = f._core.store, f.get_cache_key()
+    one, key = plan_of(f).store, f.get_cache_key()
     one.backend().swallows or pytest.skip("says so by itself")
     deleted = []
     original = type(one).set
@@ -709,7 +710,7 @@ def test_children_of_a_server_that_has_called_already_have_sockets_of_their_own(
 
 def test_prime_when_the_cache_fails_in_the_middle(anywhere, chaos, caplog):
     f = anywhere.memoize(60)(lambda: 1)
-    original = type(f._core.store).swap
+    original = type(plan_of(f).store).swap
 
     async def fail(self, *args):
         raise ConnectionError("away")

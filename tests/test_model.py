@@ -25,7 +25,7 @@ from hypothesis.stateful import (
 
 from cache_memoize.cache import breaker, record
 from cache_memoize.protocol import threads, transactions
-from tests.conftest import World, examples
+from tests.conftest import World, examples, plan_of
 from tests.models import Post
 
 pytestmark = [
@@ -126,7 +126,10 @@ class Machine(RuleBasedStateMachine):
         if self.block is not None:
             return
         self.world.clock.tick(15)  # no block and no failed pause any more
-        for each in (self.f.get_cache_key(key), *self.f._core.key_of((key,), {}).tags):
+        for each in (
+            self.f.get_cache_key(key),
+            *plan_of(self.f).key_of((key,), {}).tags,
+        ):
             there = self.world.raw(each)
             if there is not None and there.kind in (record.BLOCK, record.FAILED):
                 self.world.cache.delete(each)
@@ -217,7 +220,7 @@ class Machine(RuleBasedStateMachine):
         if seconds > 10:  # blocks have run out
             cache = self.world.cache
             keys = {self.f.get_cache_key(key) for key in (0, 1)}
-            keys |= {t for k in (0, 1) for t in self.f._core.key_of((k,), {}).tags}
+            keys |= {t for k in (0, 1) for t in plan_of(self.f).key_of((k,), {}).tags}
             for key in keys:
                 there = self.world.raw(key)
                 if there is not None and there.kind == record.BLOCK:
@@ -229,7 +232,7 @@ class Machine(RuleBasedStateMachine):
         if which == "entry":
             cache.delete(self.f.get_cache_key(key))
         elif which == "tag":
-            cache.delete(self.f._core.key_of((key,), {}).tags[0])
+            cache.delete(plan_of(self.f).key_of((key,), {}).tags[0])
         else:
             cache.clear()
 

@@ -8,6 +8,7 @@ import math
 
 import pytest
 
+from cache_memoize.options import Options
 from cache_memoize.protocol import policy as numbers
 from cache_memoize.protocol.policy import (
     BACKEND,
@@ -17,18 +18,10 @@ from cache_memoize.protocol.policy import (
     seconds,
 )
 
-DEFAULTS = {
-    "timeout": BACKEND,
-    "store_result": True,
-    "cache_exceptions": (),
-    "cache_if": None,
-    "wait": None,
-    "lease": 10,
-}
-
 
 def policy(**options):
-    return Policy.of("blog.f", **{**DEFAULTS, **options})
+    enabled = options.pop("enabled", True)
+    return Policy.of("blog.f", Options(**options), enabled=enabled)
 
 
 # --- durations -----------------------------------------------------------------------

@@ -54,7 +54,7 @@ def registry():
 def sample(registry, name, f, **labels):
     """What a metric of one function shows; None, if it does not."""
     reporter.flush_stats()
-    stats = f if isinstance(f, Stats) else f._core.stats
+    stats = f if isinstance(f, Stats) else f._memoized.stats
     labels |= {"function": stats.path, "alias": stats.alias}
     return registry.get_sample_value(f"cache_memoize_{name}", labels)
 
@@ -195,7 +195,7 @@ def test_it_is_told_by_itself_every_few_seconds(registry):
     with override_settings(CACHE_MEMOIZE={"STATS_INTERVAL": 0.01}):
         f = memoized(lambda: 1, "by_itself")
         f()
-        labels = {"function": f._core.stats.path, "alias": "default"}
+        labels = {"function": f._memoized.path, "alias": "default"}
         name = "cache_memoize_saved_seconds_total"
         until(lambda: registry.get_sample_value(name, labels) is not None)
 
@@ -216,7 +216,7 @@ def test_the_page_of_django_prometheus_shows_it():
     f()
     reporter.flush_stats()
     page = exports.ExportToDjangoView(RequestFactory().get("/metrics")).content.decode()
-    path = f._core.stats.path
+    path = f._memoized.path
     assert (
         f'cache_memoize_calls_total{{alias="default",function="{path}",outcome="miss"}}'
         " 1.0" in page

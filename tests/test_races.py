@@ -28,6 +28,7 @@ from tests.conftest import (
     close_connections,
     how_many,
     in_thread,
+    plan_of,
 )
 
 TRIALS = 120
@@ -104,7 +105,7 @@ def others(f, source, what):
 
 
 def f_alias(f):
-    return getattr(f, "memoized", f)._core.alias
+    return plan_of(getattr(f, "memoized", f)).alias
 
 
 INVALIDATIONS = ["invalidate", "invalidate_and_read", "evict", "twice"]

@@ -6,7 +6,7 @@ import gc
 
 import pytest
 
-from cache_memoize import cache_memoize, registry
+from cache_memoize import cache_memoize, planning
 
 
 def one(): ...
@@ -18,27 +18,27 @@ def other():
 
 def test_a_prefix_that_tells_everything_never_warns():
     for _ in range(3):
-        registry.note("test_registry.whole", True, one)
+        planning._warn_if_shared("test_registry.whole", True, one)
 
 
 def test_the_first_under_an_ambiguous_prefix_is_fine_and_the_second_warns():
-    registry.note("test_registry.ambiguous", False, one)
-    registry.note("test_registry.another", False, one)
+    planning._warn_if_shared("test_registry.ambiguous", False, one)
+    planning._warn_if_shared("test_registry.another", False, one)
     trouble = "both known as 'test_registry.ambiguous'.*give each its own prefix="
     for _ in range(2):
         with pytest.warns(RuntimeWarning, match=trouble):
-            registry.note("test_registry.ambiguous", False, one)
+            planning._warn_if_shared("test_registry.ambiguous", False, one)
 
 
 def test_a_whole_prefix_does_not_count_for_an_ambiguous_one():
-    registry.note("test_registry.mixed", True, one)
-    registry.note("test_registry.mixed", False, one)
+    planning._warn_if_shared("test_registry.mixed", True, one)
+    planning._warn_if_shared("test_registry.mixed", False, one)
 
 
 def test_two_functions_of_other_code_under_one_prefix_warn():
-    registry.note("test_registry.redefined", True, one)
+    planning._warn_if_shared("test_registry.redefined", True, one)
     with pytest.warns(RuntimeWarning, match="both known as 'test_registry.redefined'"):
-        registry.note("test_registry.redefined", True, other)
+        planning._warn_if_shared("test_registry.redefined", True, other)
 
 
 def test_a_function_that_is_gone_does_not_count():
@@ -46,15 +46,15 @@ def test_a_function_that_is_gone_does_not_count():
 
     def gone(): ...
 
-    registry.note("test_registry.reloaded", True, gone)
+    planning._warn_if_shared("test_registry.reloaded", True, gone)
     del gone
     gc.collect()
-    registry.note("test_registry.reloaded", True, other)
+    planning._warn_if_shared("test_registry.reloaded", True, other)
 
 
 def test_what_has_no_code_is_not_compared():
-    registry.note("test_registry.builtin", True, len)
-    registry.note("test_registry.builtin", True, other)
+    planning._warn_if_shared("test_registry.builtin", True, len)
+    planning._warn_if_shared("test_registry.builtin", True, other)
 
 
 def test_the_warning_points_to_the_decorated_function():

@@ -23,7 +23,7 @@ from django.urls import path
 from cache_memoize import cache_memoize, invalidate_tags, local
 from cache_memoize.cache import connections, record
 from cache_memoize.cache import local as scope
-from tests.conftest import FakeClock, World, counted, in_thread
+from tests.conftest import FakeClock, World, counted, in_thread, plan_of
 
 EVERYWHERE = ["locmem", "valkey", "pymemcache", "sqlite", "unknown"]
 
@@ -308,7 +308,7 @@ def test_what_was_read_before_an_invalidation_is_not_remembered_after_it(
         runs.append(x)
         return len(runs)
 
-    original = f._core.afetch
+    original = plan_of(f).afetch
     read, go = None, None
 
     async def slowly(alias, key):
@@ -321,7 +321,7 @@ def test_what_was_read_before_an_invalidation_is_not_remembered_after_it(
         nonlocal read, go
         read, go = asyncio.Event(), asyncio.Event()
         await f(1)
-        slow = scope.afetching(slowly, f._core.plain, connections.place_from_afar)
+        slow = scope.afetching(slowly, plan_of(f).hit_kind, connections.place_from_afar)
         with local():
             await f.ainvalidate(2)
 

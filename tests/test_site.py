@@ -162,7 +162,7 @@ def test_site_info_counts_this_process_up_to_now(told):
     f(), f()
     try:
         assert f.site_info()[:2] == (1, 1) == f.cache_info()[:2]
-        sitewide.tell(f._core.stats, Totals(hits=5))
+        sitewide.tell(f._memoized.stats, Totals(hits=5))
         f()
         assert async_to_sync(f.asite_info)().hits == 7
         assert f.cache_info().hits == 2 and f.site_info().breaker == "closed"

@@ -21,7 +21,14 @@ from cache_memoize.cache.store import Store
 from cache_memoize.protocol import refresh
 from cache_memoize.protocol import threads as pool
 from cache_memoize.protocol.policy import Policy
-from tests.conftest import ATOMIC, FakeClock, World, close_connections, in_thread
+from tests.conftest import (
+    ATOMIC,
+    FakeClock,
+    World,
+    close_connections,
+    in_thread,
+    plan_of,
+)
 
 SOME_ATOMIC = ["locmem", "valkey", "pymemcache", "file"]
 
@@ -769,11 +776,11 @@ def test_a_cache_that_is_away_after_a_failed_refresh(monkeypatch, tried, caplog)
     def trouble():
         monkeypatch.setattr(type(world.cache), "make_and_validate_key", fail)
         if not tried:
-            f._core.breaker.tripped = True
-            f._core.breaker._retry_at = 1e9
+            plan_of(f).breaker.tripped = True
+            plan_of(f).breaker._retry_at = 1e9
         raise ValueError("broken")
 
-    f._core.function = lambda x: trouble()
+    f._memoized.func = lambda x: trouble()
     assert later(f, 1) == 1
     assert ("the cache failed after the call" in caplog.text) is tried
     monkeypatch.undo()
@@ -783,16 +790,15 @@ def test_a_cache_that_is_away_after_a_failed_refresh(monkeypatch, tried, caplog)
 def test_giving_back_what_one_does_not_have_is_nothing():
     from cache_memoize.cache.store import run
     from cache_memoize.protocol import settle
-    from cache_memoize.protocol.call import Claim
+    from cache_memoize.protocol.call import Call, Claim
 
     world = World("locmem", "sync")
     f, runs, _ = numbered(world)
-    memo = f._core
-    assert run(settle.postpone(memo, memo.store, Claim("k"), tried=True)) is None
+    call = Call(f._memoized, plan_of(f), plan_of(f).store, "k")
+    assert run(settle.postpone_refresh(call, Claim(), tried=True)) is None
     f(1)
-    there = world.raw(f.get_cache_key(1))
-    claim = Claim("k", lease=b"not a record", keeps=there)
-    assert run(settle.postpone(memo, memo.store, claim, tried=True)) is None
+    claim = Claim(lease=b"not a record", keeps=world.raw(f.get_cache_key(1)))
+    assert run(settle.postpone_refresh(call, claim, tried=True)) is None
     world.cache.clear()
 
 
@@ -811,7 +817,7 @@ def test_mistakes_of_the_project_are_raised_wherever_they_show(monkeypatch, when
         monkeypatch.setattr(Store, "swap", refuse)
         raise ValueError("broken")
 
-    f._core.function = broken
+    f._memoized.func = broken
     with (
         override_settings(CACHE_MEMOIZE={"REFRESH": "inline"}),
         pytest.raises(InvalidCacheKey),
@@ -825,9 +831,10 @@ def test_mistakes_of_the_project_are_raised_wherever_they_show(monkeypatch, when
             monkeypatch.setattr(Store, "swap", refuse)
             from cache_memoize.cache.store import run
             from cache_memoize.protocol import settle
-            from cache_memoize.protocol.call import Claim
+            from cache_memoize.protocol.call import Call, Claim
 
-            run(settle.release(f._core, f._core.store, Claim("k", lease=b"l")))
+            call = Call(f._memoized, plan_of(f), plan_of(f).store, "k")
+            run(settle.release(call, Claim(lease=b"l")))
     monkeypatch.undo()
     world.cache.clear()
 

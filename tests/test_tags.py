@@ -12,7 +12,7 @@ from cache_memoize import cache_memoize, invalidate_tags
 from cache_memoize.cache import connections, record, store
 from cache_memoize.cache.store import Store
 from cache_memoize.keys import tags
-from tests.conftest import ATOMIC, FakeClock, World, counted, in_thread
+from tests.conftest import ATOMIC, FakeClock, World, counted, in_thread, plan_of
 from tests.needs import need
 from tests.servers import SERVERS
 
@@ -63,7 +63,7 @@ def test_peek_prime_and_refresh_know_the_tags(world):
 def test_a_tag_that_was_evicted_forgets_and_brings_nothing_back(world):
     f, runs = counted(world, tags="t")
     assert f(1) == 1
-    key = f._core.key_of((1,), {})
+    key = plan_of(f).key_of((1,), {})
     for tag in key.tags:
         assert world.raw(tag).kind == record.TAG
         before = world.raw(tag).token
@@ -108,7 +108,7 @@ def test_nobody_waits_for_a_computation_whose_tag_was_forgotten(world):
     """Its result will count for nobody."""
     f, runs = counted(world, tags="t")
     f(1), f.invalidate(1)
-    key = f._core.key_of((1,), {})
+    key = plan_of(f).key_of((1,), {})
     look = store.Store.read(key.tags[0], world.cache.get(key.tags[0]))
     old = record.tokens([look.raw] * len(key.tags))
     world.cache.set(key, record.pack(record.LEASE, b"another!", tags=old), 10)
@@ -120,7 +120,7 @@ def test_nobody_waits_for_a_computation_whose_tag_was_forgotten(world):
 def test_a_waiter_whose_holder_lost_its_tag_gets_the_new_value(world):
     f, runs = counted(world, tags="t")
     f(1), f.invalidate(1)
-    key = f._core.key_of((1,), {})
+    key = plan_of(f).key_of((1,), {})
     tokens = record.tokens([world.cache.get(tag) for tag in key.tags])
     world.cache.add(key, record.pack(record.LEASE, b"another!", tags=tokens), 10)
 
@@ -337,7 +337,7 @@ def test_a_tag_key_outlives_every_entry(backend):
     f(1)
     asked = []
     clock = FakeClock()
-    one = store.Store(backend, f._core.breaker, clock)
+    one = store.Store(backend, plan_of(f).breaker, clock)
     one._command = lambda name, *args: asked.append((name, args[-1])) or True
     key = tags.TaggedKey("k")
     key.tags = (tags.tag_key("new"),)
@@ -392,7 +392,7 @@ def test_a_block_that_never_stands_is_a_lost_invalidation(monkeypatch):
     f, runs = counted(world, hold=5)
     monkeypatch.setattr(type(world.cache), "set", lambda *a, **k: None)
     monkeypatch.setattr("cache_memoize.cache.backends._found", dict(backends_found()))
-    name = re.escape(f._core.name)
+    name = re.escape(f._memoized.name)
     with pytest.raises(store.CacheDidNotAnswer, match=f"^{name}: .* again when"):
         f.invalidate(1)
     world.cache.clear()

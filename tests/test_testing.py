@@ -591,7 +591,7 @@ class TestAssertHits:
         with assert_hits(2, double) as seen:
             double(1), double(1), double(1), other(1), other(1)
         assert (seen.hits, seen.misses) == (2, 1)
-        assert {event.function for event in seen.events} == {double._core.stats.path}
+        assert {event.function for event in seen.events} == {double._memoized.path}
         kinds = [event.kind for event in seen.events]
         assert kinds == ["miss", "computed", "hit", "hit"]
 

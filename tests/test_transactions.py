@@ -250,7 +250,9 @@ def test_a_cache_that_is_away_at_the_commit_does_no_harm_while_the_block_stands(
         monkeypatch.setattr(type(caches[backend]), "delete", fail)
         monkeypatch.setattr("cache_memoize.cache.backends._found", dict(_found()))
     assert ran == [1], "the project's own hooks are not skipped"
-    said = f"{f._core.name}: ConnectionError('away') after the commit; the block will"
+    said = (
+        f"{f._memoized.name}: ConnectionError('away') after the commit; the block will"
+    )
     assert said in caplog.text
     assert world.raw(f.get_cache_key(post)).kind == record.BLOCK
     with pytest.raises(ConnectionError), transaction.atomic(using=database):

@@ -19,7 +19,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.debug import sensitive_post_parameters
 
 from ..models import MemoizedFunction
-from ..planning import Core, everyone
+from ..planning import Function, plan_of, planned
 from ..protocol import transactions
 from . import overview, wording
 from .actions import ACTIONS, CallForm, attempt
@@ -35,8 +35,8 @@ else:
     Base = admin.ModelAdmin
 
 
-def _object(core: Core) -> MemoizedFunction:
-    return MemoizedFunction(id=overview.identity(core), path=core.stats.path)
+def _object(function: Function) -> MemoizedFunction:
+    return MemoizedFunction(id=overview.identity(function), path=function.path)
 
 
 def _header(
@@ -90,8 +90,8 @@ class MemoizedFunctionAdmin(Base):
     def get_object(
         self, request: HttpRequest, object_id: str, from_field: Any = None
     ) -> MemoizedFunction | None:
-        core = overview.find(object_id)
-        return None if core is None else _object(core)
+        function = overview.find(object_id)
+        return None if function is None else _object(function)
 
     def changelist_view(
         self, request: HttpRequest, extra_context: Any = None
@@ -100,7 +100,7 @@ class MemoizedFunctionAdmin(Base):
         if not self.has_view_permission(request):
             raise PermissionDenied
         try:
-            seen = Overview(everyone())
+            seen = Overview(planned())
         except ImproperlyConfigured as error:
             messages.error(request, str(error))
             seen = Overview([])
@@ -125,10 +125,10 @@ class MemoizedFunctionAdmin(Base):
         """One function."""
         if not self.has_view_permission(request):
             raise PermissionDenied
-        core = overview.find(object_id)
-        if core is None:
+        function = overview.find(object_id)
+        if function is None:
             return self._unknown(request)
-        return self._function(request, core, CallForm(core))
+        return self._function(request, function, CallForm(function))
 
     def action_view(
         self, request: HttpRequest, object_id: str, name: str
@@ -137,8 +137,8 @@ class MemoizedFunctionAdmin(Base):
         arguments stay where they were typed, and are nowhere else."""
         if not self.has_invalidate_permission(request):
             raise PermissionDenied
-        core = overview.find(object_id)
-        if core is None or name not in ACTIONS:
+        function = overview.find(object_id)
+        if function is None or name not in ACTIONS:
             return self._unknown(request)
         if request.method != "POST":
             refused = self._refuse(
@@ -149,43 +149,43 @@ class MemoizedFunctionAdmin(Base):
             )
             refused["Allow"] = "POST"
             return refused
-        form = CallForm(core, request.POST)
+        form = CallForm(function, request.POST)
         call: tuple[Any, Any] = ((), {})
         if name == "invalidate-all":
             pass
         elif form.is_valid():
             call = form.cleaned_data["arguments"]
         else:
-            return self._function(request, core, form)
-        outcome = attempt(ACTIONS[name], core, *call)
+            return self._function(request, function, form)
+        outcome = attempt(ACTIONS[name], function, *call)
         messages.add_message(request, outcome.level, outcome.told)
-        self.log_change(request, _object(core), outcome.logged)
+        self.log_change(request, _object(function), outcome.logged)
         if name == "invalidate-all":
             back = f"{self.admin_site.name}:cache_memoize_memoizedfunction_change"
             return HttpResponseRedirect(reverse(back, args=[object_id]))
-        return self._function(request, core, form)
+        return self._function(request, function, form)
 
     # --- parts ---
 
     def _function(
-        self, request: HttpRequest, core: Core, form: CallForm
+        self, request: HttpRequest, function: Function, form: CallForm
     ) -> HttpResponse:
-        seen = Overview([core])
+        seen = Overview([function])
         (row,) = seen.rows
         more = {
             "title": row.path,
             "row": row,
-            "own": overview.Shown(core.stats.totals()),
+            "own": overview.Shown(function.stats.totals()),
             "form": form,
             "actions": ACTIONS,
-            "core": core,
+            "plan": plan_of(function),
             "seen": seen,
-            "namesakes": overview.namesakes(core),
-            "source": wording.source(core),
-            "documentation": wording.documentation(core),
-            "signature": wording.signature(core),
-            "options": wording.options(core),
-            "is_method": overview.is_method(core),
+            "namesakes": overview.namesakes(function),
+            "source": wording.source(function),
+            "documentation": wording.documentation(function),
+            "signature": wording.signature(function),
+            "options": wording.options(function),
+            "is_method": overview.is_method(function),
         }
         return self._page(request, "function", more)
 

@@ -14,7 +14,7 @@ from django.utils.translation import gettext_lazy
 from .. import arguments as literals
 from .. import instances
 from ..keys.encoding import UnkeyableArgument
-from ..planning import Core
+from ..planning import Function, plan_of
 from .wording import duration, what
 
 __all__ = ["ACTIONS", "Action", "CallForm", "Outcome", "attempt"]
@@ -25,14 +25,14 @@ class CallForm(forms.Form):
 
     arguments = forms.CharField(required=False)
 
-    def __init__(self, core: Core, *args: Any) -> None:
+    def __init__(self, function: Function, *args: Any) -> None:
         super().__init__(*args)
-        self.core = core
+        self.function = function
 
     def clean_arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         try:
             args, kwargs = literals.call(self.cleaned_data["arguments"], instances.load)
-            self.core.memoized.get_cache_key(*args, **kwargs)
+            self.function.wrapper.get_cache_key(*args, **kwargs)
         except (UnkeyableArgument, ImproperlyConfigured, ValueError) as error:
             raise forms.ValidationError(str(error)) from None
         except Exception as error:
@@ -53,11 +53,13 @@ class Outcome(NamedTuple):
     logged: str
 
 
-def look(core: Core, args: Any, kwargs: Any) -> Outcome:
-    errors = core.stats.errors
-    entry = core.memoized.peek(*args, **kwargs)
+def look(function: Function, args: Any, kwargs: Any) -> Outcome:
+    errors = function.stats.errors
+    entry = function.wrapper.peek(*args, **kwargs)
     logged = "Looked at one call"
-    if entry is None and (core.breaker.tripped or core.stats.errors > errors):
+    if entry is None and (
+        plan_of(function).breaker.tripped or function.stats.errors > errors
+    ):
         return Outcome(messages.ERROR, _("The cache did not answer."), logged)
     if entry is None:
         return Outcome(messages.INFO, _("There is no entry of this call."), logged)
@@ -70,34 +72,34 @@ def look(core: Core, args: Any, kwargs: Any) -> Outcome:
     return Outcome(messages.INFO, text % values, logged)
 
 
-def invalidate(core: Core, args: Any, kwargs: Any) -> Outcome:
-    core.memoized.invalidate(*args, **kwargs)
+def invalidate(function: Function, args: Any, kwargs: Any) -> Outcome:
+    function.wrapper.invalidate(*args, **kwargs)
     told = _("The call is forgotten; the next one computes.")
     return Outcome(messages.SUCCESS, told, "Invalidated one call")
 
 
-def refresh(core: Core, args: Any, kwargs: Any) -> Outcome:
-    started, began = core.clock.time(), core.clock.monotonic()
-    core.memoized.refresh(*args, **kwargs)
-    took = duration(core.clock.monotonic() - began)
-    entry = core.memoized.peek(*args, **kwargs)
+def refresh(function: Function, args: Any, kwargs: Any) -> Outcome:
+    started, began = function.clock.time(), function.clock.monotonic()
+    function.wrapper.refresh(*args, **kwargs)
+    took = duration(function.clock.monotonic() - began)
+    entry = function.wrapper.peek(*args, **kwargs)
     logged = "Refreshed one call"
-    if entry is not None and core.clock.time() - entry.age >= started - 0.01:
+    if entry is not None and function.clock.time() - entry.age >= started - 0.01:
         told = _("The call was computed anew in %(took)s, and is stored.")
         return Outcome(messages.SUCCESS, told % {"took": took}, logged)
     told = _("The call was computed anew in %(took)s, and nothing of it is stored.")
     return Outcome(messages.WARNING, told % {"took": took}, f"{logged}, not stored")
 
 
-def invalidate_all(core: Core, args: Any, kwargs: Any) -> Outcome:
-    core.memoized.invalidate_all()
+def invalidate_all(function: Function, args: Any, kwargs: Any) -> Outcome:
+    function.wrapper.invalidate_all()
     told = _("All calls of the function are forgotten.")
     return Outcome(messages.SUCCESS, told, "Invalidated all calls")
 
 
 class Action(NamedTuple):
     title: Any
-    do: Callable[[Core, Any, Any], Outcome]
+    do: Callable[[Function, Any, Any], Outcome]
     #: For the log, if it raises.
     failed: str
 
@@ -116,10 +118,10 @@ ACTIONS = {
 }
 
 
-def attempt(action: Action, core: Core, args: Any, kwargs: Any) -> Outcome:
+def attempt(action: Action, function: Function, args: Any, kwargs: Any) -> Outcome:
     """Whatever it raises is told, by its type: a text may hold arguments."""
     try:
-        return action.do(core, args, kwargs)
+        return action.do(function, args, kwargs)
     except Exception as error:
         name = type(error).__name__
         told = _("%(action)s: this raised %(error)s.")

@@ -17,7 +17,7 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from ..planning import Core, everyone
+from ..planning import Function, plan_of, planned
 from ..protocol.policy import BACKEND
 from ..stats import sitewide
 from ..stats.totals import Totals
@@ -42,30 +42,32 @@ __all__ = [
 # --- which function ------------------------------------------------------------------
 
 
-def identity(core: Core) -> str:
+def identity(function: Function) -> str:
     """The same in every process, and another for every function and prefix."""
-    whole = f"{core.stats.path} {core.prefix}"
+    whole = f"{function.path} {function.prefix}"
     return hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()[:20]
 
 
-def find(wanted: str) -> Core | None:
+def find(wanted: str) -> Function | None:
     """The function with this :func:`identity`; None: this process knows none, or has
     settings that fit no function."""
     try:
-        return next((core for core in everyone() if identity(core) == wanted), None)
+        return next(
+            (function for function in planned() if identity(function) == wanted), None
+        )
     except ImproperlyConfigured:
         return None
 
 
-def namesakes(core: Core) -> int:
+def namesakes(function: Function) -> int:
     """How many other functions there are whose calls are counted together with its."""
-    mine = core.alias, core.stats.path
-    return sum((c.alias, c.stats.path) == mine for c in everyone()) - 1
+    mine = plan_of(function).alias, function.path
+    return sum((plan_of(c).alias, c.path) == mine for c in planned()) - 1
 
 
-def is_method(core: Core) -> bool:
+def is_method(function: Function) -> bool:
     """Whether its first argument is an instance or a class."""
-    return next(iter(inspect.signature(core.function).parameters), "") in _INSTANCES
+    return next(iter(inspect.signature(function.func).parameters), "") in _INSTANCES
 
 
 _INSTANCES = ("self", "cls")
@@ -157,25 +159,34 @@ COLUMNS = [
 class Overview:
     """Functions with the figures of the whole site, as of now."""
 
-    def __init__(self, cores: Iterable[Core]) -> None:
-        self.cores = list(cores)
+    def __init__(self, functions: Iterable[Function]) -> None:
+        self.functions = list(functions)
         #: Aliases of caches that keep no figures of the whole site.
         self.unkept: list[str] = []
         #: Aliases of those that did not answer.
         self.silent: list[str] = []
         #: Whether the project has switched everything off.
-        self.disabled = not all(core.policy.enabled for core in self.cores)
+        self.disabled = not all(
+            plan_of(function).policy.enabled for function in self.functions
+        )
         self._figures: dict[tuple[str, str], sitewide.Figures] = {}
         self._now = time.time()
-        for alias in sorted({core.alias for core in self.cores}):
-            self._read(alias, [core for core in self.cores if core.alias == alias])
-        self.rows = [self._row(core) for core in self.cores]
+        for alias in sorted({plan_of(function).alias for function in self.functions}):
+            self._read(
+                alias,
+                [
+                    function
+                    for function in self.functions
+                    if plan_of(function).alias == alias
+                ],
+            )
+        self.rows = [self._row(function) for function in self.functions]
 
-    def _read(self, alias: str, cores: list[Core]) -> None:
-        paths = sorted({core.stats.path for core in cores})
-        one = cores[0]
+    def _read(self, alias: str, functions: list[Function]) -> None:
+        paths = sorted({function.path for function in functions})
+        one = functions[0]
         try:
-            if one.breaker.blocks(one.clock.monotonic()):
+            if plan_of(one).breaker.blocks(one.clock.monotonic()):
                 self.silent.append(alias)
             elif not sitewide.kept(alias):
                 self.unkept.append(alias)
@@ -185,22 +196,22 @@ class Overview:
         except Exception:  # whatever a client raises
             self.silent.append(alias)
 
-    def _row(self, core: Core) -> Row:
-        figures = self._figures.get((core.alias, core.stats.path))
-        timeout = core.policy.timeout
+    def _row(self, function: Function) -> Row:
+        figures = self._figures.get((plan_of(function).alias, function.path))
+        timeout = plan_of(function).policy.timeout
         known = timeout is not BACKEND and not callable(timeout)
         return Row(
-            id=identity(core),
-            path=core.stats.path,
-            name=core.name,
-            module=core.function.__module__,
-            alias=core.alias,
+            id=identity(function),
+            path=function.path,
+            name=function.name,
+            module=function.func.__module__,
+            alias=plan_of(function).alias,
             timeout=_timeout(timeout),
-            tags=_tags(core.options["tags"]),
+            tags=_tags(plan_of(function).options.tags),
             lasts=timeout if known else float("inf"),
-            totals=core.stats.totals() if figures is None else figures.totals,
+            totals=function.stats.totals() if figures is None else figures.totals,
             minutes=None if figures is None else figures.last_hour(self._now),
-            breaker=core.state(),
+            breaker=plan_of(function).breaker_state,
         )
 
     def searched(self, words: str) -> list[Row]:

@@ -11,9 +11,9 @@ from django.utils.formats import number_format
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from .. import conf
-from ..options import LIBRARY
-from ..planning import Core
+from ..conf import conf
+from ..options import SIGNATURE
+from ..planning import Function, plan_of
 from ..protocol.policy import BACKEND
 
 __all__ = [
@@ -75,22 +75,22 @@ def what(value: Any) -> str:
     return text % {"name": name, "n": number_format(count, force_grouping=True)}
 
 
-def source(core: Core) -> str:
+def source(function: Function) -> str:
     """``shop/catalogue.py:12``: no folder that is not part of the module's name."""
-    code = getattr(inspect.unwrap(core.function), "__code__", None)
+    code = getattr(inspect.unwrap(function.func), "__code__", None)
     if code is None:
         return ""
     file = Path(code.co_filename)
-    depth = core.function.__module__.count(".") + 1 + (file.stem == "__init__")
+    depth = function.func.__module__.count(".") + 1 + (file.stem == "__init__")
     return f"{'/'.join(file.parts[-depth:])}:{code.co_firstlineno}"
 
 
-def documentation(core: Core) -> str:
-    return inspect.getdoc(core.function) or ""
+def documentation(function: Function) -> str:
+    return inspect.getdoc(function.func) or ""
 
 
-def signature(core: Core) -> str:
-    return f"{core.name}{inspect.signature(core.function)}"
+def signature(function: Function) -> str:
+    return f"{function.name}{inspect.signature(function.func)}"
 
 
 class Option(NamedTuple):
@@ -106,13 +106,16 @@ class Options(NamedTuple):
     silent: list[Option]
 
 
-def options(core: Core) -> Options:
-    project, found = conf.defaults(), Options([], [])
-    for name in LIBRARY:
-        value = core.options[name]
+def options(function: Function) -> Options:
+    project, found = conf().DEFAULTS, Options([], [])
+    of = plan_of(function).options
+    for name in SIGNATURE.parameters:
+        value = getattr(of, name)
         # A guard does not take everything from the project.
-        settings = name not in core.given and name in project and project[name] == value
-        if name in core.given:
+        settings = (
+            name not in function.given and name in project and project[name] == value
+        )
+        if name in function.given:
             found.said.append(Option(name, _shown(value), _("this function")))
         elif settings:
             found.said.append(Option(name, _shown(value), _("settings")))

@@ -8,12 +8,9 @@ the ground of :class:`django.core.signing.Signer`. It stands behind the payload,
 
 from __future__ import annotations
 
-from typing import Any
-
-from django.core.signals import setting_changed
 from django.utils.crypto import constant_time_compare, salted_hmac
 
-from .. import conf
+from ..conf import conf, on_change, secrets
 from .record import (
     ENTRIES,
     VOUCHED,
@@ -33,17 +30,16 @@ state: bool | None = None
 def is_on() -> bool:
     global state
     if state is None:
-        state = bool(conf.get("SIGN"))
+        state = bool(conf().SIGN)
     return state
 
 
-def _forget(*, setting: str, **kwargs: Any) -> None:
+def _ask_again() -> None:
     global state
-    if setting == "CACHE_MEMOIZE":
-        state = None
+    state = None
 
 
-setting_changed.connect(_forget, dispatch_uid="cache_memoize.cache.signing")
+on_change(_ask_again)
 
 
 def seal(key: str, raw: bytes) -> bytes:
@@ -54,7 +50,7 @@ def seal(key: str, raw: bytes) -> bytes:
     if found is None or found.kind not in ENTRIES:
         return raw
     head, rest = raw[: found.end], raw[found.end :]
-    return head + _signature(conf.secrets()[0], key, head, rest) + rest
+    return head + _signature(secrets()[0], key, head, rest) + rest
 
 
 def is_genuine(key: str, found: Record) -> bool:
@@ -66,7 +62,7 @@ def is_genuine(key: str, found: Record) -> bool:
     head, signature, rest = raw[:at], raw[at : found.end], raw[found.end :]
     return any(
         constant_time_compare(signature, _signature(secret, key, head, rest))
-        for secret in conf.secrets()
+        for secret in secrets()
     )
 
 

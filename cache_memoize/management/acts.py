@@ -11,6 +11,7 @@ from pathlib import Path
 from django.core.management.base import CommandError, OutputWrapper
 
 from ..migrate import find_in
+from ..planning import plan_of
 from .bar import bar_on
 from .calls import (
     invalidate,
@@ -44,19 +45,19 @@ def warm(options: Options, stderr: OutputWrapper) -> Outcome:
             raise CommandError("--workers takes a number of 1 or more")
         function = find(name)
         with settings_errors():
-            core = function._core
+            plan = plan_of(function._memoized)
         if is_method(name) and not source:
             raise CommandError(
                 f"{name} is a method, and JSON has no instances; use --from, with "
                 "(instance, ...) as items"
             )
-        check_alias(core.alias)
-        if not core.policy.enabled:
+        check_alias(plan.alias)
+        if not plan.policy.enabled:
             raise CommandError(
                 "nothing would be stored: CACHE_MEMOIZE['ENABLED'] is False"
             )
-        probe(core.alias)
-        tell_own_memory(options, stderr, core.alias)
+        probe(plan.alias)
+        tell_own_memory(options, stderr, plan.alias)
         total = options["total"]
         if source:
             given, known = from_callable(source)

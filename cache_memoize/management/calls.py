@@ -12,7 +12,7 @@ from django.core.management.base import CommandError, OutputWrapper
 
 from ..cache.connections import aliases, opened, place_of
 from ..memoized import Memoized
-from ..planning import Core
+from ..planning import Function, Plan, plan_of
 from ..protocol import threads
 from ..protocol.invalidation import invalidate_tags
 from ..protocol.refresh import with_context
@@ -39,7 +39,8 @@ class _Named(NamedTuple):
 
     name: str
     function: Memoized[Any, Any, Any]
-    core: Core
+    memoized: Function
+    plan: Plan
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     key: str
@@ -48,32 +49,33 @@ class _Named(NamedTuple):
 def _call(options: Options) -> _Named:
     name, (args, kwargs) = options["name"], arguments(options["arguments"])
     function = find_bound(name, options["instance"])
+    memoized: Function = function._memoized
     with settings_errors():
-        core = function._core
-    check_alias(core.alias)
+        plan = plan_of(memoized)
+    check_alias(plan.alias)
     try:
         key = function.get_cache_key(*args, **kwargs)
     except Exception as error:
         raise CommandError(f"{name}: {type(error).__name__}: {error}") from error
-    return _Named(name, function, core, args, kwargs, key)
+    return _Named(name, function, memoized, plan, args, kwargs, key)
 
 
 def key(options: Options, stderr: OutputWrapper) -> Outcome:
     call = _call(options)
-    with cache_errors(call.core.alias):
-        full = str(place_of(call.core.alias, call.key)[1])
-    result = {"name": call.name, "alias": call.core.alias}
+    with cache_errors(call.plan.alias):
+        full = str(place_of(call.plan.alias, call.key)[1])
+    result = {"name": call.name, "alias": call.plan.alias}
     return Outcome(result | {"key": call.key, "full_key": full}, [call.key])
 
 
 def peek(options: Options, stderr: OutputWrapper) -> Outcome:
     call = _call(options)
-    alias = call.core.alias
-    with cache_errors(alias), noticing(call.core.stats.path) as troubles:
+    alias = call.plan.alias
+    with cache_errors(alias), noticing(call.memoized.path) as troubles:
         found = call.function.peek(*call.args, **call.kwargs)
     tell_own_memory(options, stderr, alias)
     if found is None:
-        why = troubles[0] if troubles else _idle(call.core)
+        why = troubles[0] if troubles else _idle(call.plan)
         if why or opened(alias)[1].swallows:
             probe(alias)
         why = why and f": {why}"
@@ -92,11 +94,11 @@ def peek(options: Options, stderr: OutputWrapper) -> Outcome:
     return Outcome(result, lines)
 
 
-def _idle(core: Core) -> str:
+def _idle(plan: Plan) -> str:
     """Why nothing is read and stored, whatever is there; empty: that is not so."""
-    if not core.policy.enabled:
+    if not plan.policy.enabled:
         return "CACHE_MEMOIZE['ENABLED'] is False"
-    if core.breaker.tripped:
+    if plan.breaker.tripped:
         return "the cache did not work just now, and is left alone for some seconds"
     return ""
 
@@ -114,25 +116,25 @@ def _as_json(value: Any) -> Any:
 def refresh(options: Options, stderr: OutputWrapper) -> Outcome:
     call = _call(options)
     began = time.monotonic()
-    with noticing(call.core.stats.path) as troubles:
+    with noticing(call.memoized.path) as troubles:
         try:
             _refresh(call)
         except Exception as error:
             if troubles:
-                probe(call.core.alias)
+                probe(call.plan.alias)
             raise CommandError(
                 f"{call.name} raised {type(error).__name__}: {error}; "
                 "--traceback shows where"
             ) from error
         seconds = time.monotonic() - began
         stored = call.function.peek(*call.args, **call.kwargs) is not None
-    tell_own_memory(options, stderr, call.core.alias)
+    tell_own_memory(options, stderr, call.plan.alias)
     result = {"name": call.name, "seconds": seconds, "stored": stored}
     took = f"{call.name} took {duration(seconds)}"
     if stored and not troubles:
         return Outcome(result, [f"{took}; the result is stored"])
-    why = troubles[0] if troubles else _idle(call.core)
-    probe(call.core.alias)
+    why = troubles[0] if troubles else _idle(call.plan)
+    probe(call.plan.alias)
     why = why or "see its timeout= and cache_if="
     return Outcome(result | {"stored": False}, [], f"{took}, but is not stored: {why}")
 
@@ -141,7 +143,7 @@ def _refresh(call: _Named) -> None:
     def work() -> None:
         call.function.refresh(*call.args, **call.kwargs)
 
-    if not call.core.is_async:
+    if not call.memoized.is_async:
         work()
         return
 
@@ -174,9 +176,9 @@ def invalidate(options: Options, stderr: OutputWrapper) -> Outcome:
         return done
     if not options["all"]:
         call = _call(options)
-        with cache_errors(call.core.alias):
+        with cache_errors(call.plan.alias):
             call.function.invalidate(*call.args, **call.kwargs)
-        tell_own_memory(options, stderr, call.core.alias)
+        tell_own_memory(options, stderr, call.plan.alias)
         return Outcome(
             {"name": name, "forgot": "call"}, [f"one call of {name} is forgotten"]
         )
@@ -184,16 +186,16 @@ def invalidate(options: Options, stderr: OutputWrapper) -> Outcome:
         raise CommandError("--all forgets every call; leave the arguments out")
     function = find(name)
     with settings_errors():
-        core = function._core
-    if core.tag is None:
+        plan = plan_of(function._memoized)
+    if plan.tag is None:
         raise CommandError(
             f"{name} has no tags, so nothing says which entries are its own; write "
             "tags=() in its cache_memoize()"
         )
-    check_alias(core.alias)
-    with cache_errors(core.alias):
+    check_alias(plan.alias)
+    with cache_errors(plan.alias):
         function.invalidate_all()
-    tell_own_memory(options, stderr, core.alias)
+    tell_own_memory(options, stderr, plan.alias)
     return Outcome(
         {"name": name, "forgot": "all"}, [f"every call of {name} is forgotten"]
     )

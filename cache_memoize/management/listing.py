@@ -11,9 +11,9 @@ from typing import Any
 from django.core import checks
 from django.core.management.base import CommandError, OutputWrapper
 
-from .. import conf
 from ..cache.connections import opened
-from ..planning import Core, everyone
+from ..conf import conf
+from ..planning import Function, plan_of, planned
 from ..protocol.policy import BACKEND
 from ..stats import sitewide
 from .naming import check_alias, find, load
@@ -28,7 +28,7 @@ from .trouble import (
 __all__ = ["list_", "stats"]
 
 
-def _known(modules: Iterable[str]) -> list[Core]:
+def _known(modules: Iterable[str]) -> list[Function]:
     """All functions that are memoized once the URLconf and these modules are imported:
     the URLconf imports what the site serves."""
     try:
@@ -41,7 +41,7 @@ def _known(modules: Iterable[str]) -> list[Core]:
     for name in modules:
         load(name)
     with settings_errors():
-        found = sorted(everyone(), key=lambda core: (core.stats.path, core.alias))
+        found = sorted(planned(), key=lambda each: (each.path, plan_of(each).alias))
     if not found:
         raise CommandError(
             "no memoized function is known; name modules that have some: --import"
@@ -50,7 +50,7 @@ def _known(modules: Iterable[str]) -> list[Core]:
 
 
 def list_(options: Options, stderr: OutputWrapper) -> Outcome:
-    rows = [_described(core) for core in _known(options["modules"])]
+    rows = [_described(function) for function in _known(options["modules"])]
     cells = [
         [row["name"], row["alias"], _timeout(row["timeout"]), _tags(row["tags"])]
         + [_relative(row["location"])]
@@ -61,8 +61,8 @@ def list_(options: Options, stderr: OutputWrapper) -> Outcome:
     )
 
 
-def _described(core: Core) -> dict[str, Any]:
-    timeout, tags = core.policy.timeout, core.options["tags"]
+def _described(function: Function) -> dict[str, Any]:
+    timeout, tags = plan_of(function).policy.timeout, plan_of(function).options.tags
     if timeout is BACKEND:
         timeout = "default"
     elif callable(timeout):
@@ -74,11 +74,11 @@ def _described(core: Core) -> dict[str, Any]:
     elif tags is not None:
         tags = [tags] if isinstance(tags, str) else list(tags)
     return {
-        "name": core.stats.path,
-        "alias": core.alias,
+        "name": function.path,
+        "alias": plan_of(function).alias,
         "timeout": timeout,
         "tags": tags,
-        "location": _location(core.function),
+        "location": _location(function.func),
     }
 
 
@@ -109,16 +109,16 @@ def stats(options: Options, stderr: OutputWrapper) -> Outcome:
         for name in modules:
             load(name)
         with settings_errors():
-            cores = [find(name)._core for name in names]
+            functions = [find(name)._memoized for name in names]
     else:
-        cores = _known(modules)
-    if not conf.get("STATS_INTERVAL"):
+        functions = _known(modules)
+    if not conf().STATS_INTERVAL:
         stderr.write("no figures are kept: CACHE_MEMOIZE['STATS_INTERVAL'] is 0")
     paths: dict[str, list[str]] = {}
-    for core in cores:
-        of_alias = paths.setdefault(core.alias, [])
-        if core.stats.path not in of_alias:
-            of_alias.append(core.stats.path)
+    for function in functions:
+        of_alias = paths.setdefault(plan_of(function).alias, [])
+        if function.path not in of_alias:
+            of_alias.append(function.path)
     rows, errors = [], []
     for alias in sorted(paths):
         try:

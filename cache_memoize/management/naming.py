@@ -27,7 +27,8 @@ from django.db.models import Model
 
 from ..cache.connections import aliases
 from ..conf import suggestion
-from ..memoized import ClassMemoized, Memoized
+from ..memoized import Memoized
+from ..methods import BoundMethod, MemoizedClassMethod
 
 __all__ = [
     "arguments",
@@ -88,8 +89,7 @@ def find_bound(path: str, instance: str | None) -> Memoized[Any, Any, Any]:
         raise CommandError(
             f"there is no {owner.__name__} with the primary key {instance}: {error}"
         ) from error
-    bound: Memoized[Any, Any, Any] = memoized.__get__(row)
-    return bound
+    return BoundMethod(memoized._memoized.wrapper, row)
 
 
 def is_method(path: str) -> bool:
@@ -97,7 +97,7 @@ def is_method(path: str) -> bool:
     first argument of a call is the instance."""
     owner = lookup(path)[1]
     here = inspect.getattr_static(owner, path.rpartition(".")[2], None)
-    others = (classmethod, staticmethod, ClassMemoized)
+    others = (classmethod, staticmethod, MemoizedClassMethod)
     return isinstance(owner, type) and not isinstance(here, others)
 
 
@@ -170,9 +170,12 @@ def _memoized_in(found: Any) -> Memoized[Any, Any, Any] | None:
         found = found.fget
     elif isinstance(found, (classmethod, staticmethod)):  # as a class body has them
         found = found.__func__
-    if isinstance(found, types.FunctionType):
-        found = getattr(vars(found).get("invalidate"), "__self__", None)
-    return found if isinstance(found, Memoized) else None
+    if isinstance(found, types.MethodType) and hasattr(found, "_memoized"):
+        return BoundMethod(found._memoized.wrapper, found.__self__)
+    if isinstance(found, (types.FunctionType, BoundMethod)):
+        memoized: Any = found if hasattr(found, "_memoized") else None
+        return memoized  # type: ignore[no-any-return]
+    return None
 
 
 def _names_in(module: types.ModuleType) -> list[str]:

@@ -15,6 +15,7 @@ from django.core.management.base import CommandError
 
 from ..cache.connections import opened
 from ..memoized import Memoized
+from ..planning import plan_of
 from ..protocol import threads as pool
 from ..protocol.many import CHUNK
 from ..protocol.refresh import with_context
@@ -55,10 +56,12 @@ class Warming:
         self.bar = bar
         self.tracebacks = tracebacks
         self.refreshed = self.failed = 0
-        self._core = core = function._core
-        self.path, self.alias, self.breaker = core.stats.path, core.alias, core.breaker
-        self.size = 1 if core.many is None else CHUNK
-        self.swallows = opened(core.alias)[1].swallows
+        self._memoized = memoized = function._memoized
+        self.plan = plan_of(memoized)
+        self.path, self.alias = memoized.path, self.plan.alias
+        self.breaker = self.plan.breaker
+        self.size = 1 if memoized.many is None else CHUNK
+        self.swallows = opened(self.alias)[1].swallows
         #: What keeps all of it from going on.
         self.trouble: BaseException | None = None
         self.stopped = False
@@ -72,7 +75,7 @@ class Warming:
         it, as KeyboardInterrupt; then what was under way has ended."""
         # In the middle of a coroutine that waits for this very thread, Ctrl-C would
         # leave it waiting for ever.
-        if workers > 1 or self._core.is_async:
+        if workers > 1 or self._memoized.is_async:
             self._run_threads(workers)
         else:
             for chunk in self._chunks():
@@ -128,7 +131,7 @@ class Warming:
             yield chunk
 
     def _refresh(self, chunk: list[_Item]) -> None:
-        while self._core.state() == "open" and not self.stopped:
+        while self.plan.breaker_state == "open" and not self.stopped:
             time.sleep(0.05)  # not computed in vain: nothing would be stored
         # warm() takes no arguments by name.
         plain = [item for item in chunk if not item.call.kwargs]

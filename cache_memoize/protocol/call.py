@@ -1,64 +1,226 @@
-"""What the protocol knows of one memoized function, and of one call of it."""
+"""Which function, with which settings, called how: the data that the protocol works on.
+
+One object travels through the protocol: a :class:`Call`. It names the
+:class:`Function` (which lives as long as the process), the :class:`Plan` (a snapshot of
+what options and settings make of the function), and the arguments. A call keeps the
+plan that it began with: when the settings change meanwhile, it cannot store under the
+key of one plan in the cache of another.
+"""
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from django.apps import apps
-
 from ..cache import record, signing
+from ..cache.breaker import Breaker
 from ..cache.connections import UNREAD
 from ..cache.record import Record, Stamp
-from ..cache.store import Look, Store
+from ..cache.store import AsyncStore, Look, Store
 from ..clock import Clock
 from ..keys.binding import address
 from ..keys.tags import TaggedKey
-from ..stats import counters
+from ..stats.counters import Stats
 from . import transactions
 from .policy import Policy
 
-__all__ = ["Claim", "Memo", "computing", "serve"]
+__all__ = ["Call", "Claim", "Function", "Plan", "computing"]
 
-#: Whether this context is computing something. Who computes never waits for others:
-#: so no circle of waiters can form, and recursion cannot block itself.
+#: Whether this context is computing something. A computation never waits for another
+#: one: so no circle of waiters can form, and recursion cannot block itself.
 computing: ContextVar[bool] = ContextVar("cache_memoize_computing", default=False)
 
 
-class Memo:
-    """What the flows need to know of one memoized function."""
+class Function:
+    """A memoized function: what is true of it whatever the settings say."""
 
-    policy: Policy
-    hit: Callable[..., object] | None
-    miss: Callable[..., object] | None
+    __slots__ = (
+        "__weakref__",
+        "binder",
+        "clock",
+        "func",
+        "given",
+        "many",
+        "name",
+        "needs_class",
+        "plan",
+        "prefix",
+        "slowest",
+        "stats",
+        "wrapper",
+    )
 
-    def __init__(self, function: Callable[..., Any], clock: Clock) -> None:
-        module, self.name = address(function)
+    def __init__(
+        self, func: Callable[..., Any], given: dict[str, Any], clock: Clock
+    ) -> None:
+        module, self.name = address(func)
+        #: The user's function.
+        self.func = func
+        #: The options as the decorator got them, without those that it did not get.
+        self.given = given
         self.clock = clock
-        self.function = function
-        self.stats = counters.Stats(self.name, f"{module}.{self.name}", function)
+        self.stats = Stats(self.name, f"{module}.{self.name}", func)
+        #: Whether a decorator above ours may pass a class that our controls do not see.
+        self.needs_class = False
+        #: Computes many results at once, for map() and warm().
+        self.many: Callable[..., Any] | None = None
+        #: The function that callers call, with the controls.
+        self.wrapper: Any = None
         #: Seconds of the slowest run that outlasted its lease in this process.
         self.slowest = 0.0
+        #: Made at the first call, and again after the settings have changed.
+        self.plan: Plan | None = None
+        self.binder: Any = None
+        self.prefix = ""
 
     @property
-    def kind(self) -> int:
-        """What stands under a key when the function has returned."""
+    def path(self) -> str:
+        """Module and qualified name: the name of the function in logs and figures."""
+        return self.stats.path
+
+    @property
+    def is_async(self) -> bool:
+        return inspect.iscoroutinefunction(self.func)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What options and settings make of a function: a snapshot that never changes."""
+
+    options: Any
+    policy: Policy
+    alias: str
+    breaker: Breaker
+    store: Store
+    astore: AsyncStore
+    #: From arguments to the key of a call.
+    key_of: Callable[[Any, Any], str]
+    #: The one read that a hit consists of.
+    fetch: Callable[[str, str], Any]
+    afetch: Callable[[str, str], Any]
+    #: The kind of the records that a hit may return without a second look.
+    hit_kind: int
+    #: The key of the tag that all calls have; None for a function without tags.
+    tag: str | None
+    #: False: nothing is read and nothing stored, for the time being.
+    stores: bool
+    #: An entry may be refreshed early when less than this many times its cost is left.
+    early_zone: float
+    hit: Callable[..., object] | None
+    miss: Callable[..., object] | None
+    #: Whether keys depend on more than arguments, and whether a thread knows that.
+    varies: bool
+    context_travels: bool
+
+    @property
+    def breaker_state(self) -> str:
+        """The state of the circuit breaker of the cache: closed, open or half-open."""
+        return self.breaker.state(self.store.clock.monotonic())
+
+    @property
+    def result_kind(self) -> int:
+        """The kind of the record of a result."""
         return record.ENTRY if self.policy.store_result else record.RAN
 
-    def lease(self) -> int:
-        return math.ceil(self.policy.lease_for(self.slowest))
-
     def grace(self, kind: int) -> float:
-        """For how many seconds after its timeout such a record is still there."""
+        """Return the seconds after its timeout for which a record is kept."""
         return self.policy.stale if kind == record.ENTRY else 0.0
 
 
-class Claim(NamedTuple):
-    """What came of asking: an entry, or the right to store, or neither, or both."""
+class Call(NamedTuple):
+    """One call of a memoized function."""
 
+    function: Function
+    plan: Plan
+    #: The plan's store, or its async one.
+    store: Store
     key: str
+    args: Any = ()
+    kwargs: Any = {}
+
+    @property
+    def policy(self) -> Policy:
+        return self.plan.policy
+
+    @property
+    def stats(self) -> Stats:
+        return self.function.stats
+
+    @property
+    def clock(self) -> Clock:
+        return self.function.clock
+
+    def lease_seconds(self) -> int:
+        return math.ceil(self.policy.lease_for(self.function.slowest))
+
+    def key_now(self) -> str:
+        """Return the key of the arguments as they are now."""
+        return self.plan.key_of(self.args, self.kwargs)
+
+    # --- what is asked before anything is read or stored ---
+
+    def can_use_cache(self) -> bool:
+        return (
+            self.plan.stores
+            and not self.store.breaker.blocks(self.clock.monotonic())
+            and self.store.backend().stores
+        )
+
+    async def is_invalidated_here(self) -> bool:
+        """Return whether a transaction of this thread has invalidated this call."""
+        if not transactions.live:
+            return False
+        key = self.key
+        keys = (key, *key.tags) if isinstance(key, TaggedKey) else (key,)
+        return await transactions.ask(
+            self.store, transactions.is_dirty, self.store.alias, keys
+        )
+
+    async def look(self, first: Any = UNREAD, *, hold: float = 0.0) -> Look:
+        """Return what is stored under the key, with its tags; ``first`` was just read.
+
+        A missing tag gets a new token, but not inside a transaction on the database
+        that the cache is in: there the others would wait for its end.
+        """
+        may_write, store = True, self.store
+        if isinstance(self.key, TaggedKey) and (database := store.database()):
+            may_write = await transactions.ask(
+                store, transactions.may_store, 0, database
+            )
+        return await store.seen(self.key, first, hold=hold, may_write=may_write)
+
+    async def may_store(self, since: float = 0.0) -> bool:
+        """Return whether what is computed here and now may be stored for all.
+
+        :param since: when the youngest tag of the call got its token, in seconds since
+            the epoch: an invalidation, after which nothing is stored for ``hold``.
+        """
+        hold = self.policy.hold
+        if hold and self.clock.time() - since < hold:
+            return False
+        database = self.store.database()
+        return await transactions.ask(
+            self.store, transactions.may_store, hold, database
+        )
+
+    async def stamp(self, entry: Record, stamped: Stamp | None) -> bytes | None:
+        """Put a new token on an entry that readers still get; None: it is gone."""
+        left = min(entry.remaining(self.clock.time()), entry.timeout)
+        limit = max(left + self.policy.stale, float(self.lease_seconds()))
+        token = self.clock.token()
+        new = signing.seal(self.key, record.restamp(entry, token, stamped))
+        swapped = await self.store.swap(self.key, entry.raw, new, lifetime(limit))
+        return new if swapped else None
+
+
+class Claim(NamedTuple):
+    """The answer to a call before its computation: an entry, or the right to store, or
+    neither, or both."""
+
     #: The entry to serve; its value is decoded.
     found: Record | None = None
     value: Any = None
@@ -66,14 +228,14 @@ class Claim(NamedTuple):
     lease: bytes | None = None
     #: The tokens that the tags had when the right to store was given.
     tags: bytes = b""
-    #: The entry that readers still get, stamped with ``lease``'s token.
+    #: The entry that readers still get, stamped with the token of ``lease``.
     keeps: Record | None = None
     started: float = 0.0
     began: float = 0.0
 
 
 def encode(kind: int, result: Any) -> bytes:
-    """The payload of a record of this kind; raises what pickling raises."""
+    """Return the payload of a record of this kind; raises what pickling raises."""
     if kind == record.RAN:
         return b""
     if kind == record.RAISED:
@@ -89,76 +251,9 @@ def decode(found: Record) -> Any:
     return record.loads(found.raw)
 
 
-def serve(memo: Memo, claim: Claim, args: Any, kwargs: Any) -> Any:
-    """An entry that the flow found: after waiting, past its timeout, or no plain value.
-    None any more if this caller has just refreshed it."""
-    found = claim.found
-    if found is None:
-        memo.stats.missed(claim.key)
-        return claim.value
-    late = found.kind in record.ENTRIES and not found.is_fresh(memo.clock.time())
-    memo.stats.served(memo.hit, claim.key, found.cost, args, kwargs, stale=late)
-    if found.kind == record.RAISED:
-        raise claim.value
-    return claim.value
-
-
-# --- what is asked before anything is read or stored ---------------------------------
-
-
-def usable(memo: Memo, store: Store) -> bool:
-    return (
-        apps.ready
-        and memo.policy.stores
-        and not store.breaker.blocks(memo.clock.monotonic())
-        and store.backend().stores
-    )
-
-
-async def is_dirty(store: Store, key: str) -> bool:
-    """Whether a transaction of this thread has invalidated this call."""
-    if not transactions.live:
-        return False
-    keys = (key, *key.tags) if isinstance(key, TaggedKey) else (key,)
-    return await transactions.ask(store, transactions.is_dirty, store.alias, keys)
-
-
-async def look_at(
-    store: Store, key: str, first: Any = UNREAD, *, hold: float = 0.0
-) -> Look:
-    """Return what is stored under ``key``, with its tags; ``first`` was just read.
-
-    A missing tag gets a new token, but not inside a transaction on the database that
-    the cache is in: there the others would wait for its end.
-    """
-    may_write = True
-    if isinstance(key, TaggedKey) and (database := store.database()):
-        may_write = await transactions.ask(store, transactions.may_store, 0, database)
-    return await store.seen(key, first, hold=hold, may_write=may_write)
-
-
-async def may_store(memo: Memo, store: Store, since: float = 0.0) -> bool:
-    """Whether what is computed here and now may be stored for everybody."""
-    hold = memo.policy.hold
-    if hold and memo.clock.time() - since < hold:  # a tag was forgotten just now
-        return False
-    database = store.database()
-    return await transactions.ask(store, transactions.may_store, hold, database)
-
-
 def lifetime(seconds: float) -> int | None:
-    """Whole seconds, at least one: backends take fractions for "delete at once".
+    """Return whole seconds, at least one: backends take fractions for "delete at once".
 
-    Thirty years and more are for ever: dates so far away overflow in some backends.
+    Thirty years and more are unlimited: dates so far away overflow in some backends.
     """
     return None if seconds >= 1e9 else max(1, math.ceil(seconds))
-
-
-async def stamp(
-    memo: Memo, store: Store, key: str, there: Record, stamped: Stamp | None
-) -> bytes | None:
-    """Put a token of ours on an entry that readers still get; None: it is gone."""
-    left = min(there.remaining(memo.clock.time()), there.timeout) + memo.policy.stale
-    limit = max(left, float(memo.lease()))
-    new = signing.seal(key, record.restamp(there, memo.clock.token(), stamped))
-    return new if await store.swap(key, there.raw, new, lifetime(limit)) else None

@@ -1,15 +1,16 @@
-"""The protocol in the cache before a call: an entry, or the right to compute one.
+"""The protocol before a computation: find an entry, or take the right to store one.
 
-Written once for sync and async.
+A key holds nothing, a lease (a computation is under way), or an entry. The right to
+store is the lease that the caller wrote: the entry replaces it only if it is still
+there. So whatever deletes or replaces the lease, an invalidation for instance, wins.
+(Memcached's leases: Nishtala et al., Scaling Memcache at Facebook, NSDI 2013.) The
+obvious scheme, to read, compute, and write, stores an old value for a whole timeout
+when an invalidation falls between the read of the rows and the write.
 
-Every flow is a coroutine over a Store; over the synchronous one it never suspends, and
-:func:`runner.run` finishes it at once. The user's function is called between the
-flows, by the wrappers in decorator.py: inside a coroutine it would lose recursion
-depth, and ``StopIteration`` would change its meaning.
-
-One key holds nothing, a lease (somebody is computing), or an entry. The right to store
-is the lease that one wrote; it is replaced by the entry only if it is still there. So
-whatever deletes or replaces it, an invalidation for instance, wins.
+All of it is written once for sync and async: as coroutines over a :class:`Store`. Over
+the synchronous one they never suspend, and :func:`run` finishes them at once. The
+user's function is called between them, by the wrappers in decorator.py: inside a
+coroutine it would lose recursion depth, and ``StopIteration`` would change its meaning.
 """
 
 from __future__ import annotations
@@ -35,51 +36,98 @@ from ..cache.store import (
 )
 from ..stats.counters import logger
 from . import threads, transactions
-from .call import (
-    Claim,
-    Memo,
-    computing,
-    decode,
-    is_dirty,
-    look_at,
-    may_store,
-    stamp,
-    usable,
-)
-from .invalidation import forget
+from .call import Call, Claim, computing, decode
+from .invalidation import invalidate_key
 
-__all__ = ["Do", "can_wait", "claim", "decide", "overtake"]
+__all__ = ["Do", "can_wait", "claim", "decide", "overtake", "serve"]
 
 
-async def claim(
-    memo: Memo, store: Store, key: str, first: Any = UNREAD, error: Any = None
-) -> Claim:
-    """An entry to serve, or the right to compute.
+async def claim(call: Call, first: Any = UNREAD, error: Any = None) -> Claim:
+    """Return an entry to serve, or the right to compute; both: refresh the entry.
 
-    ``first`` is what the wrapper has just read there, ``error`` what it got instead.
-    An entry together with the right to compute is one that is to be refreshed.
+    :param first: what the wrapper has just read under the key.
+    :param error: what reading the key raised.
     """
     try:
-        if not usable(memo, store) or await is_dirty(store, key):
-            return _right(memo, key)
+        if not call.can_use_cache() or await call.is_invalidated_here():
+            return _right(call)
         if error is None:
-            look = await look_at(store, key, first, hold=memo.policy.hold)
+            look = await call.look(first, hold=call.policy.hold)
         elif is_decoding_error(error):
-            look = await look_at(store, key)
+            look = await call.look()
         else:
             raise error
-        return await _claim(memo, store, key, look)
+        caller = _Caller(call)
+        while (mine := caller.outcome(look) or await _step(caller, look)) is None:
+            look = await call.look()
+        return mine
     except MISTAKES:
         raise
     except Exception as trouble:
         if trouble is error or isinstance(trouble, CacheDidNotAnswer):
-            store.trouble(trouble)
-        memo.stats.trouble("the cache failed before the call", trouble)
-        return _right(memo, key)
+            call.store.trouble(trouble)
+        call.stats.trouble("the cache failed before the call", trouble)
+        return _right(call)
+
+
+async def overtake(call: Call) -> Claim:
+    """Return the right to store for a refresh, whoever else has it: the newest wins.
+
+    Readers keep an entry that may be served, stamped with the token of this refresh.
+    """
+    try:
+        if not call.can_use_cache() or await call.is_invalidated_here():
+            return _right(call)
+        if not await call.may_store():
+            # The new value is for this transaction only. But the entry is to be
+            # replaced: so it is invalidated, for the others at the commit.
+            name = call.function.name
+            await invalidate_key(call.store, name, call.key, call.policy.hold)
+            return _right(call)
+        caller = _Caller(call)
+        look = await call.look()
+        while (mine := caller.outcome(look) or await _overstep(caller, look)) is None:
+            look = await call.look()
+        return mine
+    except MISTAKES:
+        raise
+    except Exception as trouble:
+        if isinstance(trouble, CacheDidNotAnswer):
+            call.store.trouble(trouble)
+        call.stats.trouble("the cache failed before the refresh", trouble)
+        return _right(call)
+
+
+def serve(call: Call, claim: Claim) -> Any:
+    """Return the value of a found entry, or raise the stored exception.
+
+    If this caller has just refreshed the entry, return the new value.
+    """
+    found = claim.found
+    if found is None:
+        call.stats.missed(call.key)
+        return claim.value
+    stale = found.kind in record.ENTRIES and not found.is_fresh(call.clock.time())
+    call.stats.served(
+        call.plan.hit, call.key, found.cost, call.args, call.kwargs, stale=stale
+    )
+    if found.kind == record.RAISED:
+        raise claim.value
+    return claim.value
+
+
+async def can_wait(store: Store) -> bool:
+    """Return whether no other caller can be waiting for this one in turn."""
+    if computing.get() or not store.can_wait():
+        return False
+    return not await transactions.ask(store, transactions.has_written)
+
+
+# --- deciding ------------------------------------------------------------------------
 
 
 class Do(Enum):
-    """What a caller does next with a key."""
+    """The next act of a caller."""
 
     CLEAR = "delete what is no record of ours"
     TAKE = "put a lease of its own there"
@@ -98,244 +146,199 @@ def decide(
     :param awaited: the token of the lease that this caller has waited for, if any.
     :param lost: how many times in a row nothing was there, though ``add`` was refused.
     """
-    there = look.record
-    if there is UNREADABLE or (there is None and lost == PATIENCE // 2):
+    found = look.record
+    if found is UNREADABLE or (found is None and lost == PATIENCE // 2):
         return Do.CLEAR  # some clients show what they cannot read as nothing
-    if there is None:
+    if found is None:
         return Do.TAKE
-    if there.kind == record.BLOCK:
+    if found.kind == record.BLOCK:
         return Do.COMPUTE
-    if there.tags != look.tags:  # one of its tags was invalidated
+    if found.tags != look.tags:  # one of its tags was invalidated
         return Do.TAKE
-    if there.is_fresh(now, grace):
+    if found.is_fresh(now, grace):
         return Do.SERVE
-    if there.kind in record.LEASES:
-        # The one that was waited for has failed. Waiting for the next one too would
-        # line the callers of a failing function up behind one another.
-        again = there.kind == record.RETRY and awaited not in (None, there.token)
+    if found.kind in record.LEASES:
+        # The computation that was waited for has failed. Waiting for the next one too
+        # would line the callers of a failing function up behind one another.
+        again = found.kind == record.RETRY and awaited not in (None, found.token)
         return Do.COMPUTE if again else Do.WAIT
-    if there.kind == record.FAILED:
+    if found.kind == record.FAILED:
         return Do.RETRY if awaited is None else Do.COMPUTE
     return Do.TAKE  # it has expired
 
 
-class _Waiter:
-    """A caller that waits for the computation of another one."""
+class _Caller:
+    """A caller on its way to an answer: what it has seen, written and waited for."""
 
-    def __init__(self, memo: Memo, key: str) -> None:
-        self.memo, self.key = memo, key
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        #: The token of the lease that it has tried to write.
+        self.token = b""
+        #: Looks in a row without waiting, and those of them that found nothing.
+        self.looks = self.lost = 0
         #: The token of the lease that it waits for.
         self.awaited: bytes | None = None
         self.deadline = math.inf
         self.pauses = 0
 
-    async def pause(self, store: Store, lease: Record) -> bool:
+    def outcome(self, look: Look) -> Claim | None:
+        """Return the answer if there is nothing more to try; raises if the cache does
+        not do what it says."""
+        found = look.record
+        if isinstance(found, Record) and found.token == self.token:
+            # The client has sent our lease twice: the answer to the first was lost.
+            return _right(self.call, found.raw, found.tags)
+        self.token = self.call.clock.token()
+        self.looks += 1
+        self.lost = self.lost + 1 if found is None else 0
+        if self.lost > PATIENCE:
+            raise no_answer(self.call.store)
+        # With so many others at this key, one of them will store.
+        return _right(self.call) if self.looks > PATIENCE else None
+
+    async def pause(self, lease: Record) -> bool:
         """Wait a little; return False if it may not wait, or not any longer."""
-        clock, policy = self.memo.clock, self.memo.policy
+        call, clock, policy = self.call, self.call.clock, self.call.policy
         if self.awaited is None:
-            self.memo.stats.waited(self.key)
-            self.deadline = clock.monotonic() + policy.budget(self.memo.slowest)
+            call.stats.waited(call.key)
+            self.deadline = clock.monotonic() + policy.budget(call.function.slowest)
         self.awaited = lease.token
         left = self.deadline - clock.monotonic()
-        if left <= 0 or not await can_wait(store):
+        if left <= 0 or not await can_wait(call.store):
             return False
-        await store.sleep(min(policy.pause(self.pauses, clock.random()), left))
+        await call.store.sleep(min(policy.pause(self.pauses, clock.random()), left))
         self.pauses += 1
+        self.looks = self.lost = 0
         return True
 
 
-async def _claim(memo: Memo, store: Store, key: str, look: Look) -> Claim:
-    waiter = _Waiter(memo, key)
-    looks = lost = 0
-    token = b""
-    while True:
-        there = look.record
-        if isinstance(there, Record) and there.token == token:
-            # The client has sent our lease twice: the answer to the first was lost.
-            return _right(memo, key, there.raw, there.tags)
-        token, now = memo.clock.token(), memo.clock.time()
-        looks += 1
-        lost = lost + 1 if there is None else 0
-        if looks > PATIENCE:
-            if lost > PATIENCE:
-                raise no_answer(store)
-            return _right(memo, key)  # so much is going on: others will store
-        do = decide(look, now, _grace(memo, store, there), waiter.awaited, lost)
-        mine: Claim | None = None
-        if do is Do.CLEAR:
-            await store.delete(key)
-        elif do is Do.COMPUTE:
-            return _right(memo, key)
-        elif do is Do.SERVE:
-            mine = await _serve(memo, store, key, look, now, token)
-        elif do is Do.WAIT:
-            assert there is not None
-            if not await waiter.pause(store, there):
-                if memo.policy.store_result:
-                    return _right(memo, key)
-                return Claim(key, there, True)  # a guard: somebody is at it
-            looks = lost = 0
-        else:
-            kind = record.RETRY if do is Do.RETRY else record.LEASE
-            mine = await _take(memo, store, key, look, token, kind)
-        if mine is not None:
-            return mine
-        look = await look_at(store, key)
+# --- doing ---------------------------------------------------------------------------
 
 
-async def _serve(
-    memo: Memo, store: Store, key: str, look: Look, now: float, token: bytes
-) -> Claim | None:
-    """The entry that was seen, perhaps with the right to refresh it; the right to
-    compute if it cannot be read; None: it is not there any more."""
-    there = look.record
-    assert there is not None
-    try:
-        ours = Claim(key, there, decode(there))
-    except Exception as unreadable:  # a class decides what unpickling raises
-        logger.info("%s: unreadable entry: %r", memo.name, unreadable)
-        return await _take(memo, store, key, look, token)
-    if not _wants_refresh(memo, store, there, now):
-        return ours
-    return await _revalidate(memo, store, ours, look, now)
+async def _step(caller: _Caller, look: Look) -> Claim | None:
+    """Do what was decided; None: look again."""
+    call, found, now = caller.call, look.record, caller.call.clock.time()
+    do = decide(look, now, _grace(call, found), caller.awaited, caller.lost)
+    if do is Do.CLEAR:
+        await call.store.delete(call.key)
+    elif do is Do.COMPUTE:
+        return _right(call)
+    elif do is Do.SERVE:
+        return await _serve(caller, look, now)
+    elif do is Do.WAIT:
+        assert found is not None
+        if not await caller.pause(found):
+            # A guard says that its function is running already.
+            return _right(call) if call.policy.store_result else Claim(found, True)
+    else:
+        kind = record.RETRY if do is Do.RETRY else record.LEASE
+        return await _take(caller, look, kind)
+    return None
 
 
-async def can_wait(store: Store) -> bool:
-    """Whether nobody can be waiting for this caller in turn."""
-    if computing.get() or not store.can_wait():
-        return False
-    return not await transactions.ask(store, transactions.has_written)
-
-
-async def _take(
-    memo: Memo,
-    store: Store,
-    key: str,
-    look: Look,
-    token: bytes,
-    kind: int = record.LEASE,
-) -> Claim | None:
-    """Put a lease in the place of what was seen; None: it is not there any more."""
-    if look.tags is None or not await may_store(memo, store, look.since):
-        return _right(memo, key)
-    old = None if look.record is None else look.record.raw
-    lease = pack(kind, token, tags=look.tags)
-    if not await store.take(key, old, lease, memo.lease()):
+async def _overstep(caller: _Caller, look: Look) -> Claim | None:
+    """The same for a refresh, which waits for no other computation."""
+    call, found, now = caller.call, look.record, caller.call.clock.time()
+    do = decide(look, now, _grace(call, found), None, caller.lost)
+    if do is Do.CLEAR:
+        await call.store.delete(call.key)
         return None
-    return _right(memo, key, lease, look.tags)
+    if do is Do.COMPUTE:
+        return _right(call)
+    if do is Do.SERVE and call.store.backend().atomic:
+        assert found is not None
+        if not await call.may_store(look.since):
+            return _right(call)
+        return await _stamp_anyway(call, found, now)
+    return await _take(caller, look)
 
 
-def _grace(memo: Memo, store: Store, there: Record | None) -> float:
+async def _serve(caller: _Caller, look: Look, now: float) -> Claim | None:
+    """Return the entry that was seen, perhaps with the right to refresh it; the right
+    to compute if it cannot be read; None: it is not there any more."""
+    call, found = caller.call, look.record
+    assert found is not None
+    try:
+        ours = Claim(found, decode(found))
+    except Exception as unreadable:  # a class decides what unpickling raises
+        logger.info("%s: unreadable entry: %r", call.function.name, unreadable)
+        return await _take(caller, look)
+    if not _wants_refresh(call, found, now):
+        return ours
+    return await _revalidate(call, ours, look, now)
+
+
+async def _take(caller: _Caller, look: Look, kind: int = record.LEASE) -> Claim | None:
+    """Put a lease in the place of what was seen; None: it is not there any more."""
+    call, found = caller.call, look.record
+    if look.tags is None or not await call.may_store(look.since):
+        return _right(call)
+    old = None if found is None else found.raw
+    lease = pack(kind, caller.token, tags=look.tags)
+    if not await call.store.take(call.key, old, lease, call.lease_seconds()):
+        return None
+    return _right(call, lease, look.tags)
+
+
+def _grace(call: Call, found: Record | None) -> float:
     """Return the seconds after its timeout for which an entry may be served.
 
-    Only where replacing is atomic: nothing else could tell that it was invalidated
-    while it was being stamped.
+    Only where replacing is atomic: nothing else could tell that the entry was
+    invalidated while it was being stamped.
     """
-    if not isinstance(there, Record) or not store.backend().atomic:
+    if not isinstance(found, Record) or not call.store.backend().atomic:
         return 0.0
-    return memo.grace(there.kind)
+    return call.plan.grace(found.kind)
 
 
-def _wants_refresh(memo: Memo, store: Store, there: Record, now: float) -> bool:
-    """Whether this caller should see to a new value; it gets this one all the same."""
-    policy = memo.policy
-    if there.kind != record.ENTRY or there.is_claimed(now):
+def _wants_refresh(call: Call, found: Record, now: float) -> bool:
+    """Return whether this caller, which gets the entry, should see to a new value."""
+    policy = call.policy
+    if found.kind != record.ENTRY or found.is_claimed(now):
         return False
-    if there.is_fresh(now):
-        if not policy.early_refresh or not store.backend().atomic:
+    if found.is_fresh(now):
+        if not policy.early_refresh or not call.store.backend().atomic:
             return False
-        age = now - there.start
-        if not policy.is_early(age, there.timeout, there.cost, memo.clock.random()):
+        age, random = now - found.start, call.clock.random()
+        if not policy.is_early(age, found.timeout, found.cost, random):
             return False
     return not threads.is_full()
 
 
-async def _revalidate(
-    memo: Memo, store: Store, ours: Claim, look: Look, now: float
-) -> Claim:
-    """``ours`` with the right to compute a new value, if nobody else has it."""
+async def _revalidate(call: Call, ours: Claim, look: Look, now: float) -> Claim:
+    """Return ``ours`` with the right to refresh it, if no other caller has that."""
     assert ours.found is not None and look.tags is not None
-    if not await may_store(memo, store, look.since):
+    if not await call.may_store(look.since):
         return ours
     attempts = ours.found.stamp.attempts
-    seconds = memo.policy.claim_for(memo.slowest, attempts)
+    seconds = call.policy.claim_for(call.function.slowest, attempts)
     stamped = Stamp(now, seconds, min(attempts + 1, 255))
-    lease = await stamp(memo, store, ours.key, ours.found, stamped)
+    lease = await call.stamp(ours.found, stamped)
     if lease is None:
         return ours
-    right = _right(memo, ours.key, lease, look.tags, keeps=ours.found)
+    right = _right(call, lease, look.tags, keeps=ours.found)
     return right._replace(found=ours.found, value=ours.value)
 
 
+async def _stamp_anyway(call: Call, found: Record, now: float) -> Claim | None:
+    """Take the right to refresh an entry, also if another caller is refreshing it."""
+    stamped = None
+    if call.policy.revalidates:  # others need not begin
+        seconds = call.policy.claim_for(call.function.slowest, 0)
+        stamped = Stamp(now, seconds, found.stamp.attempts)
+    lease = await call.stamp(found, stamped)
+    if lease is None:
+        return None
+    return _right(call, lease, found.tags, keeps=found)
+
+
 def _right(
-    memo: Memo,
-    key: str,
+    call: Call,
     lease: bytes | None = None,
     tags: bytes = b"",
     *,
     keeps: Record | None = None,
 ) -> Claim:
-    now, began = memo.clock.time(), memo.clock.monotonic()
-    return Claim(key, lease=lease, tags=tags, keeps=keeps, started=now, began=began)
-
-
-async def overtake(memo: Memo, store: Store, key: str) -> Claim:
-    """The right to store for a refresh, whoever else has it: the newest wins.
-
-    Readers keep an entry that may be served, stamped with the token of this refresh.
-    """
-    try:
-        if not usable(memo, store) or await is_dirty(store, key):
-            return _right(memo, key)
-        if not await may_store(memo, store):
-            # For this transaction only. But what is there is to be replaced: so it is
-            # forgotten, for the others at the commit.
-            await forget(store, memo.name, key, memo.policy.hold)
-            return _right(memo, key)
-        lost, token = 0, b""
-        for _ in range(PATIENCE):
-            look = await look_at(store, key)
-            there = look.record
-            if isinstance(there, Record) and there.token == token:
-                return _right(memo, key, there.raw, there.tags)  # sent twice
-            token, now = memo.clock.token(), memo.clock.time()
-            lost = lost + 1 if there is None else 0
-            do = decide(look, now, _grace(memo, store, there), None, lost)
-            if do is Do.CLEAR:
-                await store.delete(key)
-                continue
-            if do is Do.COMPUTE:
-                return _right(memo, key)
-            if do is Do.SERVE and store.backend().atomic:
-                assert there is not None
-                if not await may_store(memo, store, look.since):
-                    return _right(memo, key)
-                if mine := await _stamp_anyway(memo, store, key, there, now):
-                    return mine
-                continue
-            if mine := await _take(memo, store, key, look, token):
-                return mine
-        if lost == PATIENCE:
-            raise no_answer(store)
-        return _right(memo, key)  # overtaken again and again, by newer ones
-    except MISTAKES:
-        raise
-    except Exception as trouble:
-        if isinstance(trouble, CacheDidNotAnswer):
-            store.trouble(trouble)
-        memo.stats.trouble("the cache failed before the refresh", trouble)
-        return _right(memo, key)
-
-
-async def _stamp_anyway(
-    memo: Memo, store: Store, key: str, there: Record, now: float
-) -> Claim | None:
-    """A refresh by hand does not ask whether somebody else is at it."""
-    stamped = None
-    if memo.policy.revalidates:  # nobody else needs to begin
-        seconds = memo.policy.claim_for(memo.slowest, 0)
-        stamped = Stamp(now, seconds, there.stamp.attempts)
-    lease = await stamp(memo, store, key, there, stamped)
-    if lease is None:
-        return None
-    return _right(memo, key, lease, there.tags, keeps=there)
+    """Return the right to compute from now on; with a lease, also to store."""
+    now, began = call.clock.time(), call.clock.monotonic()
+    return Claim(lease=lease, tags=tags, keeps=keeps, started=now, began=began)

@@ -1,82 +1,70 @@
-"""What a user does to an entry by hand: look at it, put one there."""
+"""Entries by hand: look at one, put one there."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from django.apps import apps
-
 from ..cache.connections import MISTAKES, UNREADABLE
-from ..cache.store import Store
-from .call import (
-    Memo,
-    decode,
-    encode,
-    is_dirty,
-    look_at,
-    usable,
-)
+from .call import Call, decode, encode
 from .claim import overtake
-from .invalidation import forget
-from .settle import entry, put, timeout_of
+from .invalidation import invalidate_key
+from .settle import pack_entry, put, timeout_of
 
 __all__ = ["Entry", "peek", "prime"]
 
 
 class Entry(NamedTuple):
-    """What :meth:`peek` found."""
+    """The stored result of a call."""
 
-    #: The stored result; the exception itself if one was stored; True for a guard.
+    #: The result; the exception itself if one was stored; True for a guard.
     value: Any
     #: Seconds since its computation started.
     age: float
-    #: Whether it is past its timeout, and served only until there is a new one.
+    #: Whether it has expired, and is served only until there is a new one.
     stale: bool = False
 
 
-async def peek(memo: Memo, store: Store, key: str) -> Entry | None:
+async def peek(call: Call) -> Entry | None:
+    """Return the entry of a call that would be a hit, or None."""
     try:
-        if not usable(memo, store) or await is_dirty(store, key):
+        if not call.can_use_cache() or await call.is_invalidated_here():
             return None
-        there, tags, _ = await look_at(store, key)
-        now = memo.clock.time()
-        if there is None or there is UNREADABLE or there.tags != tags:
+        found, tags, _ = await call.look()
+        now = call.clock.time()
+        if found is None or found is UNREADABLE or found.tags != tags:
             return None
-        if not there.is_fresh(now, memo.grace(there.kind)):
+        if not found.is_fresh(now, call.plan.grace(found.kind)):
             return None
-        return Entry(decode(there), now - there.start, not there.is_fresh(now))
+        return Entry(decode(found), now - found.start, not found.is_fresh(now))
     except MISTAKES:
         raise
     except Exception as error:
-        memo.stats.trouble("peek() could not read the entry", error)
+        call.stats.trouble("peek() could not read the entry", error)
         return None
 
 
-async def prime(
-    memo: Memo, store: Store, key: str, value: Any, args: Any, kwargs: Any
-) -> None:
+async def prime(call: Call, value: Any) -> None:
     """Store a value computed elsewhere; it wins over computations under way."""
-    if not apps.ready:
-        return
-    timeout = timeout_of(memo, store, value, args, kwargs)
+    kind, timeout = call.plan.result_kind, timeout_of(call, value)
     try:
-        payload = await store.call(encode, memo.kind, value)
+        payload = await call.store.call(encode, kind, value)
     except Exception as error:
         raise TypeError(
-            f"{memo.name}.prime(): a {type(value).__name__} cannot be stored, because "
-            f"it cannot be pickled ({error}); give plain data"
+            f"{call.function.name}.prime(): a {type(value).__name__} cannot be stored, "
+            f"because it cannot be pickled ({error}); give plain data"
         ) from error
     # Like a refresh that takes no time: a late command of a client that has given up
     # cannot undo an invalidation that came after.
-    claim = await overtake(memo, store, key)
+    claim = await overtake(call)
     try:
-        if timeout == 0 and usable(memo, store):
-            # Not to be stored: but what was there is not true any more.
-            await forget(store, memo.name, key, memo.policy.hold)
+        if timeout == 0 and call.can_use_cache():
+            # Not to be stored: but the entry is not true any more.
+            name = call.function.name
+            await invalidate_key(call.store, name, call.key, call.policy.hold)
         elif claim.lease is not None:
-            new = entry(claim, memo.kind, payload, timeout, 0.0)
-            await put(store, claim, new, timeout + memo.grace(memo.kind))
+            new = pack_entry(call, claim, kind, payload, timeout, 0.0)
+            await put(call, claim, new, timeout + call.plan.grace(kind))
     except MISTAKES:
         raise
     except Exception as error:
-        memo.stats.trouble("prime() could not store the value", error)
+        call.stats.trouble("prime() could not store the value", error)

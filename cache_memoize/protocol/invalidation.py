@@ -33,10 +33,10 @@ from ..stats.counters import announce, logger
 from . import transactions
 from .policy import BLOCK_FOR
 
-__all__ = ["ainvalidate_tags", "forget", "invalidate_tags"]
+__all__ = ["ainvalidate_tags", "invalidate_key", "invalidate_tags"]
 
 
-async def forget(store: Store, name: str, key: str, hold: float = 0.0) -> None:
+async def invalidate_key(store: Store, name: str, key: str, hold: float = 0.0) -> None:
     """Forget what stands under ``key``, and what any computation would store there.
 
     For ``hold`` seconds after it takes effect nothing is stored.
@@ -52,7 +52,7 @@ async def forget(store: Store, name: str, key: str, hold: float = 0.0) -> None:
     ):
         await _block(store, name, key, BLOCK_FOR)
     else:
-        await _forget(store, name, key, hold)
+        await _invalidate(store, name, key, hold)
 
 
 def _at_commit(
@@ -62,7 +62,7 @@ def _at_commit(
     here = Store(store.alias, store.breaker, store.clock)
     try:
         if last:
-            run(_forget(here, name, key, hold))
+            run(_invalidate(here, name, key, hold))
         else:
             run(_block(here, name, key, BLOCK_FOR))
     except Exception as error:
@@ -73,7 +73,7 @@ def _at_commit(
         logger.warning("%s: %r after the commit; the block will run out", name, error)
 
 
-async def _forget(store: Store, name: str, key: str, hold: float) -> None:
+async def _invalidate(store: Store, name: str, key: str, hold: float) -> None:
     if hold:
         await _block(store, name, key, math.ceil(hold))
     else:
@@ -132,7 +132,7 @@ def _stores(kind: type[Store], cache_alias: str | None) -> Iterable[Store]:
             yield store
 
 
-async def _forget_tags(
+async def _invalidate_tags(
     kind: type[Store], tags: Iterable[str], cache_alias: str | None
 ) -> None:
     """In every cache, whatever happens in another; then raise the first trouble."""
@@ -142,7 +142,7 @@ async def _forget_tags(
         for tag in names:
             try:
                 key = tag_key(tag)
-                await forget(store, "invalidate_tags()", key)
+                await invalidate_key(store, "invalidate_tags()", key)
                 announce(Event("invalidated", "invalidate_tags()", store.alias, key))
             except Exception as error:
                 error.add_note(
@@ -165,9 +165,9 @@ def invalidate_tags(*tags: str, cache_alias: str | None = None) -> None:
     :raises TypeError: for a tag that is not a string with something in it.
     :raises Exception: what the cache raised, or :exc:`CacheDidNotAnswer`.
     """
-    run(_forget_tags(Store, tags, cache_alias))
+    run(_invalidate_tags(Store, tags, cache_alias))
 
 
 async def ainvalidate_tags(*tags: str, cache_alias: str | None = None) -> None:
     """:func:`invalidate_tags` for async code."""
-    await _forget_tags(AsyncStore, tags, cache_alias)
+    await _invalidate_tags(AsyncStore, tags, cache_alias)

@@ -1,97 +1,84 @@
 """Many calls at once: ``map`` reads them by one command, ``warm`` refreshes them.
 
-Written once for sync and async, like the flows. What is no hit goes through the flows
-of a single call: one call after the other, or together, if a function was registered
-that computes many. Who holds the leases of several calls waits for nobody, so that no
-two can wait for each other.
+Whatever is no hit goes through the protocol of a single call: one call after the other,
+or together, if a function was registered that computes many. A caller that holds the
+leases of several calls waits for no other one, so that no two can wait for each other.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import (
     AsyncIterable,
-    Callable,
+    AsyncIterator,
     Iterable,
     Iterator,
     Mapping,
     Set,
+    Sized,
 )
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
-from django.apps import apps
+from asgiref.sync import async_to_sync, sync_to_async
 from django.db.models import QuerySet
 
 from ..cache import record
 from ..cache.connections import UNREAD, afetch_many, fetch_many
-from ..cache.record import (
-    AHEAD,
-    TAIL,
-    freshness,
-    loads,
-)
-from . import claim as flows
-from . import settle
-from .call import Claim, computing, serve
-from .progress import Progress, chunks
-from .refresh import Refreshable, arevalidate, revalidate
+from ..cache.record import AHEAD, TAIL, freshness, loads
+from ..cache.store import run
+from .call import Call, Claim, Function, Plan, computing
+from .claim import can_wait, claim, overtake, serve
+from .progress import Progress, achunks, chunks
+from .refresh import arevalidate, revalidate
+from .settle import fail, release, settle
 from .transactions import live
 
-__all__ = ["Batch", "Batchable"]
+__all__ = ["CHUNK", "Batch", "awarm", "warm"]
 
-#: So many calls are read by one command, and computed by one call of a bulk function.
+#: At most this many calls are read by one command, or computed by one bulk function.
 CHUNK = 500
 
 
-class Batchable(Refreshable):
-    """What many calls at once need to know of a memoized function."""
-
-    alias: str
-    #: The kind of the records that a hit may take without a second look.
-    plain: int
-    #: Takes a list of items and gives their results in the same order.
-    many: Callable[..., Any] | None = None
-
-
-class _Call(NamedTuple):
-    item: Any
-    args: tuple[Any, ...]
-    key: str
+@dataclass(slots=True)
+class _Item:
+    given: Any
+    call: Call
     #: What was read under the key.
     first: Any = UNREAD
+    claim: Claim = Claim()
 
 
 class Batch:
-    """Many calls of one function. ``bound``: the instance of a method, if it is one."""
+    """Many calls of one function; ``receiver`` holds the instance of a method."""
 
-    def __init__(self, memo: Batchable, bound: tuple[Any, ...], items: Any) -> None:
+    def __init__(
+        self, function: Function, plan: Plan, receiver: tuple[Any, ...], items: Any
+    ) -> None:
         iterable = isinstance(items, (Iterable, AsyncIterable))
         if not iterable or isinstance(items, (str, bytes)):
             raise TypeError(
-                f"{memo.name}.map() and warm() take an iterable of items, not a "
+                f"{function.name}.map() and warm() take an iterable of items, not a "
                 f"{type(items).__name__}; write [item] for one"
             )
-        self.memo = memo
-        self.bound = bound
-        #: How many items there are, if somebody knows.
+        self.function, self.plan, self.receiver = function, plan, receiver
+        #: The number of items, if it is known.
         self.total: int | None = None
         self.done = self.failed = 0
-        self.is_async = inspect.iscoroutinefunction(memo.function)
-        self.store = memo.astore if self.is_async else memo.store
-        #: So many are computed together.
-        self.size = 1 if memo.many is None else CHUNK
+        self.is_async = function.is_async
+        self.store = plan.astore if self.is_async else plan.store
+        #: At most this many are computed together.
+        self.size = 1 if function.many is None else CHUNK
 
     async def map(self, items: Iterable[Any]) -> Results:
         items, args, keys = self._keyed(items)
         results = Results(keys)
-        where = _first_places(keys)
-        for chunk in chunks(where, CHUNK):
+        first = _first_places(keys)
+        for chunk in chunks(first, CHUNK):
             seen, error = await self._read(chunk)
             missing = [
-                _Call(items[n], args[n], key, raw)
-                for key, raw in self._take_hits(chunk, seen, args, where, results)
-                for n in [where[key]]
+                self._item(items[first[key]], args[first[key]], key, raw)
+                for key, raw in self._take_hits(chunk, seen, args, first, results)
             ]
             for group in self._groups(missing):
                 await self._compute(group, results, error=error)
@@ -101,40 +88,41 @@ class Batch:
     async def refresh(self, items: Iterable[Any]) -> list[Progress]:
         """Compute these items anew."""
         items, args, keys = self._keyed(items)
-        results, found = Results(keys), []
+        results, steps = Results(keys), []
         places = _first_places(keys).values()
-        calls = [_Call(items[n], args[n], keys[n]) for n in places]
-        await self._compute(calls, results, refresh=True)
+        group = [self._item(items[n], args[n], keys[n]) for n in places]
+        await self._compute(group, results, refresh=True)
         for item, key in zip(items, keys, strict=True):
             error = results.errors.get(key)
             self.done += 1
             self.failed += error is not None
-            found.append(Progress(item, error, self.done, self.failed, self.total))
-        return found
+            steps.append(Progress(item, error, self.done, self.failed, self.total))
+        return steps
 
     def _keyed(
         self, items: Iterable[Any]
     ) -> tuple[list[Any], list[tuple[Any, ...]], list[str]]:
-        items, bound, key_of = list(items), self.bound, self.memo.key_of
+        items, receiver, key_of = list(items), self.receiver, self.plan.key_of
         # Exactly a tuple: a named tuple is one argument.
         args = [
-            (*bound, *item) if type(item) is tuple else (*bound, item) for item in items
+            (*receiver, *item) if type(item) is tuple else (*receiver, item)
+            for item in items
         ]
         return items, args, [key_of(each, {}) for each in args]
 
+    def _item(self, given: Any, args: Any, key: str, first: Any = UNREAD) -> _Item:
+        call = Call(self.function, self.plan, self.store, key, args, {})
+        return _Item(given, call, first)
+
     async def _read(self, keys: list[str]) -> tuple[dict[str, Any] | None, Any]:
-        """What stands under the keys, or what reading them raised."""
-        memo = self.memo
-        if (
-            not (memo.policy.stores and apps.ready)
-            or self.store.breaker.tripped
-            or live
-        ):
+        """Return what is stored under the keys, and what reading them raised."""
+        plan = self.plan
+        if not plan.stores or plan.breaker.tripped or live:
             return None, None
         try:
             if self.is_async:
-                return await afetch_many(memo.alias, keys), None
-            return fetch_many(memo.alias, keys), None
+                return await afetch_many(plan.alias, keys), None
+            return fetch_many(plan.alias, keys), None
         except Exception as error:
             return None, error
 
@@ -143,154 +131,150 @@ class Batch:
         chunk: list[str],
         seen: dict[str, Any] | None,
         args: list[tuple[Any, ...]],
-        where: dict[str, int],
+        first: dict[str, int],
         results: Results,
     ) -> list[tuple[str, Any]]:
-        """Take what counts; gives the keys of the others, with what was read there."""
-        memo, stats, zone = self.memo, self.memo.stats, self.memo.policy.zone
-        now, plain, missing = memo.clock.time(), memo.plain, []
+        """Put the hits into ``results``; return the keys of the others, with what was
+        read there."""
+        plan, stats, missing = self.plan, self.function.stats, []
+        hit_kind, zone, now = plan.hit_kind, plan.early_zone, self.function.clock.time()
         for key in chunk:
             raw = UNREAD if seen is None else seen.get(key)
             try:
                 if type(raw) is bytes:
                     start, timeout, cost, kind = freshness(raw[TAIL])
-                    if kind == plain and AHEAD < now - start < timeout - zone * cost:
+                    age = now - start
+                    if kind == hit_kind and AHEAD < age < timeout - zone * cost:
                         results.values[key] = loads(raw)
-                        stats.served(memo.hit, key, cost, args[where[key]], {})
+                        stats.served(plan.hit, key, cost, args[first[key]], {})
                         continue
             except Exception:
-                pass  # whatever it is, the flow will see it
+                pass  # whatever it is, claim() will see it
             missing.append((key, raw))
         return missing
 
-    def _groups(self, missing: list[_Call]) -> Iterator[list[_Call]]:
-        """What is computed together; last, and each alone, what others are at."""
-        yield from chunks([call for call in missing if not _is_leased(call)], self.size)
-        yield from chunks([call for call in missing if _is_leased(call)], 1)
+    def _groups(self, missing: list[_Item]) -> Iterator[list[_Item]]:
+        """Yield what is computed together; last, and each alone, what other callers
+        are computing."""
+        free = [item for item in missing if not _is_leased(item)]
+        yield from chunks(free, self.size)
+        yield from chunks([item for item in missing if _is_leased(item)], 1)
 
     async def _compute(
         self,
-        group: list[_Call],
+        group: list[_Item],
         results: Results,
         *,
         refresh: bool = False,
         error: Any = None,
     ) -> None:
         """Claim, call and settle all of a group."""
-        memo, several = self.memo, len(group) > 1
-        mine: list[tuple[_Call, Claim]] = []
-        later: list[_Call] = []
-        values = None
-        patient = several and not refresh and await flows.can_wait(self.store)
+        mine: list[_Item] = []
+        later: list[_Item] = []
+        values, began = None, 0.0
         try:
-            with _computing(several):
-                for call in group:
-                    claim = await self._claim(call, refresh, error)
-                    error = None
-                    if claim.found is not None:
-                        await self._serve(call, claim, results)
-                    elif patient and await self._is_taken(call, claim):
-                        later.append(call)
-                    else:
-                        mine.append((call, claim))
-            if memo.varies and not refresh:  # whose keys were made just now
-                mine = [(call, await self._here(call, claim)) for call, claim in mine]
-            began = memo.clock.monotonic()
+            if refresh:
+                await self._overtake(group, mine)
+            else:
+                await self._claim(group, results, error, mine, later)
+            began = self.function.clock.monotonic()
             if mine:
                 with _computing(True):
                     # Not in a coroutine of its own: StopIteration would change.
-                    got = self._start([call for call, _ in mine])
+                    got = self._start(mine)
                     values = self._checked(mine, await got if self.is_async else got)
         except BaseException as raised:
             await self._fail(mine, raised)
             if not isinstance(raised, Exception):
                 raise
-            done = {*results.values, *results.errors, *(call.key for call in later)}
-            results.errors |= {c.key: raised for c in group if c.key not in done}
+            settled = {*results.values, *results.errors}
+            settled.update(item.call.key for item in later)
+            keys = {item.call.key for item in group} - settled
+            results.errors |= dict.fromkeys(keys, raised)
         if values is not None:
-            took = memo.clock.monotonic() - began
-            share = took / len(mine)
-            for place, (call, claim) in enumerate(mine):
-                # Its share of the cost; the leases have to last for the whole.
-                claim = claim._replace(began=memo.clock.monotonic() - share)
-                try:
-                    await self._settle(call, claim, values[place], results)
-                except BaseException as ended:
-                    await self._fail(mine[place + 1 :], ended)
-                    raise
-                memo.slowest = max(memo.slowest, took)
-        for call in later:  # holding nothing
-            await self._compute([call], results)
+            took = self.function.clock.monotonic() - began
+            await self._settle(mine, values, took, results)
+        for item in later:  # holding nothing
+            await self._compute([item], results)
 
-    async def _here(self, call: _Call, claim: Claim) -> Claim:
-        """The claim, without the right to store if its key is another one by now: the
-        function may have activated another language for an item before."""
-        if claim.lease is None or self.memo.key_of(call.args, {}) == call.key:
-            return claim
-        await settle.release(self.memo, self.store, claim)
-        return claim._replace(lease=None)
+    async def _overtake(self, group: list[_Item], mine: list[_Item]) -> None:
+        with _computing(len(group) > 1):
+            for item in group:
+                item.claim = await overtake(item.call)
+                mine.append(item)
 
-    async def _claim(self, call: _Call, refresh: bool, error: Any) -> Claim:
-        memo, store = self.memo, self.store
-        if refresh:
-            return await flows.overtake(memo, store, call.key)
-        return await flows.claim(memo, store, call.key, call.first, error)
+    async def _claim(
+        self,
+        group: list[_Item],
+        results: Results,
+        error: Any,
+        mine: list[_Item],
+        later: list[_Item],
+    ) -> None:
+        """Serve what is found; put what is to be computed here and now into ``mine``,
+        and what other callers are computing into ``later``."""
+        several = len(group) > 1
+        patient = several and await can_wait(self.store)
+        with _computing(several):
+            for item in group:
+                item.claim = await claim(item.call, item.first, error)
+                error = None
+                if item.claim.found is not None:
+                    await self._serve(item, results)
+                elif patient and await self._is_taken(item):
+                    later.append(item)
+                else:
+                    mine.append(item)
+        if self.plan.varies:
+            for item in mine:
+                await self._check_key(item)
 
-    async def _is_taken(self, call: _Call, claim: Claim) -> bool:
+    async def _check_key(self, item: _Item) -> None:
+        """Give up the right to store if the key is another one by now: the function may
+        have activated another language for an item before."""
+        if item.claim.lease is not None and item.call.key_now() != item.call.key:
+            await release(item.call, item.claim)
+            item.claim = item.claim._replace(lease=None)
+
+    async def _is_taken(self, item: _Item) -> bool:
         """Return whether another caller computes it now, or has just done so."""
-        if claim.lease is not None or self.store.breaker.tripped:
+        if item.claim.lease is not None or self.store.breaker.tripped:
             return False
         try:
-            there = await self.store.get(call.key)
+            found = await self.store.get(item.call.key)
         except Exception:
-            return False  # the flows have told of such trouble
+            return False  # claim() has told of such trouble
         theirs = record.LEASES | record.ENTRIES
-        return isinstance(there, record.Record) and there.kind in theirs
+        return isinstance(found, record.Record) and found.kind in theirs
 
-    async def _fail(
-        self, mine: list[tuple[_Call, Claim]], error: BaseException
-    ) -> None:
-        """Free the keys. What a function for many raised is no single item's result."""
-        memo = self.memo
-        if memo.many is not None:
-            if not isinstance(error, GeneratorExit):  # nothing may be awaited then
-                await self.store.shield(self._free(mine))
-            return
-        for call, claim in mine:
-            await settle.fail(memo, self.store, claim, error, call.args, {})
-            if memo.miss and isinstance(error, memo.policy.cache_exceptions):
-                memo.stats.hook(memo.miss, call.args, {})
-
-    async def _free(self, mine: list[tuple[_Call, Claim]]) -> None:
-        for _, claim in mine:
-            if claim.keeps is None:  # readers have the old value
-                await settle.release(self.memo, self.store, claim)
-
-    async def _serve(self, call: _Call, claim: Claim, results: Results) -> None:
-        if claim.lease is not None and self.is_async:
-            claim = await arevalidate(self.memo, claim, call.args, {})
-        elif claim.lease is not None:
-            claim = revalidate(self.memo, claim, call.args, {})
+    async def _serve(self, item: _Item, results: Results) -> None:
+        call, ours = item.call, item.claim
+        if ours.lease is not None:
+            if self.is_async:
+                ours = await arevalidate(call, ours)
+            else:
+                ours = revalidate(call, ours)
         try:
-            results.values[call.key] = serve(self.memo, claim, call.args, {})
+            results.values[call.key] = serve(call, ours)
         except Exception as stored:
             results.errors[call.key] = stored
 
-    def _start(self, calls: list[_Call]) -> Any:
-        memo = self.memo
-        for call in calls:
-            memo.stats.missed(call.key)
-        if memo.many is not None:
-            return memo.many(*self.bound, [call.item for call in calls])
-        return memo.function(*calls[0].args)
+    def _start(self, mine: list[_Item]) -> Any:
+        function = self.function
+        for item in mine:
+            function.stats.missed(item.call.key)
+        if function.many is not None:
+            return function.many(*self.receiver, [item.given for item in mine])
+        return function.func(*mine[0].call.args)
 
-    def _checked(self, mine: list[tuple[_Call, Claim]], got: Any) -> list[Any]:
-        if self.memo.many is None:
+    def _checked(self, mine: list[_Item], got: Any) -> list[Any]:
+        """Return the results in the order of the items, or refuse them."""
+        if self.function.many is None:
             return [got]
         trouble, found = "", []
         if isinstance(got, Mapping):
-            found = [got[call.item] for call, _ in mine if call.item in got]
-            if len({call.item for call, _ in mine}) < len(mine):
+            found = [got[item.given] for item in mine if item.given in got]
+            if len({item.given for item in mine}) < len(mine):
                 trouble = "a dict for items that are equal, such as 1 and True"
         elif isinstance(got, (QuerySet, Set, str)):
             trouble = f"a {type(got).__name__}, whose order is not that of the items"
@@ -298,29 +282,49 @@ class Batch:
             found = list(got)
         if trouble or len(found) != len(mine):
             raise ValueError(
-                f"{self.memo.name}.many: the function gave "
-                f"{trouble or f'{len(found)} results for {len(mine)} items'}; give a "
+                f"{self.function.name}.many: the function returned "
+                f"{trouble or f'{len(found)} results for {len(mine)} items'}; return a "
                 "list with one for each item, in the same order, or a dict by item"
             )
         return found
 
     async def _settle(
-        self, call: _Call, claim: Claim, value: Any, results: Results
+        self, mine: list[_Item], values: list[Any], took: float, results: Results
     ) -> None:
-        memo = self.memo
-        try:
-            await settle.settle(memo, self.store, claim, value, call.args, {})
-        except Exception as raised:  # the user's timeout= or cache_if=
-            results.errors[call.key] = raised
-            return
-        if memo.miss is not None:
-            memo.stats.hook(memo.miss, call.args, {})
-        results.values[call.key] = value
+        clock = self.function.clock
+        for place, item in enumerate(mine):
+            # Its share of the cost; the leases have to last for the whole.
+            began = clock.monotonic() - took / len(mine)
+            item.claim = item.claim._replace(began=began)
+            try:
+                await settle(item.call, item.claim, values[place])
+                results.values[item.call.key] = values[place]
+            except Exception as raised:  # the user's timeout= or cache_if=
+                results.errors[item.call.key] = raised
+            except BaseException as ended:
+                await self._fail(mine[place + 1 :], ended)
+                raise
+            self.function.slowest = max(self.function.slowest, took)
+
+    async def _fail(self, mine: list[_Item], error: BaseException) -> None:
+        """Free the keys. What a function for many raised is no single item's result."""
+        if self.function.many is None:
+            for item in mine:
+                await fail(item.call, item.claim, error)
+        elif not isinstance(error, GeneratorExit):  # nothing may be awaited then
+            await self.store.shield(_free(mine))
+
+
+async def _free(mine: list[_Item]) -> None:
+    for item in mine:
+        if item.claim.keeps is None:  # readers have the old value
+            await release(item.call, item.claim)
 
 
 @contextmanager
 def _computing(yes: bool) -> Iterator[None]:
-    """Who is computing, or holds leases, waits for nobody."""
+    """A block in which this caller waits for no other one: it computes, or holds
+    leases."""
     before = computing.set(yes or computing.get())
     try:
         yield
@@ -328,14 +332,14 @@ def _computing(yes: bool) -> Iterator[None]:
         computing.reset(before)
 
 
-def _is_leased(call: _Call) -> bool:
-    first = call.first.get(call.key) if isinstance(call.first, dict) else call.first
-    found = record.parse(first)
+def _is_leased(item: _Item) -> bool:
+    first, key = item.first, item.call.key
+    found = record.parse(first.get(key) if isinstance(first, dict) else first)
     return found is not None and found.kind in record.LEASES
 
 
 def _first_places(keys: list[str]) -> dict[str, int]:
-    """Each key once, in order, and where it comes first."""
+    """Return each key once, in order, with its first place."""
     found: dict[str, int] = {}
     for place, key in enumerate(keys):
         found.setdefault(key, place)
@@ -343,15 +347,16 @@ def _first_places(keys: list[str]) -> dict[str, int]:
 
 
 class Results:
-    """What came of :meth:`Batch.map`, by the keys of the items, in order."""
+    """The results and errors of :meth:`Batch.map`, by the keys of the items."""
 
     def __init__(self, keys: list[str]) -> None:
         self.keys = keys
         self.values: dict[str, Any] = {}
         self.errors: dict[str, Exception] = {}
 
-    def get(self, return_exceptions: bool) -> list[Any]:
-        """In the order of the items; raises the first error, unless they are wanted."""
+    def in_order(self, return_exceptions: bool) -> list[Any]:
+        """Return them in the order of the items; raise the first error, unless errors
+        are wanted."""
         if len(self.values) == len(self.keys):  # no two alike, and no errors
             return [self.values[key] for key in self.keys]
         found, served = [], set()
@@ -373,3 +378,29 @@ def _copy(value: Any) -> Any:
         return record.loads(record.dumps(value))
     except Exception:  # then nothing was stored either
         return value
+
+
+# --- warm ----------------------------------------------------------------------------
+
+
+def warm(batch: Batch, items: Iterable[Any]) -> Iterator[Progress]:
+    batch.total = len(items) if isinstance(items, Sized) else None
+    for chunk in chunks(items, batch.size):
+        if batch.is_async:
+            yield from async_to_sync(batch.refresh)(chunk)
+        else:
+            yield from run(batch.refresh(chunk))
+
+
+async def awarm(
+    batch: Batch, items: Iterable[Any] | AsyncIterable[Any]
+) -> AsyncIterator[Progress]:
+    if isinstance(items, Sized) and not isinstance(items, AsyncIterable):
+        batch.total = len(items)  # that of a QuerySet would be a query
+    async for chunk in achunks(items, batch.size):
+        if batch.is_async:
+            steps = await batch.refresh(chunk)
+        else:
+            steps = await sync_to_async(run)(batch.refresh(chunk))
+        for step in steps:
+            yield step

@@ -16,6 +16,8 @@ from typing import Any
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
+from ..options import Options
+
 __all__ = ["BACKEND", "Policy", "seconds"]
 
 BACKEND: Any = DEFAULT_TIMEOUT
@@ -109,57 +111,49 @@ class Policy:
     enabled: bool = True
 
     @classmethod
-    def of(
-        cls,
-        owner: str,
-        *,
-        timeout: Any,
-        store_result: Any,
-        cache_exceptions: Any,
-        cache_if: Any,
-        wait: Any,
-        lease: Any,
-        stale: Any = 0,
-        early_refresh: Any = 0,
-        jitter: Any = 0,
-        hold: Any = 0,
-        enabled: bool = True,
-    ) -> Policy:
-        """A policy from the options as the user wrote them."""
+    def of(cls, owner: str, options: Options, *, enabled: bool = True) -> Policy:
+        """Return the policy of a function; raise TypeError or ValueError for a value
+        that cannot be right."""
+        timeout: Any = options.timeout
+        wait = options.wait
         if not callable(timeout):
             timeout = seconds(timeout, "timeout", owner)
-        lease = _number(lease, "lease", owner)
+        lease = _number(options.lease, "lease", owner)
         if not 0 < lease < math.inf:
             raise ValueError(
                 f"cache_memoize: lease= of {owner} must be more than 0 seconds and "
                 "end some day: it is what frees the key when a process dies"
             )
-        stale, hold = _number(stale, "stale", owner), _number(hold, "hold", owner)
-        early_refresh = _factor(early_refresh, "early_refresh", owner, math.inf)
+        hold = _number(options.hold, "hold", owner)
         if hold == math.inf:
             raise ValueError(
                 f"cache_memoize: hold= of {owner} must end some day: nothing is stored "
                 "for that long after an invalidation"
             )
-        if not store_result and (stale or early_refresh):
+        policy = cls(
+            owner=owner,
+            timeout=timeout
+            if callable(timeout)
+            else seconds(timeout, "timeout", owner),
+            store_result=bool(options.store_result),
+            cache_exceptions=_exceptions(options.cache_exceptions, owner),
+            cache_if=options.cache_if,
+            wait=None if wait is None else _number(wait, "wait", owner),
+            lease=lease,
+            stale=_number(options.stale, "stale", owner),
+            early_refresh=_factor(
+                options.early_refresh, "early_refresh", owner, math.inf
+            ),
+            jitter=_factor(options.jitter, "jitter", owner, 1.0),
+            hold=hold,
+            enabled=enabled,
+        )
+        if policy.revalidates and not policy.store_result:
             raise ValueError(
                 f"cache_memoize: {owner} is a guard (store_result=False): it has no "
                 "value that stale= or early_refresh= could serve; leave them out"
             )
-        return cls(
-            owner=owner,
-            timeout=timeout,
-            store_result=bool(store_result),
-            cache_exceptions=_exceptions(cache_exceptions, owner),
-            cache_if=cache_if,
-            wait=None if wait is None else _number(wait, "wait", owner),
-            lease=lease,
-            stale=stale,
-            early_refresh=early_refresh,
-            jitter=_factor(jitter, "jitter", owner, 1.0),
-            hold=hold,
-            enabled=enabled,
-        )
+        return policy
 
     @property
     def revalidates(self) -> bool:

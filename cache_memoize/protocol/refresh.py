@@ -1,7 +1,8 @@
-"""Where a value that is to be refreshed is computed, while readers get the old one.
+"""The refresh of a value that is stale, or will be soon, while readers get the old one.
 
-``CACHE_MEMOIZE["REFRESH"]``: in a thread (for an async function in a task of the
-running loop), by the caller that found it, or by ``django.tasks``.
+``CACHE_MEMOIZE["REFRESH"]`` says where the function runs: in a thread (for an async
+function in a task of the running loop), in the caller that found the entry, or in a
+worker of ``django.tasks``.
 """
 
 from __future__ import annotations
@@ -19,251 +20,227 @@ from asgiref.sync import async_to_sync, sync_to_async
 from django.db import connections
 from django.utils import timezone, translation
 
-from .. import conf
 from ..cache import connections as clients
-from ..cache.store import AsyncStore, Store, run
+from ..cache.store import Store, run
+from ..conf import conf
 from ..stats import reporter
 from ..stats.counters import logger
-from . import settle, threads, transactions
-from .call import Claim, Memo, computing
+from . import threads, transactions
+from .call import Call, Claim, computing
+from .settle import fail, postpone_refresh, settle
 
-__all__ = ["Refreshable", "arevalidate", "enqueue", "revalidate"]
+__all__ = ["arevalidate", "enqueue", "revalidate", "with_context"]
 
-#: So many refreshes of async functions run at once, in all loops of this process.
+#: At most this many refreshes of async functions run at once, in all loops together.
 TASKS = 100
 
 _tasks: set[asyncio.Task[Claim]] = set()
 
 
-class Refreshable(Memo):
-    """What a refresh needs to know of a memoized function."""
-
-    key_of: Callable[[Any, Any], str]
-    #: What the key depends on besides the arguments; and whether a thread knows it.
-    varies: bool
-    travels: bool
-    store: Store
-    astore: AsyncStore
-
-
-def _clean_up() -> None:
+def _close_connections() -> None:
     connections.close_all()
     clients.close()
 
 
-threads.at_end.append(_clean_up)
-reporter.after.append(_clean_up)
+threads.at_end.append(_close_connections)
+reporter.after.append(_close_connections)
 
 
-#: Enters the language and the time zone of when it was made.
-_Place = Callable[[], AbstractContextManager[None]]
-
-
-def _place() -> _Place:
-    language, zone = translation.get_language(), timezone.get_current_timezone()
-
-    @contextmanager
-    def again() -> Iterator[None]:
-        with timezone.override(zone), translation.override(language):
-            yield
-
-    return again
+def _mode(call: Call) -> str:
+    return conf().REFRESH if call.plan.context_travels else "inline"
 
 
 # --- sync ----------------------------------------------------------------------------
 
 
-def _mode(memo: Refreshable) -> str:
-    return str(conf.get("REFRESH")) if memo.travels else "inline"
-
-
-def revalidate(memo: Refreshable, claim: Claim, args: Any, kwargs: Any) -> Claim:
-    """See to a new value for ``claim``; gives what this caller is to be served."""
-    mode = _mode(memo)
-    if mode == "task" and enqueue(memo, claim, args, kwargs):
+def revalidate(call: Call, claim: Claim) -> Claim:
+    """Have a found entry refreshed; return what this caller is to be served."""
+    mode = _mode(call)
+    if mode == "task" and enqueue(call, claim):
         return claim
     if mode == "inline" or transactions.in_test_case():
-        return _refresh(memo, claim, args, kwargs)
-    job = functools.partial(_refresh, memo, claim, args, kwargs)
+        return _refresh(call, claim)
+    job = functools.partial(_refresh, call, claim)
     try:
         if not threads.submit(with_context(job)):
-            run(settle.postpone(memo, memo.store, claim, tried=False))
+            run(postpone_refresh(call, claim, tried=False))
     except RuntimeError:  # no thread can be started: the process is ending
         return job()
     return claim
 
 
-def with_context(job: Callable[[], object]) -> Callable[[], None]:
-    """``job`` with the caller's context variables, language and time zone."""
-    context, again = copy_context(), _place()
-
-    def work() -> None:
-        with again():
-            job()
-
-    return functools.partial(context.run, work)
-
-
-def _refresh(memo: Refreshable, claim: Claim, args: Any, kwargs: Any) -> Claim:
+def _refresh(call: Call, claim: Claim) -> Claim:
     """Compute and store. Whatever the function raises leaves the old value."""
-    claim, again = _begun(memo, claim), _place()
-    if _have_changed(memo, claim, args, kwargs):
-        run(settle.postpone(memo, memo.store, claim, tried=False))
+    claim, restored = _begin(call, claim), _caller_locale()
+    if call.key_now() != call.key:
+        run(postpone_refresh(call, claim, tried=False))
         return claim
     nested = computing.set(True)
     try:
-        result = memo.function(*args, **kwargs)
-        _unchanged(memo, claim, args, kwargs, again)
+        result = call.function.func(*call.args, **call.kwargs)
+        _check_arguments(call, restored)
     except BaseException as error:
-        run(_failed(memo, claim, error, args, kwargs)(memo.store))
+        run(_ending_of(call, claim, error)(call.store))
         if not isinstance(error, Exception):
             raise
         return claim
     finally:
         computing.reset(nested)
-    run(settle.settle(memo, memo.store, claim, result, args, kwargs))
-    return _served(memo, claim, result, args, kwargs)
+    run(settle(call, claim, result))
+    return claim._replace(found=None, value=result)
 
 
 # --- async ---------------------------------------------------------------------------
 
 
-async def arevalidate(memo: Refreshable, claim: Claim, args: Any, kwargs: Any) -> Claim:
-    mode = _mode(memo)
+async def arevalidate(call: Call, claim: Claim) -> Claim:
+    """:func:`revalidate` for async functions."""
+    mode = _mode(call)
     # A queue may write to a database, and run the task at once.
-    if mode == "task" and await sync_to_async(enqueue)(memo, claim, args, kwargs):
+    if mode == "task" and await sync_to_async(enqueue)(call, claim):
         return claim
-    store = memo.astore
-    if mode == "inline" or await transactions.ask(store, transactions.in_test_case):
-        return await _arefresh(memo, claim, args, kwargs, [])
+    if mode == "inline" or await transactions.ask(
+        call.store, transactions.in_test_case
+    ):
+        return await _arefresh(call, claim, [])
     if len(_tasks) >= TASKS:
-        await settle.postpone(memo, memo.astore, claim, tried=False)
+        await postpone_refresh(call, claim, tried=False)
         return claim
-    done: list[_Ending] = []
-    task = asyncio.create_task(_arefresh(memo, claim, args, kwargs, done))
+    endings: list[_Ending] = []
+    task = asyncio.create_task(_arefresh(call, claim, endings))
     _tasks.add(task)  # the loop itself keeps no strong reference
 
     def go_on() -> None:
-        if done:
-            run(done[0](memo.store))
+        if endings:
+            run(endings[0](call.plan.store))
         else:
-            async_to_sync(_arefresh)(memo, claim, args, kwargs, [])
+            async_to_sync(_arefresh)(call, claim, [])
 
     in_thread = with_context(go_on)
 
     def ended(task: asyncio.Task[Claim]) -> None:
-        # Not by the request that started it, but with the loop, which under WSGI
-        # lives as long as one request: then a thread goes on.
+        # The request that started the task does not cancel it, but the end of the loop
+        # does, which under WSGI lives as long as one request: then a thread goes on.
         _tasks.discard(task)
         if task.cancelled():
             with suppress(RuntimeError):  # the process is ending
                 threads.submit(in_thread)
         elif error := task.exception():
-            logger.error("%s: a refresh failed", memo.name, exc_info=error)
+            name = call.function.name
+            logger.error("%s: a refresh failed", name, exc_info=error)
 
     task.add_done_callback(ended)
     return claim
 
 
-async def _arefresh(
-    memo: Refreshable, claim: Claim, args: Any, kwargs: Any, done: list[_Ending]
-) -> Claim:
-    """Leaves in ``done`` what remains to be done once the function has ended: this
+async def _arefresh(call: Call, claim: Claim, endings: list[_Ending]) -> Claim:
+    """Leave in ``endings`` what remains to be done once the function has ended: this
     task may be cancelled in the middle of that."""
-    claim, again = _begun(memo, claim), _place()
-    if _have_changed(memo, claim, args, kwargs):
-        await settle.postpone(memo, memo.astore, claim, tried=False)
+    claim, restored = _begin(call, claim), _caller_locale()
+    if call.key_now() != call.key:
+        await postpone_refresh(call, claim, tried=False)
         return claim
     nested = computing.set(True)
     try:
-        result = await memo.function(*args, **kwargs)
-        _unchanged(memo, claim, args, kwargs, again)
+        result = await call.function.func(*call.args, **call.kwargs)
+        _check_arguments(call, restored)
     except (Exception, KeyboardInterrupt, SystemExit) as error:
-        done.append(_failed(memo, claim, error, args, kwargs))
-        await done[0](memo.astore)
+        endings.append(_ending_of(call, claim, error))
+        await endings[0](call.store)
         if not isinstance(error, Exception):
             raise
         return claim
     finally:
         computing.reset(nested)
-    done.append(lambda to: settle.settle(memo, to, claim, result, args, kwargs))
-    await done[0](memo.astore)
-    return _served(memo, claim, result, args, kwargs)
+    endings.append(lambda store: settle(call._replace(store=store), claim, result))
+    await endings[0](call.store)
+    return claim._replace(found=None, value=result)
 
 
 # --- both ----------------------------------------------------------------------------
 
 
-def _begun(memo: Memo, claim: Claim) -> Claim:
-    """Age and cost count from now, not from when the refresh was asked for."""
-    return claim._replace(started=memo.clock.time(), began=memo.clock.monotonic())
+def _begin(call: Call, claim: Claim) -> Claim:
+    """Return the claim with age and cost from now on, not from when it was made."""
+    return claim._replace(started=call.clock.time(), began=call.clock.monotonic())
+
+
+#: Enters the language and the time zone of when it was made.
+_Restore = Callable[[], AbstractContextManager[None]]
+
+
+def _caller_locale() -> _Restore:
+    language, zone = translation.get_language(), timezone.get_current_timezone()
+
+    @contextmanager
+    def restored() -> Iterator[None]:
+        with timezone.override(zone), translation.override(language):
+            yield
+
+    return restored
+
+
+def with_context(job: Callable[[], object]) -> Callable[[], None]:
+    """Return ``job`` with the caller's context variables, language and time zone."""
+    context, restored = copy_context(), _caller_locale()
+
+    def work() -> None:
+        with restored():
+            job()
+
+    return functools.partial(context.run, work)
 
 
 class _ArgumentsChanged(Exception):
     pass
 
 
-def _have_changed(memo: Refreshable, claim: Claim, args: Any, kwargs: Any) -> bool:
-    """The caller went on with its objects: the result must not get the old key."""
-    return memo.key_of(args, kwargs) != claim.key
-
-
-def _unchanged(
-    memo: Refreshable, claim: Claim, args: Any, kwargs: Any, again: _Place
-) -> None:
-    with again():  # the function may have activated another language
-        changed = _have_changed(memo, claim, args, kwargs)
+def _check_arguments(call: Call, restored: _Restore) -> None:
+    """Refuse the result if the caller has changed its objects meanwhile: it would be
+    stored under the key of the old ones."""
+    with restored():  # the function may have activated another language
+        changed = call.key_now() != call.key
     if changed:
         raise _ArgumentsChanged("the arguments were changed during the refresh")
 
 
-#: What remains to be done: a flow over whichever store.
+#: The rest of a refresh, over a store for async or for sync code.
 _Ending = Callable[[Store], Coroutine[Any, Any, None]]
 
 
-def _failed(
-    memo: Memo, claim: Claim, error: BaseException, args: Any, kwargs: Any
-) -> _Ending:
-    if isinstance(error, memo.policy.cache_exceptions):
-        return lambda to: settle.fail(memo, to, claim, error, args, kwargs)
+def _ending_of(call: Call, claim: Claim, error: BaseException) -> _Ending:
+    if isinstance(error, call.policy.cache_exceptions):
+        return lambda store: fail(call._replace(store=store), claim, error)
     logger.warning(
         "%s: a refresh failed; the old value is served until it is too old",
-        memo.name,
+        call.function.name,
         exc_info=error,
     )
-    return lambda to: settle.postpone(memo, to, claim, tried=True)
-
-
-def _served(
-    memo: Refreshable, claim: Claim, result: Any, args: Any, kwargs: Any
-) -> Claim:
-    if memo.miss is not None:
-        memo.stats.hook(memo.miss, args, kwargs)
-    return claim._replace(found=None, value=result)
+    return lambda store: postpone_refresh(call._replace(store=store), claim, tried=True)
 
 
 # --- django.tasks --------------------------------------------------------------------
 
 
-def enqueue(memo: Refreshable, claim: Claim, args: Any, kwargs: Any) -> bool:
-    """Have a worker refresh this call; False, with a warning, when it cannot be told
-    which one: then a thread does it."""
-    function = memo.function
-    path = f"{function.__module__}:{function.__qualname__}"
+def enqueue(call: Call, claim: Claim) -> bool:
+    """Have a worker refresh this call; return False, with a warning, when the call
+    cannot be described to a worker: then a thread refreshes it."""
+    function = call.function
+    path = f"{function.func.__module__}:{function.func.__qualname__}"
     try:
-        if memo.varies:
-            raise TypeError("a worker does not know what vary_on= gives here")
-        again = json.loads(json.dumps([args, kwargs], allow_nan=False))
+        if call.plan.varies:
+            raise TypeError("a worker does not know the values of vary_on= here")
+        args, kwargs = json.loads(json.dumps([call.args, call.kwargs], allow_nan=False))
         # The same key, or the worker would refresh another call: a tuple comes back
         # as a list, and a number as a key of a dict as a string.
-        if memo.key_of(tuple(again[0]), again[1]) != claim.key:
+        if call.plan.key_of(tuple(args), kwargs) != call.key:
             raise TypeError("the arguments do not come through JSON unchanged")
         worker = importlib.import_module("cache_memoize.tasks")
-        if getattr(worker.find(path), "_core", None) is not memo:
+        if getattr(worker.find(path), "_memoized", None) is not function:
             raise TypeError(f"{path} is not this function, or not only this one")
-        worker.refresh.enqueue(path, *again)
+        worker.refresh.enqueue(path, args, kwargs)
     except Exception as error:
-        memo.stats.warn_once(
+        call.stats.warn_once(
             "the refresh cannot be a task, so a thread of this process does it", error
         )
         return False

@@ -6,7 +6,8 @@ import logging
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from .. import conf, signals
+from .. import signals
+from ..conf import conf
 from ..signals import Event
 from . import reporter
 from .totals import Totals, bucket
@@ -173,13 +174,13 @@ class Stats:
     def trouble(self, what: str, error: BaseException) -> None:
         """Note that the cache failed; raises if the settings say so."""
         self._failed(what)
-        if conf.get("ON_ERROR") == "raise":
+        if conf().ON_ERROR == "raise":
             raise error
         logger.warning("%s: %s: %r", self.name, what, error)
 
     def trouble_once(self, what: str, error: BaseException) -> None:
         """The same for what will be so at every call: one warning per function."""
-        if what not in self.warned or conf.get("ON_ERROR") == "raise":
+        if what not in self.warned or conf().ON_ERROR == "raise":
             self.warned.add(what)
             self.trouble(what, error)
         else:

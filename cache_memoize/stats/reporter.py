@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary, WeakSet
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
-from .. import conf
+from ..conf import conf
 from .totals import Totals
 
 __all__ = [
@@ -160,7 +160,7 @@ def _tell(sink: Sink, source: Source) -> bool:
 
 def _interval() -> float:
     try:
-        return float(min(conf.get("STATS_INTERVAL"), threading.TIMEOUT_MAX))
+        return float(min(conf().STATS_INTERVAL, threading.TIMEOUT_MAX))
     except ImproperlyConfigured:  # no settings, or wrong ones: others will say so
         return 0.0
 

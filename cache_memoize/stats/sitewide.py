@@ -13,7 +13,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-from .. import conf
 from ..cache.breaker import (
     PAUSE,
     SLOW,
@@ -23,6 +22,7 @@ from ..cache.breaker import (
 from ..cache.connections import have_key_functions
 from ..cache.store import Store, run
 from ..clock import Clock
+from ..conf import conf
 from ..keys.encoding import digest, label
 from . import reporter
 from .totals import Totals
@@ -70,7 +70,7 @@ class Figures(NamedTuple):
 
 
 def _key(path: str) -> str:
-    name = f"{conf.get('KEY_PREFIX')} {path}"
+    name = f"{conf().KEY_PREFIX} {path}"
     return f"cache_memoize.figures:{label(path)[-40:]}:{_digest(name)}"
 
 

@@ -1,0 +1,125 @@
+"""Memoized methods: how their controls know the instance.
+
+``@cache_memoize`` returns a function, with the controls as its attributes. Found on an
+instance, a function is a plain bound method, whose attributes are the function's own:
+``obj.m.invalidate(x)`` would not know ``obj``. So in a class body the decorator returns
+a :class:`MemoizedMethod`. Found on the class, that is the function; found on an
+instance, a :class:`BoundMethod`, whose controls know the instance.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import types
+from typing import Any, ParamSpec, TypeVar
+
+from .memoized import Memoized
+from .protocol.call import Function
+
+__all__ = ["BoundMethod", "MemoizedClassMethod", "MemoizedMethod", "is_in_class_body"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+def is_in_class_body(function: Any) -> bool:
+    """Return whether a function was defined in a class body, by its qualified name."""
+    owner = getattr(function, "__qualname__", "").rpartition(".")[0]
+    return bool(owner) and not owner.endswith("<locals>")
+
+
+class MemoizedMethod:
+    """A memoized function in a class body.
+
+    It has the attributes of the function, and passes on what is set on it: so the
+    order of decorators that set attributes (``@admin.display``) does not matter.
+    """
+
+    def __init__(self, wrapper: Any) -> None:
+        names = ("__module__", "__name__", "__qualname__", "__doc__")
+        own = {name: getattr(wrapper, name) for name in names}
+        self.__dict__.update(vars(wrapper), **own, _wrapper=wrapper)
+
+    #: A function, for code that looks at a class body (pydantic, mock.patch).
+    __class__: Any = property(lambda self: types.FunctionType)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._wrapper(*args, **kwargs)
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return (
+            self._wrapper if instance is None else BoundMethod(self._wrapper, instance)
+        )
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._wrapper._memoized.needs_class = False  # no decorator is above ours
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["_wrapper"], name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self.__dict__[name] = value
+        setattr(self._wrapper, name, value)
+
+
+class MemoizedClassMethod(MemoizedMethod):
+    """A memoized classmethod: bound to the class."""
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return BoundMethod(self._wrapper, type(instance) if owner is None else owner)
+
+
+class BoundMethod(functools.partial, Memoized[P, R, T]):  # type: ignore[type-arg]
+    """A memoized method together with its instance (or class).
+
+    A ``functools.partial`` of the function: so that calls go through C.
+    """
+
+    __doc__ = property(lambda self: self.func.__doc__)
+
+    @property
+    def _memoized(self) -> Function:  # type: ignore[override]
+        return self.func._memoized  # type: ignore[attr-defined, no-any-return]
+
+    @property
+    def _receiver(self) -> tuple[Any, ...]:  # type: ignore[override]
+        return self.args
+
+    def __getattr__(self, name: str) -> Any:
+        # Everything else is the function's: __name__, what cooperating code has set.
+        if name == "__wrapped__":
+            return getattr(self.func, name).__get__(self.args[0])
+        return getattr(self.func, name)
+
+    @property
+    def __self__(self) -> Any:
+        return self.args[0]
+
+    @property
+    def __func__(self) -> Any:
+        return self.func
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        signature = inspect.signature(self.func)
+        parameters = list(signature.parameters.values())[1:]
+        return signature.replace(parameters=parameters)
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, BoundMethod):
+            return NotImplemented
+        return self.func is other.func and self.args[0] is other.args[0]
+
+    def __hash__(self) -> int:
+        return hash((self.func, id(self.args[0])))
+
+    def __reduce__(self) -> Any:
+        return getattr, (self.args[0], self.func.__name__)
+
+    def __repr__(self) -> str:
+        return f"<memoized {self._memoized.name} at {id(self):#x}>"
