@@ -1,4 +1,4 @@
-"""The Django app: needed for the admin page, the command, and figures of the site."""
+"""The Django app, for the admin page, the command, and the figures of the site."""
 
 from __future__ import annotations
 

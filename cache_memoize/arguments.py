@@ -1,36 +1,47 @@
-"""Arguments typed by a person: ``42, lang="en"``. Parsed, never evaluated. Pure.
+"""Arguments of a call, as a person types them in the admin or on the command line.
 
-What may stand there are Python's literals, as :func:`ast.literal_eval` reads them, and
-where a function is given that loads them, model instances as ``app.Model(pk=1)``.
+They are parsed and never evaluated. An argument is a Python literal, as
+:func:`ast.literal_eval` reads it, or a model instance, as ``app.Model(pk=1)``.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable
+import json
+import shlex
+import warnings
+from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["call"]
+from django.apps import apps
+from django.core.exceptions import ValidationError
 
-#: Characters; more than a person types, and less than what makes parsing slow.
+__all__ = ["load_instance", "parse_call", "parse_literal", "parse_words"]
+
+#: Characters: more than a person types, and fewer than make parsing slow.
 LONGEST = 10_000
 
-#: From "app.Model" and a primary key to the instance. Raises ValueError.
-Load = Callable[[str, Any], Any]
+_Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 _LITERALS = (
     'a number, text in quotes ("en"), True, False, None, or a list, tuple, dict or set '
     "of these"
 )
+_INSTANCES = "or a model instance by its primary key, as app.Model(pk=1)"
+#: Literals of JSON and SQL, by what Python has in their place.
+_SPELLINGS = {"true": "True", "false": "False", "null": "None", "none": "None"}
+_PARSE_ERRORS = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError)
 
 
-def call(text: str, load: Load | None = None) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments of a call, as they are written between its parentheses.
+# --- one text for all arguments: the admin -------------------------------------------
 
-    :param text: as ``42, lang="en"``; empty for a call without arguments.
-    :param load: what gives the instance for ``app.Model(pk=1)``; None: there are none.
-    :raises ValueError: for what are not literals; it says which argument, and what to
-        write in its place. The text itself is no part of the message.
+
+def parse_call(text: str) -> _Arguments:
+    """Return the arguments that `text` has, as written between the parentheses of a
+    call: ``42, lang="en"``.
+
+    Raises ValueError, which names the argument and what to write instead. The text
+    itself is not part of the message.
     """
     if len(text) > LONGEST:
         raise ValueError(
@@ -39,65 +50,148 @@ def call(text: str, load: Load | None = None) -> tuple[tuple[Any, ...], dict[str
         )
     parsed = _parse(text)
     args = tuple(
-        _value(node, f"argument {number}", load)
+        _evaluate(node, f"argument {number}")
         for number, node in enumerate(parsed.args, 1)
     )
     kwargs: dict[str, Any] = {}
     for keyword in parsed.keywords:
         if keyword.arg is None:
             raise ValueError(
-                "** does not work here; write each argument by its name, as a=1, b=2"
+                "** is not supported; write each argument by its name, as a=1, b=2"
             )
         if keyword.arg in kwargs:
-            raise ValueError(f"{keyword.arg}= is there twice; write it once")
-        kwargs[keyword.arg] = _value(keyword.value, f"{keyword.arg}=", load)
+            raise ValueError(f"{keyword.arg}= is given twice; write it once")
+        kwargs[keyword.arg] = _evaluate(keyword.value, f"{keyword.arg}=")
     return args, kwargs
 
 
 def _parse(text: str) -> ast.Call:
-    trouble = "what is typed are not arguments of one call"
+    problem = "the text is not the arguments of one call"
     try:
         # The line break ends a comment.
         parsed = ast.parse(f"f({text}\n)", mode="eval").body
         if isinstance(parsed, ast.Call) and isinstance(parsed.func, ast.Name):
             return parsed
     except SyntaxError as error:  # its message shows a character at most
-        trouble = f"this is not Python ({error.msg})"
+        problem = f"this is not Python ({error.msg})"
     except (ValueError, MemoryError, RecursionError):
-        trouble = "this is not Python, or nested too deeply"
+        problem = "this is not Python, or nested too deeply"
     raise ValueError(
-        f"{trouble}; write the arguments as in a call, without its parentheses, as "
+        f"{problem}; write the arguments as in a call, without its parentheses, as "
         '42, lang="en"'
     )
 
 
-def _value(node: ast.expr, where: str, load: Load | None) -> Any:
-    if load is not None and isinstance(node, ast.Call):
-        return load(*_instance(node, where))
+def _evaluate(node: ast.expr, where: str) -> Any:
+    if isinstance(node, ast.Call) and (found := _find_instance(node)):
+        return load_instance(found[0], _evaluate_literal(found[1], f"pk of {where}"))
+    return _evaluate_literal(node, where)
+
+
+def _evaluate_literal(node: ast.expr, where: str) -> Any:
     try:
         return ast.literal_eval(node)
     except (ValueError, TypeError, MemoryError, RecursionError):
         pass
     if isinstance(node, ast.Name):
         raise ValueError(
-            f"{where} is a name, and names mean nothing here; put text in "
-            'quotes, as "a"'
+            f"{where} is a name, and names are not looked up; put text in quotes, as "
+            '"a"'
         )
     if isinstance(node, ast.Starred):
         raise ValueError(f"{where} has a *; write each argument by itself")
-    others = "" if load is None else "; or a model instance, as app.Model(pk=1)"
-    raise ValueError(f"{where} is not a literal; write {_LITERALS}{others}")
+    kind = "a call, and nothing is called here" if isinstance(node, ast.Call) else ""
+    kind = kind or "not a literal"
+    raise ValueError(f"{where} is {kind}; write {_LITERALS}; {_INSTANCES}")
 
 
-def _instance(node: ast.Call, where: str) -> tuple[str, Any]:
-    """("app.Model", primary key) of ``app.Model(1)`` or ``app.Model(pk=1)``."""
+def _find_instance(node: ast.Call) -> tuple[str, ast.expr] | None:
+    """Return ("app.Model", key) for ``app.Model(1)`` and ``app.Model(pk=1)``."""
     named = [keyword for keyword in node.keywords if keyword.arg == "pk"]
-    given = [*node.args, *(keyword.value for keyword in named)]
-    one = len(given) == 1 and len(named) == len(node.keywords)
+    values = [*node.args, *(keyword.value for keyword in named)]
     path = node.func
-    if isinstance(path, ast.Attribute) and isinstance(path.value, ast.Name) and one:
-        return f"{path.value.id}.{path.attr}", _value(given[0], f"pk of {where}", None)
-    raise ValueError(
-        f"{where} is a call, and nothing is called here; write {_LITERALS}; or a model "
-        "instance by its app, name and primary key, as app.Model(pk=1)"
-    )
+    if len(values) != 1 or len(named) != len(node.keywords):
+        return None
+    if isinstance(path, ast.Attribute) and isinstance(path.value, ast.Name):
+        return f"{path.value.id}.{path.attr}", values[0]
+    return None
+
+
+# --- one word for each argument: the command line ------------------------------------
+
+
+def parse_words(words: Iterable[str]) -> _Arguments:
+    """Return the arguments of which each is a word: a literal, or ``name=literal``.
+
+    A word without quotes is an error and never text: ``true``, ``[1`` and
+    ``2024-10-11`` would invalidate a call that was never made. Raises ValueError.
+    """
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not (equals and name.isidentifier()):
+            if kwargs:
+                raise ValueError(
+                    f"{word} comes after {next(iter(kwargs))}=...; put arguments "
+                    "without a name first"
+                )
+            args.append(parse_literal(word))
+        elif name in kwargs:
+            raise ValueError(f"{name}= is given twice; leave one out")
+        else:
+            kwargs[name] = parse_literal(text, f"{name}=")
+    return tuple(args), kwargs
+
+
+def parse_literal(text: str, before: str = "") -> Any:
+    """Return the value of one literal or model instance.
+
+    Raises ValueError, which shows `text`, after `before`, as it is to be written in a
+    shell.
+    """
+    instance = None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about escapes such as "\d"
+            node = ast.parse(text.lstrip(), mode="eval").body
+        if isinstance(node, ast.Call):
+            instance = _find_instance(node)
+        value = ast.literal_eval(instance[1] if instance else node)
+    except _PARSE_ERRORS:
+        quoted = shlex.quote(before + json.dumps(text, ensure_ascii=False))
+        python = _SPELLINGS.get(text.lower())
+        cure = f"{before}{python}, or for the text {quoted}" if python else quoted
+        raise ValueError(
+            f"{before}{text} is not a Python literal; write {cure}"
+        ) from None
+    return load_instance(instance[0], value) if instance else value
+
+
+# --- model instances -----------------------------------------------------------------
+
+
+def load_instance(label: str, pk: Any) -> Any:
+    """Return the instance of the model ``"app.Model"`` with this primary key.
+
+    Raises ValueError if the model or the row does not exist. The primary key itself is
+    not part of the message.
+    """
+    try:
+        model = apps.get_model(label)
+    except LookupError as error:
+        raise ValueError(
+            f"{str(error).rstrip('.')}; write the label of the app and the name of the "
+            "model, as app.Model(pk=1)"
+        ) from None
+    try:
+        return model._base_manager.get(pk=pk)
+    except model.DoesNotExist:
+        raise ValueError(
+            f"{label} has no row with this primary key; invalidate what depends on a "
+            "deleted row by its tags, or all calls"
+        ) from None
+    except (ValueError, TypeError, ValidationError, OverflowError):
+        raise ValueError(
+            f"this cannot be a primary key of {label}; write it as the database has it"
+        ) from None

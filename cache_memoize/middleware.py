@@ -1,4 +1,4 @@
-"""A middleware for ``local="request"`` where Django's signals cannot do it."""
+"""A middleware for ``local="request"`` where Django's signals do not suffice."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ __all__ = ["local_memory"]
 def local_memory(get_response: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Give each request a memory of its own, for functions with ``local="request"``.
 
-    Needed under ASGI with Django 5.0 to 6.0 only: there Django sends its signal at the
-    start of a request in another task.
+    Needed only under ASGI with Django 5.0 to 6.0, which send the signal at the start of
+    a request in another task.
     """
     if inspect.iscoroutinefunction(get_response):
 

@@ -1,6 +1,6 @@
-"""What permissions and the admin hang on. There is no table, and so are no rows.
+"""The model for permissions and the admin. It has no table, and so no rows.
 
-Imported by Django, if ``"cache_memoize"`` is in ``INSTALLED_APPS``, and by nobody else.
+Django imports this module if ``"cache_memoize"`` is in ``INSTALLED_APPS``.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from django.utils.translation import gettext_lazy as _
 __all__ = ["MemoizedFunction"]
 
 
-class _Nothing(models.Manager["MemoizedFunction"]):
-    """``dumpdata`` and the like ask every model for its rows."""
+class _NoRows(models.Manager["MemoizedFunction"]):
+    """A manager without rows, for ``dumpdata`` and others that read every model."""
 
     def get_queryset(self) -> models.QuerySet[MemoizedFunction]:
         return super().get_queryset().none()
 
 
 class MemoizedFunction(models.Model):
-    """One memoized function, as the admin's log knows it."""
+    """One memoized function in the admin's log."""
 
-    #: The same in every process: made of its prefix and its name.
+    #: A digest of the name and the prefix, the same in every process.
     id = models.CharField(max_length=20, primary_key=True)
     path = models.CharField(_("name"), max_length=255)
 
-    objects = _Nothing()
+    objects = _NoRows()
 
     class Meta:
         managed = False

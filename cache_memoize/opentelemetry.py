@@ -1,12 +1,13 @@
-"""Metrics, and on request span events, for OpenTelemetry: ``connect()`` once.
+"""Metrics and optional span events for OpenTelemetry: call :func:`connect` once.
 
 Only the API is imported: without an SDK nothing happens. Counters are read when they
-are collected, so a hit does not know of them. Attributes are the path of the function
-and the alias of its cache, never a key.
+are collected, so they cost a hit nothing. Attributes are the path of the function and
+the alias of its cache, never a key.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 import time
@@ -46,6 +47,12 @@ BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 1
 
 #: The states of a breaker, by the value of their gauge.
 _STATES = ("closed", "half-open", "open")
+#: Counters of one field of the totals: the field, the unit and the description.
+_COUNTERS = {
+    "cache_memoize.waits": ("waits", "{wait}", "Callers that began to wait."),
+    "cache_memoize.errors": ("errors", "{error}", "Failures of the cache."),
+    "cache_memoize.saved": ("saved", "s", "Computation that hits made unnecessary."),
+}
 
 
 class Exporter:
@@ -55,38 +62,27 @@ class Exporter:
         self.closed = False
         self.spans = False
         self._lock = threading.Lock()
-        #: What functions that are gone have counted must not vanish, or the sums of
-        #: their namesakes would fall.
+        #: Totals already in the sums, which keep those of functions that are gone:
+        #: a counter must not fall.
         self._seen: WeakKeyDictionary[Any, Totals] = WeakKeyDictionary()
         self._sums: dict[tuple[str, str], Totals] = {}
         meter = get_meter("cache_memoize", meter_provider=provider)
         meter.create_observable_counter(
             "cache_memoize.calls",
-            [self._callback(self._calls)],
+            [self._callback(self._observe_calls)],
             unit="{call}",
             description="Calls: served fresh, served stale, or computed.",
         )
-        meter.create_observable_counter(
-            "cache_memoize.waits",
-            [self._callback(lambda: self._each("waits"))],
-            unit="{wait}",
-            description="Callers that began to wait for another's computation.",
-        )
-        meter.create_observable_counter(
-            "cache_memoize.errors",
-            [self._callback(lambda: self._each("errors"))],
-            unit="{error}",
-            description="Failures of the cache that a function had to do without.",
-        )
-        meter.create_observable_counter(
-            "cache_memoize.saved",
-            [self._callback(lambda: self._each("saved"))],
-            unit="s",
-            description="Computation that hits made unnecessary.",
-        )
+        for name, (field, unit, text) in _COUNTERS.items():
+            meter.create_observable_counter(
+                name,
+                [self._callback(functools.partial(self._observe_field, field))],
+                unit=unit,
+                description=text,
+            )
         meter.create_observable_gauge(
             "cache_memoize.cache.breaker.state",
-            [self._callback(self._breakers)],
+            [self._callback(self._observe_breakers)],
             description="Circuit breaker of a cache: 0 closed, 1 half-open, 2 open.",
         )
         self._duration = meter.create_histogram(
@@ -95,20 +91,20 @@ class Exporter:
             description="How long memoized functions ran, in the background too.",
             explicit_bucket_boundaries_advisory=BUCKETS,
         )
-        signals.computed.connect(self._computed)
+        signals.computed.connect(self._record_duration)
 
     def close(self) -> None:
-        """Instruments cannot be taken back; they have nothing more to say."""
+        """Stop observing. Instruments cannot be removed."""
         self.closed = True
         self.set_spans(False)
-        signals.computed.disconnect(self._computed)
+        signals.computed.disconnect(self._record_duration)
 
     def set_spans(self, spans: bool) -> None:
         for signal in signals.ALL.values() if spans != self.spans else ():
             if spans:
-                signal.connect(self._span_event)
+                signal.connect(self._add_span_event)
             else:
-                signal.disconnect(self._span_event)
+                signal.disconnect(self._add_span_event)
         self.spans = spans
 
     def _callback(
@@ -117,45 +113,45 @@ class Exporter:
         return lambda options: [] if self.closed else observe()
 
     def sums(self) -> dict[tuple[str, str], Totals]:
-        """By function and alias, all that this process has counted."""
+        """Return the totals of this process, by function and alias."""
         with self._lock:
             for source in reporter.sources():
                 now = source.totals()
                 new = now.minus(self._seen.get(source, Totals()))
-                if new.is_whole:  # or the next time; a counter must not fall
+                if new.is_whole:  # else the next time; a counter must not fall
                     self._seen[source] = now
                     name = source.path, source.alias
                     self._sums[name] = self._sums.get(name, Totals()).plus(new)
             return dict(self._sums)
 
     def after_fork(self) -> None:
-        """The parent goes on telling what it has counted; this process begins anew."""
+        """Begin with zero: the parent goes on reporting its own counts."""
         self._lock = threading.Lock()
         for source in reporter.sources():
             self._seen[source] = source.totals()
         self._sums = {}
 
-    def _calls(self) -> Iterable[Observation]:
+    def _observe_calls(self) -> Iterable[Observation]:
         for (function, alias), of in self.sums().items():
             outcomes = ("hit", of.hits - of.stale), ("stale", of.stale)
             for outcome, number in *outcomes, ("miss", of.misses):
                 named = {FUNCTION: function, ALIAS: alias, OUTCOME: outcome}
                 yield Observation(number, named)
 
-    def _each(self, name: str) -> Iterable[Observation]:
+    def _observe_field(self, name: str) -> Iterable[Observation]:
         for (function, alias), of in self.sums().items():
             yield Observation(getattr(of, name), {FUNCTION: function, ALIAS: alias})
 
-    def _breakers(self) -> Iterable[Observation]:
+    def _observe_breakers(self) -> Iterable[Observation]:
         for alias in breaker.known():
             state = breaker.breaker_of(alias).state(time.monotonic())
             yield Observation(_STATES.index(state), {ALIAS: alias})
 
-    def _computed(self, event: Event, **kwargs: Any) -> None:
+    def _record_duration(self, event: Event, **kwargs: Any) -> None:
         named = {FUNCTION: event.function, ALIAS: event.alias}
         self._duration.record(event.seconds, named)
 
-    def _span_event(self, event: Event, **kwargs: Any) -> None:
+    def _add_span_event(self, event: Event, **kwargs: Any) -> None:
         span = trace.get_current_span()
         if not span.is_recording():
             return
@@ -177,8 +173,8 @@ def connect(
 
     :param meter_provider: None for the global one, which may be set later. A second
         call for the same provider only changes ``spans``.
-    :param spans: whether each event is also added to the span in which it happens,
-        for which a hit pays.
+    :param spans: whether each event is also added to the current span, which makes
+        hits slower.
     """
     if meter_provider not in _exporters:
         _exporters[meter_provider] = Exporter(meter_provider)
@@ -186,7 +182,7 @@ def connect(
 
 
 def disconnect(meter_provider: MeterProvider | None = None) -> None:
-    """Undo :func:`connect`: the instruments have nothing more to say."""
+    """Undo :func:`connect`: stop observing."""
     exporter = _exporters.pop(meter_provider, None)
     if exporter is not None:
         exporter.close()

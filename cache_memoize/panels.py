@@ -1,16 +1,16 @@
 """A panel for django-debug-toolbar: the memoized calls of one request.
 
-It listens to the signals while a request is being watched, and patches nothing. What is
-watched is in a context variable, so that requests in other threads and tasks keep
-apart; threads and tasks that a request started, and the refreshes that it set off,
-count for it until it has ended.
+It listens to the signals while a request is recorded, and patches nothing. The
+recording is in a context variable, so requests in other threads and tasks stay apart;
+threads and tasks that a request starts, and the refreshes that it causes, belong to it
+until it has ended.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from asyncio import _get_running_loop
+from collections import Counter, defaultdict
 from contextvars import ContextVar
 from pathlib import Path
 from time import perf_counter
@@ -29,21 +29,23 @@ except ModuleNotFoundError as error:
         name=error.name,
     ) from error
 
-from .planning import plan_of, planned
+from .describe import format_duration, list_functions
 from .signals import ALL, Event
 
 __all__ = ["MemoizePanel"]
 
-#: So many events are listed; all are counted.
+#: The number of events that are listed; all are counted.
 MOST = 1_000
-#: The events of reads of the cache.
+#: Kinds of events: reads that were served from the cache, and all reads.
 SERVED = ("hit", "stale")
 READS = (*SERVED, "miss")
-#: Those after which the memory of ``local="request"`` would have been asked in vain.
-_FORGOTTEN = ("miss", "computed", "invalidated")
+#: Kinds of events after which ``local="request"`` has to read the cache again.
+_DROPPING = ("miss", "computed", "invalidated")
+#: The meaning of an event's seconds, by its kind.
+_COST = {"hit": "saved", "stale": "saved", "computed": "spent"}
 
-_KINDS = list(ALL)
-_NONE: dict[str, Any] = {"count": 0, "seconds": 0.0}
+#: The path of a function, an alias, and a key or the kind of an event.
+_Call = tuple[str, str, str]
 
 
 class Recording:
@@ -52,15 +54,16 @@ class Recording:
     def __init__(self) -> None:
         self.began = perf_counter()
         self.closed = False
+        #: Seconds since the beginning, and the event.
         self.events: list[tuple[float, Event]] = []
         self.number = 0
         self._lock = threading.Lock()
-        #: By function and alias, by kind: how many there were, and their seconds.
-        self.totals: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
-        #: By function, alias and key: how often it was read.
-        self.reads: dict[tuple[str, str, str], int] = {}
-        #: The same: the reads that a memory of the request would have spared.
-        self.spared: dict[tuple[str, str, str], int] = {}
+        #: Number and seconds of events, by the path, the alias and the kind.
+        self.counts: dict[tuple[str, str], Counter[str]] = {}
+        self.seconds: defaultdict[_Call, float] = defaultdict(float)
+        self.reads: Counter[_Call] = Counter()
+        #: Reads that a memory of the request would have saved.
+        self.savable: Counter[_Call] = Counter()
         self._remembered: set[tuple[str, str, Any]] = set()
         #: The functions by their paths, to ask for their options.
         self.functions: dict[str, list[Any]] = {}
@@ -73,10 +76,9 @@ class Recording:
             self.number += 1
             if len(self.events) < MOST:
                 self.events.append((since, event))
-            of = self.totals.setdefault((event.function, event.alias), {})
-            total = of.setdefault(event.kind, dict(_NONE))
-            total["count"] += 1
-            total["seconds"] += event.seconds
+            name = event.function, event.alias
+            self.counts.setdefault(name, Counter())[event.kind] += 1
+            self.seconds[*name, event.kind] += event.seconds
             known = self.functions.setdefault(event.function, [])
             if not any(function is one for one in known):
                 known.append(function)
@@ -85,16 +87,15 @@ class Recording:
     def _note_read(self, event: Event) -> None:
         call = (event.function, event.alias, event.key)
         if event.kind in READS:
-            self.reads[call] = self.reads.get(call, 0) + 1
+            self.reads[call] += 1
         if event.kind == "invalidated" and call not in self.reads:
-            self._remembered.clear()  # a tag: who knows which calls had it
-        elif event.kind in _FORGOTTEN:
+            self._remembered.clear()  # a tag, of calls that are not known
+        elif event.kind in _DROPPING:
             at = event.alias, event.key
             self._remembered = {one for one in self._remembered if one[:2] != at}
         elif event.kind in READS:
-            at_here = event.alias, event.key, _owner()
-            if at_here in self._remembered:
-                self.spared[call] = self.spared.get(call, 0) + 1
+            at_here = event.alias, event.key, _owner_of_memory()
+            self.savable[call] += at_here in self._remembered
             self._remembered.add(at_here)
 
     def close(self) -> None:
@@ -102,16 +103,19 @@ class Recording:
             self.closed = True
 
 
-def _owner() -> Any:
-    """Whose memory ``local="request"`` would be: that of a task, or of a thread."""
-    task = None if _get_running_loop() is None else asyncio.current_task()
+def _owner_of_memory() -> int:
+    """Return the id of the task or thread that has a ``local="request"`` memory."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # no running loop
+        task = None
     return threading.get_ident() if task is None else id(task)
 
 
 # --- listening -----------------------------------------------------------------------
 
 _current: ContextVar[Recording | None] = ContextVar("memoize_panel", default=None)
-#: Weak: a request whose end nobody told does not keep the receivers for ever.
+#: Weak: a request without an end does not keep the receivers connected.
 _recordings: WeakSet[Recording] = WeakSet()
 _lock = threading.Lock()
 
@@ -173,7 +177,7 @@ class MemoizePanel(Panel):
 
     @property
     def content(self) -> SafeString:
-        context = Context({"most": MOST, "kinds": _KINDS, **self._shown})
+        context = Context({"most": MOST, "kinds": list(ALL), **self._shown})
         return _engine.get_template(self.template).render(context)
 
     def enable_instrumentation(self) -> None:
@@ -190,68 +194,64 @@ class MemoizePanel(Panel):
 
     def generate_stats(self, request: Any, response: Any) -> None:
         panel: Any = self
-        panel.record_stats(_figures(self._recording or Recording()))
+        panel.record_stats(_describe(self._recording or Recording()))
 
 
-def _figures(recording: Recording) -> dict[str, Any]:
-    """What is shown: text and numbers only, as the toolbar may store it as JSON."""
-    functions = [
-        {
-            "function": function,
-            "alias": alias,
-            "counts": [of.get(kind, _NONE)["count"] for kind in _KINDS],
-            "spent": _text(of.get("computed", _NONE)["seconds"]),
-            "saved": _text(sum(of.get(kind, _NONE)["seconds"] for kind in SERVED)),
-        }
-        for (function, alias), of in recording.totals.items()
-    ]
-    counts = dict.fromkeys(_KINDS, 0)
-    for each in functions:
-        for kind, number in zip(_KINDS, each["counts"], strict=True):
-            counts[kind] += number
-    forgetful = _without_memory(recording)
+# --- what is shown: text and numbers, which the toolbar may store as JSON ------------
+
+
+def _describe(recording: Recording) -> dict[str, Any]:
+    counts = sum(recording.counts.values(), Counter[str]())
+    remembering = _find_remembering(recording)
     repeated = [
-        (reads, recording.spared.get(call, 0), *call)
+        (reads, recording.savable[call], *call)
         for call, reads in recording.reads.items()
-        if reads > 1 and call[0] in forgetful
-    ]
-    events = [
-        {
-            "at": _text(since),
-            "cost": _text(event.seconds) if event.kind in _COST else "",
-            "means": _COST.get(event.kind, ""),
-            **event._asdict(),
-        }
-        for since, event in recording.events
+        if reads > 1 and call[0] not in remembering
     ]
     return {
         "calls": sum(counts[kind] for kind in READS),
         "hits": sum(counts[kind] for kind in SERVED),
         "number": recording.number,
-        "functions": functions,
+        "functions": _describe_functions(recording),
         "duplicates": sorted(repeated, reverse=True),
         "repeated": sum(reads - 1 for reads, *_ in repeated),
-        "spared": sum(spared for _, spared, *_ in repeated),
-        "events": events,
+        "spared": sum(savable for _, savable, *_ in repeated),
+        "events": [_describe_event(*each) for each in recording.events],
     }
 
 
-#: What the seconds of an event are.
-_COST = {"hit": "saved", "stale": "saved", "computed": "spent"}
+def _describe_functions(recording: Recording) -> list[dict[str, Any]]:
+    seconds = recording.seconds
+    return [
+        {
+            "function": function,
+            "alias": alias,
+            "counts": [counts[kind] for kind in ALL],
+            "spent": format_duration(seconds[function, alias, "computed"]),
+            "saved": format_duration(sum(seconds[function, alias, k] for k in SERVED)),
+        }
+        for (function, alias), counts in recording.counts.items()
+    ]
 
 
-def _without_memory(recording: Recording) -> set[str]:
-    """The paths of the functions that are not ``local="request"`` already."""
+def _describe_event(since: float, event: Event) -> dict[str, Any]:
+    meaning = _COST.get(event.kind, "")
+    return {
+        "at": format_duration(since),
+        "cost": format_duration(event.seconds) if meaning else "",
+        "means": meaning,
+        **event._asdict(),
+    }
+
+
+def _find_remembering(recording: Recording) -> set[str]:
+    """Return the paths of the functions that are ``local="request"`` already."""
     try:
-        local = [each.func for each in planned() if plan_of(each).options.local]
-    except ImproperlyConfigured:  # of a function that this page may not even call
+        local = [info.function for info in list_functions() if info.options.local]
+    except ImproperlyConfigured:  # perhaps of a function that this page does not call
         local = []
     return {
         path
         for path, functions in recording.functions.items()
-        if not all(any(one is each for each in local) for one in functions)
+        if all(any(one is each for each in local) for one in functions)
     }
-
-
-def _text(seconds: float) -> str:
-    return f"{seconds * 1000:,.2f} ms"

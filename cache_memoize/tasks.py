@@ -1,7 +1,7 @@
-"""What a worker of ``django.tasks`` runs: the refresh of one call.
+"""The task of ``django.tasks`` that refreshes one call.
 
-Imported only where ``CACHE_MEMOIZE["REFRESH"]`` is ``"task"``, and by the worker, which
-looks for a task at its module's name.
+Imported where ``CACHE_MEMOIZE["REFRESH"]`` is ``"task"``, and by the worker, which
+finds a task by the name of its module.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ except ImportError:  # before Django 6: the package django-tasks
 
 
 def find(path: str) -> Any:
-    """What stands at ``module:qualified.name``."""
+    """Return the object at ``module:qualified.name``."""
     module, _, name = path.partition(":")
     found: Any = importlib.import_module(module)
     for each in name.split("."):
@@ -27,9 +27,9 @@ def find(path: str) -> Any:
 
 
 def _refresh(path: str, args: list[Any], kwargs: dict[str, Any]) -> None:
-    """Refresh the call of the memoized function at ``module:qualified.name``.
+    """Refresh a call of the memoized function at ``module:qualified.name``.
 
-    What the function raises is the task's error; readers keep the old value.
+    An exception of the function is the error of the task; readers get the old value.
     """
     find(path).refresh(*args, **kwargs)
 

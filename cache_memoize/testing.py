@@ -1,6 +1,6 @@
-"""For tests: memoizing turned off, or in a memory of its own, and hits counted.
+"""Helpers for tests: memoizing disabled or in memory, and assertions about hits.
 
-Import it in tests only: it imports ``django.test``.
+Import this module in tests only: it imports ``django.test``.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ __all__ = ["World", "assert_hits", "disabled", "in_memory"]
 
 C = TypeVar("C", bound=type)
 
-#: Where a class of tests keeps its blocks, its own ones only.
+#: The attribute of a test class with the blocks of that class alone.
 _BLOCKS = "_cache_memoize_blocks"
-#: So many lines say what happened; more would hide what was wrong.
+#: Lines of events in a message, at most.
 _LINES = 30
 _numbers = itertools.count(1)
 
@@ -40,12 +40,12 @@ _numbers = itertools.count(1)
 
 
 class _Block(TestContextDecorator):
-    """Settings for a block, a function or a class of tests; may be entered again."""
+    """Settings for a block, a function or a test class. It can be entered again."""
 
     def __init__(self, *above: Never) -> None:
         if above:
             name = type(self).__name__
-            raise TypeError(f"{name} has parentheses: @{name}(), or with {name}():")
+            raise TypeError(f"{name} needs parentheses: @{name}(), or with {name}():")
         super().__init__()
         self._open: list[ExitStack] = []
 
@@ -64,76 +64,78 @@ class _Block(TestContextDecorator):
     def decorate_callable(self, func: Any) -> Any:
         if inspect.isgeneratorfunction(func) or inspect.isasyncgenfunction(func):
             raise TypeError(
-                f"{type(self).__name__}() above {func.__qualname__}, which yields: it "
-                f"would end before the first line runs; write `with "
-                f"{type(self).__name__}():` in it"
+                f"{type(self).__name__}() cannot decorate the generator function "
+                f"{func.__qualname__}: it would end before the first line runs; write "
+                f"`with {type(self).__name__}():` in the function"
             )
         return super().decorate_callable(func)
 
     def decorate_class(self, cls: C) -> C:
-        """Every test has a block of its own, around its setUp and tearDown too, and so
-        has setUpClass with setUpTestData. It counts after ``override_settings`` above
-        the same class, and what was put above the class last counts last.
+        """Wrap each test, with its setUp and tearDown, and setUpClass.
+
+        A block overrides ``override_settings`` of the same class, and the blocks of
+        decorators below its own.
         """
         if not issubclass(cls, unittest.TestCase):
             raise TypeError(
-                f"{type(self).__name__}() above the class {cls.__qualname__}, which "
-                "is no unittest.TestCase; put it above its functions, or "
-                f'@pytest.mark.memoize("{type(self).__name__}") above the class'
+                f"{type(self).__name__}() cannot decorate the class "
+                f"{cls.__qualname__}, which is not a unittest.TestCase; decorate its "
+                f'functions, or the class with @pytest.mark.memoize("'
+                f'{type(self).__name__}")'
             )
         if not hasattr(cls, _BLOCKS):
             for name in ("run", "debug"):
-                setattr(cls, name, _covered(getattr(cls, name)))
-            cls.setUpClass = classmethod(_prepared(cls.setUpClass.__func__))  # type: ignore
+                setattr(cls, name, _wrap_run(getattr(cls, name)))
+            cls.setUpClass = classmethod(_wrap_set_up(cls.setUpClass.__func__))  # type: ignore
         setattr(cls, _BLOCKS, [*vars(cls).get(_BLOCKS, ()), self])
         return cls
 
 
-def _blocks(cls: type) -> Iterator[_Block]:
+def _iterate_blocks(cls: type) -> Iterator[_Block]:
     for each in reversed(cls.__mro__):
         yield from vars(each).get(_BLOCKS, ())
 
 
-def _covered(method: Callable[..., Any]) -> Callable[..., Any]:
+def _wrap_run(method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
-    def covered(self: unittest.TestCase, *args: Any, **kwargs: Any) -> Any:
+    def wrapped(self: unittest.TestCase, *args: Any, **kwargs: Any) -> Any:
         with ExitStack() as stack:
-            for block in _blocks(type(self)):
+            for block in _iterate_blocks(type(self)):
                 stack.enter_context(block)
             return method(self, *args, **kwargs)
 
-    return covered
+    return wrapped
 
 
-def _prepared(set_up: Callable[[Any], None]) -> Callable[[Any], None]:
+def _wrap_set_up(set_up: Callable[[Any], None]) -> Callable[[Any], None]:
     @functools.wraps(set_up)
-    def prepared(cls: Any) -> None:
-        # What override_settings() above the class says comes first; Django would put
-        # it over ours, for setUpTestData, in its own setUpClass.
+    def wrapped(cls: Any) -> None:
+        # The settings of override_settings() above the class come first. Django's own
+        # setUpClass would put them over those of the blocks.
         overridden = getattr(cls, "_overridden_settings", None)
         if overridden:
             cls.enterClassContext(override_settings(**overridden))
             cls._overridden_settings = None
         try:
-            for block in _blocks(cls):
+            for block in _iterate_blocks(cls):
                 cls.enterClassContext(block)
             set_up(cls)
         finally:
             if overridden:
                 cls._overridden_settings = overridden
 
-    return prepared
+    return wrapped
 
 
-# --- what is changed -----------------------------------------------------------------
+# --- disabled, in_memory -------------------------------------------------------------
 
 
 class disabled(_Block):
-    """Functions run as if they were not memoized: nothing is read, nothing stored.
+    """Functions are called as if they were not memoized: no cache is read or written.
 
-    For ``with disabled():``, and as ``@disabled()`` above a function, a coroutine
-    function, a method or a ``unittest.TestCase``. The rest of ``CACHE_MEMOIZE`` stays
-    as it is. It holds for all threads of the process.
+    Use ``with disabled():``, or ``@disabled()`` above a function, a coroutine function,
+    a method or a ``unittest.TestCase``. The rest of ``CACHE_MEMOIZE`` stays as it is.
+    All threads of the process are affected.
     """
 
     def __enter__(self) -> None:
@@ -145,15 +147,14 @@ class disabled(_Block):
 
 
 class in_memory(_Block):
-    """Every cache in ``CACHES`` is an empty memory of its own, and memoizing is on.
+    """Each cache in ``CACHES`` is an empty one in memory, and memoizing is enabled.
 
-    For ``with in_memory() as world:`` (a :class:`World`), and as ``@in_memory()`` above
-    a function, a coroutine function, a method or a ``unittest.TestCase``, each of whose
-    tests begins with empty caches. No server is asked. ``TIMEOUT``, ``KEY_PREFIX``,
-    ``VERSION`` and ``KEY_FUNCTION`` stay as they are, and ``MAX_ENTRIES`` too where it
-    is given; where it is not, nothing is thrown out. It holds for all threads of the
-    process. At the end, refreshes that threads have begun are waited for, 30 seconds at
-    most.
+    Use ``with in_memory() as world:`` (a :class:`World`), or ``@in_memory()`` above a
+    function, a coroutine function, a method or a ``unittest.TestCase``; each of its
+    tests begins with empty caches. No server is used. ``TIMEOUT``, ``KEY_PREFIX``,
+    ``VERSION``, ``KEY_FUNCTION`` and ``MAX_ENTRIES`` stay as they are set; without
+    ``MAX_ENTRIES`` the number of entries is unlimited. All threads of the process are
+    affected. The end waits for refreshes in threads, for at most 30 seconds.
     """
 
     def __enter__(self) -> World:  # type: ignore[override]
@@ -166,19 +167,19 @@ class in_memory(_Block):
             alias: f"cache_memoize.testing {number} {alias}"
             for alias in connections.aliases()
         }
-        memory = {alias: _memory(alias, name) for alias, name in names.items()}
+        memory = {alias: _make_settings(alias, name) for alias, name in names.items()}
         setting = changed(ENABLED=True)
         world = World(list(names.values()))
         stack.callback(world._end)
-        # A server that is down must not keep anybody from this memory.
+        # Breakers of servers that are down do not concern the caches in memory.
         stack.callback(breaker.replace, breaker.replace({}))
         stack.enter_context(override_settings(CACHES=memory, CACHE_MEMOIZE=setting))
         stack.callback(threads.join)
         return world
 
 
-def _memory(alias: str, name: str) -> dict[str, Any]:
-    """The settings of a cache in memory that stands for this one."""
+def _make_settings(alias: str, name: str) -> dict[str, Any]:
+    """Return the settings of a cache in memory in place of this one."""
     given = connections.settings_of(alias) or {}
     options = given.get("OPTIONS") or {}
     limits = {
@@ -200,74 +201,74 @@ class World:
         self._names = names
 
     def clear(self) -> None:
-        """Empty these caches, and no others."""
+        """Empty these caches, no others."""
         for name in self._names:
             locmem.LocMemCache(name, {}).clear()
 
     def assert_hits(
         self, hits: int, function: Callable[..., Any] | None = None
     ) -> assert_hits:
-        """:class:`assert_hits`, for tests that have this object at hand."""
+        """Return :class:`assert_hits`, for tests that have a world at hand."""
         return assert_hits(hits, function)
 
     def _end(self) -> None:
         self.clear()
-        # Django keeps empty ones for ever, and a run may have ten thousand tests.
+        # Django keeps empty caches for ever, and a run may have ten thousand tests.
         for kept in ("_caches", "_expire_info", "_locks"):
             for name in self._names:
                 getattr(locmem, kept, {}).pop(name, None)
 
 
-# --- counting ------------------------------------------------------------------------
+# --- assert_hits ---------------------------------------------------------------------
 
 
 class assert_hits:
-    """``with assert_hits(2, f) as seen:`` raises AssertionError unless ``f`` is served
-    from the cache twice in the block, fresh or stale.
+    """An assertion: ``with assert_hits(2, f) as seen:`` raises AssertionError unless
+    ``f`` is served from the cache twice in the block, fresh or stale.
 
-    What all threads and tasks of this process do in the meantime counts. An exception
-    from the block goes first.
+    Calls in all threads and tasks of this process are counted. An exception from the
+    block takes precedence. Without ``with`` nothing is counted, and a warning says so.
 
-    Outside of a ``with`` it counts nothing, and warns when it is dropped.
-
-    :param hits: how many, 0 or more.
+    :param hits: the expected number, 0 or more.
     :param function: a memoized function or method; None counts all functions together.
-    :raises TypeError, ValueError: for what is no number or no memoized function.
+    :raises TypeError, ValueError: for another number or a function without a cache.
     """
 
-    _is_used = True  # as long as nothing could be used
+    _is_used = True  # until __init__ has succeeded
 
     def __init__(self, hits: int, function: Callable[..., Any] | None = None) -> None:
         if isinstance(hits, bool) or not isinstance(hits, int):
             raise TypeError(
-                "assert_hits takes the number of hits first, and the function, if one "
-                f"is meant, second: assert_hits(1, f); not {type(hits).__name__}"
+                "assert_hits takes the number of hits first, and perhaps a function "
+                f"second, as assert_hits(1, f); not {type(hits).__name__}"
             )
         if hits < 0:
-            raise ValueError(f"assert_hits: there are no {hits} hits; 0 means none")
+            raise ValueError(f"assert_hits takes a number of 0 or more, not {hits}")
         self._wanted = hits
-        self._function = None if function is None else _memoized_in(function)
-        #: What happened, in order: :class:`cache_memoize.signals.Event`.
+        self._sender, self._name = None, "all functions"
+        if function is not None:
+            self._sender, self._name = _find_sender(function)
+        #: The events so far: :class:`cache_memoize.signals.Event`.
         self.events: list[Event] = []
         self._is_used = False
 
     def __del__(self) -> None:
         if not self._is_used:
             warnings.warn(
-                f"assert_hits({self._wanted}) counted nothing, because it is not in a "
-                "with; write 'with assert_hits(...):' around the calls",
+                f"assert_hits({self._wanted}) has counted nothing, because it is not "
+                "in a with statement; write 'with assert_hits(...):' around the calls",
                 RuntimeWarning,
                 stacklevel=2,
             )
 
     @property
     def hits(self) -> int:
-        """Calls that were served from the cache so far, stale values included."""
+        """Number of calls served from the cache so far, stale results included."""
         return sum(event.kind in ("hit", "stale") for event in self.events)
 
     @property
     def misses(self) -> int:
-        """Calls that ran the function so far."""
+        """Number of calls that ran the function so far."""
         return sum(event.kind == "miss" for event in self.events)
 
     def _note(self, event: Event, **kwargs: Any) -> None:
@@ -275,26 +276,23 @@ class assert_hits:
 
     def __enter__(self) -> assert_hits:
         self.events, self._is_used = [], True
-        sender = None if self._function is None else self._function.func
         for signal in signals.ALL.values():
-            signal.connect(self._note, sender=sender, weak=False)
+            signal.connect(self._note, sender=self._sender, weak=False)
         return self
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         __tracebackhide__ = True  # pytest then shows the test
-        sender = None if self._function is None else self._function.func
         for signal in signals.ALL.values():
-            signal.disconnect(self._note, sender=sender)
+            signal.disconnect(self._note, sender=self._sender)
         if kind is None and self.hits != self._wanted:
             raise AssertionError(self._message())
 
     def _message(self) -> str:
-        whose = "all functions" if self._function is None else self._function.path
         found = f"{self.hits} hits and {self.misses} misses"
         lines = [
-            f"{self._wanted} hits of {whose} were expected, and there were {found}"
+            f"{self._wanted} hits of {self._name} were expected, and there were {found}"
         ]
-        lines += self._reasons() if self.hits < self._wanted else []
+        lines += self._explain_misses() if self.hits < self._wanted else []
         happened = []
         for (what, path), same in itertools.groupby(
             (event.kind, event.function) for event in self.events
@@ -302,14 +300,14 @@ class assert_hits:
             times = len(list(same))
             line = f"  {what} {path}".rstrip()
             happened.append(line if times == 1 else f"{line} ({times} times)")
-        lines.append("What happened, in order:" if happened else "Nothing happened")
+        lines.append("Events in order:" if happened else "There was no event")
         lines += happened[:_LINES]
         if len(happened) > _LINES:
             lines.append(f"  and {len(happened) - _LINES} more")
         return "\n".join(lines)
 
-    def _reasons(self) -> Iterator[str]:
-        """Why nothing could be a hit."""
+    def _explain_misses(self) -> Iterator[str]:
+        """Yield the reasons why no call could be a hit."""
         if not apps.ready:
             yield "Nothing is stored before django.setup() has finished"
         if not conf().ENABLED:
@@ -320,12 +318,13 @@ class assert_hits:
                 yield f"The cache {alias!r} stores nothing"
 
 
-def _memoized_in(function: Any) -> Any:
+def _find_sender(function: Any) -> tuple[Any, str]:
+    """Return the sender of a memoized function's signals, and its path."""
     memoized = signals.memoized_in(function)
     if memoized is None:
         name = getattr(function, "__qualname__", None) or repr(function)
         raise TypeError(
-            f"assert_hits: {name} is not memoized; give what @cache_memoize made, or "
-            "leave it out to count all functions"
+            f"assert_hits: {name} is not memoized; pass a function that has "
+            "@cache_memoize, or none to count all functions"
         )
-    return memoized
+    return memoized.func, memoized.path

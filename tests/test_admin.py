@@ -28,8 +28,8 @@ from django.test.utils import CaptureQueriesContext
 from django.utils.functional import lazystr
 from django.views.debug import SafeExceptionReporterFilter
 
-from cache_memoize import cache_memoize, instances, planning
-from cache_memoize.admin import charts, overview, wording
+from cache_memoize import arguments, cache_memoize, describe, planning
+from cache_memoize.admin import charts, overview
 from cache_memoize.admin.actions import ACTIONS
 from cache_memoize.cache.store import Store
 from cache_memoize.models import MemoizedFunction
@@ -83,7 +83,7 @@ def client() -> Client:
 
 
 def page(memoized: Any, action: str = "") -> str:
-    address = f"{LIST}{overview.identity(memoized._memoized)}/"
+    address = f"{LIST}{describe.info_of(memoized).id}/"
     return f"{address}{action}/" if action else address
 
 
@@ -221,7 +221,7 @@ def test_what_this_process_does_not_know_is_not_found(client: Client) -> None:
         for method in (client.get, client.post):
             response = method(address)
             assert response.status_code == 404
-            assert "process does not know" in text_of(response)
+            assert "This function is not known" in text_of(response)
             assert LIST in response.content.decode()
     assert client.get(f"{LIST}0123/history/").status_code == 302
 
@@ -265,10 +265,10 @@ def test_all_functions_are_listed(client: Client, three: Any, told: None) -> Non
     assert "3 memoized functions of this process" in text
     assert re.search(
         r"b tests.test_admin 4 1 80[.]0 % [\d.]+ [µm]?s 1 .* 0 0 "
-        r"the cache’s own default",
+        r"default of the cache default",
         text,
     )
-    assert re.search(r"Together 5 2 71[.]4 % [\d.]+ [µm]?s 2 ", text)
+    assert re.search(r"Total 5 2 71[.]4 % [\d.]+ [µm]?s 2 ", text)
     label = 'aria-label="Last hour: 4 hits, 1 misses, at most 5 calls a minute"'
     assert label in response.content.decode()
     assert 'aria-label="Last hour: no calls"' in response.content.decode()
@@ -317,7 +317,7 @@ def test_an_empty_list_says_why(client: Client) -> None:
     @cache_memoize(60)
     def f() -> None: ...
 
-    assert "No function has this" in text_of(client.get(LIST, {"q": "<script>"}))
+    assert "No function has these words" in text_of(client.get(LIST, {"q": "<script>"}))
     assert b"<script>alert" not in client.get(LIST, {"q": '"><script>alert'}).content
 
 
@@ -346,8 +346,8 @@ def test_functions_of_one_name_are_told_apart(client: Client, told: None) -> Non
     assert page(one) != page(two)
     content = client.get(LIST)
     assert rows(content) == ["f", "f"]
-    assert "Together 0 2 " in text_of(content)  # not twice what both have in common
-    assert "count another function of this name too" in text_of(client.get(page(one)))
+    assert "Total 0 2 " in text_of(content)  # not twice what both have in common
+    assert "include another function of this name" in text_of(client.get(page(one)))
 
 
 def test_the_cost_of_the_list_does_not_grow(
@@ -410,7 +410,7 @@ def test_a_cache_that_does_not_answer(
         function(1)
     text = text_of(client.get(LIST))
     assert "The caches gone, nowhere do not answer: the figures are those of" in text
-    assert "not kept" in text
+    assert "no figures" in text
     text = text_of(client.get(page(f)))
     assert "The cache nowhere does not answer" in text
     assert "Whole site" not in text
@@ -419,7 +419,7 @@ def test_a_cache_that_does_not_answer(
     assert "The cache did not answer" in do(client, f, "look", "1")
     for action in ("invalidate", "invalidate-all"):
         assert re.search(r"this raised \w+Error", do(client, f, action, "1")), action
-    assert "nothing of it is stored" in do(client, f, "refresh", "1")
+    assert "its result is not stored" in do(client, f, "refresh", "1")
     assert [re.sub(r"\w+Error", "E", entry) for entry in logged()] == [
         "Looked at one call",
         "Invalidation of one call raised E",
@@ -432,9 +432,9 @@ def test_a_cache_that_does_not_answer(
         patch.setattr(reporter, "_noisy", WeakSet())  # others have something to tell
         patch.setattr(Store, "_command", lambda *args: pytest.fail("it was asked"))
         text = text_of(client.get(page(f)))
-    assert "left alone for a while" in text
+    assert "not used for some seconds" in text
     assert "The cache nowhere does not answer" in text
-    assert "left alone" in text_of(client.get(LIST))
+    assert "not used" in text_of(client.get(LIST))
 
 
 def test_a_cache_that_keeps_no_figures(client: Client, told: None) -> None:
@@ -477,7 +477,7 @@ def test_functions_that_are_switched_off(client: Client) -> None:
     assert said not in text_of(client.get(LIST))
     with override_settings(CACHE_MEMOIZE={"ENABLED": False, "STATS_INTERVAL": 0}):
         assert said in text_of(client.get(LIST))
-        assert "nothing of it is stored" in do(client, f, "refresh", "1")
+        assert "its result is not stored" in do(client, f, "refresh", "1")
 
 
 def test_arguments_are_not_in_reports_of_errors(
@@ -548,8 +548,8 @@ def test_what_is_shown_of_options() -> None:
     def f(x: int) -> int:
         return x
 
-    options = wording.options(f._memoized)
-    shown = {o.name: o.value for o in options.said + options.silent}
+    options = describe.describe_options(describe.info_of(f))
+    shown = {o.name: o.value for o in options.explicit + options.defaults}
     assert shown["cache_exceptions"] == "KeyError, ValueError"
     assert shown["extra"] == "dict"
     assert shown["hit_callable"] == "print"
@@ -559,14 +559,20 @@ def test_what_is_shown_of_options() -> None:
     assert shown["lease"] == "0:00:30"
     assert len(shown["version"]) == 80
     assert "hidden" not in str(shown)
-    row = overview.Overview([f._memoized]).rows[0]
+    row = overview.Overview([describe.info_of(f)]).rows[0]
     assert (row.timeout, row.tags) == ("by result", "by call")
 
     @cache_memoize
     def g() -> None: ...
 
-    assert wording.options(g._memoized).silent[0][1] == "DEFAULT_TIMEOUT"
-    assert overview.Overview([g._memoized]).rows[0].timeout == "the cache’s own"
+    assert (
+        describe.describe_options(describe.info_of(g)).defaults[0][1]
+        == "DEFAULT_TIMEOUT"
+    )
+    assert (
+        overview.Overview([describe.info_of(g)]).rows[0].timeout
+        == "default of the cache"
+    )
 
 
 def test_a_guard_does_not_show_what_it_does_not_take() -> None:
@@ -575,8 +581,10 @@ def test_a_guard_does_not_show_what_it_does_not_take() -> None:
 
     defaults = {"stale": 30, "jitter": 0.5}
     with override_settings(CACHE_MEMOIZE={"DEFAULTS": defaults}):
-        (found,) = planning.planned()
-        who = {o.name: o.who for part in wording.options(found) for o in part}
+        (found,) = describe.list_functions()
+        who = {
+            o.name: o.origin for part in describe.describe_options(found) for o in part
+        }
     assert (who["stale"], who["jitter"]) == ("library", "settings")
 
 
@@ -587,9 +595,9 @@ def test_an_address_is_the_same_in_every_process() -> None:
         return x
 
     made = [cache_memoize(60, prefix="mine")(partial(base, 1)) for _ in range(2)]
-    first, second = (overview.identity(f._memoized) for f in made)
+    first, second = (describe.info_of(f).id for f in made)
     assert first == second
-    assert wording.source(made[0]._memoized) == ""
+    assert describe.info_of(made[0]).source == ""
 
 
 def test_what_was_done_is_on_a_page_of_its_own(client: Client) -> None:
@@ -611,7 +619,7 @@ def test_what_was_done_is_on_a_page_of_its_own(client: Client) -> None:
 # --- what the buttons do -------------------------------------------------------------
 
 
-def test_a_call_is_looked_at_refreshed_and_forgotten(client: Client) -> None:
+def test_a_call_is_looked_at_refreshed_and_invalidated(client: Client) -> None:
     runs: list[Any] = []
 
     @cache_memoize(60)
@@ -629,9 +637,9 @@ def test_a_call_is_looked_at_refreshed_and_forgotten(client: Client) -> None:
     assert 'value="3, lang=&quot;de&quot;"' in answer.content.decode()
     assert runs == [(3, "de")]
 
-    assert "and is stored" in do(client, f, "refresh", text)
+    assert "and its result is stored" in do(client, f, "refresh", text)
     assert runs == [(3, "de")] * 2
-    assert "The call is forgotten" in do(client, f, "invalidate", text)
+    assert "The call is invalidated" in do(client, f, "invalidate", text)
     assert f.peek(3, "de") is None
     assert logged() == [
         "Looked at one call",
@@ -641,7 +649,7 @@ def test_a_call_is_looked_at_refreshed_and_forgotten(client: Client) -> None:
     ]
 
 
-def test_all_calls_are_forgotten(client: Client) -> None:
+def test_all_calls_are_invalidated(client: Client) -> None:
     @cache_memoize(60, tags=())
     def tagged(x: int) -> int:
         return x
@@ -653,13 +661,13 @@ def test_all_calls_are_forgotten(client: Client) -> None:
     tagged(1), tagged(2), untagged(1)
     response = client.post(page(tagged, "invalidate-all"))
     assert response["Location"] == page(tagged)
-    assert "All calls of the function are forgotten" in text_of(
+    assert "All calls of the function are invalidated" in text_of(
         client.get(page(tagged))
     )
     assert tagged.peek(1) is tagged.peek(2) is None
 
     text = text_of(client.get(page(untagged)))
-    assert "With tags=() in its cache_memoize()" in text
+    assert "Give its cache_memoize() the option tags=()" in text
     assert "raised TypeError" in do(client, untagged, "invalidate-all")
     assert untagged.peek(1) is not None
     assert logged()[1] == "Invalidation of all calls raised TypeError"
@@ -674,7 +682,7 @@ def test_an_entry_past_its_timeout_is_told_as_such(client: Client) -> None:
 
     f()
     clock.tick(100)
-    assert "100 s old and past its timeout: str of length 1" in do(client, f, "look")
+    assert "There is a stale entry, 100 s old: str of length 1" in do(client, f, "look")
 
 
 def test_async_functions(client: Client) -> None:
@@ -683,9 +691,9 @@ def test_async_functions(client: Client) -> None:
         await asyncio.sleep(0)
         return x
 
-    assert "and is stored" in do(client, f, "refresh", "1")
+    assert "and its result is stored" in do(client, f, "refresh", "1")
     assert ": int." in do(client, f, "look", "1")
-    assert "is forgotten" in do(client, f, "invalidate", "x=1")
+    assert "is invalidated" in do(client, f, "invalidate", "x=1")
     assert "no entry" in do(client, f, "look", "1")
 
 
@@ -698,7 +706,7 @@ def test_methods_of_rows_of_the_database(client: Client) -> None:
     post = Post.objects.create(title="Tea")
     call = f"tests.Post(pk={post.pk}), 'en'"
     assert "This is a method" in text_of(client.get(page(Shop.title)))
-    assert "and is stored" in do(client, Shop.title, "refresh", call)
+    assert "and its result is stored" in do(client, Shop.title, "refresh", call)
     entry = Shop.title.peek(post, "en")
     assert entry.value == "Tea (en)"
 
@@ -706,7 +714,7 @@ def test_methods_of_rows_of_the_database(client: Client) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("en", "argument 1 is a name, and names mean nothing here; put text in"),
+        ("en", "argument 1 is a name, and names are not looked up; put text in"),
         ("1 2", "this is not Python"),
         ("__import__('os')", "argument 1 is a call, and nothing is called here"),
         ("", "TypeError: .*f\\(\\): missing a required argument: 'x'"),
@@ -773,8 +781,8 @@ def test_what_is_not_stored_is_not_said_to_be(client: Client) -> None:
     def f(x: int) -> int:
         return x
 
-    assert "and is stored" in do(client, f, "refresh", "1")
-    assert "nothing of it is stored" in do(client, f, "refresh", "2")
+    assert "and its result is stored" in do(client, f, "refresh", "1")
+    assert "its result is not stored" in do(client, f, "refresh", "2")
 
 
 def test_an_old_entry_is_not_taken_for_the_new_one(
@@ -797,7 +805,7 @@ def test_an_old_entry_is_not_taken_for_the_new_one(
     f()
     clock.tick(30)
     monkeypatch.setattr(Store, "_command", deaf)
-    assert "nothing of it is stored" in do(client, f, "refresh")
+    assert "its result is not stored" in do(client, f, "refresh")
     assert f.peek().value == 1
 
 
@@ -858,7 +866,7 @@ def test_every_request_may_be_a_transaction(
         return x
 
     monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
-    assert "and is stored" in do(client, f, "refresh", "1")
+    assert "and its result is stored" in do(client, f, "refresh", "1")
     assert inside == [False]
 
 
@@ -902,15 +910,17 @@ def test_another_admin_site(rf: Any) -> None:
         (600, "10 min"),
         (9000, "2.5 h"),
         (400_000, "4.6 d"),
-        (float("inf"), "for ever"),
+        (float("inf"), "unlimited"),
     ],
 )
 def test_durations(seconds: float, text: str) -> None:
-    assert wording.duration(seconds) == text
+    assert describe.format_duration(seconds) == text
 
 
 def test_all_and_none_are_not_rounded_to() -> None:
-    shown = [wording.percent(rate) for rate in (None, 0.0, 1e-9, 0.5, 1 - 1e-9, 1.0)]
+    shown = [
+        describe.format_percent(rate) for rate in (None, 0.0, 1e-9, 0.5, 1 - 1e-9, 1.0)
+    ]
     assert shown == ["–", "0.0 %", "0.1 %", "50.0 %", "99.9 %", "100.0 %"]
 
 
@@ -930,7 +940,7 @@ def test_a_chart_shows_what_was_counted_at_all() -> None:
 
 def test_an_instance_is_loaded_by_its_key() -> None:
     post = Post.objects.create(title="x")
-    assert instances.load("tests.Post", post.pk) == post
+    assert arguments.load_instance("tests.Post", post.pk) == post
     for pk in (10**30, [], None, 2.5j):
         with pytest.raises(ValueError, match=r"write it|no row"):
-            instances.load("tests.Post", pk)
+            arguments.load_instance("tests.Post", pk)

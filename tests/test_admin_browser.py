@@ -21,8 +21,7 @@ from django.core.cache import caches
 from django.test import Client
 from pytest_django.live_server_helper import LiveServer
 
-from cache_memoize import cache_memoize, planning
-from cache_memoize.admin import overview
+from cache_memoize import cache_memoize, describe, planning
 from cache_memoize.stats import reporter, sitewide
 from tests.browser import (
     PATIENCE,
@@ -132,7 +131,7 @@ class Keeper:
         self.driver.get(self.address + path)
 
     def page(self, memoized: Any) -> str:
-        return f"{LIST}{overview.identity(memoized._memoized)}/"
+        return f"{LIST}{describe.info_of(memoized).id}/"
 
     def check(self) -> None:
         """What has to be right on every page, in either theme."""
@@ -233,7 +232,7 @@ def test_a_function(shop: Any, keeper: Keeper, pictures: bool) -> None:
         keeper.press('42, lang="en"')
         keeper.tab_to("button[formaction$='/refresh/']")
         keeper.submit()
-        assert "and is stored" in keeper.sees("[role=status]")
+        assert "and its result is stored" in keeper.sees("[role=status]")
         keeper.tab_to("#id_arguments")
         keeper.submit()  # what Enter does in the field: nothing changes by it
         assert "list with 5 items" in keeper.sees("[role=status]")
@@ -260,7 +259,9 @@ def test_a_function(shop: Any, keeper: Keeper, pictures: bool) -> None:
         ).is_displayed()
         keeper.tab_to(".memoize-all")
         keeper.submit()
-        assert "All calls of the function are forgotten" in keeper.sees("[role=status]")
+        assert "All calls of the function are invalidated" in keeper.sees(
+            "[role=status]"
+        )
         keeper.check()
 
 
@@ -283,7 +284,7 @@ def test_what_goes_wrong(keeper: Keeper, settings: Any, monkeypatch: Any) -> Non
         resize(keeper.driver, width, 800)
         keeper.open(LIST)
         assert "nowhere does not answer" in keeper.sees(".memoize-warning")
-        assert keeper.sees("#content-main table").count("not kept") == 2
+        assert keeper.sees("#content-main table").count("no figures") == 2
         keeper.check()
         keeper.open(keeper.page(Shop.silent))
         keeper.check()
@@ -292,7 +293,7 @@ def test_what_goes_wrong(keeper: Keeper, settings: Any, monkeypatch: Any) -> Non
         keeper.open("/admin/")
         assert LIST in keeper.driver.page_source
     keeper.open(f"{LIST}0123/")
-    assert "does not know such a function" in keeper.sees("#content h1")
+    assert "This function is not known" in keeper.sees("#content h1")
     (log,) = keeper.driver.get_log("browser")
     assert "404" in log["message"]
     keeper.check()

@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "stats": "keys cache conf signals clock",
     "protocol": "options keys cache stats conf signals clock",
     "planning": "options vary keys cache stats protocol conf signals clock",
+    "describe": "planning options protocol stats conf",
     "methods": "memoized protocol",
     "memoized": "planning protocol stats model_signals cache",
     "decorator": (
@@ -34,7 +35,7 @@ MAY_IMPORT = {
 }
 #: For Django, for operators and for tests: nothing imports them.
 FRONT_ENDS = set(
-    "admin apps checks instances management middleware migrations models"
+    "admin apps checks management middleware migrations models"
     " opentelemetry panels prometheus tasks testing".split()
 )
 #: What else may be imported, and by whom alone.
@@ -52,7 +53,6 @@ DOORS = {
 }
 #: No I/O at all.
 PURE = {
-    "arguments",
     "cache.breaker",
     "cache.record",
     "keys.binding",

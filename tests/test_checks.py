@@ -78,7 +78,7 @@ def ids(found):
 def test_a_cache_without_a_socket_time_out(monkeypatch, settings, missing):
     if settings["BACKEND"] == PYLIBMC:
         need("pylibmc")
-    monkeypatch.setattr(ours, "_redis_has_one", lambda: False)
+    monkeypatch.setattr(ours, "_has_default_timeout", lambda: False)
     with override_settings(CACHES={"default": settings, "unused": {"BACKEND": REDIS}}):
         found = ours.check_caches(None)
     if missing is None:
@@ -92,7 +92,7 @@ def test_newer_versions_of_redis_py_have_one_of_their_own():
     import redis
 
     major = int(redis.__version__.split(".")[0])
-    assert ours._redis_has_one() is (major >= 8)
+    assert ours._has_default_timeout() is (major >= 8)
 
 
 def test_an_alias_that_is_nowhere(functions):
@@ -288,7 +288,7 @@ def test_without_redis_py_nothing_is_known_of_it(monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "redis.connection", None)
-    assert ours._redis_has_one() is False
+    assert ours._has_default_timeout() is False
 
 
 # --- settings that nobody expects ----------------------------------------------------

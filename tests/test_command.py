@@ -28,19 +28,16 @@ from django.core.management.base import CommandError
 from django.test import override_settings
 from django.utils import translation
 
-from cache_memoize import cache_memoize, planning
+from cache_memoize import arguments, cache_memoize, planning
 from cache_memoize.cache import breaker
 from cache_memoize.management import (
-    acts,
-    naming,
-)
-from cache_memoize.management.acts import (
-    ACTS,
     FAILED_AT_MOST,
     INTERRUPTED,
     NOT_RUN,
+    listing,
+    naming,
 )
-from cache_memoize.management.commands.memoize import Command
+from cache_memoize.management.commands.memoize import PARTS, Command
 from cache_memoize.migrate import Finding
 from cache_memoize.stats import reporter, sitewide
 from tests import models, shop
@@ -241,8 +238,8 @@ def test_functions_and_methods_of_all_kinds_have_names(name, args, key):
 @pytest.mark.parametrize(
     "name, error",
     [
-        ("price", "'price' is no dotted path; write app.module.func"),
-        ("tests.shop.1", "is no dotted path"),
+        ("price", "'price' is not a dotted path; write app.module.func"),
+        ("tests.shop.1", "is not a dotted path"),
         ("testss.shop.price", "there is no module 'testss' (did you mean tests?)"),
         ("qqqqqqqqq.shop.price", "no module 'qqqqqqqqq'; is its folder in PYTHONPATH"),
         ("tests.shop", "tests.shop is a module (memoized there: tests.shop.Shop.col"),
@@ -267,9 +264,9 @@ def test_a_wrong_name_is_an_error_that_names_the_closest(name, error):
 @pytest.mark.parametrize("part", ["key", "peek", "refresh", "invalidate"])
 @pytest.mark.parametrize("name", ["price", "total"])
 def test_a_method_without_its_instance_is_refused(part, name):
-    """The first argument would be taken for it, and another call forgotten."""
+    """The first argument would be its instance, and another call invalidated."""
     said = memoize(part, f"tests.shop.Shop.{name}", '"tea"', '"cup"')
-    assert "so a call of it has an instance, and Shop is no model" in said.error
+    assert "so a call of it has an instance, and Shop is not a model" in said.error
 
 
 @pytest.mark.django_db(transaction=True)
@@ -295,10 +292,10 @@ def test_the_instance_of_a_models_method_is_named_by_its_key(monkeypatch):
         (["key", name, "1"], "give its primary key, as in --self 42"),
         (
             ["key", name, "--self", "-7"],
-            "no Draft with the primary key -7: ",
+            "tests.Draft has no row with this primary key",
         ),
-        (["key", name, "--self", "'x'"], "no Draft with the primary key 'x': Field"),
-        (["key", name, "--self", "x"], "x is no Python literal"),
+        (["key", name, "--self", "'x'"], "this cannot be a primary key of tests.Draft"),
+        (["key", name, "--self", "x"], "x is not a Python literal"),
         (["key", "tests.shop.price", "--self", "1"], "leave --self out"),
         (["invalidate", name, "--all", *this], "leave the arguments out"),
         (["warm", name], "JSON has no instances; use --from"),
@@ -324,7 +321,7 @@ def test_what_a_package_has_put_in_front_of_its_module_counts(monkeypatch):
     monkeypatch.setitem(sys.modules, "front", package)
     monkeypatch.setitem(sys.modules, "front.related", module)
     for name in ("front.related", "front.related.related"):
-        assert naming.find(name) is shop.price
+        assert naming.find_function(name).memoized is shop.price
 
 
 def test_list_needs_a_urlconf_that_can_be_imported():
@@ -350,45 +347,45 @@ def test_list_needs_a_urlconf_that_can_be_imported():
     ],
 )
 def test_each_word_is_a_literal(words, call):
-    assert naming.arguments(shlex.split(words)) == call
+    assert arguments.parse_words(shlex.split(words)) == call
 
 
 @pytest.mark.parametrize(
     "word, error",
     [
-        ("text", """text is no Python literal; write '"text"'"""),
-        ("lang=en", """lang=en is no Python literal; write 'lang="en"'"""),
+        ("text", """text is not a Python literal; write '"text"'"""),
+        ("lang=en", """lang=en is not a Python literal; write 'lang="en"'"""),
         ("true", """write True, or for the text '"true"'"""),
         ("x=null", """write x=None, or for the text 'x="null"'"""),
         ("2024-10-11", """write '"2024-10-11"'"""),
-        ("[1", "no Python literal"),
-        ("{[]: 1}", "no Python literal"),
-        ("[" * 5000, "no Python literal"),
-        ("__import__('os').abort()", "no Python literal"),
-        ("f'{1}'", "no Python literal"),
-        ("a==1", "no Python literal"),
+        ("[1", "not a Python literal"),
+        ("{[]: 1}", "not a Python literal"),
+        ("[" * 5000, "not a Python literal"),
+        ("__import__('os').abort()", "not a Python literal"),
+        ("f'{1}'", "not a Python literal"),
+        ("a==1", "not a Python literal"),
         ("it's", """write '"it'"'"'s"'"""),
     ],
 )
 def test_what_is_no_literal_is_refused_with_the_cure(word, error):
-    with pytest.raises(CommandError, match=re.escape(error)):
-        naming.arguments([word])
+    with pytest.raises(ValueError, match=re.escape(error)):
+        arguments.parse_words([word])
 
 
 def test_the_cure_is_right():
     """What the error says, given to a shell, is the text that was meant."""
     for text in ("text", "it's", 'say "x"', "a\\b", "ä ö", "$HOME", "a\nb"):
-        with pytest.raises(CommandError) as caught:
-            naming.arguments([text])
+        with pytest.raises(ValueError) as caught:
+            arguments.parse_words([text])
         words = shlex.split(str(caught.value).partition("; write ")[2])
-        assert naming.arguments(words) == ((text,), {})
+        assert arguments.parse_words(words) == ((text,), {})
 
 
 def test_arguments_are_as_in_a_call():
-    with pytest.raises(CommandError, match="put arguments without a name first"):
-        naming.arguments(["a=1", "2"])
-    with pytest.raises(CommandError, match="a= is given twice"):
-        naming.arguments(["a=1", "a=2"])
+    with pytest.raises(ValueError, match="put arguments without a name first"):
+        arguments.parse_words(["a=1", "2"])
+    with pytest.raises(ValueError, match="a= is given twice"):
+        arguments.parse_words(["a=1", "a=2"])
     said = memoize("key", "tests.shop.price")
     assert "tests.shop.price: TypeError: " in said.error and "'item'" in said.error
 
@@ -410,7 +407,7 @@ def test_options_may_stand_anywhere():
 @pytest.fixture
 def only_shop(monkeypatch):
     """No function of another test is known, but those that this one makes."""
-    shops = (c for c in planning._functions if c.stats.path.startswith("tests.shop."))
+    shops = (c for c in planning._functions if c.path.startswith("tests.shop."))
     monkeypatch.setattr(planning, "_functions", WeakSet(shops))
 
 
@@ -445,10 +442,10 @@ def test_list_says_what_the_options_are():
     assert lines[0].split() == ["name", "alias", "timeout", "tags", "location"]
     cells = {line.split()[0]: re.split(r"  +", line)[1:] for line in lines}
     assert cells["tests.shop.price"][:3] == ["default", "60 s", "()"]
-    assert cells["tests.shop.rate"][:3] == ["default", "for ever", "-"]
-    assert cells["tests.shop.step"][:3] == ["default", "callable", "callable"]
+    assert cells["tests.shop.rate"][:3] == ["default", "unlimited", "–"]
+    assert cells["tests.shop.step"][:3] == ["default", "by result", "by call"]
     assert cells["tests.shop.unstored"][:3] == ["default", "60 s", "steps"]
-    assert cells["builtins.len"][3] == "-"
+    assert cells["builtins.len"][3] == "–"
 
 
 def test_one_tag_is_a_list_of_one():
@@ -460,13 +457,13 @@ def test_one_tag_is_a_list_of_one():
 def test_where_nothing_is_memoized_list_says_so(project):
     (project.folder / "project_urls.py").write_text("urlpatterns = []")
     said = project.run("list")
-    assert said.code == 1 and said.error.startswith("no memoized function is known")
+    assert said.code == 1 and said.error.startswith("no memoized function is imported")
     assert project.run("stats").code == 1
 
 
 def test_a_process_that_knows_no_function_says_so(monkeypatch):
     monkeypatch.setattr(planning, "_functions", WeakSet())
-    assert "no memoized function is known" in memoize("list").error
+    assert "no memoized function is imported" in memoize("list").error
 
 
 def test_wrong_settings_are_no_traceback():
@@ -511,8 +508,9 @@ def test_stats_are_those_of_the_whole_site(counting, only_shop):
     header, figures = memoize("stats", "tests.shop.price").out.splitlines()
     assert len(header) == len(figures)
     found = dict(zip(header.split(), re.split(r"  +", figures), strict=True))
-    assert found["calls"] == "4" and found["rate"] == "50.0%" and found["stale"] == "0"
-    assert found["mean"].endswith(" ms")
+    assert found["hits"] == found["misses"] == "2"
+    assert found["rate"] == "50.0 %" and found["stale"] == "0"
+    assert found["mean"].endswith((" ms", " µs"))
     whole = {row["name"]: row for row in memoize("stats", "--json").json}
     assert whole["tests.shop.price"]["hits"] == 2
     assert whole["tests.shop.rate"]["hit_rate"] is None
@@ -529,12 +527,9 @@ def test_stats_of_processes_that_have_ended_are_there(project):
     assert figures[header.index("runs")] == "2"
 
 
-def test_a_function_is_told_once_and_durations_can_be_read():
+def test_a_function_that_is_named_twice_is_shown_once():
     first = memoize("stats", "tests.shop.price", "tests.shop.price")
-    assert len(first.out.splitlines()) == 2 and " - " in first.out
-    from cache_memoize.management.outcome import duration
-
-    assert [duration(s) for s in (0, 0.5, 1234)] == ["-", "500.0 ms", "1,234.0 s"]
+    assert len(first.out.splitlines()) == 2 and " – " in first.out
 
 
 def test_stats_of_functions_in_modules_that_are_named_too():
@@ -621,12 +616,14 @@ def test_peek_does_not_say_nothing_where_it_has_not_looked():
     breaker.breaker_of("default").failure(0.0, hanging=True)
     breaker.breaker_of("default")._retry_at = float("inf")
     said = memoize("peek", "tests.shop.price", "1")
-    assert said.error.endswith("is left alone for some seconds")
+    assert said.error.endswith("is not used for some seconds")
 
 
 def test_refresh_stores_and_prints_nothing_of_the_project():
     said = memoize("refresh", "tests.shop.price", "1")
-    assert re.match(r"tests.shop.price took \d+\.\d ms; the result is stored", said.out)
+    assert re.match(
+        r"tests.shop.price took [\d.]+ [mµ]s; the result is stored", said.out
+    )
     assert "computing" not in said.out
     memoize("refresh", "tests.shop.price", "1")
     assert shop.RUNS == [(1, "EUR")] * 2
@@ -642,21 +639,21 @@ def test_refresh_says_what_the_function_raised():
 
 def test_refresh_says_that_nothing_was_stored(caplog):
     said = memoize("refresh", "tests.shop.unstored", "--json")
-    assert "is not stored: see its timeout= and cache_if=" in said.error
+    assert "the result is not stored: see its timeout= and cache_if=" in said.error
     assert said.json["stored"] is False
     shop.price._memoized.stats.warned.clear()
     said = memoize("refresh", "tests.shop.price", '"lock"')
-    assert "is not stored: the result cannot be pickled" in said.error
+    assert "the result is not stored: the result cannot be pickled" in said.error
 
 
-def test_invalidate_forgets_one_call():
+def test_invalidate_takes_one_call():
     shop.price(1), shop.price(2)
     said = memoize("invalidate", "tests.shop.price", "item=1", "--json")
     assert said.json == {"name": "tests.shop.price", "forgot": "call"}
     assert shop.price.peek(1) is None and shop.price.peek(2) is not None
     shop.rate.refresh("NOK")
     said = memoize("invalidate", "tests.shop.rate", '"NOK"')
-    assert said.out == "one call of tests.shop.rate is forgotten\n"
+    assert said.out == "one call of tests.shop.rate is invalidated\n"
     assert shop.rate.peek("NOK") is None
 
 
@@ -697,15 +694,15 @@ def test_only_a_memory_that_keeps_something_is_told_of(kind, told):
     assert ("is the memory of this process" in err.getvalue()) is told
 
 
-def test_invalidate_forgets_all_calls():
+def test_invalidate_takes_all_calls():
     shop.price(1), shop.price(2)
     said = memoize("invalidate", "tests.shop.price", "--all")
-    assert said.out == "every call of tests.shop.price is forgotten\n"
+    assert said.out == "every call of tests.shop.price is invalidated\n"
     assert shop.price.peek(1) is shop.price.peek(2) is None
     assert "write tags=()" in memoize("invalidate", "tests.shop.rate", "--all").error
 
 
-def test_invalidate_forgets_tags():
+def test_invalidate_takes_tags():
     for number in (1, 2):
         shop.step(number)
     with override_settings(CACHES={"default": caches.settings["default"]}):
@@ -715,7 +712,8 @@ def test_invalidate_forgets_tags():
         assert shop.step.peek(1) is None and shop.step.peek(2) is not None
         said = memoize("invalidate", "--tag=step:2", "--tag", "x", "--alias", "default")
         assert said.out == (
-            "every call with 'step:2', 'x' is forgotten, in the cache 'default'\n"
+            "every call with the tag 'step:2' or 'x' is invalidated, in the cache "
+            "'default'\n"
         )
         assert shop.step.peek(2) is None
 
@@ -810,9 +808,9 @@ def test_warm_takes_json_lines(workers):
 
 BAD = [
     ('"broken"', "LookupError"),
-    ("{", "no JSON: Expecting property name enclosed in double quotes, column 2"),
-    ("\udcff", "no JSON that can be read: "),
-    ("[" * 100_000, "no JSON that can be read: "),
+    ("{", "not JSON: Expecting property name enclosed in double quotes, column 2"),
+    ("\udcff", "not readable as JSON: "),
+    ("[" * 100_000, "not readable as JSON: "),
     ("{}", 'an object takes "args", an array, and "kwargs", an object'),
     ('{"arg": [1]}', 'an object takes "args"'),
     ('{"args": 1}', 'an object takes "args"'),
@@ -907,7 +905,7 @@ def test_warm_from_a_callable(project):
         assert "in broken_items" in said.err and said.code == NOT_RUN
     for source, error in [
         ("tests.shop.RUNS", "is a list, and cannot be called"),
-        ("tests.shop.no_items", "gave a int; return an iterable"),
+        ("tests.shop.no_items", "returned a int; return an iterable"),
         ("tests.shop.no_item", "did you mean"),
         ("tests.shop.ran_not", "has no 'ran_not'"),
     ]:
@@ -1022,7 +1020,7 @@ def test_while_the_cache_is_left_alone_nothing_is_computed(monkeypatch):
 
     monkeypatch.setattr(shop, "ran", fails_once)
     said = memoize("warm", "tests.shop.step", stdin="1\n2\n3\n")
-    assert said.err == "line 1: not stored: the cache did not work meanwhile\n"
+    assert said.err == "line 1: not stored: the cache has failed meanwhile\n"
     assert said.out == "2 refreshed, 1 failed\n" and computed == [1, 2, 3]
 
 
@@ -1097,9 +1095,14 @@ def test_ctrl_c_in_the_middle_of_a_computation(project, started, name, workers, 
     wait_for(lambda: len(project.lines(project.runs)) == workers)
     process.send_signal(signal.SIGINT)
     if ended:
+        # From here on nothing is begun, however soon a worker is free.
+        plural = "s" if ended > 1 else ""
+        waiting = f"interrupted: waiting for {ended} computation{plural} under way\n"
+        assert process.stderr.readline() == waiting
         project.go.touch()
     assert process.wait(PATIENCE) == INTERRUPTED
     assert process.stdout.read().startswith(f"{ended} refreshed")
+    assert process.stderr.read() == "CommandError: interrupted\n"
     project.go.touch()
     began = time.monotonic()
     again = project.run(*words, stdin=numbers(*range(10)))
@@ -1122,6 +1125,8 @@ def test_ctrl_c_in_a_refresh(project, started, name):
     wait_for(lambda: project.lines(project.runs))
     process.send_signal(signal.SIGINT)
     if name == "apatient":
+        waiting = "interrupted: waiting for 1 computation under way\n"
+        assert process.stderr.readline() == waiting
         project.go.touch()
     assert process.wait(PATIENCE) == INTERRUPTED
     assert json.loads(process.stdout.read())["error"] == "interrupted"
@@ -1196,7 +1201,7 @@ def test_findings_are_lines_and_an_exit_code(monkeypatch, tmp_path):
     """With a stand-in for what finds them."""
     finds: list[Finding] = []
     monkeypatch.setattr(
-        acts, "find_in", lambda paths: (f for f in finds if f.path in list(paths))
+        listing, "find_in", lambda paths: (f for f in finds if f.path in list(paths))
     )
     words = ["migrate-check", str(tmp_path)]
     assert memoize(*words) == Said("", "", "", 0)
@@ -1209,7 +1214,7 @@ def test_findings_are_lines_and_an_exit_code(monkeypatch, tmp_path):
     assert said.error == "2 calls to look at"
     assert said.json[0] == finds[0]._asdict() | {"path": str(tmp_path)}
     said = memoize("migrate-check", str(tmp_path / "no"))
-    assert said.error == f"there is no file or folder {tmp_path / 'no'}"
+    assert said.error == f"the file or folder {tmp_path / 'no'} does not exist"
 
 
 def test_the_real_finder_fits(tmp_path):
@@ -1312,10 +1317,10 @@ def test_the_page_has_the_exit_codes_and_the_shapes(tmp_path, monkeypatch, only_
         literals(part)[0]: re.sub(r"\(.*?\)", "", shape)
         for part, shape in table("command", "JSON")
     }
-    assert list(documented) == list(ACTS)
+    assert list(documented) == list(PARTS)
     (tmp_path / "code.py").touch()
     found = [Finding(tmp_path, 1, 2, "M", "m", "c")]
-    monkeypatch.setattr(acts, "find_in", lambda paths: found)
+    monkeypatch.setattr(listing, "find_in", lambda paths: found)
     call = ["tests.shop.price", "1"]
     for part, words in {
         "list": [],

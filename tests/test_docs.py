@@ -456,7 +456,7 @@ def test_the_metrics():
 
 def test_the_instruments():
     source = (ROOT / "cache_memoize" / "opentelemetry.py").read_text("utf-8")
-    names = re.findall(r'meter\.create_\w+\(\s*"(.+)"', source)
+    names = re.findall(r'"(cache_memoize\.[\w.]+)"[,:]', source)
     documented = {literals(row[1])[0] for row in table("reference", "Metrics")}
     assert documented == set(names) and len(names) == 6
     for name in re.findall(r'= "(code.+|cache_memoize\..+)"', source):
@@ -498,7 +498,7 @@ def test_the_messages_of_the_logger():
 
 def test_the_system_checks():
     source = inspect.getsource(checks)
-    in_code = re.findall(r'id="(.+)"', source)
+    in_code = re.findall(r'"(cache_memoize\.[EW]\d+)"', source)
     assert sorted(first_literals("checks", "Checks")) == sorted(in_code)
     cures = {literals(name)[0]: cure for name, _, cure in table("checks", "Checks")}
     for name in ("socket_timeout", "SOCKET_TIMEOUT", "timeout"):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +23,7 @@ from cache_memoize.migrate import (
     find,
     find_in,
 )
+from cache_memoize.migrate.__main__ import main
 
 HEAD = "from cache_memoize import cache_memoize\n"
 SHOP = """
@@ -361,7 +365,7 @@ def test_a_finding_says_where_it_is_and_what_to_write():
     (found,) = find(HEAD + SHOP + "shop.price.invalidate(shop, 1)", "app.py")
     assert found == Finding("app.py", 14, 1, "M001", found.message, found.cure)
     assert str(found).startswith("app.py:14:1: M001 price.invalidate() is given the")
-    assert str(found).endswith(". Instead: leave the instance out.")
+    assert str(found).endswith("; leave the instance out")
 
 
 def write(folder: Path, **files: str) -> None:
@@ -520,3 +524,25 @@ def test_managers_views_and_admins_cannot_be_part_of_a_key():
 def test_by_method_decorator_the_instance_counts():
     """M019: in 0.2.1 the second call gave the result of the first."""
     assert [Numbered(1).double(2), Numbered(2).double(2)] == [2, 4]
+
+
+def test_it_runs_as_a_module_without_settings(tmp_path):
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    environment.pop("DJANGO_SETTINGS_MODULE", None)
+
+    def run(path):
+        command = [sys.executable, "-m", "cache_memoize.migrate", str(path)]
+        return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+    write(tmp_path, right="x = 1", wrong=HEAD + SHOP + "shop.price.invalidate(shop, 1)")
+    assert run(tmp_path / "right.py").stdout == ""
+    done = run(tmp_path)
+    assert done.returncode == 1 and done.stderr == ""
+    assert done.stdout.startswith(f"{tmp_path / 'wrong.py'}:14:1: M001 price.inv")
+
+
+def test_the_exit_code_says_whether_something_was_found(tmp_path, capsys):
+    write(tmp_path, right="x = 1", wrong=HEAD + "f = cache_memoize()(lambda: 1)")
+    assert main([str(tmp_path / "right.py")]) == 0
+    assert main([str(tmp_path)]) == 1
+    assert "M012" in capsys.readouterr().out

@@ -161,7 +161,7 @@ def test_the_state_of_the_breaker(registry, monkeypatch):
     broken = breaker.breaker_of("default")
 
     def state():
-        prometheus._exporters[registry].look()
+        prometheus._exporters[registry].update_breakers()
         return registry.get_sample_value(
             "cache_memoize_breaker_state", {"alias": "default"}
         )

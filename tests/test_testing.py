@@ -406,7 +406,7 @@ def test_above_functions_and_methods():
 
 def test_what_yields_cannot_be_decorated():
     """It would be outside of the block while it runs."""
-    with pytest.raises(TypeError, match=r"write `with in_memory\(\):` in it"):
+    with pytest.raises(TypeError, match=r"write `with in_memory\(\):` in the function"):
 
         @in_memory()
         def generator():
@@ -625,7 +625,7 @@ class TestAssertHits:
         name = "tests.test_testing.double"
         assert str(caught.value).splitlines() == [
             f"2 hits of {name} were expected, and there were 1 hits and 3 misses",
-            "What happened, in order:",
+            "Events in order:",
             f"  miss {name}",
             f"  computed {name}",
             f"  hit {name}",
@@ -650,13 +650,13 @@ class TestAssertHits:
         assert len(text.splitlines()) == 33
 
     def test_it_says_that_nothing_happened(self):
-        with pytest.raises(AssertionError, match="Nothing happened$"), assert_hits(1):
+        with pytest.raises(AssertionError, match="There was no event$"), assert_hits(1):
             pass
 
     @disabled()
     def test_it_says_that_memoizing_is_disabled(self):
         with (
-            pytest.raises(AssertionError, match="disabled: .* is False\nWhat"),
+            pytest.raises(AssertionError, match="disabled: .* is False\nEvents"),
             assert_hits(1, double),
         ):
             double(1), double(1)
@@ -710,7 +710,7 @@ class TestAssertHits:
         [
             ((double,), TypeError, r"assert_hits\(1, f\)"),
             ((True,), TypeError, "the number of hits"),
-            ((-1,), ValueError, "0 means none"),
+            ((-1,), ValueError, "a number of 0 or more"),
             ((1, len), TypeError, "len is not memoized"),
             ((1, 5), TypeError, "5 is not memoized"),
         ],
@@ -720,7 +720,9 @@ class TestAssertHits:
             assert_hits(*arguments)
 
     def test_outside_of_a_with_it_warns(self):
-        with pytest.warns(RuntimeWarning, match=r"assert_hits\(7\) counted nothing"):
+        with pytest.warns(
+            RuntimeWarning, match=r"assert_hits\(7\) has counted nothing"
+        ):
             assert_hits(7)
             gc.collect()
 

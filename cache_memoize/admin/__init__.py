@@ -1,4 +1,4 @@
-"""The admin's pages: all memoized functions, one of them, and what can be done to it.
+"""The admin's pages: the list of memoized functions, and one function with its actions.
 
 Every action is a POST of its own, needs the permission ``invalidate_memoizedfunction``,
 and is in the admin's log, without the arguments of the call.
@@ -18,11 +18,17 @@ from django.urls import URLPattern, path, reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.debug import sensitive_post_parameters
 
+from ..describe import (
+    FIGURES,
+    FunctionInfo,
+    describe_options,
+    describe_totals,
+    list_functions,
+)
 from ..models import MemoizedFunction
-from ..planning import Function, plan_of, planned
 from ..protocol import transactions
-from . import overview, wording
-from .actions import ACTIONS, CallForm, attempt
+from . import overview
+from .actions import ACTIONS, CallForm, run_action
 from .overview import COLUMNS, Overview
 
 __all__ = ["MemoizedFunctionAdmin"]
@@ -35,14 +41,10 @@ else:
     Base = admin.ModelAdmin
 
 
-def _object(function: Function) -> MemoizedFunction:
-    return MemoizedFunction(id=overview.identity(function), path=function.path)
-
-
-def _header(
+def _make_header(
     column: overview.Column, ordered: overview.Column, falls: bool, words: str
 ) -> dict[str, Any]:
-    """A column's head, which is a link that sorts by it, or turns the order round."""
+    """Return a column's head: a link that sorts by it, or reverses the order."""
     here = column is ordered
     fall = not falls if here else column.is_number
     query = {"o": f"-{column.name}" if fall else column.name}
@@ -53,9 +55,13 @@ def _header(
     }
 
 
+def _make_object(info: FunctionInfo) -> MemoizedFunction:
+    return MemoizedFunction(id=info.id, path=info.path)
+
+
 @admin.register(MemoizedFunction)
 class MemoizedFunctionAdmin(Base):
-    """There are no rows: the pages are about what this process has imported."""
+    """The pages of the functions that this process has imported; no rows of a table."""
 
     def get_urls(self) -> list[URLPattern]:
         pages: list[tuple[str, View, str]] = [
@@ -90,123 +96,109 @@ class MemoizedFunctionAdmin(Base):
     def get_object(
         self, request: HttpRequest, object_id: str, from_field: Any = None
     ) -> MemoizedFunction | None:
-        function = overview.find(object_id)
-        return None if function is None else _object(function)
+        info = overview.find_function(object_id)
+        return None if info is None else _make_object(info)
 
     def changelist_view(
         self, request: HttpRequest, extra_context: Any = None
     ) -> HttpResponse:
-        """All functions."""
+        """Show the list of all functions."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         try:
-            seen = Overview(planned())
+            seen = Overview(list_functions())
         except ImproperlyConfigured as error:
             messages.error(request, str(error))
             seen = Overview([])
-        words, wanted = request.GET.get("q", ""), request.GET.get("o", "name")
-        rows = seen.searched(words)
-        name, falls = wanted.removeprefix("-"), wanted.startswith("-")
+        words, order = request.GET.get("q", ""), request.GET.get("o", "name")
+        rows = seen.search(words)
+        name, falls = order.removeprefix("-"), order.startswith("-")
         column = next((c for c in COLUMNS if c.name == name), COLUMNS[0])
         rows.sort(key=lambda row: row.path)
         rows.sort(key=column.value, reverse=falls)
         more = {
             "title": _("Memoized functions"),
             "rows": rows,
-            "totals": overview.Shown(overview.totals(rows)),
-            "headers": [_header(c, column, falls, words) for c in COLUMNS],
+            "totals": describe_totals(overview.add_totals(rows)),
+            "headers": [_make_header(c, column, falls, words) for c in COLUMNS],
             "words": words,
-            "order": wanted,
+            "order": order,
             "seen": seen,
         }
-        return self._page(request, "functions", more)
+        return self._render(request, "functions", more)
 
     def function_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """One function."""
+        """Show one function."""
         if not self.has_view_permission(request):
             raise PermissionDenied
-        function = overview.find(object_id)
-        if function is None:
-            return self._unknown(request)
-        return self._function(request, function, CallForm(function))
+        info = overview.find_function(object_id)
+        if info is None:
+            return self._refuse_unknown(request)
+        return self._render_function(request, info, CallForm(info))
 
     def action_view(
         self, request: HttpRequest, object_id: str, name: str
     ) -> HttpResponse:
-        """Something is done to one function. It answers with its page, so that the
-        arguments stay where they were typed, and are nowhere else."""
+        """Run an action, and answer with the page of the function: the arguments stay
+        in their field, and are in no address and no session."""
         if not self.has_invalidate_permission(request):
             raise PermissionDenied
-        function = overview.find(object_id)
-        if function is None or name not in ACTIONS:
-            return self._unknown(request)
+        info = overview.find_function(object_id)
+        if info is None or name not in ACTIONS:
+            return self._refuse_unknown(request)
         if request.method != "POST":
-            refused = self._refuse(
-                request,
-                _("Nothing was done"),
-                _("An action starts with the buttons on the page of the function."),
-                405,
-            )
+            text = _("Use the buttons on the page of the function.")
+            refused = self._refuse(request, _("Nothing was done"), text, 405)
             refused["Allow"] = "POST"
             return refused
-        form = CallForm(function, request.POST)
+        form = CallForm(info, request.POST)
         call: tuple[Any, Any] = ((), {})
-        if name == "invalidate-all":
-            pass
-        elif form.is_valid():
+        if name != "invalidate-all":
+            if not form.is_valid():
+                return self._render_function(request, info, form)
             call = form.cleaned_data["arguments"]
-        else:
-            return self._function(request, function, form)
-        outcome = attempt(ACTIONS[name], function, *call)
-        messages.add_message(request, outcome.level, outcome.told)
-        self.log_change(request, _object(function), outcome.logged)
+        outcome = run_action(ACTIONS[name], info, *call)
+        messages.add_message(request, outcome.level, outcome.message)
+        self.log_change(request, _make_object(info), outcome.entry)
         if name == "invalidate-all":
             back = f"{self.admin_site.name}:cache_memoize_memoizedfunction_change"
             return HttpResponseRedirect(reverse(back, args=[object_id]))
-        return self._function(request, function, form)
+        return self._render_function(request, info, form)
 
-    # --- parts ---
-
-    def _function(
-        self, request: HttpRequest, function: Function, form: CallForm
+    def _render_function(
+        self, request: HttpRequest, info: FunctionInfo, form: CallForm
     ) -> HttpResponse:
-        seen = Overview([function])
-        (row,) = seen.rows
+        seen = Overview([info])
         more = {
-            "title": row.path,
-            "row": row,
-            "own": overview.Shown(function.stats.totals()),
+            "title": info.path,
+            "info": info,
+            "row": seen.rows[0],
+            "own": describe_totals(info.stats.totals()),
+            "columns": FIGURES,
             "form": form,
             "actions": ACTIONS,
-            "plan": plan_of(function),
             "seen": seen,
-            "namesakes": overview.namesakes(function),
-            "source": wording.source(function),
-            "documentation": wording.documentation(function),
-            "signature": wording.signature(function),
-            "options": wording.options(function),
-            "is_method": overview.is_method(function),
+            "namesakes": overview.count_namesakes(info),
+            "options": describe_options(info),
         }
-        return self._page(request, "function", more)
+        return self._render(request, "function", more)
 
-    def _unknown(self, request: HttpRequest) -> HttpResponse:
-        return self._refuse(
-            request,
-            _("This process does not know such a function"),
-            _(
-                "It may have another name now, or the module that it is in has not "
-                "been imported by the process that answers. Open the list again."
-            ),
-            404,
+    def _refuse_unknown(self, request: HttpRequest) -> HttpResponse:
+        text = _(
+            "It may have been renamed, or the process that answers has not imported "
+            "its module. Open the list again."
         )
+        return self._refuse(request, _("This function is not known"), text, 404)
 
     def _refuse(
         self, request: HttpRequest, title: str, text: str, status: int
     ) -> HttpResponse:
-        return self._page(request, "refused", {"title": title, "text": text}, status)
+        response = self._render(request, "refused", {"title": title, "text": text})
+        response.status_code = status
+        return response
 
-    def _page(
-        self, request: HttpRequest, name: str, more: dict[str, Any], status: int = 200
+    def _render(
+        self, request: HttpRequest, name: str, more: dict[str, Any]
     ) -> HttpResponse:
         context = {
             **self.admin_site.each_context(request),
@@ -215,4 +207,4 @@ class MemoizedFunctionAdmin(Base):
             **more,
         }
         template = f"admin/cache_memoize/memoizedfunction/{name}.html"
-        return TemplateResponse(request, template, context, status=status)
+        return TemplateResponse(request, template, context)

@@ -1,4 +1,4 @@
-"""What the admin's buttons do to a function, and what is told and logged of it."""
+"""The actions of the admin's buttons, with the message and the log entry of each."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from .. import arguments as literals
-from .. import instances
+from ..arguments import parse_call
+from ..describe import FunctionInfo, describe_value, format_duration
 from ..keys.encoding import UnkeyableArgument
-from ..planning import Function, plan_of
-from .wording import duration, what
 
-__all__ = ["ACTIONS", "Action", "CallForm", "Outcome", "attempt"]
+__all__ = ["ACTIONS", "Action", "CallForm", "Outcome", "run_action"]
 
 
 class CallForm(forms.Form):
@@ -25,105 +23,106 @@ class CallForm(forms.Form):
 
     arguments = forms.CharField(required=False)
 
-    def __init__(self, function: Function, *args: Any) -> None:
+    def __init__(self, info: FunctionInfo, *args: Any) -> None:
         super().__init__(*args)
-        self.function = function
+        self.info = info
 
     def clean_arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         try:
-            args, kwargs = literals.call(self.cleaned_data["arguments"], instances.load)
-            self.function.wrapper.get_cache_key(*args, **kwargs)
+            args, kwargs = parse_call(self.cleaned_data["arguments"])
+            self.info.memoized.get_cache_key(*args, **kwargs)
         except (UnkeyableArgument, ImproperlyConfigured, ValueError) as error:
             raise forms.ValidationError(str(error)) from None
         except Exception as error:
             # The signature does not fit, or a function in the options raised.
-            said = str(error) if isinstance(error, TypeError) else ""
+            text = str(error) if isinstance(error, TypeError) else ""
             raise forms.ValidationError(
                 _("these arguments have no key (%(error)s); see the signature")
-                % {"error": f"{type(error).__name__}: {said}".rstrip(": ")}
+                % {"error": f"{type(error).__name__}: {text}".rstrip(": ")}
             ) from None
         return args, kwargs
 
 
 class Outcome(NamedTuple):
-    """Of an action: what the person is told, and what the log is."""
+    """The result of an action."""
 
     level: int
-    told: str
-    logged: str
+    #: For the user.
+    message: str
+    #: For the admin's log.
+    entry: str
 
 
-def look(function: Function, args: Any, kwargs: Any) -> Outcome:
-    errors = function.stats.errors
-    entry = function.wrapper.peek(*args, **kwargs)
-    logged = "Looked at one call"
-    if entry is None and (
-        plan_of(function).breaker.tripped or function.stats.errors > errors
-    ):
-        return Outcome(messages.ERROR, _("The cache did not answer."), logged)
-    if entry is None:
-        return Outcome(messages.INFO, _("There is no entry of this call."), logged)
+def peek_call(info: FunctionInfo, args: Any, kwargs: Any) -> Outcome:
+    errors = info.stats.errors
+    found = info.memoized.peek(*args, **kwargs)
+    entry = "Looked at one call"
+    if found is None and (info.breaker.tripped or info.stats.errors > errors):
+        return Outcome(messages.ERROR, _("The cache did not answer."), entry)
+    if found is None:
+        return Outcome(messages.INFO, _("There is no entry of this call."), entry)
     text = (
-        _("There is an entry, %(age)s old and past its timeout: %(what)s.")
-        if entry.stale
-        else _("There is an entry, %(age)s old: %(what)s.")
+        _("There is a stale entry, %(age)s old: %(value)s.")
+        if found.stale
+        else _("There is an entry, %(age)s old: %(value)s.")
     )
-    values = {"age": duration(entry.age), "what": what(entry.value)}
-    return Outcome(messages.INFO, text % values, logged)
+    values = {"age": format_duration(found.age), "value": describe_value(found.value)}
+    return Outcome(messages.INFO, text % values, entry)
 
 
-def invalidate(function: Function, args: Any, kwargs: Any) -> Outcome:
-    function.wrapper.invalidate(*args, **kwargs)
-    told = _("The call is forgotten; the next one computes.")
-    return Outcome(messages.SUCCESS, told, "Invalidated one call")
+def invalidate_call(info: FunctionInfo, args: Any, kwargs: Any) -> Outcome:
+    info.memoized.invalidate(*args, **kwargs)
+    message = _("The call is invalidated; the next one computes.")
+    return Outcome(messages.SUCCESS, message, "Invalidated one call")
 
 
-def refresh(function: Function, args: Any, kwargs: Any) -> Outcome:
-    started, began = function.clock.time(), function.clock.monotonic()
-    function.wrapper.refresh(*args, **kwargs)
-    took = duration(function.clock.monotonic() - began)
-    entry = function.wrapper.peek(*args, **kwargs)
-    logged = "Refreshed one call"
-    if entry is not None and function.clock.time() - entry.age >= started - 0.01:
-        told = _("The call was computed anew in %(took)s, and is stored.")
-        return Outcome(messages.SUCCESS, told % {"took": took}, logged)
-    told = _("The call was computed anew in %(took)s, and nothing of it is stored.")
-    return Outcome(messages.WARNING, told % {"took": took}, f"{logged}, not stored")
+def refresh_call(info: FunctionInfo, args: Any, kwargs: Any) -> Outcome:
+    started, began = info.clock.time(), info.clock.monotonic()
+    info.memoized.refresh(*args, **kwargs)
+    took = {"took": format_duration(info.clock.monotonic() - began)}
+    found = info.memoized.peek(*args, **kwargs)
+    entry = "Refreshed one call"
+    if found is not None and info.clock.time() - found.age >= started - 0.01:
+        message = _("The call was computed in %(took)s, and its result is stored.")
+        return Outcome(messages.SUCCESS, message % took, entry)
+    message = _("The call was computed in %(took)s, and its result is not stored.")
+    return Outcome(messages.WARNING, message % took, f"{entry}, not stored")
 
 
-def invalidate_all(function: Function, args: Any, kwargs: Any) -> Outcome:
-    function.wrapper.invalidate_all()
-    told = _("All calls of the function are forgotten.")
-    return Outcome(messages.SUCCESS, told, "Invalidated all calls")
+def invalidate_function(info: FunctionInfo, args: Any, kwargs: Any) -> Outcome:
+    info.memoized.invalidate_all()
+    message = _("All calls of the function are invalidated.")
+    return Outcome(messages.SUCCESS, message, "Invalidated all calls")
 
 
 class Action(NamedTuple):
     title: Any
-    do: Callable[[Function, Any, Any], Outcome]
-    #: For the log, if it raises.
-    failed: str
+    run: Callable[[FunctionInfo, Any, Any], Outcome]
+    #: The noun for the log, if the action raises.
+    noun: str
 
 
 ACTIONS = {
-    "look": Action(gettext_lazy("Look at it"), look, "Look at one call"),
+    "look": Action(gettext_lazy("Look at it"), peek_call, "Look at one call"),
     "invalidate": Action(
-        gettext_lazy("Invalidate it"), invalidate, "Invalidation of one call"
+        gettext_lazy("Invalidate it"), invalidate_call, "Invalidation of one call"
     ),
-    "refresh": Action(gettext_lazy("Refresh it"), refresh, "Refresh of one call"),
+    "refresh": Action(gettext_lazy("Refresh it"), refresh_call, "Refresh of one call"),
     "invalidate-all": Action(
         gettext_lazy("Invalidate all calls"),
-        invalidate_all,
+        invalidate_function,
         "Invalidation of all calls",
     ),
 }
 
 
-def attempt(action: Action, function: Function, args: Any, kwargs: Any) -> Outcome:
-    """Whatever it raises is told, by its type: a text may hold arguments."""
+def run_action(action: Action, info: FunctionInfo, args: Any, kwargs: Any) -> Outcome:
+    """Run an action. An exception becomes a message with its type, without its text,
+    which may hold arguments."""
     try:
-        return action.do(function, args, kwargs)
+        return action.run(info, args, kwargs)
     except Exception as error:
         name = type(error).__name__
-        told = _("%(action)s: this raised %(error)s.")
-        told %= {"action": action.title, "error": name}
-        return Outcome(messages.ERROR, told, f"{action.failed} raised {name}")
+        message = _("%(action)s: this raised %(error)s.")
+        message %= {"action": action.title, "error": name}
+        return Outcome(messages.ERROR, message, f"{action.noun} raised {name}")

@@ -1,4 +1,4 @@
-"""A chart of an hour as paths of an SVG, and in words. Pure."""
+"""The chart of an hour, as SVG paths and in numbers. Pure."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import NamedTuple, Protocol
 __all__ = ["Chart", "draw"]
 
 
-class Counted(Protocol):
-    """What was counted in one minute."""
+class Minute(Protocol):
+    """The figures of one minute."""
 
     @property
     def hits(self) -> int: ...
@@ -22,27 +22,27 @@ class Chart(NamedTuple):
 
     width: int
     height: int
-    #: The ``d`` of a path; empty where there was none.
+    #: The ``d`` of an SVG path; empty without any hit.
     hits: str
     misses: str
-    #: Calls of the minute with the most: the height of the chart.
+    #: Calls in the busiest minute, which has the full height.
     most: int
-    #: (hits, misses) of all minutes.
+    #: All hits, and all misses.
     sums: tuple[int, int]
 
 
-def draw(minutes: Sequence[Counted], bar: int = 2, height: int = 32) -> Chart:
-    """``bar``: units from one minute to the next; one of them is the gap."""
+def draw(minutes: Sequence[Minute], bar: int = 2, height: int = 32) -> Chart:
+    """Draw a chart in which a minute is `bar` units wide, 1 of them a gap."""
     most = max((m.hits + m.misses for m in minutes), default=0)
     hits, misses = [], []
     for number, minute in enumerate(minutes):
         x, width = number * bar, max(bar - 1, 1)
-        foot = _tall(minute.misses, most, height)
-        head = _tall(minute.hits + minute.misses, most, height)
+        foot = _height_of(minute.misses, most, height)
+        head = _height_of(minute.hits + minute.misses, most, height)
         if minute.misses:
-            misses.append(_bar(x, height, width, foot))
+            misses.append(_draw_bar(x, height, width, foot))
         if minute.hits:
-            hits.append(_bar(x, height - foot, width, head - foot))
+            hits.append(_draw_bar(x, height - foot, width, head - foot))
     return Chart(
         len(minutes) * bar,
         height,
@@ -53,10 +53,10 @@ def draw(minutes: Sequence[Counted], bar: int = 2, height: int = 32) -> Chart:
     )
 
 
-def _tall(count: int, most: int, height: int) -> float:
-    """What was counted at all is seen."""
+def _height_of(count: int, most: int, height: int) -> float:
+    """Return at least 1 unit for any count, so that it can be seen."""
     return max(round(count / most * height, 1), 1.0) if count else 0.0
 
 
-def _bar(x: float, y: float, width: float, tall: float) -> str:
-    return f"M{x} {y:g}v{-tall:g}h{width}v{tall:g}z"
+def _draw_bar(x: float, y: float, width: float, height: float) -> str:
+    return f"M{x} {y:g}v{-height:g}h{width}v{height:g}z"

@@ -1,93 +1,50 @@
-"""What a person is shown of the memoized functions of this process.
+"""The rows of the admin's list: memoized functions with the figures of the whole site.
 
-Figures are those of the whole site, with one look at each cache; this process' own
-where none are kept or the cache does not answer.
+Each cache is read once. Where it keeps no figures or does not answer, the figures are
+those of this process.
 """
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.functional import Promise
-from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy as _
 
-from ..planning import Function, plan_of, planned
-from ..protocol.policy import BACKEND
+from ..describe import (
+    FIGURES,
+    Figure,
+    FunctionInfo,
+    describe_tags,
+    describe_timeout,
+    describe_totals,
+    list_functions,
+)
 from ..stats import sitewide
 from ..stats.totals import Totals
 from . import charts
-from .wording import duration, percent
-
-__all__ = [
-    "COLUMNS",
-    "Column",
-    "Hour",
-    "Overview",
-    "Row",
-    "Shown",
-    "find",
-    "identity",
-    "is_method",
-    "namesakes",
-    "totals",
-]
 
 
-# --- which function ------------------------------------------------------------------
-
-
-def identity(function: Function) -> str:
-    """The same in every process, and another for every function and prefix."""
-    whole = f"{function.path} {function.prefix}"
-    return hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()[:20]
-
-
-def find(wanted: str) -> Function | None:
-    """The function with this :func:`identity`; None: this process knows none, or has
-    settings that fit no function."""
+def find_function(wanted: str) -> FunctionInfo | None:
+    """Return the function with this id, or None if this process has not imported it or
+    its settings are wrong."""
     try:
-        return next(
-            (function for function in planned() if identity(function) == wanted), None
-        )
+        return next((info for info in list_functions() if info.id == wanted), None)
     except ImproperlyConfigured:
         return None
 
 
-def namesakes(function: Function) -> int:
-    """How many other functions there are whose calls are counted together with its."""
-    mine = plan_of(function).alias, function.path
-    return sum((plan_of(c).alias, c.path) == mine for c in planned()) - 1
-
-
-def is_method(function: Function) -> bool:
-    """Whether its first argument is an instance or a class."""
-    return next(iter(inspect.signature(function.func).parameters), "") in _INSTANCES
-
-
-_INSTANCES = ("self", "cls")
-
-
-# --- figures -------------------------------------------------------------------------
-
-
-class Shown:
-    """Totals, and what follows from them, as text."""
-
-    def __init__(self, totals: Totals) -> None:
-        self.totals = totals
-        self.rate = percent(totals.hit_rate)
-        self.mean, self.p95 = duration(totals.mean), duration(totals.p95)
-        self.saved = duration(totals.saved)
+def count_namesakes(mine: FunctionInfo) -> int:
+    """Return the number of other functions that share the site's figures with this."""
+    name = mine.alias, mine.path
+    return sum((info.alias, info.path) == name for info in list_functions()) - 1
 
 
 class Hour:
-    """The last one, large: as a chart, and as a table by ten minutes."""
+    """The last hour, as a large chart and as a table by ten minutes."""
 
     def __init__(self, minutes: list[sitewide.Minute]) -> None:
         self.chart = charts.draw(minutes, bar=10, height=120)
@@ -99,26 +56,30 @@ class Hour:
             self.spans.append((ago, sitewide.Minute(*map(sum, columns))))
 
 
-class Row(NamedTuple):
-    """One function."""
+class Row:
+    """One function.
 
-    id: str
-    path: str
-    name: str
-    module: str
-    alias: str
-    timeout: str
-    tags: str
-    #: Seconds, to sort by; infinite: for ever, or nobody knows.
-    lasts: float
-    totals: Totals
-    #: The last hour by the minute; None: no figures of the whole site.
-    minutes: list[sitewide.Minute] | None
-    breaker: str
+    :param figures: of the whole site; None where none are kept or known.
+    """
+
+    def __init__(
+        self, info: FunctionInfo, figures: sitewide.Figures | None, now: float
+    ) -> None:
+        self.id, self.path = info.id, info.path
+        self.name, self.module = info.name, info.module
+        self.alias, self.breaker = info.alias, info.breaker_state
+        self.timeout = describe_timeout(info.timeout)
+        self.tags = describe_tags(info.options.tags)
+        is_number = isinstance(info.timeout, (int, float))
+        #: Seconds to sort by; infinite for an unlimited or unknown timeout.
+        self.seconds = info.timeout if is_number else float("inf")
+        self.totals = info.stats.totals() if figures is None else figures.totals
+        #: The last hour by the minute; None without figures of the whole site.
+        self.minutes = None if figures is None else figures.last_hour(now)
 
     @property
-    def figures(self) -> Shown:
-        return Shown(self.totals)
+    def figures(self) -> dict[str, str]:
+        return describe_totals(self.totals)
 
     @property
     def chart(self) -> charts.Chart | None:
@@ -130,7 +91,7 @@ class Row(NamedTuple):
 
 
 class Column(NamedTuple):
-    """One by which rows are sorted. ``name`` is what the address says."""
+    """A column by which rows can be sorted; ``name`` is its name in the address."""
 
     name: str
     title: Promise
@@ -138,84 +99,57 @@ class Column(NamedTuple):
     is_number: bool = True
 
 
+def _make_column(figure: Figure) -> Column:
+    return Column(figure.name, figure.title, lambda row: figure.value(row.totals) or 0)
+
+
 #: In the order of the table.
 COLUMNS = [
-    Column("name", gettext_lazy("Function"), lambda row: row.path, False),
-    Column("hits", gettext_lazy("Hits"), lambda row: row.totals.hits),
-    Column("misses", gettext_lazy("Misses"), lambda row: row.totals.misses),
-    Column("rate", gettext_lazy("Hit rate"), lambda row: row.totals.hit_rate or 0),
-    Column("saved", gettext_lazy("Saved"), lambda row: row.totals.saved),
-    Column("runs", gettext_lazy("Runs"), lambda row: row.totals.computations),
-    Column("mean", gettext_lazy("Mean"), lambda row: row.totals.mean),
-    Column("p95", gettext_lazy("95 %"), lambda row: row.totals.p95),
-    Column("stale", gettext_lazy("Stale"), lambda row: row.totals.stale),
-    Column("waits", gettext_lazy("Waits"), lambda row: row.totals.waits),
-    Column("errors", gettext_lazy("Errors"), lambda row: row.totals.errors),
-    Column("timeout", gettext_lazy("Timeout"), lambda row: row.lasts, False),
-    Column("cache", gettext_lazy("Cache"), lambda row: row.alias, False),
+    Column("name", _("Function"), lambda row: row.path, False),
+    *map(_make_column, FIGURES),
+    Column("timeout", _("Timeout"), lambda row: row.seconds, False),
+    Column("cache", _("Cache"), lambda row: row.alias, False),
 ]
 
 
 class Overview:
     """Functions with the figures of the whole site, as of now."""
 
-    def __init__(self, functions: Iterable[Function]) -> None:
-        self.functions = list(functions)
+    def __init__(self, infos: Iterable[FunctionInfo]) -> None:
+        by_alias: dict[str, list[FunctionInfo]] = {}
+        for info in infos:
+            by_alias.setdefault(info.alias, []).append(info)
         #: Aliases of caches that keep no figures of the whole site.
-        self.unkept: list[str] = []
-        #: Aliases of those that did not answer.
+        self.without_figures: list[str] = []
+        #: Aliases of caches that did not answer.
         self.silent: list[str] = []
-        #: Whether the project has switched everything off.
-        self.disabled = not all(
-            plan_of(function).policy.enabled for function in self.functions
-        )
-        self._figures: dict[tuple[str, str], sitewide.Figures] = {}
-        self._now = time.time()
-        for alias in sorted({plan_of(function).alias for function in self.functions}):
-            self._read(
-                alias,
-                [
-                    function
-                    for function in self.functions
-                    if plan_of(function).alias == alias
-                ],
-            )
-        self.rows = [self._row(function) for function in self.functions]
+        #: Whether CACHE_MEMOIZE["ENABLED"] is False.
+        self.disabled = False
+        self.rows: list[Row] = []
+        now = time.time()
+        for alias, group in sorted(by_alias.items()):
+            self.disabled |= not all(info.enabled for info in group)
+            figures = self._read(alias, group)
+            self.rows += [Row(info, figures.get(info.path), now) for info in group]
 
-    def _read(self, alias: str, functions: list[Function]) -> None:
-        paths = sorted({function.path for function in functions})
-        one = functions[0]
+    def _read(
+        self, alias: str, infos: list[FunctionInfo]
+    ) -> dict[str, sitewide.Figures]:
+        one = infos[0]
         try:
-            if plan_of(one).breaker.blocks(one.clock.monotonic()):
+            if one.breaker.blocks(one.clock.monotonic()):
                 self.silent.append(alias)
             elif not sitewide.kept(alias):
-                self.unkept.append(alias)
+                self.without_figures.append(alias)
             else:
-                found = sitewide.up_to_date(alias, paths)
-                self._figures |= {(alias, p): found[p] for p in paths}
+                paths = sorted({info.path for info in infos})
+                return sitewide.up_to_date(alias, paths)
         except Exception:  # whatever a client raises
             self.silent.append(alias)
+        return {}
 
-    def _row(self, function: Function) -> Row:
-        figures = self._figures.get((plan_of(function).alias, function.path))
-        timeout = plan_of(function).policy.timeout
-        known = timeout is not BACKEND and not callable(timeout)
-        return Row(
-            id=identity(function),
-            path=function.path,
-            name=function.name,
-            module=function.func.__module__,
-            alias=plan_of(function).alias,
-            timeout=_timeout(timeout),
-            tags=_tags(plan_of(function).options.tags),
-            lasts=timeout if known else float("inf"),
-            totals=function.stats.totals() if figures is None else figures.totals,
-            minutes=None if figures is None else figures.last_hour(self._now),
-            breaker=plan_of(function).breaker_state,
-        )
-
-    def searched(self, words: str) -> list[Row]:
-        """Those in whose name, alias or tags all of the words are."""
+    def search(self, words: str) -> list[Row]:
+        """Return the rows that have all words in their name, alias or tags."""
         wanted = words.lower().split()
         return [
             row
@@ -224,8 +158,8 @@ class Overview:
         ]
 
 
-def totals(rows: Iterable[Row]) -> Totals:
-    """Of all of these. Functions of one name share the figures of the whole site."""
+def add_totals(rows: Iterable[Row]) -> Totals:
+    """Return the sum of the rows; figures that functions of one name share, once."""
     whole, seen = Totals(), set()
     for row in rows:
         if row.minutes is not None and (row.alias, row.path) in seen:
@@ -233,19 +167,3 @@ def totals(rows: Iterable[Row]) -> Totals:
         seen.add((row.alias, row.path))
         whole = whole.plus(row.totals)
     return whole
-
-
-def _timeout(timeout: Any) -> str:
-    if timeout is BACKEND:
-        return _("the cache’s own")
-    if callable(timeout):
-        return _("by result")
-    return duration(timeout) if timeout else _("not stored")
-
-
-def _tags(tags: Any) -> str:
-    if callable(tags):
-        return _("by call")
-    if isinstance(tags, str):
-        return tags
-    return ", ".join(map(str, tags)) if tags else ""

@@ -10,79 +10,73 @@ from typing import Any, NamedTuple
 
 from django.core.management.base import CommandError, OutputWrapper
 
+from ..arguments import parse_words
 from ..cache.connections import aliases, opened, place_of
-from ..memoized import Memoized
-from ..planning import Function, Plan, plan_of
+from ..describe import FunctionInfo, format_duration
 from ..protocol import threads
 from ..protocol.invalidation import invalidate_tags
 from ..protocol.refresh import with_context
-from .naming import (
-    arguments,
-    check_alias,
-    find,
-    find_bound,
-)
-from .outcome import Options, Outcome, duration
-from .trouble import (
-    cache_errors,
-    noticing,
-    probe,
-    settings_errors,
-    tell_own_memory,
-)
+from . import Options, Outcome, waiting_for
+from .naming import check_alias, find_bound, find_function
+from .trouble import cache_errors, noticing, probe, warn_of_own_memory
 
-__all__ = ["invalidate", "key", "peek", "refresh"]
+__all__ = ["invalidate_calls", "peek_call", "refresh_call", "show_key"]
 
 
-class _Named(NamedTuple):
-    """One call, as it was written on the command line."""
+class _Call(NamedTuple):
+    """One call, as it is written on the command line."""
 
     name: str
-    function: Memoized[Any, Any, Any]
-    memoized: Function
-    plan: Plan
+    info: FunctionInfo
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     key: str
 
+    def do(self, control: str) -> Any:
+        """Use a control of the function, such as "peek", for this call."""
+        return getattr(self.info.memoized, control)(*self.args, **self.kwargs)
 
-def _call(options: Options) -> _Named:
-    name, (args, kwargs) = options["name"], arguments(options["arguments"])
-    function = find_bound(name, options["instance"])
-    memoized: Function = function._memoized
-    with settings_errors():
-        plan = plan_of(memoized)
-    check_alias(plan.alias)
+
+def _read_call(options: Options) -> _Call:
+    name = options["name"]
     try:
-        key = function.get_cache_key(*args, **kwargs)
+        args, kwargs = parse_words(options["arguments"])
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+    info = find_bound(name, options["instance"])
+    check_alias(info.alias)
+    try:
+        key = info.memoized.get_cache_key(*args, **kwargs)
     except Exception as error:
         raise CommandError(f"{name}: {type(error).__name__}: {error}") from error
-    return _Named(name, function, memoized, plan, args, kwargs, key)
+    return _Call(name, info, args, kwargs, key)
 
 
-def key(options: Options, stderr: OutputWrapper) -> Outcome:
-    call = _call(options)
-    with cache_errors(call.plan.alias):
-        full = str(place_of(call.plan.alias, call.key)[1])
-    result = {"name": call.name, "alias": call.plan.alias}
-    return Outcome(result | {"key": call.key, "full_key": full}, [call.key])
+def show_key(options: Options, stderr: OutputWrapper) -> Outcome:
+    call = _read_call(options)
+    alias = call.info.alias
+    with cache_errors(alias):
+        full = str(place_of(alias, call.key)[1])
+    result = {"name": call.name, "alias": alias, "key": call.key, "full_key": full}
+    return Outcome(result, [call.key])
 
 
-def peek(options: Options, stderr: OutputWrapper) -> Outcome:
-    call = _call(options)
-    alias = call.plan.alias
-    with cache_errors(alias), noticing(call.memoized.path) as troubles:
-        found = call.function.peek(*call.args, **call.kwargs)
-    tell_own_memory(options, stderr, alias)
+def peek_call(options: Options, stderr: OutputWrapper) -> Outcome:
+    call = _read_call(options)
+    alias = call.info.alias
+    with cache_errors(alias), noticing(call.info) as troubles:
+        found = call.do("peek")
+    warn_of_own_memory(options, stderr, alias)
     if found is None:
-        why = troubles[0] if troubles else _idle(call.plan)
-        if why or opened(alias)[1].swallows:
+        reason = troubles[0] if troubles else _explain_idle(call.info)
+        if reason or opened(alias)[1].swallows:
             probe(alias)
-        why = why and f": {why}"
-        return Outcome(None, [], f"nothing is stored for this call of {call.name}{why}")
+        reason = reason and f": {reason}"
+        error = f"nothing is stored for this call of {call.name}{reason}"
+        return Outcome(None, [], error)
     result = {
         "name": call.name,
-        "value": _as_json(found.value),
+        "value": _jsonable(found.value),
         "repr": repr(found.value),
         "age": found.age,
         "stale": found.stale,
@@ -94,111 +88,114 @@ def peek(options: Options, stderr: OutputWrapper) -> Outcome:
     return Outcome(result, lines)
 
 
-def _idle(plan: Plan) -> str:
-    """Why nothing is read and stored, whatever is there; empty: that is not so."""
-    if not plan.policy.enabled:
+def _explain_idle(info: FunctionInfo) -> str:
+    """Return why nothing is read or stored at present; empty if that is not so."""
+    if not info.enabled:
         return "CACHE_MEMOIZE['ENABLED'] is False"
-    if plan.breaker.tripped:
-        return "the cache did not work just now, and is left alone for some seconds"
+    if info.breaker.tripped:
+        return "the cache has failed, and is not used for some seconds"
     return ""
 
 
-def _as_json(value: Any) -> Any:
-    """``value`` if JSON can say it; else None."""
+def _jsonable(value: Any) -> Any:
+    """Return `value` if JSON can represent it, else None."""
     try:
-        return (
-            value if json.loads(json.dumps(value, allow_nan=False)) == value else None
-        )
+        same = json.loads(json.dumps(value, allow_nan=False)) == value
     except (TypeError, ValueError, RecursionError):
         return None
+    return value if same else None
 
 
-def refresh(options: Options, stderr: OutputWrapper) -> Outcome:
-    call = _call(options)
+def refresh_call(options: Options, stderr: OutputWrapper) -> Outcome:
+    call = _read_call(options)
+    alias = call.info.alias
     began = time.monotonic()
-    with noticing(call.memoized.path) as troubles:
+    with noticing(call.info) as troubles:
         try:
-            _refresh(call)
+            _refresh(call, stderr)
         except Exception as error:
             if troubles:
-                probe(call.plan.alias)
+                probe(alias)
             raise CommandError(
                 f"{call.name} raised {type(error).__name__}: {error}; "
                 "--traceback shows where"
             ) from error
         seconds = time.monotonic() - began
-        stored = call.function.peek(*call.args, **call.kwargs) is not None
-    tell_own_memory(options, stderr, call.plan.alias)
+        stored = call.do("peek") is not None and not troubles
+    warn_of_own_memory(options, stderr, alias)
     result = {"name": call.name, "seconds": seconds, "stored": stored}
-    took = f"{call.name} took {duration(seconds)}"
-    if stored and not troubles:
+    took = f"{call.name} took {format_duration(seconds)}"
+    if stored:
         return Outcome(result, [f"{took}; the result is stored"])
-    why = troubles[0] if troubles else _idle(call.plan)
-    probe(call.plan.alias)
-    why = why or "see its timeout= and cache_if="
-    return Outcome(result | {"stored": False}, [], f"{took}, but is not stored: {why}")
+    reason = troubles[0] if troubles else _explain_idle(call.info)
+    probe(alias)
+    reason = reason or "see its timeout= and cache_if="
+    return Outcome(result, [], f"{took}; the result is not stored: {reason}")
 
 
-def _refresh(call: _Named) -> None:
-    def work() -> None:
-        call.function.refresh(*call.args, **call.kwargs)
-
-    if not call.memoized.is_async:
-        work()
+def _refresh(call: _Call, stderr: OutputWrapper) -> None:
+    if not call.info.is_async:
+        call.do("refresh")
         return
 
-    def aside() -> None:
+    def refresh_in_thread() -> None:
         try:
-            work()
+            call.do("refresh")
         finally:
             threads.clean_up()
 
-    # Ctrl-C would leave a coroutine that waits for this thread waiting for ever.
+    # Ctrl-C in this thread would leave its coroutine waiting for ever.
     with ThreadPoolExecutor(1) as executor:
-        executor.submit(with_context(aside)).result()
+        try:
+            executor.submit(with_context(refresh_in_thread)).result()
+        except KeyboardInterrupt:
+            stderr.write(waiting_for(1))
+            raise
 
 
-# --- forgetting ----------------------------------------------------------------------
+# --- invalidate ----------------------------------------------------------------------
 
 
-def invalidate(options: Options, stderr: OutputWrapper) -> Outcome:
+def invalidate_calls(options: Options, stderr: OutputWrapper) -> Outcome:
+    """Invalidate one call, all calls of a function (--all), or tags (--tag)."""
     name, tags, alias = options["name"], options["tags"], options["alias"]
     if bool(name) == bool(tags):
         raise CommandError(
-            "name one function, or give --tag; to forget every call of a function, "
+            "name one function, or give --tag; to invalidate every call of a function, "
             "write its name and --all"
         )
     if alias and not tags:
-        raise CommandError("--alias goes with --tag; a function knows its own cache")
+        raise CommandError("--alias goes with --tag; a function has a cache of its own")
     if tags:
-        done = _invalidate_tags(tags, alias)
-        tell_own_memory(options, stderr, *([alias] if alias else sorted(aliases())))
-        return done
-    if not options["all"]:
-        call = _call(options)
-        with cache_errors(call.plan.alias):
-            call.function.invalidate(*call.args, **call.kwargs)
-        tell_own_memory(options, stderr, call.plan.alias)
-        return Outcome(
-            {"name": name, "forgot": "call"}, [f"one call of {name} is forgotten"]
-        )
-    if options["arguments"] or options["instance"]:
-        raise CommandError("--all forgets every call; leave the arguments out")
-    function = find(name)
-    with settings_errors():
-        plan = plan_of(function._memoized)
-    if plan.tag is None:
+        outcome = _invalidate_tags(tags, alias)
+        used = [alias] if alias else sorted(aliases())
+    elif options["all"]:
+        if options["arguments"] or options["instance"]:
+            raise CommandError("--all means every call; leave the arguments out")
+        outcome, *used = _invalidate_function(name)
+    else:
+        call = _read_call(options)
+        used = [call.info.alias]
+        with cache_errors(call.info.alias):
+            call.do("invalidate")
+        result = {"name": name, "forgot": "call"}
+        outcome = Outcome(result, [f"one call of {name} is invalidated"])
+    warn_of_own_memory(options, stderr, *used)
+    return outcome
+
+
+def _invalidate_function(name: str) -> tuple[Outcome, str]:
+    info = find_function(name)
+    if not info.has_tags:
         raise CommandError(
-            f"{name} has no tags, so nothing says which entries are its own; write "
+            f"{name} has no tags, so its entries cannot be invalidated together; write "
             "tags=() in its cache_memoize()"
         )
-    check_alias(plan.alias)
-    with cache_errors(plan.alias):
-        function.invalidate_all()
-    tell_own_memory(options, stderr, plan.alias)
-    return Outcome(
-        {"name": name, "forgot": "all"}, [f"every call of {name} is forgotten"]
-    )
+    check_alias(info.alias)
+    with cache_errors(info.alias):
+        info.memoized.invalidate_all()
+    result = {"name": name, "forgot": "all"}
+    return Outcome(result, [f"every call of {name} is invalidated"]), info.alias
 
 
 def _invalidate_tags(tags: list[str], alias: str | None) -> Outcome:
@@ -210,7 +207,7 @@ def _invalidate_tags(tags: list[str], alias: str | None) -> Outcome:
         except TypeError as error:
             raise CommandError(str(error)) from error
     where = f"the cache {alias!r}" if alias else "all caches"
-    return Outcome(
-        {"tags": tags, "alias": alias, "forgot": "tags"},
-        [f"every call with {', '.join(map(repr, tags))} is forgotten, in {where}"],
-    )
+    named = " or ".join(map(repr, tags))
+    result = {"tags": tags, "alias": alias, "forgot": "tags"}
+    line = f"every call with the tag {named} is invalidated, in {where}"
+    return Outcome(result, [line])

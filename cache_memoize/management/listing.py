@@ -1,8 +1,7 @@
-"""``manage.py memoize list`` and ``stats``."""
+"""``manage.py memoize list``, ``stats`` and ``migrate-check``."""
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,26 +10,23 @@ from typing import Any
 from django.core import checks
 from django.core.management.base import CommandError, OutputWrapper
 
+from .. import describe
 from ..cache.connections import opened
 from ..conf import conf
-from ..planning import Function, plan_of, planned
+from ..describe import NOTHING, FunctionInfo
+from ..migrate import find_in
 from ..protocol.policy import BACKEND
 from ..stats import sitewide
-from .naming import check_alias, find, load
-from .outcome import Options, Outcome, duration
-from .trouble import (
-    cache_errors,
-    probe,
-    settings_errors,
-    tell_own_memory,
-)
+from . import Options, Outcome
+from .naming import check_alias, find_function, load_module
+from .trouble import cache_errors, probe, warn_of_own_memory
 
-__all__ = ["list_", "stats"]
+__all__ = ["check_migration", "list_functions", "show_stats"]
 
 
-def _known(modules: Iterable[str]) -> list[Function]:
-    """All functions that are memoized once the URLconf and these modules are imported:
-    the URLconf imports what the site serves."""
+def _import_functions(modules: Iterable[str]) -> list[FunctionInfo]:
+    """Import the URLconf, which imports all that the site serves, and these modules;
+    return all memoized functions."""
     try:
         checks.run_checks(tags=[checks.Tags.urls])
     except Exception as error:
@@ -39,101 +35,82 @@ def _known(modules: Iterable[str]) -> list[Function]:
             "manage.py check shows where"
         ) from error
     for name in modules:
-        load(name)
-    with settings_errors():
-        found = sorted(planned(), key=lambda each: (each.path, plan_of(each).alias))
+        load_module(name)
+    found = sorted(describe.list_functions(), key=lambda info: (info.path, info.alias))
     if not found:
         raise CommandError(
-            "no memoized function is known; name modules that have some: --import"
+            "no memoized function is imported; name modules that have some: --import"
         )
     return found
 
 
-def list_(options: Options, stderr: OutputWrapper) -> Outcome:
-    rows = [_described(function) for function in _known(options["modules"])]
-    cells = [
-        [row["name"], row["alias"], _timeout(row["timeout"]), _tags(row["tags"])]
-        + [_relative(row["location"])]
-        for row in rows
-    ]
-    return Outcome(
-        rows, _table(["name", "alias", "timeout", "tags", "location"], cells)
-    )
+# --- list ----------------------------------------------------------------------------
 
 
-def _described(function: Function) -> dict[str, Any]:
-    timeout, tags = plan_of(function).policy.timeout, plan_of(function).options.tags
+def list_functions(options: Options, stderr: OutputWrapper) -> Outcome:
+    rows, cells = [], [["name", "alias", "timeout", "tags", "location"]]
+    for info in _import_functions(options["modules"]):
+        place = info.location
+        location = f"{place[0]}:{place[1]}" if place else None
+        tags = info.options.tags
+        row = {
+            "name": info.path,
+            "alias": info.alias,
+            "timeout": _jsonable_timeout(info.timeout),
+            "tags": "callable" if callable(tags) else describe.list_tags(tags),
+            "location": location,
+        }
+        rows.append(row)
+        shown = describe.describe_timeout(info.timeout), describe.describe_tags(tags)
+        short = (location or "").removeprefix(f"{Path.cwd()}/")
+        cells.append([info.path, info.alias, *(c or NOTHING for c in (*shown, short))])
+    return Outcome(rows, _align(cells))
+
+
+def _jsonable_timeout(timeout: Any) -> float | str | None:
     if timeout is BACKEND:
-        timeout = "default"
-    elif callable(timeout):
-        timeout = "callable"
-    elif timeout == math.inf:
-        timeout = None
-    if callable(tags):
-        tags = "callable"
-    elif tags is not None:
-        tags = [tags] if isinstance(tags, str) else list(tags)
-    return {
-        "name": function.path,
-        "alias": plan_of(function).alias,
-        "timeout": timeout,
-        "tags": tags,
-        "location": _location(function.func),
-    }
+        return "default"
+    if callable(timeout):
+        return "callable"
+    return None if timeout == math.inf else float(timeout)
 
 
-def _location(function: Any) -> str | None:
-    code = getattr(inspect.unwrap(function), "__code__", None)
-    return f"{code.co_filename}:{code.co_firstlineno}" if code else None
+# --- stats ---------------------------------------------------------------------------
 
 
-def _relative(location: str | None) -> str:
-    return (location or "-").removeprefix(f"{Path.cwd()}/")
-
-
-def _timeout(timeout: Any) -> str:
-    if timeout is None:
-        return "for ever"
-    return timeout if isinstance(timeout, str) else f"{timeout:g} s"
-
-
-def _tags(tags: Any) -> str:
-    if tags is None:
-        return "-"
-    return tags if isinstance(tags, str) else ", ".join(tags) or "()"
-
-
-def stats(options: Options, stderr: OutputWrapper) -> Outcome:
-    names, modules = options["names"], options["modules"]
-    if names:
-        for name in modules:
-            load(name)
-        with settings_errors():
-            functions = [find(name)._memoized for name in names]
+def show_stats(options: Options, stderr: OutputWrapper) -> Outcome:
+    if options["names"]:
+        for name in options["modules"]:
+            load_module(name)
+        infos = [find_function(name) for name in options["names"]]
     else:
-        functions = _known(modules)
+        infos = _import_functions(options["modules"])
     if not conf().STATS_INTERVAL:
         stderr.write("no figures are kept: CACHE_MEMOIZE['STATS_INTERVAL'] is 0")
     paths: dict[str, list[str]] = {}
-    for function in functions:
-        of_alias = paths.setdefault(plan_of(function).alias, [])
-        if function.path not in of_alias:
-            of_alias.append(function.path)
+    for info in infos:
+        of_alias = paths.setdefault(info.alias, [])
+        if info.path not in of_alias:
+            of_alias.append(info.path)
     rows, errors = [], []
+    cells = [["name", "alias", *(figure.name for figure in describe.FIGURES)]]
     for alias in sorted(paths):
         try:
-            rows += _figures(alias, paths[alias], stderr)
-            tell_own_memory(options, stderr, alias)
-        except CommandError as error:  # the others are shown all the same
+            found = _read_figures(alias, paths[alias], stderr)
+            warn_of_own_memory(options, stderr, alias)
+        except CommandError as error:  # the figures of other caches are shown
             errors.append(str(error))
-    headers = "name alias calls hits rate stale waits errors runs mean p95 saved"
-    lines = _table(headers.split(), [_figure_cells(row) for row in rows], 2)
-    return Outcome(rows, lines, "\n".join(errors))
+            continue
+        for path, figures in zip(paths[alias], found, strict=True):
+            rows.append(_make_row([path, alias], figures))
+            texts = describe.describe_totals(figures.totals)
+            cells.append([path, alias, *texts.values()])
+    return Outcome(rows, _align(cells, 2), "\n".join(errors))
 
 
-def _figures(
+def _read_figures(
     alias: str, paths: list[str], stderr: OutputWrapper
-) -> list[dict[str, Any]]:
+) -> list[sitewide.Figures]:
     check_alias(alias)
     with cache_errors(alias):
         backend = opened(alias)[1]
@@ -145,40 +122,45 @@ def _figures(
         )
     elif backend.swallows and not any(figures.since for figures in found.values()):
         probe(alias)
-    rows = []
-    for path in paths:
-        totals, since = found[path].totals, found[path].since
-        figures = totals._asdict()
-        del figures["costs"], figures["spent"]
-        rows.append(
-            {"name": path, "alias": alias}
-            | figures
-            | {"hit_rate": totals.hit_rate, "mean": totals.mean, "p95": totals.p95}
-            | {"since": since or None}
-        )
-    return rows
+    return [found[path] for path in paths]
 
 
-def _figure_cells(row: dict[str, Any]) -> list[str]:
-    rate = row["hit_rate"]
-    return [
-        row["name"],
-        row["alias"],
-        f"{row['hits'] + row['misses']:,}",
-        f"{row['hits']:,}",
-        "-" if rate is None else f"{rate:.1%}",
-        *(f"{row[name]:,}" for name in ("stale", "waits", "errors", "computations")),
-        *(duration(row[name]) for name in ("mean", "p95", "saved")),
-    ]
+def _make_row(name: list[str], figures: sitewide.Figures) -> dict[str, Any]:
+    totals = figures.totals
+    counts = totals._asdict()
+    del counts["costs"], counts["spent"]
+    return {
+        **dict(zip(("name", "alias"), name, strict=True)),
+        **counts,
+        "hit_rate": totals.hit_rate,
+        "mean": totals.mean,
+        "p95": totals.p95,
+        "since": figures.since or None,
+    }
 
 
-def _table(headers: list[str], rows: list[list[str]], left: int = 5) -> list[str]:
-    """Columns in lines; those from ``left`` on are numbers."""
-    widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
+def _align(rows: list[list[str]], left: int = 5) -> list[str]:
+    """Return rows as lines; columns from number `left` on are aligned to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(
             cell.ljust(width) if n < left else cell.rjust(width)
             for n, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
-        for row in [headers, *rows]
+        for row in rows
     ]
+
+
+# --- migrate-check -------------------------------------------------------------------
+
+
+def check_migration(options: Options, stderr: OutputWrapper) -> Outcome:
+    paths = [Path(path) for path in options["paths"]]
+    for path in paths:
+        if not path.exists():
+            raise CommandError(f"the file or folder {path} does not exist")
+    found = list(find_in(paths))
+    rows = [each._asdict() | {"path": str(each.path)} for each in found]
+    calls = "1 call" if len(found) == 1 else f"{len(found)} calls"
+    error = f"{calls} to look at" if found else ""
+    return Outcome(rows, [str(each) for each in found], error)

@@ -1,7 +1,7 @@
 """How the command notices that a cache does not work.
 
-Controls answer whatever the cache does, and log what was wrong. A command that says it
-is done must not be so patient.
+A control returns an answer whatever the cache does, and logs an error. A command that
+reports success must not be so tolerant.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import CommandError, OutputWrapper
 
 from .. import signals
@@ -19,61 +18,36 @@ from ..cache.breaker import Breaker
 from ..cache.connections import MISTAKES, opened
 from ..cache.store import CacheDidNotAnswer, Store, run
 from ..clock import Clock
+from ..describe import FunctionInfo
 from ..signals import Event
-from .outcome import Options
+from . import Options
 
-__all__ = [
-    "cache_errors",
-    "listening",
-    "noticing",
-    "probe",
-    "settings_errors",
-    "tell_own_memory",
-]
+__all__ = ["cache_errors", "noticing", "probe", "warn_of_own_memory"]
 
-_Noticed = tuple[str, list[str]]
-_noticed: ContextVar[_Noticed | None] = ContextVar("memoize_noticed", default=None)
-
-
-def _note(*, event: Event, **kwargs: Any) -> None:
-    noticed = _noticed.get()
-    if noticed is not None and noticed[0] == event.function:
-        noticed[1].append(event.detail)
+_current: ContextVar[object] = ContextVar("memoize_noticing", default=None)
 
 
 @contextmanager
-def listening() -> Iterator[None]:
-    """Around everything that uses :func:`noticing`."""
-    signals.error.connect(_note)
-    try:
-        yield
-    finally:
-        signals.error.disconnect(_note)
-
-
-@contextmanager
-def noticing(function: str) -> Iterator[list[str]]:
-    """How the cache fails a function, in this context: filled as it happens."""
+def noticing(info: FunctionInfo) -> Iterator[list[str]]:
+    """Yield a list that receives the cache errors of a function in this context."""
     found: list[str] = []
-    token = _noticed.set((function, found))
+
+    def note(*, event: Event, **kwargs: Any) -> None:
+        if _current.get() is found:  # not of another thread
+            found.append(event.detail)
+
+    token = _current.set(found)
+    signals.error.connect(note, sender=info.function, weak=False)
     try:
         yield found
     finally:
-        _noticed.reset(token)
-
-
-@contextmanager
-def settings_errors() -> Iterator[None]:
-    """What is wrong in the settings is no traceback."""
-    try:
-        yield
-    except ImproperlyConfigured as error:
-        raise CommandError(str(error)) from error
+        signals.error.disconnect(note, sender=info.function)
+        _current.reset(token)
 
 
 @contextmanager
 def cache_errors(alias: str) -> Iterator[None]:
-    """What a cache raises, as a CommandError that names it."""
+    """Turn the exceptions of a cache into CommandErrors that name it."""
     try:
         yield
     except CommandError:
@@ -88,8 +62,8 @@ def cache_errors(alias: str) -> Iterator[None]:
 
 
 def probe(alias: str) -> None:
-    """Raises CommandError unless this cache keeps what is written to it."""
-    # A breaker of its own: the cache is asked, whatever others have seen.
+    """Raise CommandError unless this cache keeps a value that is written to it."""
+    # A breaker of its own: failures of other callers do not count.
     clock = Clock()
     store = Store(alias, Breaker(), clock)
     with cache_errors(alias):
@@ -101,17 +75,17 @@ def probe(alias: str) -> None:
         token = clock.token()
         key = f"cache_memoize.probe:{token.hex()}"
         run(store.set(key, token, 10))
-        there = run(store.raw(key))
+        found = run(store.raw(key))
         run(store.delete(key))
-    if there != token:
+    if found != token:
         raise CommandError(
             f"the cache {alias!r} does not keep what is written to it; see whether its "
             "server runs, and takes writes"
         )
 
 
-def tell_own_memory(options: Options, stderr: OutputWrapper, *aliases: str) -> None:
-    """It was in vain: what the processes of a server have in memory is not seen."""
+def warn_of_own_memory(options: Options, stderr: OutputWrapper, *aliases: str) -> None:
+    """Warn that a cache in local memory is not that of the server's processes."""
     if not options["alone"]:
         return
     for alias in aliases:
@@ -119,7 +93,7 @@ def tell_own_memory(options: Options, stderr: OutputWrapper, *aliases: str) -> N
             backend = opened(alias)[1]
         if backend.in_memory and backend.stores:
             stderr.write(
-                f"the cache {alias!r} is the memory of this process: what others have "
-                "in theirs was neither looked at nor changed; use a cache that all "
+                f"the cache {alias!r} is the memory of this process: the entries of "
+                "other processes are neither read nor changed; use a cache that all "
                 "processes share"
             )

@@ -1,8 +1,9 @@
-"""``manage.py memoize warm``: refreshes many calls, as they come."""
+"""``manage.py memoize warm``: refresh many calls while their items are read."""
 
 from __future__ import annotations
 
 import functools
+import sys
 import threading
 import time
 import traceback
@@ -11,27 +12,126 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from django.core.management.base import CommandError
+from django.core.management.base import CommandError, OutputWrapper
 
 from ..cache.connections import opened
-from ..memoized import Memoized
-from ..planning import plan_of
+from ..describe import FunctionInfo
 from ..protocol import threads as pool
 from ..protocol.many import CHUNK
 from ..protocol.refresh import with_context
-from .bar import Bar
-from .items import Call, Given
-from .trouble import noticing, probe
+from . import FAILED_AT_MOST, INTERRUPTED, NOT_RUN, Options, Outcome, waiting_for
+from .items import Call, NumberedItem, read_callable, read_lines
+from .naming import check_alias, find_function
+from .trouble import noticing, probe, warn_of_own_memory
 
-__all__ = ["Summary", "Warming"]
+__all__ = ["warm"]
 
-#: Seconds for which the threads wait for one another before they close connections.
+#: Seconds for which threads wait for one another before they close connections.
 PATIENCE = 10
+#: Seconds between looks at a circuit breaker that is open.
+PAUSE = 0.05
 
 
-class Summary(NamedTuple):
-    refreshed: int
-    failed: int
+def warm(options: Options, stderr: OutputWrapper) -> Outcome:
+    name, source, total = options["name"], options["source"], options["total"]
+    if options["workers"] < 1:
+        raise CommandError("--workers takes a number of 1 or more")
+    info = find_function(name)
+    if info.is_method and not source:
+        raise CommandError(
+            f"{name} is a method, and JSON has no instances; use --from, with "
+            "(instance, ...) as items"
+        )
+    check_alias(info.alias)
+    if not info.enabled:
+        raise CommandError("nothing would be stored: CACHE_MEMOIZE['ENABLED'] is False")
+    probe(info.alias)
+    warn_of_own_memory(options, stderr, info.alias)
+    if source:
+        items, known = read_callable(source)
+        total, unit = total or known, "item"
+    else:
+        if sys.stdin.isatty():
+            stderr.write("reading JSON lines from the keyboard; Ctrl-D ends them")
+        items, unit = read_lines(getattr(sys.stdin, "buffer", sys.stdin)), "line"
+    log = Log(stderr, unit, total, options["tracebacks"] or options["traceback"])
+    began, error, code = time.monotonic(), "", 0
+    cause: BaseException | None = None
+    try:
+        Warming(info, items, log).run(options["workers"])
+    except KeyboardInterrupt:
+        error, code = "interrupted", INTERRUPTED
+    except CommandError as raised:
+        error, code, cause = str(raised), NOT_RUN, raised.__cause__
+    finally:
+        log.close()
+    if not error and log.failed:
+        error = f"{log.failed:,} item{'' if log.failed == 1 else 's'} failed"
+        code = min(log.failed, FAILED_AT_MOST)
+    result = {"name": name, "refreshed": log.refreshed, "failed": log.failed}
+    result["seconds"] = time.monotonic() - began
+    line = f"{log.refreshed:,} refreshed, {log.failed:,} failed"
+    return Outcome(result, [line], error, code, cause)
+
+
+class Log:
+    """Counts and failures of one run, with its progress on a terminal: the bar of tqdm
+    if it is installed, or a line for each tenth of the items. Thread-safe.
+
+    :param unit: of the items, as in "line 7".
+    :param total: number of items, if known; else a line for each 1,000.
+    """
+
+    def __init__(
+        self, out: OutputWrapper, unit: str, total: int | None, tracebacks: bool
+    ) -> None:
+        self.refreshed = self.failed = 0
+        self._out, self._unit, self._tracebacks = out, unit, tracebacks
+        self._of = f" of {total:,}" if total else ""
+        self._every = max((total or 10_000) // 10, 1) if out.isatty() else 0
+        self._bar: Any = None
+        self._lock = threading.Lock()
+        if self._every:
+            with suppress(ImportError):
+                from tqdm import tqdm
+
+                # Without tqdm's thread that looks whether the bar is stuck.
+                bar = type("Bar", (tqdm,), {"monitor_interval": 0})
+                # The stream inside of the wrapper, which would end each write's line.
+                self._bar = bar(total=total, unit="", unit_scale=True, file=out._out)
+
+    def succeed(self) -> None:
+        with self._lock:
+            self.refreshed += 1
+            self._step()
+
+    def fail(self, number: int, reason: str, error: Exception | None = None) -> None:
+        with self._lock:
+            self.failed += 1
+            self.note(f"{self._unit} {number}: {reason}")
+            if error is not None and self._tracebacks:
+                self.note("".join(traceback.format_exception(error)).rstrip())
+            self._step()
+
+    def note(self, text: str) -> None:
+        """Write a line, above the bar."""
+        if self._bar is None:
+            self._out.write(text)
+        else:
+            self._bar.write(text, file=self._bar.fp)
+
+    def _step(self) -> None:
+        done = self.refreshed + self.failed
+        if self._bar is not None:
+            if self.failed:
+                self._bar.set_postfix(failed=self.failed, refresh=False)
+            self._bar.update()
+        elif self._every and done % self._every == 0:
+            self.note(f"{done:,}{self._of}, {self.failed:,} failed")
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
 
 
 class _Item(NamedTuple):
@@ -40,42 +140,29 @@ class _Item(NamedTuple):
 
 
 class Warming:
-    """One run. ``word``: what the numbers of the items count, as in "line 7"."""
+    """The refreshes of one run."""
 
     def __init__(
-        self,
-        function: Memoized[Any, Any, Any],
-        given: Iterable[Given],
-        word: str,
-        bar: Bar,
-        tracebacks: bool = False,
+        self, info: FunctionInfo, items: Iterable[NumberedItem], log: Log
     ) -> None:
-        self.function = function
-        self.given = given
-        self.word = word
-        self.bar = bar
-        self.tracebacks = tracebacks
-        self.refreshed = self.failed = 0
-        self._memoized = memoized = function._memoized
-        self.plan = plan_of(memoized)
-        self.path, self.alias = memoized.path, self.plan.alias
-        self.breaker = self.plan.breaker
-        self.size = 1 if memoized.many is None else CHUNK
-        self.swallows = opened(self.alias)[1].swallows
-        #: What keeps all of it from going on.
-        self.trouble: BaseException | None = None
+        self.info, self.memoized, self.items, self.log = info, info.memoized, items, log
+        self.chunk_size = CHUNK if info.has_many else 1
+        self.swallows = opened(info.alias)[1].swallows
+        #: The exception that ended the run.
+        self.failure: BaseException | None = None
         self.stopped = False
+        #: Number of computations that have begun and not ended.
+        self.under_way = 0
         self._lock = threading.Lock()
 
-    def summary(self) -> Summary:
-        return Summary(self.refreshed, self.failed)
-
     def run(self, workers: int) -> None:
-        """Raises CommandError when the items or the cache give out, and what stopped
-        it, as KeyboardInterrupt; then what was under way has ended."""
-        # In the middle of a coroutine that waits for this very thread, Ctrl-C would
-        # leave it waiting for ever.
-        if workers > 1 or self._memoized.is_async:
+        """Refresh all items.
+
+        Raises CommandError if the items or the cache fail, and KeyboardInterrupt; then
+        no computation is under way any more.
+        """
+        # In this thread, Ctrl-C would leave a coroutine waiting for ever.
+        if workers > 1 or self.info.is_async:
             self._run_threads(workers)
         else:
             for chunk in self._chunks():
@@ -93,59 +180,66 @@ class Warming:
                     if len(pending) > workers:
                         pending = wait(pending, return_when=FIRST_COMPLETED).not_done
             except KeyboardInterrupt:
-                self.stopped = True
+                with self._lock:
+                    self.stopped, under_way = True, self.under_way
+                if under_way:
+                    self.log.note(waiting_for(under_way))
                 raise
             finally:
-                # One each: a thread that has ended leaves its connections open.
+                # One for each thread: its end does not close its connections.
                 together = threading.Barrier(workers)
                 for _ in range(workers):
                     threads.submit(_clean_up, together)
-        if self.trouble is not None:
-            raise self.trouble
+        if self.failure is not None:
+            raise self.failure
 
     def _work(self, chunk: list[_Item]) -> None:
-        if self.stopped:
-            return
+        with self._lock:
+            if self.stopped:
+                return
+            self.under_way += 1
         try:
             self._refresh(chunk)
         except BaseException as error:
-            self.trouble, self.stopped = self.trouble or error, True
+            self.failure, self.stopped = self.failure or error, True
+        finally:
+            with self._lock:
+                self.under_way -= 1
 
     def _chunks(self) -> Iterator[list[_Item]]:
-        """What is to be done, in portions that are computed together."""
+        """Yield the items that have a key, in lists that are computed together."""
         chunk: list[_Item] = []
-        for number, call in self.given:
+        for number, call in self.items:
             if isinstance(call, ValueError):
-                self._fail(number, str(call))
+                self.log.fail(number, str(call))
                 continue
             try:
-                self.function.get_cache_key(*call.args, **call.kwargs)
+                self.memoized.get_cache_key(*call.args, **call.kwargs)
             except Exception as error:
-                self._fail(number, type(error).__name__, error)
+                self.log.fail(number, type(error).__name__, error)
                 continue
             chunk.append(_Item(number, call))
-            if len(chunk) == self.size:
+            if len(chunk) == self.chunk_size:
                 yield chunk
                 chunk = []
         if chunk:
             yield chunk
 
     def _refresh(self, chunk: list[_Item]) -> None:
-        while self.plan.breaker_state == "open" and not self.stopped:
-            time.sleep(0.05)  # not computed in vain: nothing would be stored
-        # warm() takes no arguments by name.
-        plain = [item for item in chunk if not item.call.kwargs]
-        if plain:
-            with noticing(self.path) as troubles:
-                steps = list(self.function.warm([item.call.item for item in plain]))
-            errors = [step.error for step in steps]
-            self._settle(plain, errors, troubles)
+        while self.info.breaker_state == "open" and not self.stopped:
+            time.sleep(PAUSE)  # a result could not be stored
+        # warm() takes no keyword arguments.
+        positional = [item for item in chunk if not item.call.kwargs]
+        if positional:
+            with noticing(self.info) as troubles:
+                steps = list(self.memoized.warm([i.call.item for i in positional]))
+            self._settle(positional, [step.error for step in steps], troubles)
         for item in chunk:
             if item.call.kwargs:
                 error = None
-                with noticing(self.path) as troubles:
+                with noticing(self.info) as troubles:
                     try:
-                        self.function.refresh(*item.call.args, **item.call.kwargs)
+                        self.memoized.refresh(*item.call.args, **item.call.kwargs)
                     except Exception as raised:
                         error = raised
                 self._settle([item], [error], troubles)
@@ -153,43 +247,27 @@ class Warming:
     def _settle(
         self, items: list[_Item], errors: list[Exception | None], troubles: list[str]
     ) -> None:
-        """Count them; raises CommandError if the cache does not work any more."""
-        if self.breaker.tripped and not troubles:
-            troubles = ["the cache did not work meanwhile"]
+        """Log results. Raises CommandError if the cache does not work any more."""
+        if self.info.breaker.tripped and not troubles:
+            troubles = ["the cache has failed meanwhile"]
         try:
-            if troubles or (self.swallows and not self._is_there(items[0])):
-                # One result may not fit, or nothing at all works.
-                probe(self.alias)
+            if troubles or (self.swallows and not self._is_stored(items[0].call)):
+                # One result may not fit, or the cache may be down.
+                probe(self.info.alias)
         except CommandError:
             troubles = troubles or ["the cache did not keep it"]
             raise
         finally:
             for item, error in zip(items, errors, strict=True):
                 if error is not None:
-                    self._fail(item.number, type(error).__name__, error)
+                    self.log.fail(item.number, type(error).__name__, error)
                 elif troubles:
-                    self._fail(item.number, f"not stored: {troubles[0]}")
+                    self.log.fail(item.number, f"not stored: {troubles[0]}")
                 else:
-                    self._succeed(item)
+                    self.log.succeed()
 
-    def _is_there(self, item: _Item) -> bool:
-        call = item.call
-        return self.function.peek(*call.args, **call.kwargs) is not None
-
-    def _succeed(self, item: _Item) -> None:
-        with self._lock:
-            self.refreshed += 1
-            self.bar.step(self.failed)
-
-    def _fail(
-        self, number: int, reason: str, error: BaseException | None = None
-    ) -> None:
-        with self._lock:
-            self.failed += 1
-            self.bar.note(f"{self.word} {number}: {reason}")
-            if error is not None and self.tracebacks:
-                self.bar.note("".join(traceback.format_exception(error)).rstrip())
-            self.bar.step(self.failed)
+    def _is_stored(self, call: Call) -> bool:
+        return self.memoized.peek(*call.args, **call.kwargs) is not None
 
 
 def _clean_up(together: threading.Barrier) -> None:

@@ -1,7 +1,7 @@
-"""Finds what means something else than in django-cache-memoize 0.2.1.
+"""The migration check: code whose meaning has changed since django-cache-memoize 0.2.1.
 
-It reads Python files as text: nothing is imported, nothing runs. What it cannot follow
-it leaves alone, so it finds much of what ``docs/migration.rst`` lists, not all of it.
+``python -m cache_memoize.migrate PATH`` reads Python files as text, and runs none of
+them. It finds much of what ``docs/migration.rst`` lists, not all of it.
 """
 
 from __future__ import annotations
@@ -10,63 +10,64 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from .differences import Difference, differences
+from .differences import find_differences
+from .shapes import Difference
 from .usage import Known, Module
 
 __all__ = ["CODES", "Finding", "find", "find_in"]
 
-#: Code → what changes, and what to write instead.
+#: By code: the message, and what to write instead.
 CODES = {
     "M000": ("{} cannot be read: {}", "look at this file by hand"),
     "M001": (
-        "{} is given the instance twice: a method's controls are bound now, and what "
-        "is forgotten is another call, or the call is a TypeError",
+        "{} is given the instance twice: the controls of a method are bound now, so "
+        "another call is invalidated, or a TypeError is raised",
         "leave the instance out",
     ),
     "M002": (
-        "{} does not fit: {}. That was ignored, and nothing was forgotten; now it is a "
-        "TypeError",
+        "{} does not fit: {}. In 0.2.1 nothing was invalidated; now a TypeError is "
+        "raised",
         "give the arguments of the call that is meant",
     ),
     "M003": (
-        "args_rewrite of {} does not take {!r}, which this call gives by keyword: a "
-        "TypeError, because it sees keywords now",
+        "args_rewrite of {} does not take {!r}, which this call passes by keyword: it "
+        "gets keywords now, and raises a TypeError",
         "give args_rewrite the parameters of the function",
     ),
     "M004": (
-        "args_rewrite of {} leaves out {!r}, which this call gives by keyword: it was "
+        "args_rewrite of {} leaves out {!r}, which this call passes by keyword: it was "
         "part of the key, and is not any more",
-        "let args_rewrite give this argument too, or spell out that it does not count",
+        "let args_rewrite return this argument too, if the result depends on it",
     ),
     "M005": (
-        "args_rewrite of {} gives something that can be read once only; it is refused "
-        "when the function is called",
-        "give a tuple",
+        "args_rewrite of {} returns an iterator or a view, which is refused when the "
+        "function is called",
+        "return a tuple",
     ),
     "M006": (
-        "{} has {}, which counted by its text and is refused now when the function is "
-        "called",
-        "pass what the function reads from it; or ignore=, or args_rewrite=",
+        "{} has {}, which was in the key by its text, and is refused now when the "
+        "function is called",
+        "pass the values that the function reads from it; or ignore= or args_rewrite=",
     ),
     "M007": (
-        "{} is called with {}, which counted by its text and is refused now",
-        "pass something plain in its place, such as an id; or ignore= or args_rewrite=",
+        "{} is called with {}, which was in the key by its text, and is refused now",
+        "pass a plain value instead, such as an id; or ignore= or args_rewrite=",
     ),
     "M008": (
-        "extra of {} gives {}, which is refused now when the function is called",
-        "give the parts that the result depends on",
+        "extra of {} has {}, which is refused now when the function is called",
+        "use the values that the result depends on",
     ),
     "M009": (
-        "key_generator_callable of {} gives no string, or an empty one: a TypeError",
-        "give a string, such as an f-string",
+        "key_generator_callable of {} returns no string, or an empty one: a TypeError",
+        "return a string, such as an f-string",
     ),
     "M010": (
-        "the cache is asked about the key of {} by hand: what is there is not the "
-        "result any more, and what is written there is not served",
+        "the cache is used with a key of {}: the value stored there is not the result "
+        "any more, and a value written there is not served",
         "use peek(), prime() or a call; deleting the key still works",
     ),
     "M011": (
-        "a key of 0.2.1 that was made by hand: keys are others now",
+        "a key of 0.2.1 that was made without the library: keys have changed",
         "use get_cache_key(), invalidate(), peek() or prime()",
     ),
     "M012": (
@@ -75,11 +76,11 @@ CODES = {
     ),
     "M013": (
         "{} is a {}, which is refused when it is decorated",
-        "memoize a function that returns a list, or makes the object",
+        "memoize a function that returns a list or an instance",
     ),
     "M014": (
         "{}= of {} is refused when it is decorated: it is {}",
-        "give what the option takes",
+        "give a value that the option takes",
     ),
     "M015": (
         "{} has a parameter named _refresh, which is refused when it is decorated",
@@ -87,7 +88,7 @@ CODES = {
     ),
     "M016": (
         "{} is a guard (store_result=False) with cache_exceptions: after an exception, "
-        "calls gave True; now they raise it again",
+        "calls returned True; now they raise it again",
         "leave cache_exceptions out, or expect the exception",
     ),
     "M017": (
@@ -95,34 +96,34 @@ CODES = {
         "raise it, and name its class in cache_exceptions=",
     ),
     "M018": (
-        "{} is made inside a function and captures {!r}: all of its kind shared "
-        "entries; now they differ by plain values, or a warning asks for a prefix",
-        "give it prefix=, and pass what it captures as an argument",
+        "{} is made in a function and captures {!r}: in 0.2.1 all such functions "
+        "shared entries; now they differ by plain values, or there is a warning",
+        "give it prefix=, and pass the captured value as an argument",
     ),
     "M019": (
-        "{} is decorated as a bound method: its instance did not count in the key, and "
-        "does now",
-        "decorate the method in its class, with ignore=('self',) if the instance does "
-        "not count",
+        "{} is decorated as a bound method: its instance was not part of the key, and "
+        "is now",
+        "decorate the method in its class, with ignore=('self',) if the result does "
+        "not depend on the instance",
     ),
     "M020": (
         "a cache with a JSON serializer cannot store bytes: nothing is cached there, "
         "and invalidate() raises",
         "give cache_alias= the name of a cache whose serializer takes bytes",
     ),
-    "M021": ("cache_memoize.{} is not there any more", "import it from Django"),
+    "M021": ("cache_memoize.{} does not exist any more", "import it from Django"),
 }
 
 
 class Finding(NamedTuple):
-    """One place that means something else now.
+    """One place in the code that has another meaning now.
 
     :param path: as it was given, or below the folder that was given.
     :param line: from 1.
     :param column: from 1.
     :param code: ``M000`` and so on.
-    :param message: what changes.
-    :param cure: what to write instead.
+    :param message: the change.
+    :param cure: the code to write instead, in words.
     """
 
     path: str
@@ -134,55 +135,57 @@ class Finding(NamedTuple):
 
     def __str__(self) -> str:
         place = f"{self.path}:{self.line}:{self.column}"
-        return f"{place}: {self.code} {self.message}. Instead: {self.cure}."
+        return f"{place}: {self.code} {self.message}; {self.cure}"
 
 
 def find(source: str, path: str) -> Iterator[Finding]:
-    """What changes in one file.
+    """Yield the findings in one file.
 
-    :param source: its text.
-    :param path: its path, for the findings.
+    :param source: the text of the file.
+    :param path: the path for the findings.
     """
-    return _find([(path, source)])
+    return _find_all([(path, source)])
 
 
 def find_in(paths: Iterable[Path]) -> Iterator[Finding]:
-    """What changes in files, and in all ``*.py`` files below folders. Functions that
-    one file memoizes are known in the others.
+    """Yield the findings in files, and in all ``*.py`` files below folders.
+
+    Functions that one file memoizes are known in the others. A file that cannot be
+    read or is not Python is a finding, ``M000``.
 
     :param paths: files and folders. Hidden folders and virtual environments in them
-        are left out. What cannot be read or is not Python is a finding, ``M000``.
+        are skipped.
     """
     texts: list[tuple[str, str | Exception]] = []
-    for path in dict.fromkeys(f for given in paths for f in _files(given)):
+    for path in dict.fromkeys(f for given in paths for f in _list_files(given)):
         try:
             texts.append((str(path), path.read_bytes().decode("utf-8-sig")))
         except (OSError, UnicodeDecodeError) as error:
             texts.append((str(path), error))
-    return _find(texts)
+    return _find_all(texts)
 
 
-def _files(path: Path) -> Iterator[Path]:
+def _list_files(path: Path) -> Iterator[Path]:
     if not path.is_dir():
         yield path
         return
     try:
         inside = sorted(path.iterdir())
     except OSError:
-        yield path  # reading it says why
+        yield path  # reading it raises the error
         return
     if any(each.name == "pyvenv.cfg" for each in inside):
         return
     for each in inside:
         if each.is_dir():
-            # A link may lead to where we are.
+            # A link may lead to a folder above.
             if each.name[0] != "." and not each.is_symlink():
-                yield from _files(each)
+                yield from _list_files(each)
         elif each.suffix == ".py":
             yield each
 
 
-def _find(texts: Iterable[tuple[str, str | Exception]]) -> Iterator[Finding]:
+def _find_all(texts: Iterable[tuple[str, str | Exception]]) -> Iterator[Finding]:
     modules, found = [], []
     for path, text in texts:
         try:
@@ -192,14 +195,14 @@ def _find(texts: Iterable[tuple[str, str | Exception]]) -> Iterator[Finding]:
         except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
             line = getattr(error, "lineno", None) or 1
             said = ("this file", f"{type(error).__name__}: {error}")
-            found.append(_finding(path, Difference("M000", line, 1, said)))
+            found.append(_explain(path, Difference("M000", line, 1, said)))
     known = Known(modules)
     for module in modules:
-        found += {_finding(module.path, d) for d in differences(module, known)}
+        found += {_explain(module.path, d) for d in find_differences(module, known)}
     return iter(sorted(found))
 
 
-def _finding(path: str, found: Difference) -> Finding:
+def _explain(path: str, found: Difference) -> Finding:
     message, cure = CODES[found.code]
-    text = message.format(*found.said)
+    text = message.format(*found.words)
     return Finding(path, found.line, found.column, found.code, text, cure)

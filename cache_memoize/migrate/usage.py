@@ -1,7 +1,7 @@
-"""What a Python file memoizes, how, and where it is called: read from its text alone.
+"""The functions that Python files memoize, and the calls of them.
 
-Nothing is imported and nothing runs. A name is followed as far as a reader of this file
-would without opening another: its own definitions, and what it imports by name.
+Files are parsed, not imported. A name is followed to the definitions and imports of its
+own file, no further.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 import ast
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import PurePath
 from typing import NamedTuple
 
 __all__ = ["Call", "Declared", "Known", "Module", "last_name"]
 
-#: The options that can be given by position, in 0.2.1 and now.
+#: Options that can be given by position, in 0.2.1 and now.
 PARAMETERS = (
     "timeout",
     "prefix",
@@ -27,43 +28,71 @@ PARAMETERS = (
     "cache_exceptions",
     "cache_alias",
 )
-#: What hung on a memoized function in 0.2.1, and takes the arguments of a call.
+#: Attributes of a memoized function in 0.2.1 that take the arguments of a call.
 CONTROLS = {"invalidate", "get_cache_key"}
 
 Def = ast.FunctionDef | ast.AsyncFunctionDef
 DEFS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
-class Declared(NamedTuple):
-    """A function that is memoized."""
+@dataclass(eq=False)
+class Declared:
+    """A memoized function, as it is declared."""
 
+    module: Module
     name: str
-    module: str
-    path: str
-    #: The definition, if it is in the same file.
-    node: Def | ast.Lambda | ast.ClassDef | None
-    #: What is decorated, where it is no definition.
-    target: ast.expr | None
     #: ``cache_memoize(...)``.
     call: ast.Call
-    options: dict[str, ast.expr]
-    #: What ``args_rewrite`` and ``key_generator_callable`` are, where it can be seen.
-    rewrite: Def | ast.Lambda | None
-    generator: Def | ast.Lambda | None
-    #: The class that a method is in.
-    owner: ast.ClassDef | None
-    #: "function", "method", "class method" or "static method".
-    kind: str
-    by_method_decorator: bool
+    #: The definition, if it is in the same file.
+    node: Def | ast.Lambda | ast.ClassDef | None
+    #: The decorated expression, if it is no definition.
+    target: ast.expr | None = None
+    by_method_decorator: bool = False
+
+    def __post_init__(self) -> None:
+        options = dict(zip(PARAMETERS, self.call.args, strict=False))
+        options |= {k.arg: k.value for k in self.call.keywords if k.arg}
+        self.options: dict[str, ast.expr] = options
+        find = self.module.find_callable
+        #: args_rewrite and key_generator_callable, if they are in the same file.
+        self.rewrite = find(options.get("args_rewrite"))
+        self.generator = find(options.get("key_generator_callable"))
+        node = self.node
+        parent = self.module.parents.get(node) if node else None
+        #: The class of a method.
+        self.owner = parent if isinstance(parent, ast.ClassDef) else None
+        #: "function", "method", "class method" or "static method".
+        self.kind = _find_kind(node) if self.owner else "function"
+        if isinstance(node, (*DEFS, ast.ClassDef)) and self.call in node.decorator_list:
+            below = node.decorator_list[node.decorator_list.index(self.call) + 1 :]
+            if {last_name(each) for each in below} - {"staticmethod", "classmethod"}:
+                self.node = None  # that decorator may have changed the signature
 
     @property
     def parameters(self) -> ast.arguments | None:
         return None if isinstance(self.node, ast.ClassDef | None) else self.node.args
 
     @property
-    def keyed_by_itself(self) -> bool:
+    def keyed_by_arguments(self) -> bool:
         """Whether the arguments themselves are in the key."""
         return not {"args_rewrite", "key_generator_callable"} & set(self.options)
+
+    @property
+    def has_own_keys(self) -> bool:
+        """Whether the code names the keys, instead of the path of the function."""
+        return bool({"prefix", "key_generator_callable"} & set(self.options))
+
+    @property
+    def is_guard(self) -> bool:
+        option = self.options.get("store_result")
+        return isinstance(option, ast.Constant) and option.value is False
+
+    @property
+    def ignored(self) -> set[str]:
+        """The names in ``ignore=``, an option that 0.2.1 does not have."""
+        option = self.options.get("ignore")
+        nodes = ast.walk(option) if option else []
+        return {str(n.value) for n in nodes if isinstance(n, ast.Constant)}
 
 
 class Call(NamedTuple):
@@ -71,28 +100,47 @@ class Call(NamedTuple):
 
     node: ast.Call
     function: Declared
-    #: What ``f`` is an attribute of; None for a plain name.
+    #: The object of which ``f`` is an attribute; None for a plain name.
     receiver: ast.expr | None
     control: bool
-    #: How many arguments come by themselves: 1 where ``f`` is bound.
+    #: Number of arguments that come by themselves: 1 where ``f`` is bound.
     bound: int
-    #: Whether it is this function, and not another method of its name.
+    #: False if it may be another method of its name.
     certain: bool
 
 
 def last_name(node: ast.AST | None) -> str:
-    """``c`` of ``a.b.c``; empty for what has no name."""
+    """Return ``c`` of ``a.b.c``; empty for an expression without a name."""
     if isinstance(node, ast.Attribute):
         return node.attr
     return node.id if isinstance(node, ast.Name) else ""
 
 
+def _find_kind(node: ast.AST | None) -> str:
+    """Return the kind of a function in a class, by its other decorators."""
+    if not isinstance(node, DEFS):
+        return "function"
+    names = {last_name(each) for each in node.decorator_list}
+    if "staticmethod" in names:
+        return "static method"
+    return "class method" if "classmethod" in names else "method"
+
+
+def _inner_decorators(decorator: ast.expr) -> list[ast.expr]:
+    """Return the decorators that ``@method_decorator(...)`` applies."""
+    if not (isinstance(decorator, ast.Call) and decorator.args):
+        return []
+    if last_name(decorator.func) != "method_decorator":
+        return []
+    first = decorator.args[0]
+    return first.elts if isinstance(first, ast.List | ast.Tuple) else [first]
+
+
 class Module:
     """One file.
 
-    :param source: its text.
-    :param path: where it is; its name tells what others call the module.
-    :raises SyntaxError, ValueError, RecursionError: for what is not Python.
+    :param path: of the file; other files import the module by its last name.
+    :raises SyntaxError, ValueError, RecursionError: if `source` is not Python.
     """
 
     def __init__(self, source: str, path: str) -> None:
@@ -100,7 +148,7 @@ class Module:
         stem = PurePath(path)
         self.name = stem.parent.name if stem.stem == "__init__" else stem.stem
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the compiler, about their code
+            warnings.simplefilter("ignore")  # about the code
             self.tree = ast.parse(source)
         self.nodes = list(ast.walk(self.tree))
         self.parents = {
@@ -108,7 +156,7 @@ class Module:
         }
         self.decorators: set[str] = set()
         self.libraries: set[str] = set()
-        #: Local name → (the module's last name, the name there), and for modules.
+        #: Local name → (last name of the module, name there); for a module ("", name).
         self.imported: dict[str, tuple[str, str]] = {}
         for node in self.nodes:
             self._note_import(node)
@@ -125,7 +173,7 @@ class Module:
         for node in self.nodes:
             if isinstance(node, (*DEFS, ast.ClassDef)):
                 self.definitions.setdefault(node.name, node)
-        self.declared = list(self._declared())
+        self.declared = list(self._find_declared())
 
     def _note_import(self, node: ast.AST) -> None:
         if isinstance(node, ast.ImportFrom):
@@ -142,53 +190,43 @@ class Module:
                 if alias.name == "cache_memoize":
                     self.libraries.add(alias.asname or alias.name)
 
-    # --- what is memoized ------------------------------------------------------------
+    # --- declarations ----------------------------------------------------------------
 
     def is_library(self, node: ast.AST) -> bool:
-        """Whether this is the decorator itself."""
+        """Return whether this is the decorator itself."""
         if isinstance(node, ast.Attribute):
             return node.attr == "cache_memoize" and last_name(node.value) in (
                 self.libraries
             )
         return isinstance(node, ast.Name) and node.id in self.decorators
 
-    def options_at(self, node: ast.AST) -> ast.Call | None:
-        """``cache_memoize(...)``, if that is what the expression decorates with."""
+    def find_options(self, node: ast.AST) -> ast.Call | None:
+        """Return the ``cache_memoize(...)`` of a decorator expression, or None."""
         if isinstance(node, ast.Name):
             return self.ready.get(node.id)
         if isinstance(node, ast.Call) and self.is_library(node.func):
             return node
         return None
 
-    def _declared(self) -> Iterator[Declared]:
+    def _find_declared(self) -> Iterator[Declared]:
         for node in self.nodes:
             if isinstance(node, (*DEFS, ast.ClassDef)):
                 for decorator in node.decorator_list:
-                    call = self.options_at(decorator)
-                    if call:
-                        yield self._declare(node.name, node, None, call)
-                    yield from self._by_method_decorator(node, decorator)
+                    for given in (
+                        decorator,
+                        *_inner_decorators(decorator),
+                    ):
+                        call = self.find_options(given)
+                        if call:
+                            indirect = given is not decorator
+                            yield Declared(self, node.name, call, node, None, indirect)
             elif isinstance(node, ast.Call) and len(node.args) == 1:
-                call = self.options_at(node.func)
+                call = self.find_options(node.func)
                 if call:
-                    yield self._wrapped(node, call)
+                    yield self._declare_wrapped(node, call)
 
-    def _by_method_decorator(
-        self, node: Def | ast.ClassDef, decorator: ast.expr
-    ) -> Iterator[Declared]:
-        if not isinstance(decorator, ast.Call) or not decorator.args:
-            return
-        if last_name(decorator.func) != "method_decorator":
-            return
-        first = decorator.args[0]
-        several = first.elts if isinstance(first, ast.List | ast.Tuple) else [first]
-        for one in several:
-            call = self.options_at(one)
-            if call:
-                yield self._declare(node.name, node, None, call, by_method=True)
-
-    def _wrapped(self, node: ast.Call, call: ast.Call) -> Declared:
-        """``name = cache_memoize(60)(target)``."""
+    def _declare_wrapped(self, node: ast.Call, call: ast.Call) -> Declared:
+        """Declare ``name = cache_memoize(60)(target)``."""
         target, parent = node.args[0], self.parents.get(node)
         name = last_name(target)
         if isinstance(parent, ast.Assign):
@@ -198,59 +236,19 @@ class Module:
             found = target
         elif isinstance(target, ast.Name):
             found = self.definitions.get(target.id)
-        return self._declare(name, found, target, call)
+        return Declared(self, name, call, found, target)
 
-    def _declare(
-        self,
-        name: str,
-        node: Def | ast.Lambda | ast.ClassDef | None,
-        target: ast.expr | None,
-        call: ast.Call,
-        *,
-        by_method: bool = False,
-    ) -> Declared:
-        options = dict(zip(PARAMETERS, call.args, strict=False))
-        options |= {k.arg: k.value for k in call.keywords if k.arg}
-        parent = self.parents.get(node) if node else None
-        owner = parent if isinstance(parent, ast.ClassDef) else None
-        kind = "function"
-        if owner and isinstance(node, DEFS):
-            others = {last_name(each) for each in node.decorator_list}
-            kind = "method"
-            if "staticmethod" in others:
-                kind = "static method"
-            elif "classmethod" in others:
-                kind = "class method"
-        if node and not isinstance(node, ast.Lambda) and call in node.decorator_list:
-            below = node.decorator_list[node.decorator_list.index(call) + 1 :]
-            if {last_name(each) for each in below} - {"staticmethod", "classmethod"}:
-                node = None  # what is memoized is what that decorator made of it
-        return Declared(
-            name,
-            self.name,
-            self.path,
-            node,
-            target,
-            call,
-            options,
-            self.callable_of(options.get("args_rewrite")),
-            self.callable_of(options.get("key_generator_callable")),
-            owner,
-            kind,
-            by_method,
-        )
-
-    def callable_of(self, node: ast.expr | None) -> Def | ast.Lambda | None:
-        """The lambda, or the definition that a name of this file leads to."""
+    def find_callable(self, node: ast.expr | None) -> Def | ast.Lambda | None:
+        """Return the lambda, or the definition of a name in this file."""
         if isinstance(node, ast.Lambda):
             return node
         found = self.definitions.get(node.id) if isinstance(node, ast.Name) else None
         return found if isinstance(found, DEFS) else None
 
-    # --- where one is ----------------------------------------------------------------
+    # --- surroundings ----------------------------------------------------------------
 
     def around(self, node: ast.AST) -> Iterator[ast.AST]:
-        """What a node is in, from the inside."""
+        """Yield the nodes around a node, the innermost first."""
         parent = self.parents.get(node)
         while parent:
             yield parent
@@ -261,7 +259,7 @@ class Module:
 
 
 class Known:
-    """What several files memoize."""
+    """The memoized functions of several files."""
 
     def __init__(self, modules: list[Module]) -> None:
         self.by_name: dict[str, list[Declared]] = {}
@@ -270,8 +268,8 @@ class Known:
                 self.by_name.setdefault(each.name, []).append(each)
 
     def calls(self, module: Module) -> Iterator[Call]:
-        """Every call in a file whose function is known for sure; and every
-        ``x.name.invalidate(...)`` where ``name`` is a memoized method somewhere."""
+        """Yield the calls in a file whose function is certain, and each
+        ``x.name.invalidate(...)`` where ``name`` is a memoized method of any file."""
         for node in module.nodes:
             if not isinstance(node, ast.Call):
                 continue
@@ -284,66 +282,75 @@ class Known:
                 receiver = (
                     function.value if isinstance(function, ast.Attribute) else None
                 )
-                bound = self._bound(receiver, found[0])
+                bound = _count_bound(receiver, found[0])
                 yield Call(node, found[0], receiver, control, bound, len(found) == 1)
 
     def is_known(self, node: ast.AST) -> bool:
-        """Whether something memoized has this name."""
+        """Return whether a memoized function has this name."""
         return last_name(node) in self.by_name
 
     def _resolve(
         self, module: Module, node: ast.expr, *, control: bool
     ) -> list[Declared]:
-        """What a call may mean: a function, or methods that are bound alike."""
+        """Return the function that a call may mean, or methods that are bound alike."""
         if isinstance(node, ast.Name):
             if node.id not in module.imported:
-                return self._function(node.id, path=module.path)
+                return self._find_function(node.id, path=module.path)
             origin, name = module.imported[node.id]
-            return self._function(name, origin or "-")
+            return self._find_function(name, origin or "-")
         if not isinstance(node, ast.Attribute):
             return []
         receiver = node.value
         if isinstance(receiver, ast.Name) and receiver.id not in {"self", "cls"}:
             # A module: ``from . import related``, ``import blog.related as related``.
             origin = module.imported.get(receiver.id, ("", receiver.id))[1]
-            found = self._function(node.attr, origin or "-")
+            found = self._find_function(node.attr, origin or "-")
             if found:
                 return found
-        methods = [e for e in self.by_name.get(node.attr, ()) if e.owner]
-        owner = self._class_of(module, receiver)
-        own = [e for e in methods if e.owner and e.owner.name == owner]
-        if own or not control:  # x.get() may be anything's
+        return self._find_methods(module, node, control=control)
+
+    def _find_methods(
+        self, module: Module, node: ast.Attribute, *, control: bool
+    ) -> list[Declared]:
+        methods = [each for each in self.by_name.get(node.attr, ()) if each.owner]
+        owner = _find_class(module, node.value)
+        own = [each for each in methods if each.owner and each.owner.name == owner]
+        if own or not control:  # x.get() may be a method of any class
             methods = own
         alike = len({each.kind for each in methods}) == 1
         return methods if alike and (control or len(methods) == 1) else []
 
-    def _function(self, name: str, module: str = "", path: str = "") -> list[Declared]:
-        """The one function of this name, in a module that is called so, or a file."""
+    def _find_function(
+        self, name: str, module: str = "", path: str = ""
+    ) -> list[Declared]:
+        """Return the one function of this name in a module of this name, or a file."""
         found = [
             each
             for each in self.by_name.get(name, ())
-            if each.kind == "function" and path in ("", each.path)
-            if module in ("", each.module)
+            if each.kind == "function" and path in ("", each.module.path)
+            if module in ("", each.module.name)
         ]
         return found if len(found) == 1 else []
 
-    def _class_of(self, module: Module, receiver: ast.expr) -> str:
-        """``Shop`` of ``Shop``, ``Shop(...)``, and of ``self`` in its body."""
-        if isinstance(receiver, ast.Call):
-            receiver = receiver.func
-        name = last_name(receiver)
-        if name in {"self", "cls"}:
-            for node in module.around(receiver):
-                if isinstance(node, ast.ClassDef):
-                    return node.name
-        return name if name[:1].isupper() else ""
 
-    def _bound(self, receiver: ast.expr | None, found: Declared) -> int:
-        if receiver is None or found.kind in {"function", "static method"}:
-            return 0
-        if found.kind == "class method":
-            return 1
-        if isinstance(receiver, ast.Call):
-            return 0 if last_name(receiver.func) == "type" else 1
-        name = last_name(receiver)
-        return 0 if name in {"cls", "__class__"} or name[:1].isupper() else 1
+def _find_class(module: Module, receiver: ast.expr) -> str:
+    """Return ``Shop`` for ``Shop``, ``Shop(...)``, and ``self`` in its body."""
+    if isinstance(receiver, ast.Call):
+        receiver = receiver.func
+    name = last_name(receiver)
+    if name in {"self", "cls"}:
+        for node in module.around(receiver):
+            if isinstance(node, ast.ClassDef):
+                return node.name
+    return name if name[:1].isupper() else ""
+
+
+def _count_bound(receiver: ast.expr | None, found: Declared) -> int:
+    if receiver is None or found.kind in {"function", "static method"}:
+        return 0
+    if found.kind == "class method":
+        return 1
+    if isinstance(receiver, ast.Call):
+        return 0 if last_name(receiver.func) == "type" else 1
+    name = last_name(receiver)
+    return 0 if name in {"cls", "__class__"} or name[:1].isupper() else 1

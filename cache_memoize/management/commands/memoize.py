@@ -1,4 +1,4 @@
-"""``manage.py memoize``: look at memoized functions, forget, refresh and warm them."""
+"""``manage.py memoize``: the subcommands, their arguments, and the output."""
 
 from __future__ import annotations
 
@@ -6,22 +6,28 @@ import contextlib
 import json
 import sys
 import traceback
+from collections.abc import Callable
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import (
+    BaseCommand,
+    CommandError,
+    CommandParser,
+    OutputWrapper,
+)
 
-from ..acts import ACTS, INTERRUPTED
-from ..outcome import Outcome
-from ..trouble import listening
+from .. import INTERRUPTED, NOT_RUN, Options, Outcome, calls, listing
+from ..warming import warm
 
 
 class _Part(CommandParser):
-    """Options may stand anywhere, also between the arguments of a call."""
+    """A parser whose options may stand anywhere, also between arguments of a call."""
 
     _is_inside = False
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        if self._is_inside:  # older Pythons come back here
+        if self._is_inside:  # Python 3.11 calls this again
             return super().parse_known_args(args, namespace)
         self._is_inside = True
         try:
@@ -30,8 +36,35 @@ class _Part(CommandParser):
             self._is_inside = False
 
 
+#: By the name of the subcommand.
+PARTS: dict[str, Callable[[Options, OutputWrapper], Outcome]] = {
+    "list": listing.list_functions,
+    "stats": listing.show_stats,
+    "key": calls.show_key,
+    "peek": calls.peek_call,
+    "invalidate": calls.invalidate_calls,
+    "refresh": calls.refresh_call,
+    "warm": warm,
+    "migrate-check": listing.check_migration,
+}
+_SEVERAL: dict[str, Any] = {"action": "append", "default": []}
+
+
+def _add_import(option: Callable[..., Any]) -> None:
+    text = "Import this module too; may be repeated."
+    option("--import", dest="modules", help=text, metavar="MODULE", **_SEVERAL)
+
+
+def _add_call(option: Callable[..., Any], **kwargs: Any) -> None:
+    option("name", help="app.module.func", **kwargs)
+    text = "A Python literal, or name=literal."
+    option("arguments", nargs="*", metavar="ARG", help=text)
+    text = "For a method of a model: the primary key of its instance."
+    option("--self", dest="instance", metavar="PK", help=text)
+
+
 class Command(BaseCommand):
-    help = "Look at memoized functions; forget, refresh and warm their calls."
+    help = "Look at memoized functions; invalidate, refresh and warm their calls."
     # Checks import the URLconf, and with it everything.
     requires_system_checks = []
 
@@ -40,64 +73,49 @@ class Command(BaseCommand):
             dest="part", required=True, metavar="PART", parser_class=_Part
         )
 
-        def add(name: str, text: str) -> Any:
-            part = parts.add_parser(name, help=text, description=text)
-            option = part.add_argument
-            option("--json", action="store_true", help="One JSON document on stdout.")
-            # Not Django's own, which stands before PART and ends with 1, whatever the
-            # exit code should be.
+        def add(name: str, text: str) -> Callable[..., Any]:
+            option = parts.add_parser(name, help=text, description=text).add_argument
+            text = "Print one JSON document on stdout."
+            option("--json", action="store_true", help=text)
+            # Django's own comes before PART, and makes every exit code of an error 1.
             text = "Show where errors come from."
             option("--traceback", dest="tracebacks", action="store_true", help=text)
             return option
 
-        def importing(option: Any) -> None:
-            text = "Import this module too; may be repeated."
-            several = {"action": "append", "default": [], "metavar": "MODULE"}
-            option("--import", dest="modules", help=text, **several)
-
-        def call(option: Any, **kwargs: Any) -> None:
-            option("name", help="app.module.func", **kwargs)
-            text = "A Python literal, or name=literal."
-            option("arguments", nargs="*", metavar="ARG", help=text)
-            text = "Of a method of a model: the primary key of its instance."
-            option("--self", dest="instance", metavar="PK", help=text)
-
-        importing(add("list", "The memoized functions that the URLconf imports."))
-        option = add("stats", "What was counted in all processes of the site.")
+        _add_import(add("list", "List the functions that the URLconf imports."))
+        option = add("stats", "Show the figures of all processes of the site.")
         option("names", nargs="*", metavar="name", help="app.module.func")
-        importing(option)
-        call(add("key", "The cache key of a call."))
-        call(add("peek", "What is stored for a call; never computes."))
-        option = add("invalidate", "Forget a call, all calls of a function, or tags.")
-        call(option, nargs="?")
-        option("--all", action="store_true", help="Forget every call.")
-        several = {"dest": "tags", "action": "append", "default": []}
-        text = "Forget every call that has this tag; may be repeated."
-        option("--tag", help=text, **several)
-        option("--alias", help="Forget tags in this cache only.")
-        call(add("refresh", "Compute a call anew and store it."))
+        _add_import(option)
+        _add_call(add("key", "Show the cache key of a call."))
+        _add_call(add("peek", "Show the stored result of a call; never computes."))
+        option = add("invalidate", "Invalidate a call, all of a function, or tags.")
+        _add_call(option, nargs="?")
+        option("--all", action="store_true", help="Invalidate every call.")
+        text = "Invalidate every call that has this tag; may be repeated."
+        option("--tag", dest="tags", help=text, **_SEVERAL)
+        option("--alias", help="Invalidate tags in this cache only.")
+        _add_call(add("refresh", "Compute a call and store its result."))
         option = add("warm", "Refresh many calls: JSON lines on stdin, or --from.")
         option("name", help="app.module.func")
-        text = "Take the items that app.module.callable gives."
+        text = "Take the items that app.module.callable returns."
         option("--from", dest="source", metavar="CALLABLE", help=text)
-        option("--workers", type=int, default=1, help="So many threads.")
-        option("--total", type=int, help="How many items there are, for the progress.")
-        option = add("migrate-check", "Find calls whose meaning changes from 0.2.")
+        option("--workers", type=int, default=1, help="The number of threads.")
+        option("--total", type=int, help="The number of items, for the progress.")
+        option = add("migrate-check", "Find code whose meaning has changed since 0.2.")
         option("paths", nargs="+", metavar="PATH", help="Files and folders.")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        # Whether this is all that its process does.
+        # Whether the process exists for this command only.
         options["alone"] = getattr(self, "_called_from_command_line", False)
-        try:
-            # What the project prints is not part of the answer.
-            with listening(), contextlib.redirect_stdout(sys.stderr):
-                outcome = ACTS[options["part"]](options, self.stderr)
-        except KeyboardInterrupt:
-            outcome = Outcome(None, [], "interrupted", INTERRUPTED)
-        except CommandError as error:
-            outcome = Outcome(None, [], str(error), error.returncode, error.__cause__)
+        outcome = self._run(options)
         if options["json"]:
-            self._write_json(options, outcome)
+            document = {
+                "command": options["part"],
+                "ok": not outcome.error,
+                "error": outcome.error or None,
+                "result": outcome.result,
+            }
+            self.stdout.write(json.dumps(document))
         else:
             for line in outcome.lines:
                 self.stdout.write(line)
@@ -108,11 +126,16 @@ class Command(BaseCommand):
             failure = CommandError(outcome.error, returncode=outcome.code)
             raise failure from outcome.cause
 
-    def _write_json(self, options: dict[str, Any], outcome: Outcome) -> None:
-        said = {
-            "command": options["part"],
-            "ok": not outcome.error,
-            "error": outcome.error or None,
-            "result": outcome.result,
-        }
-        self.stdout.write(json.dumps(said))
+    def _run(self, options: Options) -> Outcome:
+        run = PARTS[options["part"]]
+        code = NOT_RUN if run is warm else 1
+        try:
+            # Output of the project is not part of the answer.
+            with contextlib.redirect_stdout(sys.stderr):
+                return run(options, self.stderr)
+        except KeyboardInterrupt:
+            return Outcome(None, [], "interrupted", INTERRUPTED)
+        except ImproperlyConfigured as error:
+            return Outcome(None, [], str(error), code, error)
+        except CommandError as error:
+            return Outcome(None, [], str(error), code, error.__cause__)

@@ -1,0 +1,30 @@
+"""``python -m cache_memoize.migrate PATH ...``: print the findings; needs no settings.
+
+The exit code is 1 if there are any.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from . import find_in
+
+
+def main(args: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m cache_memoize.migrate",
+        description="Find code whose meaning has changed since django-cache-memoize "
+        "0.2.1. Files are read, not imported.",
+    )
+    parser.add_argument(
+        "paths", nargs="+", type=Path, metavar="PATH", help="Files and folders."
+    )
+    found = list(find_in(parser.parse_args(args).paths))
+    for each in found:
+        print(each)
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
