@@ -178,14 +178,14 @@ def test_a_call_takes_the_documented_path():
     assert hit == steps["A hit"]  # and nothing else
 
 
-def test_the_rooms_are_in_the_order_in_which_they_import():
-    rows = table("architecture", "Rooms")
-    rooms = [literals(row[0])[0].removesuffix("/").removesuffix(".py") for row in rows]
-    for number, room in enumerate(rooms):
-        assert not {*MAY_IMPORT[room].split()} & {*rooms[number:]}, room
-    for row, room in zip(rows, rooms, strict=True):
+def test_the_parts_are_in_the_order_of_their_imports():
+    rows = table("architecture", "Parts")
+    parts = [literals(row[0])[0].removesuffix("/").removesuffix(".py") for row in rows]
+    for number, part in enumerate(parts):
+        assert not {*MAY_IMPORT[part].split()} & {*parts[number:]}, part
+    for row, part in zip(rows, parts, strict=True):
         first = literals(row[2])[0]
-        assert not first.endswith(".py") or (PACKAGE / room / first).exists(), first
+        assert not first.endswith(".py") or (PACKAGE / part / first).exists(), first
 
 
 def test_every_environment_of_tox_is_explained():
