@@ -1,8 +1,8 @@
-"""The documentation says what the code does: its examples run, its tables are true.
+"""The documentation matches the code: its examples run, its tables are true.
 
-In a ``python`` block, ``#> value`` behind an expression is what it prints and the repr
-of what it gives, and ``#! Error: text`` behind a statement what it raises and a part
-of the message. The blocks of a page run in one namespace. Blocks whose caption ends
+In a ``python`` block, ``#> value`` after an expression is its output and the repr of
+its result, and ``#! Error: text`` after a statement is its exception and a part of the
+message. The blocks of a page run in one namespace. Blocks whose caption ends
 with ``settings.py`` are Django settings.
 """
 
@@ -81,7 +81,7 @@ class Block(NamedTuple):
 
 
 def blocks(path: Path) -> list[Block]:
-    """Every ``code-block`` of a page."""
+    """Return every ``code-block`` of a page."""
     found = []
     lines = path.read_text("utf-8").splitlines()
     for number, line in enumerate(lines):
@@ -103,7 +103,7 @@ def blocks(path: Path) -> list[Block]:
 
 
 def table(page: str, title: str) -> list[list[str]]:
-    """The rows of a ``list-table``, without its header."""
+    """Return the rows of a ``list-table``, without its header."""
     text = (DOCS / f"{page}.rst").read_text("utf-8")
     (body,) = re.findall(
         rf"^( *)\.\. list-table:: {re.escape(title)}\n((?:\1 +.*\n|\n)+)", text, re.M
@@ -134,7 +134,7 @@ def first_literals(page: str, title: str) -> list[str]:
 
 @pytest.fixture
 def page_module(request, monkeypatch):
-    """A module in which a page runs; its blog has the models of the tests."""
+    """Yield a module in which a page runs; its blog has the models of the tests."""
     blog = types.ModuleType("blog")
     blog.models = models
     monkeypatch.setitem(sys.modules, "blog", blog)
@@ -205,8 +205,10 @@ def run_all(
 
 
 def has_results(statement: ast.stmt, lines: list[str]) -> bool:
-    """Whether a line in it says what it gives or prints: then its lines are run one by
-    one. What is raised may come from its end, so it is that of the whole."""
+    """Return whether a line in it has a result: then its lines are run one by one.
+
+    An exception may come from the end of the block, so it belongs to the whole.
+    """
     inside = lines[statement.lineno - 1 : statement.end_lineno]
     return any("#> " in line for line in inside)
 
@@ -245,7 +247,7 @@ SETTINGS = [(p, b) for p in PAGES for b in python(p) if is_settings(b)]
     "path, block", SETTINGS, ids=[f"{p.stem}:{b.line}" for p, b in SETTINGS]
 )
 def test_the_settings_are_settings(path, block, page_module, monkeypatch):
-    """They can be loaded, and the clients take their options."""
+    """They can be loaded, and the clients accept their options."""
     given: dict[str, Any] = {}
     exec(compile(block.source, str(path), "exec"), given)
     given = {name: value for name, value in given.items() if name.isupper()}
@@ -287,7 +289,7 @@ class Evil:
 def test_signed_and_with_this_serializer_nothing_foreign_is_unpickled(
     kind, with_serializer, page_module, monkeypatch, servers
 ):
-    """And the control: with the usual serializer the backend itself unpickles it."""
+    """As a control, the backend unpickles it with the usual serializer."""
     server, page = servers("redis"), DOCS / "caches.rst"
     monkeypatch.setitem(sys.modules, "blog.serializers", page_module)
     (lines,) = [b for b in python(page) if b.caption == "blog/serializers.py"]
@@ -353,13 +355,13 @@ def test_a_stale_value_is_refreshed_by_a_task(travels, monkeypatch, caplog):
     caches["default"].clear()
 
 
-def test_every_block_has_a_language_that_somebody_checks():
+def test_every_block_has_a_checked_language():
     languages = {block.language for path in PAGES for block in blocks(path)}
     assert languages <= {"python", "shell", "text", "console", "html"}
 
 
 def test_the_convention_sees_what_is_wrong(page_module):
-    """The control: a page with a wrong value, and one that does not raise."""
+    """As a control: a page with a wrong value, and one that does not raise."""
     for source in ("1 + 1  #> 3", "1 + 1  #! ValueError", "x = 1  #> 1"):
         with pytest.raises((AssertionError, pytest.fail.Exception)):
             run(DOCS, Block(1, "python", "", source), {})
@@ -462,7 +464,7 @@ def test_the_instruments():
 
 
 def logged():
-    """(level, message) of every use of the logger in the code."""
+    """Yield (level, message) for every use of the logger in the code."""
     helpers = ("trouble", "trouble_once", "warn_once")
     folder = ROOT / "cache_memoize"
     for path in [*folder.glob("*.py"), *folder.glob("[cps]*/*.py")]:
@@ -544,7 +546,7 @@ def test_the_refused_types(page_of_keys):
 
 @pytest.fixture
 def sent(monkeypatch, nothing_left_behind):
-    """The commands that go to the cache."""
+    """Return the list of the commands that are sent to the cache."""
     commands: list[str] = []
     command = Store._command
 
@@ -566,7 +568,7 @@ def sent(monkeypatch, nothing_left_behind):
 
 
 def commands_of_every_path(world, sent):
-    """{what happens: its commands}, as the first column of the table names them."""
+    """Return {operation: commands}, with the names of the first column of the table."""
     f = world.memoize(60)(lambda: 1)
     found = {}
 
@@ -692,7 +694,7 @@ def test_the_columns_and_permissions_of_the_admin():
 
 
 def test_the_figures_of_the_code():
-    """Those that are said in prose."""
+    """Those in the prose."""
     pages = {path.stem: " ".join(path.read_text("utf-8").split()) for path in PAGES}
     claims = [policy.Policy.retry_after(n) for n in range(1, 10)]
     assert claims[:3] == [1, 2, 4] and claims[-1] == 60

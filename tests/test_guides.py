@@ -1,4 +1,4 @@
-"""The guides say what the code does: the codes, the comparison, the drawing."""
+"""The guides match the code: the codes, the comparison, the drawing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_the_codes_of_the_migration_check():
 
 
 def head(title):
-    """The first row of a table of the comparison."""
+    """Return the first row of a table of the comparison."""
     text = (DOCS / "comparison-table.rst").read_text("utf-8")
     cells = text.partition(f".. list-table:: {title}\n")[2].partition("   * - ")[2]
     return re.findall(r"^(?:     -)? ?(.*)$", cells.partition("   * - ")[0], re.M)
@@ -30,7 +30,7 @@ TABLES = comparison.tables_of({t: c.needs_django for t, c in CONTENDERS.items()}
 
 
 def cells():
-    """{feature: {package: cell}}."""
+    """Return {feature: {package: cell}}."""
     found = {}
     for name, titles in TABLES.items():
         for row in table("comparison-table", name):
@@ -52,7 +52,7 @@ def test_the_comparison_has_every_package_and_every_row():
             assert re.match(r"yes|no|–|by |all or none|\d", cell), (feature, title)
 
 
-def test_what_this_library_is_said_to_do_is_proved_by_a_test():
+def test_each_feature_of_this_library_has_a_test():
     tests = {
         feature: literals(cell)[0]
         for feature, cell in table("comparison-table", "Tests of this library")
@@ -64,7 +64,7 @@ def test_what_this_library_is_said_to_do_is_proved_by_a_test():
         assert ours[feature] == ("yes" if feature in tests else "no"), feature
 
 
-def test_what_was_looked_up_has_a_line():
+def test_each_cell_based_on_source_has_a_line():
     lines = {
         (feature, title): literals(cell)[0]
         for feature, title, cell in table("comparison-table", "Lines")
@@ -78,7 +78,7 @@ def test_what_was_looked_up_has_a_line():
 
 
 def test_the_versions_are_those_to_install():
-    """Of the page, and of the run."""
+    """In the command on the page, and in the tables."""
     page = (DOCS / "comparison.rst").read_text("utf-8")
     wanted = dict(re.findall(r"([\w.-]+)==([\d.]+)", page))
     said = " ".join(cell for name in TABLES for cell in head(name))
@@ -103,7 +103,7 @@ def test_the_drawing_is_the_one_of_the_script_and_has_colours_for_the_dark():
     assert drawn.count("http") == 1
 
 
-def test_what_is_drawn_is_also_said():
+def test_the_page_describes_each_step_of_the_drawing():
     text = (DOCS / "protocol.rst").read_text("utf-8")
     for _, _, what in drawing().STEPS:
         for command in re.findall(r"\b(get|add|swap|delete)\b:", what):

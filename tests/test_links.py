@@ -1,4 +1,4 @@
-"""The documentation leads somewhere: links, files that it names, the way of a call."""
+"""Links of the documentation, files that it names, the path of a call."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FOLDERS = "benchmarks|cache_memoize|docs|example|tests"
 
 
 def missing_files(path: Path) -> set[str]:
-    """What a page links to, or names with a folder of ours, and does not exist."""
+    """Return the missing files that a page links to, or names with their folder."""
     text = path.read_text("utf-8")
     linked = re.findall(r"`[^`<>]+<([^>`]+)>`_", text)
     named = re.findall(rf"``((?:{FOLDERS})/[\w./-]*\w/?)``", text)
@@ -43,7 +43,7 @@ def test_files_that_are_named_exist(path):
 
 
 def test_a_file_that_does_not_exist_is_noticed(tmp_path):
-    """The control."""
+    """As a control."""
     page = tmp_path / "page.rst"
     page.write_text(
         "`a <b.rst>`_, `c <page.rst>`_, ``tests/no.py``, ``tests/races.py``"
@@ -57,7 +57,7 @@ SITE = "https://django-cache-memoize.readthedocs.io/en/stable/"
 
 
 def test_the_links_of_the_readme_work_where_the_package_is_published():
-    """There is no folder beside it: each is a whole address, of a page that exists."""
+    """Each link is a full URL of an existing page."""
     text = (ROOT / "README.rst").read_text("utf-8")
     assert re.findall(r"`[^`<>]+<(?!https://)[^>`]+>`_", text) == []
     links = re.findall(r"^\.\. _[^:\n]+:\s+(\S+)$", text, re.M)
@@ -68,7 +68,7 @@ def test_the_links_of_the_readme_work_where_the_package_is_published():
 
 
 class Page(HTMLParser):
-    """The anchors of a page, and where it leads to."""
+    """The anchors and the links of a page."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -115,7 +115,7 @@ def test_no_link_inside_of_the_documentation_is_dead(tmp_path):
 
 
 def test_a_dead_link_is_noticed(tmp_path):
-    """The control."""
+    """As a control."""
     (tmp_path / "a.html").write_text('<p id="x"><a href="b.html#y"><a href="#x">')
     (tmp_path / "b.html").write_text(
         '<a href="a.html#z"><a href="c.html"><a href="a.html">'
@@ -127,8 +127,8 @@ def test_a_dead_link_is_noticed(tmp_path):
 # --- architecture and contributing ---------------------------------------------------
 
 
-def the_way_of(call):
-    """(file, function) of everything in the package that a call passes."""
+def path_of(call):
+    """Return (file, function) of each function of the package that a call runs."""
     way = []
 
     def note(frame, event, arg):
@@ -146,17 +146,17 @@ def the_way_of(call):
     return way
 
 
-def test_a_call_goes_the_way_that_is_described():
-    @cache_memoize(60, prefix="the way")
+def test_a_call_takes_the_documented_path():
+    @cache_memoize(60, prefix="path")
     def double(number):
         way.append("computed")
         return number * 2
 
     way: list[object] = []
     double.invalidate(0)  # the settings are read
-    miss = the_way_of(lambda: double(1))
-    hit = the_way_of(lambda: double(1))
-    invalidation = the_way_of(lambda: double.invalidate(1))
+    miss = path_of(lambda: double(1))
+    hit = path_of(lambda: double(1))
+    invalidation = path_of(lambda: double.invalidate(1))
     assert way == ["computed"]
     steps = {}
     for title in (
@@ -178,14 +178,14 @@ def test_a_call_goes_the_way_that_is_described():
     assert hit == steps["A hit"]  # and nothing else
 
 
-def test_the_rooms_are_in_the_order_in_which_they_import():
-    rows = table("architecture", "Rooms")
-    rooms = [literals(row[0])[0].removesuffix("/").removesuffix(".py") for row in rows]
-    for number, room in enumerate(rooms):
-        assert not {*MAY_IMPORT[room].split()} & {*rooms[number:]}, room
-    for row, room in zip(rows, rooms, strict=True):
+def test_the_parts_are_in_the_order_of_their_imports():
+    rows = table("architecture", "Parts")
+    parts = [literals(row[0])[0].removesuffix("/").removesuffix(".py") for row in rows]
+    for number, part in enumerate(parts):
+        assert not {*MAY_IMPORT[part].split()} & {*parts[number:]}, part
+    for row, part in zip(rows, parts, strict=True):
         first = literals(row[2])[0]
-        assert not first.endswith(".py") or (PACKAGE / room / first).exists(), first
+        assert not first.endswith(".py") or (PACKAGE / part / first).exists(), first
 
 
 def test_every_environment_of_tox_is_explained():

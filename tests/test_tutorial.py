@@ -24,7 +24,7 @@ from tests.test_docs import DOCS, ROOT, Block, blocks
 
 pytestmark = pytest.mark.thorough
 PAGE = DOCS / "tutorial.rst"
-#: Done for us: the tests run where the library is installed.
+#: Already done: the tests run where the library is installed.
 PREPARED = ["python3 -m venv venv", ". venv/bin/activate", "pip install ."]
 PREPARED += ["mkdir tutorial", "cd tutorial"]
 SERVER = "python manage.py runserver"
@@ -95,7 +95,7 @@ class Typist:
         self.said = done.stdout
 
     def start(self) -> None:
-        """Without its reloader: a new one reads the files that have changed."""
+        """Start the server without its reloader; a restart reads changed files."""
         self.stop()
         command = [sys.executable, *shlex.split(SERVER)[1:], "--noreload"]
         self.server = subprocess.Popen(
@@ -118,7 +118,7 @@ class Typist:
             self.server.wait(PATIENCE)
 
     def open(self, url: str, **form: str) -> str:
-        """What the page shows; with a form, after sending it."""
+        """Return the content of the page; with a form, send it first."""
         url = url.replace(":8000", f":{self.port}")
         if form:
             tokens = {c.name: c.value for c in self.jar}
@@ -129,8 +129,10 @@ class Typist:
 
 
 def commands(block: Block) -> Iterator[str]:
-    """What follows each ``$``, for a shell as it is; lines without one go on with the
-    command, if the shell says so too."""
+    """Yield the command after each ``$``, with its continuation lines.
+
+    A shell has to see one command there as well.
+    """
     for command in re.split(r"^\$ ", block.source, flags=re.M)[1:]:
         shlex.split(command)  # a quotation that does not end is an error
         lines = re.sub(r'"[^"]*"', "", command).rstrip().replace("\\\n", "")
@@ -139,7 +141,7 @@ def commands(block: Block) -> Iterator[str]:
 
 
 def sections() -> dict[str, list[Block]]:
-    """The blocks under each heading."""
+    """Return the blocks under each heading."""
     lines = PAGE.read_text("utf-8").splitlines()
     heads = [n for n, line in enumerate(lines) if line and set(line) == {"-"}]
     found: dict[str, list[Block]] = {}
@@ -193,7 +195,7 @@ def test_the_tutorial_as_it_is_written(typist):
         if "75.0" in shown:
             break
         assert time.monotonic() < until, shown
-    typist.stop()  # who ends tells the rest
+    typist.stop()  # reports the rest
     typist.server = None
     (block,) = parts["See the hit rate"]
     typist.type(block)
@@ -204,12 +206,12 @@ def test_the_tutorial_as_it_is_written(typist):
     assert "green tea" in typist.open(TWO)
     typist.open(change)
     typist.open(change, title="red tea")
-    assert "green tea" in typist.open(TWO), "nobody has said that it changed"
+    assert "green tea" in typist.open(TWO), "without invalidation"
     (block,) = parts["Invalidate on save"]
     typist.type(block)
     typist.start()
     typist.open(change, title="red tea")
-    assert "red tea" not in typist.open(TWO), "they share no word any more"
+    assert "red tea" not in typist.open(TWO), "they no longer share a word"
     assert "green tea" not in typist.open(TWO)
     typist.open(change, title="green pot")
     assert "green pot" in typist.open(TWO)
