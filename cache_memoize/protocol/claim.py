@@ -120,7 +120,7 @@ async def can_wait(store: Store) -> bool:
     """Return whether no other caller can be waiting for this one in turn."""
     if computing.get() or not store.can_wait():
         return False
-    return not await transactions.ask(store, transactions.has_written)
+    return not await transactions.ask_connections(store, transactions.has_written)
 
 
 # --- deciding ------------------------------------------------------------------------

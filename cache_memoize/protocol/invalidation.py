@@ -47,8 +47,8 @@ async def invalidate_key(store: Store, name: str, key: str, hold: float = 0.0) -
         _at_commit, store, name, key, hold, store.clock.time()
     )
     # First, so that it is done at the commit whatever happens here.
-    if await transactions.ask(
-        store, transactions.postpone, store.alias, key, at_commit
+    if await transactions.ask_connections(
+        store, transactions.run_at_commit, store.alias, key, at_commit
     ):
         await _block(store, name, key, BLOCK_FOR)
     else:
