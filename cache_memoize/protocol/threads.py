@@ -1,7 +1,7 @@
-"""A bounded pool of threads with a bounded queue, for work that nobody waits for.
+"""A bounded pool of threads with a bounded queue, for work in the background.
 
-A thread ends when there is nothing more to do: so a fork copies none that idles, and a
-process ends without waiting for them.
+A thread ends when the queue is empty: so a fork copies no idle thread, and the process
+ends without waiting for one.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from collections.abc import Callable
 
 __all__ = ["clean_up", "is_full", "join", "submit"]
 
-#: Threads at most, and jobs at most that wait for one.
+#: The most threads of a process.
 THREADS = 4
+#: The most jobs that wait for a thread.
 QUEUE = 100
 
 logger = logging.getLogger("cache_memoize")
@@ -24,7 +25,7 @@ _lock = threading.Lock()
 _jobs: deque[Callable[[], None]] = deque()
 _threads: set[threading.Thread] = set()
 _working = 0
-#: What a thread does before it ends: close what it opened.
+#: Functions that close what a thread has opened, called when it ends.
 at_end: list[Callable[[], None]] = []
 
 
@@ -33,9 +34,9 @@ def is_full() -> bool:
 
 
 def submit(job: Callable[[], None]) -> bool:
-    """Have ``job`` done soon; False when the queue is full.
+    """Have ``job`` run by a thread; return False if the queue is full.
 
-    Raises RuntimeError when no thread can be started, as at the end of the process.
+    Raises RuntimeError if no thread can be started, as at the end of the process.
     """
     global _working
     with _lock:
@@ -51,7 +52,7 @@ def submit(job: Callable[[], None]) -> bool:
 
 
 def join(seconds: float = 30.0) -> bool:
-    """Wait until everything is done, as tests want; whether it is."""
+    """Wait until all jobs are done; return whether they are. For tests."""
     for thread in list(_threads):
         thread.join(seconds)
     return not _threads and not _jobs
@@ -63,7 +64,7 @@ def _work() -> None:
         while True:
             with _lock:
                 if not _jobs:
-                    _working -= 1  # in here: a job that comes now starts a thread
+                    _working -= 1  # under the lock: the next job starts a thread
                     return
                 job = _jobs.popleft()
             try:
@@ -76,16 +77,16 @@ def _work() -> None:
 
 
 def clean_up() -> None:
-    """Close what this thread has opened: its last act, and that of others like it."""
+    """Close what the present thread has opened; for other threads that end, too."""
     for close in at_end:
         try:
             close()
         except Exception:
-            logger.exception("a thread of the pool could not clean up")
+            logger.exception("a thread of the pool could not close its connections")
 
 
 def _after_fork() -> None:
-    """The child has none of the threads, and perhaps a lock that one of them held."""
+    """Start empty in a child: it has none of the threads, and perhaps their lock."""
     global _lock, _working
     _lock, _working = threading.Lock(), 0
     _jobs.clear()
