@@ -216,7 +216,7 @@ class Memoized(Generic[P, R, T]):
         """
         tag = plan_of(self._memoized).tag
         every = None if tag is None else self.invalidate_all
-        model_signals.depend(
+        model_signals.add_dependency(
             model, self._memoized.name, self._invalidate_args, every, calls
         )
 

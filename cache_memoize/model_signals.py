@@ -1,14 +1,21 @@
-"""Which models a memoized function depends on: their signals forget its calls.
+"""Invalidation by model signals: the models that memoized functions depend on.
 
-Django looks for receivers before it writes: where there are none it deletes many rows
-at once, and adds to a relation without a signal. So a sender is connected as soon as
-its class exists (``class_prepared``), not at the first write; and each by itself, or
-the whole project would lose these short cuts.
+The problem: a change of one row may concern several instances of a model (of a parent,
+child, proxy, or the other end of a relation), after it or only before it, and the
+signals tell of one instance, some before and some after the change. So each
+registration is one :class:`Dependency` on a concrete model. It collects actions before
+a deletion or a change of a relation, keeps them on the instance, and runs them after
+it, together with those that the new state demands.
+
+The obvious scheme, one receiver for every save in the project, would slow all models:
+Django looks for receivers before it writes, and where it finds none it deletes many
+rows at once, and adds to a relation without a signal. So each sender is connected by
+itself; and as soon as its class exists (``class_prepared``), not at the first write.
 
 Receivers run in the order in which they were connected: ours when the function is
-registered, or when the class is made if that is later. What was connected earlier,
-such as a ``@receiver`` above the registration, still sees the old value, and when it
-raises the signal does not come here.
+registered, or when the class is made if that is later. A receiver connected earlier,
+such as a ``@receiver`` above the registration, still sees the old value, and if it
+raises, the signal does not reach ours.
 """
 
 from __future__ import annotations
@@ -17,6 +24,7 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial, reduce
+from itertools import chain
 from operator import or_
 from types import NoneType
 from typing import Any
@@ -28,23 +36,25 @@ from django.db.models import Model, Q, signals
 from django.db.models.fields.related import lazy_related_operation
 from django.db.models.utils import make_model_tuple
 
-__all__ = ["ainvalidate_model", "depend", "invalidate_model", "unknown_models"]
+__all__ = ["add_dependency", "ainvalidate_model", "invalidate_model", "unknown_models"]
 
 logger = logging.getLogger("cache_memoize")
 Class = type[Model]
-Step = Callable[[], object]
-UID = "cache_memoize"  # one receiver per signal and sender
-PLAIN = {bool, int, str, UUID, NoneType}  # what tells by its text that it is the same
+Action = Callable[[], object]
+#: One receiver per signal and sender.
+UID = "cache_memoize"
+#: Types whose values are equal if their representations are.
+PLAIN_TYPES = {bool, int, str, UUID, NoneType}
 
 
 @dataclass(frozen=True, eq=False)
 class Dependency:
-    """One registration, on one model; see :func:`depend`."""
+    """A registration, on one model; see :func:`add_dependency`."""
 
-    model: Any  # Class; a string until that is known
+    model: Any  # a class; a string until the class is loaded
     name: str
-    forget_call: Callable[[tuple[Any, ...]], object]
-    forget_all: Step | None
+    invalidate_call: Callable[[tuple[Any, ...]], object]
+    invalidate_all: Action | None
     calls: Callable[[Any], object] | None
 
     def __str__(self) -> str:
@@ -53,20 +63,24 @@ class Dependency:
 
     @property
     def base(self) -> Class:
-        return concrete(self.model)
+        return concrete_model(self.model)
 
-    def steps(self, objects: Any) -> dict[Any, Step]:
-        """What to do because these instances (a list or QuerySet) change."""
+    def collect_actions(self, objects: Any) -> dict[Any, Action]:
+        """Return the invalidations that a change of these instances (a list or
+        QuerySet) demands, each once."""
         if self.calls is None:
-            there = any(True for _ in objects[:1])
-            return {self: self.forget_all} if there and self.forget_all else {}
-        steps: dict[Any, Step] = {}
-        for args in (args for one in objects for args in self.ask(self.calls, one)):
-            same = repr(args) if PLAIN.issuperset(map(type, args)) else object()
-            steps[same] = partial(self.forget_call, args)
-        return steps
+            exists = any(True for _ in objects[:1])
+            return {self: self.invalidate_all} if exists and self.invalidate_all else {}
+        actions: dict[Any, Action] = {}
+        found = (self.arguments_of(self.calls, one) for one in objects)
+        for args in chain.from_iterable(found):
+            same = repr(args) if PLAIN_TYPES.issuperset(map(type, args)) else object()
+            actions[same] = partial(self.invalidate_call, args)
+        return actions
 
-    def ask(self, calls: Callable[[Any], Any], instance: Any) -> list[tuple[Any, ...]]:
+    def arguments_of(
+        self, calls: Callable[[Any], Any], instance: Any
+    ) -> list[tuple[Any, ...]]:
         answer = calls(instance)
         many = answer if isinstance(answer, list) else [answer]
         wrong = [type(one).__name__ for one in many if not isinstance(one, tuple)]
@@ -78,16 +92,17 @@ class Dependency:
             "(post.pk,), several calls as a list of tuples, or None for nothing"
         )
 
-    def named(self, step: Step) -> None:
+    def run_named(self, action: Action) -> None:
+        """Run the action; add a note with the name of this registration to an error."""
         try:
-            step()
+            action()
         except Exception as error:
             error.add_note(f"Raised by {self}.")
             raise
 
-    def view(self, instance: Any) -> Any:
-        """An instance of a proxy, parent or child as one of the model: its methods, its
-        primary key."""
+    def as_model(self, instance: Any) -> Any:
+        """Return an instance of a proxy, parent or child as one of our model, with its
+        methods and primary key."""
         pk = self.model._meta.pk.attname
         if isinstance(instance, self.model) and instance.pk == getattr(instance, pk):
             return instance
@@ -95,19 +110,22 @@ class Dependency:
         vars(view).update(vars(instance))
         return view
 
-    def objects(self, instance: Any, using: str) -> Any:
-        """What the instance is to this: itself, or rows with a parent in common."""
+    def affected_objects(self, instance: Any, using: str) -> Any:
+        """Return the instances of our model affected by a change of ``instance``."""
         if isinstance(instance, self.base):
-            return [self.view(instance)]
-        keys = [i._meta.pk for i in lineage(self.base) if isinstance(instance, i)]
+            return [self.as_model(instance)]
+        keys = [i._meta.pk for i in with_parents(self.base) if isinstance(instance, i)]
+        # A parent: the rows of our model that share its row.
         same = [Q(**{key.name: getattr(instance, key.attname)}) for key in keys if key]
         found = self.model._base_manager.using(using)
         return found.filter(reduce(or_, same)) if same else []
 
-    def others(self, field: Any, instance: Any, using: str, event: Any) -> list[Any]:
-        """What the other end of a changed relation is to this."""
+    def related_objects(
+        self, field: Any, instance: Any, using: str, event: Any
+    ) -> list[Any]:
+        """Return the instances of our model at the other end of a changed relation."""
         model, keys = event["model"], event["pk_set"]
-        if issubclass(self.base, concrete(model)):
+        if issubclass(self.base, concrete_model(model)):
             model = self.model
         elif not issubclass(model, self.base):
             return []
@@ -115,97 +133,111 @@ class Dependency:
         near, far = field.m2m_field_name(), field.m2m_reverse_field_name()
         if event["reverse"]:
             near, far = far, near
-        if keys is None:  # all that are there
+        if keys is None:  # the relation is being cleared
             links = through._base_manager.using(using).filter(**{near: instance})
             keys = set(links.values_list(far, flat=True))
         to = through._meta.get_field(far).target_field.name  # not always the pk
         found = model._base_manager.using(using).filter(**{f"{to}__in": keys})
-        return [self.view(one) for one in found]
+        return [self.as_model(one) for one in found]
 
 
-_unknown: dict[Dependency, str] = {}
+#: Registrations by the name of a model that is not loaded yet.
+_unresolved: dict[Dependency, str] = {}
+#: Registrations on an abstract model: they apply to each new subclass.
 _abstract: list[Dependency] = []
-_known: list[Dependency] = []
-#: Who listens, and to which relation.
-_watched: dict[tuple[signals.ModelSignal, Class], list[tuple[Dependency, Any]]] = {}
+_registered: list[Dependency] = []
+#: The dependencies that a signal of a sender concerns, each with the relation if any.
+_connected: dict[tuple[signals.ModelSignal, Class], list[tuple[Dependency, Any]]] = {}
 
 
-class Kept(dict[Any, Any]):
-    """What was seen before a change. It hangs on the state of the instance that tells
-    of it, so it ends with that, and is not pickled."""
+class KeptActions(dict[Any, Any]):
+    """The actions collected before a change. They are kept on the state of the instance
+    that the signal is about, so they end with it, and are not pickled."""
 
     def __reduce__(self) -> Any:
         return dict, ()
 
 
-def depend(
+def add_dependency(
     model: Class | str,
     name: str,
-    forget_call: Callable[[tuple[Any, ...]], object],
-    forget_all: Step | None = None,
+    invalidate_call: Callable[[tuple[Any, ...]], object],
+    invalidate_all: Action | None = None,
     calls: Callable[[Any], object] | None = None,
 ) -> None:
-    """Forget calls of the function ``name`` on ``post_save`` (fixtures too),
-    ``post_delete`` and ``m2m_changed`` of ``model``: a class, abstract or proxy too, or
-    ``"app_label.ModelName"``, loaded or not.
+    """Invalidate calls of the function ``name`` on ``post_save`` (fixtures too),
+    ``post_delete`` and ``m2m_changed`` of a model.
 
-    ``calls(instance)`` returns the arguments of one call as a tuple, a list of such
-    tuples, or None; ``forget_call`` gets each. Without it ``forget_all()`` is called. A
-    deletion asks ``calls`` while the row is there; the end of a relation asks before
-    and after. What they raise goes to who saved, after all others had their turn.
+    ``calls`` is called before a deletion, and before and after a change of a relation.
+    Errors that it raises reach the code that saves, after all other dependencies had
+    their turn.
 
-    TypeError: no model, not callable, or neither ``calls`` nor ``forget_all`` (no
-    tags). ValueError: a malformed name. LookupError: an unknown one, if all models are
-    loaded; otherwise :func:`unknown_models` has it.
+    :param model: a class, abstract or proxy too, or ``"app_label.ModelName"``, loaded
+        or not.
+    :param invalidate_call: called with the arguments of each call.
+    :param invalidate_all: called where ``calls`` is None.
+    :param calls: a callable of the instance that returns the arguments of one call as a
+        tuple, several as a list of tuples, or None.
+    :raises TypeError: for what is not a model or not callable, and if neither ``calls``
+        nor ``invalidate_all`` (no tags) is given.
+    :raises ValueError: for a malformed model name.
+    :raises LookupError: for an unknown one, if all models are loaded; otherwise
+        :func:`unknown_models` lists it.
     """
-    new = Dependency(model, name, forget_call, forget_all, calls)
-    if calls is None and forget_all is None:
+    new = Dependency(model, name, invalidate_call, invalidate_all, calls)
+    if calls is None and invalidate_all is None:
         raise TypeError(
-            f"{new} without a callable forgets every call, which needs tags: write "
+            f"{new} without a callable invalidates every call, which needs tags: write "
             "@cache_memoize(..., tags=()), or a callable that returns the arguments of "
-            "the calls to forget"
+            "the calls to invalidate"
         )
     if calls is not None and not callable(calls):
         raise TypeError(f"{new}: {calls!r} is not callable; write a function")
-    signals.class_prepared.connect(_prepared, weak=False, dispatch_uid=UID)
+    signals.class_prepared.connect(_connect_new_class, weak=False, dispatch_uid=UID)
     if isinstance(model, str):
         key = make_model_tuple(model)
         if apps.models_ready:
             apps.get_model(model)
-        _unknown[new] = model
-        apps.lazy_model_operation(partial(_learn, new), key)
+        _unresolved[new] = model
+        apps.lazy_model_operation(partial(_resolve, new), key)
     else:
-        _learn(new, a_model(model, str(new)))
+        _resolve(new, check_model(model, str(new)))
 
 
 def unknown_models() -> list[tuple[str, str]]:
-    """(function, model) of registrations whose model has not been loaded."""
-    return [(one.name, model) for one, model in _unknown.items()]
+    """Return (function, model) for registrations whose model is not loaded."""
+    return [(one.name, model) for one, model in _unresolved.items()]
 
 
 def invalidate_model(model: Class | str) -> None:
-    """Forget every call of every function that was registered for ``model`` or one that
-    shares rows with it. For what sends no signals: ``QuerySet.update()``, the bulk
-    methods, raw SQL, migrations.
+    """Invalidate every call of every function that was registered for ``model``, or for
+    a model that shares rows with it.
 
-    TypeError before anything is forgotten, if one of them has no tags; TypeError,
-    LookupError, ValueError for what is no model. All are tried before one raises.
+    Use it after changes that send no signals: ``QuerySet.update()``, the bulk methods,
+    raw SQL, migrations. If some functions cannot be invalidated, the others still
+    are; then the first error is raised.
+
+    :raises TypeError: for what is not a model, and if one of the functions has no tags:
+        nothing is invalidated then.
+    :raises LookupError, ValueError: for an unknown or malformed model name.
     """
     if not isinstance(model, str):
-        past = a_model(model, "invalidate_model")._meta.apps is not apps
+        past = check_model(model, "invalidate_model")._meta.apps is not apps
         model = model._meta.label if past else model  # a migration's own class
     if isinstance(model, str):
-        make_model_tuple(model)  # its words for a malformed name are better
+        make_model_tuple(model)  # it has the better message for a malformed name
         model = apps.get_model(model)
-    rows = below(model)
-    found = [d for d in _known if any(issubclass(i, lineage(d.base)) for i in rows)]
-    without = ", ".join(dict.fromkeys(d.name for d in found if not d.forget_all))
+    rows = with_subclasses(model)
+    found = [
+        d for d in _registered if any(issubclass(i, with_parents(d.base)) for i in rows)
+    ]
+    without = ", ".join(dict.fromkeys(d.name for d in found if not d.invalidate_all))
     if without:
         raise TypeError(
-            f"invalidate_model({model.__name__}) forgets every call, which needs tags: "
-            f"write @cache_memoize(..., tags=()) for {without}"
+            f"invalidate_model({model.__name__}) invalidates every call, which needs "
+            f"tags: write @cache_memoize(..., tags=()) for {without}"
         )
-    _all(partial(d.named, d.forget_all) for d in found if d.forget_all)
+    _run_all(partial(d.run_named, d.invalidate_all) for d in found if d.invalidate_all)
 
 
 async def ainvalidate_model(model: Class | str) -> None:
@@ -216,126 +248,130 @@ async def ainvalidate_model(model: Class | str) -> None:
 # --- senders -------------------------------------------------------------------------
 
 
-def a_model(model: Any, where: str) -> Class:
+def check_model(model: Any, where: str) -> Class:
     if isinstance(model, type) and issubclass(model, Model) and model is not Model:
         return model
     raise TypeError(f'{where}: {model!r} is no model; write the class or "app.Model"')
 
 
-def concrete(model: Class) -> Class:
+def concrete_model(model: Class) -> Class:
     return model._meta.concrete_model or model  # None: it is abstract
 
 
-def lineage(base: Class) -> tuple[Class, ...]:
-    """The model and its parents: who inherits from any of them may have a part of the
-    same row."""
+def with_parents(base: Class) -> tuple[Class, ...]:
+    """Return the model and its parents: a subclass of any of them may have a part of
+    the same row."""
     return base, *base._meta.get_parent_list()
 
 
-def below(model: Class) -> set[Class]:
-    """The model and all that inherit from it: not the abstract, nor those that
-    migrations make, nor one that is just being made."""
-    found = set().union(*(below(one) for one in model.__subclasses__()))
+def with_subclasses(model: Class) -> set[Class]:
+    """Return the model and its subclasses, without abstract ones, those of migrations,
+    and one whose class statement is still running."""
+    found = set().union(*(with_subclasses(one) for one in model.__subclasses__()))
     meta: Any = vars(model).get("_meta")
-    there = meta is not None and not meta.abstract and meta.apps is apps
-    return {model, *found} if there else found
+    is_real = meta is not None and not meta.abstract and meta.apps is apps
+    return {model, *found} if is_real else found
 
 
-def _learn(new: Dependency, model: Class) -> None:
-    _unknown.pop(new, None)
+def _resolve(new: Dependency, model: Class) -> None:
+    _unresolved.pop(new, None)
     new = replace(new, model=model)
     if model._meta.abstract:
         _abstract.append(new)
-        _adopt(new, below(model))
+        _register_subclasses(new, with_subclasses(model))
     else:
-        _aim(new)
+        _register(new)
 
 
-def _adopt(one: Dependency, models: Iterable[Class]) -> None:
-    """An abstract model stands for the topmost models that inherit from it."""
-    heirs = below(one.model)
+def _register_subclasses(one: Dependency, models: Iterable[Class]) -> None:
+    """Register an abstract model's dependency for its topmost concrete subclasses."""
+    heirs = with_subclasses(one.model)
     for model in heirs.intersection(models):
         if heirs.isdisjoint(model.__mro__[1:]):
-            _aim(replace(one, model=model))
+            _register(replace(one, model=model))
 
 
-def _aim(one: Dependency) -> None:
-    _known.append(one)  # first, so that no class can be made in between
-    for model in below(Model):
-        _attach(one, model)
+def _register(one: Dependency) -> None:
+    _registered.append(one)  # first, so that no new class is missed meanwhile
+    for model in with_subclasses(Model):
+        _connect_class(one, model)
 
 
-def _prepared(sender: Class, **kwargs: Any) -> None:
+def _connect_new_class(sender: Class, **kwargs: Any) -> None:
     if sender._meta.apps is not apps:
-        return  # of a migration, which makes many
+        return  # a class of a migration, which makes many
     for one in list(_abstract):
-        _adopt(one, [sender])
-    for one in list(_known):
-        _attach(one, sender)
+        _register_subclasses(one, [sender])
+    for one in list(_registered):
+        _connect_class(one, sender)
 
 
-def _attach(one: Dependency, model: Class) -> None:
-    if issubclass(model, lineage(one.base)):
-        _watch(signals.post_save, model, one)
-    if issubclass(model, one.base):  # a deleted parent tells of its children
-        _watch(signals.pre_delete, model, one)
-        _watch(signals.post_delete, model, one)
+def _connect_class(one: Dependency, model: Class) -> None:
+    if issubclass(model, with_parents(one.base)):
+        _connect(signals.post_save, model, one)
+    if issubclass(model, one.base):  # deleting a parent signals its children too
+        _connect(signals.pre_delete, model, one)
+        _connect(signals.post_delete, model, one)
     owner: Any = model._meta.auto_created or model
     for field in owner._meta.local_many_to_many:
         other, through = field.remote_field.model, field.remote_field.through
         if owner is not model:  # the table of a relation that is being made
             through = None if through else model
         if through:  # a model that was swapped out has none
-            attach = partial(_attach_relation, one, field)
+            attach = partial(_connect_relation, one, field)
             if isinstance(other, str) or isinstance(through, str):
                 lazy_related_operation(attach, owner, other, through)
             else:
                 attach(owner, other, through)
 
 
-def _attach_relation(one: Dependency, field: Any, *models: Class) -> None:
+def _connect_relation(one: Dependency, field: Any, *models: Class) -> None:
     base, (*ends, through) = one.base, models
-    if any(issubclass(end, base) or issubclass(base, concrete(end)) for end in ends):
-        _watch(signals.m2m_changed, through, one, field)
+    if any(
+        issubclass(end, base) or issubclass(base, concrete_model(end)) for end in ends
+    ):
+        _connect(signals.m2m_changed, through, one, field)
 
 
-def _watch(
+def _connect(
     signal: signals.ModelSignal, sender: Class, one: Dependency, field: Any = 0
 ) -> None:
-    watching = _watched.setdefault((signal, sender), [])
-    if (one, field) not in watching:
-        watching.append((one, field))
-    signal.connect(_received, sender=sender, weak=False, dispatch_uid=UID)
+    dependencies = _connected.setdefault((signal, sender), [])
+    if (one, field) not in dependencies:
+        dependencies.append((one, field))
+    signal.connect(_receive, sender=sender, weak=False, dispatch_uid=UID)
 
 
 # --- signals -------------------------------------------------------------------------
 
 
-def _received(
+def _receive(
     sender: Class, signal: Any, instance: Any, using: str, **event: Any
 ) -> None:
     when, _, what = event.get("action", "").partition("_")
     before = when == "pre" or signal is signals.pre_delete
-    kept: Any = vars(instance._state).setdefault("cache_memoize", Kept())
+    kept: Any = vars(instance._state).setdefault("cache_memoize", KeptActions())
 
-    def turn(one: Dependency, field: Any) -> None:
-        """Before a change keep what to do; after it do that, and what is seen then."""
-        objects, steps = kept.pop((one, field, what), None) or (None, {})
+    def handle(one: Dependency, field: Any) -> None:
+        """Before a change, keep the actions; after it, run them and those that the new
+        state demands."""
+        objects, actions = kept.pop((one, field, what), None) or (None, {})
         if before or objects is None:
-            objects, steps = one.objects(instance, using), {}
+            objects, actions = one.affected_objects(instance, using), {}
             if field:
-                objects = [*objects, *one.others(field, instance, using, event)]
-        steps = steps | one.steps(objects)
-        if before:  # of a deleted row nothing can be seen later
-            seen = [] if signal is signals.pre_delete else objects
-            kept[one, field, what] = seen, steps
+                others = one.related_objects(field, instance, using, event)
+                objects = [*objects, *others]
+        actions = actions | one.collect_actions(objects)
+        if before:  # a deleted row cannot be read later
+            later = [] if signal is signals.pre_delete else objects
+            kept[one, field, what] = later, actions
         else:
-            _all(steps.values())
+            _run_all(actions.values())
 
     if event.get("pk_set") != set():
-        _all(
-            partial(one.named, partial(turn, one, field))
-            for one, field in list(_watched.get((signal, sender), ()))
+        _run_all(
+            partial(one.run_named, partial(handle, one, field))
+            for one, field in list(_connected.get((signal, sender), ()))
             # two relations may use one table
             if not field
             or event["model"]
@@ -343,15 +379,15 @@ def _received(
         )
 
 
-def _all(steps: Iterable[Step]) -> None:
-    """Do all; then raise the first error. The others go to the log."""
+def _run_all(actions: Iterable[Action]) -> None:
+    """Run all; then raise the first error. The others are logged."""
     errors = []
-    for step in steps:
+    for action in actions:
         try:
-            step()
+            action()
         except Exception as error:
             errors.append(error)
     for other in errors[1:]:
-        logger.error("One more error while calls were forgotten", exc_info=other)
+        logger.error("One more error while calls were invalidated", exc_info=other)
     if errors:
         raise errors[0]

@@ -156,7 +156,7 @@ def _plan(function: Function, project: Conf) -> Plan:
     options = _options(function, project)
     name = function.name
     called = options.explaining(name)
-    policy = Policy.of(name, called, enabled=project.ENABLED)
+    policy = Policy.from_options(name, called, enabled=project.ENABLED)
     alias = function.stats.alias = options.cache_alias
     breaker = breaker_of(alias)
     varied = vary.parts(options.vary_on, name)
@@ -196,7 +196,7 @@ def _plan(function: Function, project: Conf) -> Plan:
         hit_kind=hit_kind,
         tag=tag,
         stores=policy.stores and apps.ready,
-        early_zone=policy.zone,
+        early_zone=policy.early_zone,
         hit=options.hit_callable,
         miss=options.miss_callable,
         varies=bool(varied),

@@ -670,12 +670,14 @@ def test_items_of_a_query(backend):
 
 
 @pytest.mark.backends(["locmem"])
-def test_warm_that_nobody_loops_over_says_so(backend):
+def test_warm_that_is_not_iterated_over_warns(backend):
     @cache_memoize(60, prefix="idle", cache_alias=backend)
     def f(x): ...
 
     for control in (f.warm, f.awarm):
-        with pytest.warns(RuntimeWarning, match="warm.. did nothing, because nobody"):
+        with pytest.warns(
+            RuntimeWarning, match="warm.. did nothing, because it was not"
+        ):
             control([1])
 
 

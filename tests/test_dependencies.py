@@ -1,4 +1,4 @@
-"""Signals of a model forget the calls of the functions that depend on it."""
+"""Signals of a model invalidate calls of the functions that depend on it."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from django.utils.connection import ConnectionDoesNotExist
 
 from cache_memoize import cache_memoize, model_signals
 from cache_memoize.model_signals import (
+    add_dependency,
     ainvalidate_model,
-    depend,
     invalidate_model,
     unknown_models,
 )
@@ -57,7 +57,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture(autouse=True)
 def registrations_end_with_the_test(monkeypatch):
-    for name in ("_known", "_abstract", "_unknown", "_watched"):
+    for name in ("_registered", "_abstract", "_unresolved", "_connected"):
         monkeypatch.setattr(model_signals, name, type(getattr(model_signals, name))())
     for signal in SIGNALS:
         monkeypatch.setattr(signal, "receivers", list(signal.receivers))
@@ -73,7 +73,7 @@ class Forgotten(list):
 
     def __init__(self, model, calls=None, name="blog.f", tags=True):
         everything = (lambda: self.append("all")) if tags else None
-        depend(model, name, self.append, everything, calls)
+        add_dependency(model, name, self.append, everything, calls)
 
     def seen(self):
         found = [i if i == "all" else i[0] for i in self]
@@ -196,7 +196,9 @@ def test_a_deletion_asks_while_relations_are_there():
 def test_a_deletion_is_forgotten_after_it_not_before():
     post = Post.objects.create(title="a")
     there = []
-    depend(Post, "f", lambda args: there.append(Post.objects.exists()), None, by_pk)
+    add_dependency(
+        Post, "f", lambda args: there.append(Post.objects.exists()), None, by_pk
+    )
     post.delete()
     assert there == [False]
 
@@ -296,7 +298,7 @@ def test_a_child_is_a_row_of_its_parent(model):
 
 def test_a_child_with_a_key_of_its_own_is_seen_with_the_key_of_its_parent():
     got = []
-    depend(Place, "f", print, None, lambda place: got.append(place))
+    add_dependency(Place, "f", print, None, lambda place: got.append(place))
     Post.objects.create(title="a")
     Place.objects.create(name="takes the first key")
     shop = Shop.objects.create(name="a", code="s")
@@ -396,7 +398,7 @@ def test_a_later_child_of_an_abstract_model_is_connected(no_later_models):
     for one in (Late, Grand):
         assert post_save.has_listeners(one)
         assert m2m_changed.has_listeners(Late.labels.through)
-    assert len([d for d in model_signals._known if d.model in (Late, Grand)]) == 1
+    assert len([d for d in model_signals._registered if d.model in (Late, Grand)]) == 1
     post_save.send(sender=Grand, instance=Grand(pk=1), using="default")
     assert forgotten == ["all"]
 
@@ -567,7 +569,7 @@ def test_calls_that_only_look_the_same_are_all_forgotten():
 
 def test_a_removal_is_forgotten_after_it_not_before(tags, articles):
     there = []
-    depend(
+    add_dependency(
         Article,
         "f",
         lambda args: there.append(Article.labels.through.objects.count()),
@@ -711,14 +713,14 @@ def test_everything_is_connected_once_however_often_it_is_registered():
 
 def test_two_callables_of_one_function_both_count():
     forgotten = Forgotten(Post, by_pk)
-    depend(Post, "blog.f", forgotten.append, None, lambda post: (post.title,))
+    add_dependency(Post, "blog.f", forgotten.append, None, lambda post: (post.title,))
     post = Post.objects.create(title="a")
     assert set(forgotten) == {(post.pk,), ("a",)}
 
 
 def test_a_receiver_that_was_connected_later_sees_fresh_data():
     order = []
-    depend(Post, "f", lambda args: order.append("forgotten"), None, by_pk)
+    add_dependency(Post, "f", lambda args: order.append("forgotten"), None, by_pk)
 
     def other(**kwargs):
         order.append("other")
@@ -746,9 +748,9 @@ def test_all_have_their_turn_and_the_first_error_is_raised(caplog):
         return forget
 
     forgotten = [Forgotten(Post, by_pk)]
-    depend(Post, "first", fail("first"), None, lambda post: [(1,), (2,)])
+    add_dependency(Post, "first", fail("first"), None, lambda post: [(1,), (2,)])
     forgotten.append(Forgotten(Post, by_pk))
-    depend(Post, "second", fail("second"), fail("second"))
+    add_dependency(Post, "second", fail("second"), fail("second"))
     forgotten.append(Forgotten(Post))
     with pytest.raises(ConnectionError, match="first") as caught:
         Post.objects.create(title="a")
@@ -763,8 +765,8 @@ def test_one_error_that_is_raised_by_all_is_raised():
     def fail(*args):
         raise error
 
-    depend(Post, "first", fail, fail)
-    depend(Post, "second", fail, fail)
+    add_dependency(Post, "first", fail, fail)
+    add_dependency(Post, "second", fail, fail)
     with pytest.raises(ConnectionError, match="down"):
         Post.objects.create(title="a")
     with pytest.raises(ConnectionError, match="down"):
@@ -786,30 +788,30 @@ def test_an_error_before_a_deletion_keeps_the_row():
 
 def test_without_tags_and_callable_the_cure_is_named():
     with pytest.raises(TypeError) as caught:
-        depend(Post, "blog.f", print)
+        add_dependency(Post, "blog.f", print)
     text = str(caught.value)
     assert text.startswith("blog.f.invalidate_on(Post) without a callable")
     assert "tags=()" in text
-    assert not model_signals._known
+    assert not model_signals._registered
 
 
 @pytest.mark.parametrize("model", [int, Post(), models.Model, None, 3])
 def test_what_is_no_model_is_refused(model):
     with pytest.raises(TypeError, match="is no model; write"):
-        depend(model, "f", print, None, by_pk)
+        add_dependency(model, "f", print, None, by_pk)
     with pytest.raises(TypeError, match="is no model; write"):
         invalidate_model(model)
 
 
 def test_what_cannot_be_called_is_refused():
     with pytest.raises(TypeError, match=r"f.invalidate_on\(Post\): 'pk' is not callab"):
-        depend(Post, "f", print, None, "pk")
+        add_dependency(Post, "f", print, None, "pk")
 
 
 @pytest.mark.parametrize("name", ["tests.Nothing", "nothing.Post"])
 def test_an_unknown_name_is_a_lookup_error_once_models_are_loaded(name):
     with pytest.raises(LookupError, match=r"[Nn]othing"):
-        depend(name, "f", print, None, by_pk)
+        add_dependency(name, "f", print, None, by_pk)
     with pytest.raises(LookupError, match=r"[Nn]othing"):
         invalidate_model(name)
     assert unknown_models() == []
@@ -818,7 +820,7 @@ def test_an_unknown_name_is_a_lookup_error_once_models_are_loaded(name):
 @pytest.mark.parametrize("name", ["Post", "a.b.c", ""])
 def test_a_malformed_name_is_a_value_error(name):
     with pytest.raises(ValueError, match="app_label.ModelName"):
-        depend(name, "f", print, None, by_pk)
+        add_dependency(name, "f", print, None, by_pk)
     with pytest.raises(ValueError, match="app_label.ModelName"):
         invalidate_model(name)
 
@@ -839,25 +841,25 @@ def test_a_name_waits_for_its_model_while_models_are_loading(
 
 MODELS = """
 from django.db import models
-from cache_memoize.model_signals import depend
+from cache_memoize.model_signals import add_dependency
 
 forgotten = []
 
 class Cart(models.Model):
-    depend("shop.Item", "f", forgotten.append, None, lambda item: (item.name,))
+    add_dependency("shop.Item", "f", forgotten.append, None, lambda item: (item.name,))
     items = models.ManyToManyField("Item")
 
 class Item(models.Model):
     name = models.CharField(max_length=9)
 
-depend(Cart, "f", forgotten.append, None, lambda cart: ("cart",))
+add_dependency(Cart, "f", forgotten.append, None, lambda cart: ("cart",))
 """
 MAIN = """
-from cache_memoize.model_signals import depend, unknown_models
+from cache_memoize.model_signals import add_dependency, unknown_models
 
 early = []
-depend("shop.Item", "f", early.append, None, lambda item: (item.name,))
-depend("shop.Typo", "wrong", print, None, print)
+add_dependency("shop.Item", "f", early.append, None, lambda item: (item.name,))
+add_dependency("shop.Typo", "wrong", print, None, print)
 
 import django
 from django.conf import settings
@@ -946,7 +948,7 @@ def test_by_hand_all_have_their_turn_and_the_first_error_is_raised():
         raise ConnectionError("down")
 
     forgotten = [Forgotten(Post)]
-    depend(Post, "first", print, fail)
+    add_dependency(Post, "first", print, fail)
     forgotten.append(Forgotten(Post))
     with pytest.raises(ConnectionError, match="down") as caught:
         invalidate_model(Post)
@@ -969,7 +971,9 @@ def title_of(pk):
 
 
 def test_a_memoized_function_follows_its_model():
-    depend(Post, "title_of", lambda args: title_of.invalidate(*args), None, by_pk)
+    add_dependency(
+        Post, "title_of", lambda args: title_of.invalidate(*args), None, by_pk
+    )
     post = Post.objects.create(title="a")
     assert title_of(post.pk) == "a"
     post.title = "b"

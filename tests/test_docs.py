@@ -139,7 +139,7 @@ def page_module(request, monkeypatch):
     blog.models = models
     monkeypatch.setitem(sys.modules, "blog", blog)
     monkeypatch.setitem(sys.modules, "blog.models", models)
-    for name in ("_known", "_abstract", "_unknown", "_watched"):
+    for name in ("_registered", "_abstract", "_unresolved", "_connected"):
         monkeypatch.setattr(model_signals, name, type(getattr(model_signals, name))())
     for signal in SIGNALS:
         monkeypatch.setattr(signal, "receivers", list(signal.receivers))

@@ -15,13 +15,13 @@ from cache_memoize.protocol.policy import (
     FIRST_PAUSE,
     LONGEST_PAUSE,
     Policy,
-    seconds,
+    to_seconds,
 )
 
 
 def policy(**options):
     enabled = options.pop("enabled", True)
-    return Policy.of("blog.f", Options(**options), enabled=enabled)
+    return Policy.from_options("blog.f", Options(**options), enabled=enabled)
 
 
 # --- durations -----------------------------------------------------------------------
@@ -41,19 +41,19 @@ def policy(**options):
     ],
 )
 def test_a_duration_is_seconds_whatever_it_is_written_in(given, meant):
-    assert seconds(given, "timeout", "blog.f") == meant
-    assert type(seconds(given, "timeout", "blog.f")) is float
+    assert to_seconds(given, "timeout", "blog.f") == meant
+    assert type(to_seconds(given, "timeout", "blog.f")) is float
 
 
 def test_the_default_timeout_stays_what_it_is():
-    assert seconds(BACKEND, "timeout", "blog.f") is BACKEND
+    assert to_seconds(BACKEND, "timeout", "blog.f") is BACKEND
 
 
 @pytest.mark.parametrize("given", ["60", True, False, [60], object(), 1j, b"1"])
 def test_what_is_no_duration_is_refused_with_the_cure(given):
     trouble = r"timeout= of blog\.f takes seconds \(int or float\), a timedelta, None"
     with pytest.raises(TypeError, match=rf"{trouble}.* not {type(given).__name__}$"):
-        seconds(given, "timeout", "blog.f")
+        to_seconds(given, "timeout", "blog.f")
 
 
 @pytest.mark.parametrize(
@@ -62,19 +62,27 @@ def test_what_is_no_duration_is_refused_with_the_cure(given):
 def test_a_negative_duration_is_refused_with_the_cure(given):
     trouble = r"timeout= of blog\.f must not be negative; 0 stores nothing, None stores"
     with pytest.raises(ValueError, match=trouble):
-        seconds(given, "timeout", "blog.f")
+        to_seconds(given, "timeout", "blog.f")
 
 
 @pytest.mark.parametrize(
     ("option", "takes", "nothing"),
     [
-        ("stale", r"seconds \(int or float\), a timedelta or None", "0 is not at all"),
-        ("wait", "a timedelta or None .as long as a lease.", "0 is not to wait"),
-        ("lease", r"seconds \(int or float\) or a timedelta, not str", "0 is none"),
+        (
+            "stale",
+            r"seconds \(int or float\), a timedelta or None",
+            "0 serves no stale val",
+        ),
+        ("wait", "a timedelta or None .as long as a lease.", "0 does not wait"),
+        (
+            "lease",
+            r"seconds \(int or float\) or a timedelta, not str",
+            "0 is refused too",
+        ),
         (
             "hold",
             r"seconds \(int or float\) or a timedelta, not str",
-            "0 is not at all",
+            "0 does not block",
         ),
     ],
 )
@@ -200,11 +208,11 @@ def test_what_a_callable_timeout_gives_is_checked_like_any_timeout(given, error)
 
 
 def test_everything_is_wanted_unless_cache_if_says_no():
-    assert policy().wants(None, (), {})
+    assert policy().should_store(None, (), {})
     choosy = policy(cache_if=lambda result, a, *, b: result and (a, b) == (1, 2))
-    assert choosy.wants([0], (1,), {"b": 2}) is True
-    assert choosy.wants([], (1,), {"b": 2}) is False
-    assert choosy.wants([0], (1,), {"b": 3}) is False
+    assert choosy.should_store([0], (1,), {"b": 2}) is True
+    assert choosy.should_store([], (1,), {"b": 2}) is False
+    assert choosy.should_store([0], (1,), {"b": 3}) is False
 
 
 # --- leases, budgets, pauses ---------------------------------------------------------
@@ -240,22 +248,22 @@ def test_the_lease_of_a_guard_lasts_as_long_as_its_mark(timeout, slowest, lease)
 
 @pytest.mark.parametrize("slowest, budget", [(0, 10), (10, 10), (10.5, 31.5)])
 def test_a_caller_waits_as_long_as_leases_last(slowest, budget):
-    assert policy().budget(slowest) == budget
-    assert policy(timeout=60, store_result=False).budget(slowest) == budget
+    assert policy().wait_budget(slowest) == budget
+    assert policy(timeout=60, store_result=False).wait_budget(slowest) == budget
 
 
 @pytest.mark.parametrize("wait", [0, 0.5, 60])
 @pytest.mark.parametrize("slowest", [0, 100])
 def test_or_as_long_as_it_was_told(wait, slowest):
-    assert policy(wait=wait).budget(slowest) == wait
+    assert policy(wait=wait).wait_budget(slowest) == wait
 
 
 def test_for_ever_is_a_way_to_wait_too():
-    assert policy(wait=math.inf).budget(100) == math.inf
+    assert policy(wait=math.inf).wait_budget(100) == math.inf
 
 
 def test_pauses_grow_from_10_to_100_milliseconds():
-    pauses = [Policy.pause(attempt, 1.0) for attempt in range(8)]
+    pauses = [Policy.wait_pause(attempt, 1.0) for attempt in range(8)]
     expected = [0.010, 0.015, 0.0225, 0.03375, 0.050625, 0.0759375, 0.1, 0.1]
     assert pauses == pytest.approx(expected)
     assert (FIRST_PAUSE, LONGEST_PAUSE) == (0.010, 0.100)
@@ -263,13 +271,13 @@ def test_pauses_grow_from_10_to_100_milliseconds():
 
 @pytest.mark.parametrize("attempt", [0, 3, 100])
 def test_randomness_spreads_the_waiters_over_half_a_pause(attempt):
-    full = Policy.pause(attempt, 1.0)
-    assert Policy.pause(attempt, 0.0) == pytest.approx(full / 2)
-    assert Policy.pause(attempt, 0.5) == pytest.approx(full * 0.75)
+    full = Policy.wait_pause(attempt, 1.0)
+    assert Policy.wait_pause(attempt, 0.0) == pytest.approx(full / 2)
+    assert Policy.wait_pause(attempt, 0.5) == pytest.approx(full * 0.75)
 
 
 def test_a_waiter_of_many_hours_does_not_overflow():
-    assert Policy.pause(10**9, 1.0) == LONGEST_PAUSE
+    assert Policy.wait_pause(10**9, 1.0) == LONGEST_PAUSE
 
 
 # --- stale values, early refreshes, jitter, hold -------------------------------------
@@ -304,7 +312,7 @@ def test_a_factor_is_a_number(option, given):
 
 @pytest.mark.parametrize("given", [-0.1, math.nan, math.inf])
 def test_early_refresh_is_a_number_that_is_not_negative_and_ends(given):
-    trouble = r"early_refresh= of blog\.f takes a number of 0 or more; 0 is off$"
+    trouble = r"early_refresh= of blog\.f takes a number of 0 or more; 0 for none$"
     with pytest.raises(ValueError, match=trouble):
         policy(early_refresh=given)
     assert policy(early_refresh=5).early_refresh == 5.0
@@ -312,7 +320,7 @@ def test_early_refresh_is_a_number_that_is_not_negative_and_ends(given):
 
 @pytest.mark.parametrize("given", [-0.1, 1.1, math.nan, math.inf])
 def test_jitter_is_a_fraction(given):
-    trouble = r"jitter= of blog\.f takes a number from 0 to 1; 0 is off$"
+    trouble = r"jitter= of blog\.f takes a number from 0 to 1; 0 for none$"
     with pytest.raises(ValueError, match=trouble):
         policy(jitter=given)
     assert policy(jitter=1).jitter == 1.0
@@ -320,7 +328,7 @@ def test_jitter_is_a_fraction(given):
 
 @pytest.mark.parametrize("given", [None, math.inf])
 def test_a_hold_ends(given):
-    trouble = r"hold= of blog\.f must end some day: nothing is stored"
+    trouble = r"hold= of blog\.f must not be unlimited: nothing is stored"
     with pytest.raises(ValueError, match=trouble):
         policy(hold=given)
 
@@ -342,8 +350,8 @@ def test_values_are_refreshed_behind_readers_with_either_option():
 
 
 def test_the_zone_of_early_refreshes():
-    assert policy(early_refresh=2).zone == 40
-    assert policy().zone == 0
+    assert policy(early_refresh=2).early_zone == 40
+    assert policy().early_zone == 0
 
 
 @pytest.mark.parametrize(
@@ -372,12 +380,13 @@ def test_jitter_shortens_by_up_to_its_fraction():
 
 
 def test_a_refresh_keeps_others_away_for_a_lease_and_longer_the_oftener_it_failed():
-    assert [policy(lease=2).claim_for(0, n) for n in (0, 1, 2, 3)] == [2, 4, 8, 16]
-    assert policy(lease=2).claim_for(0, 255) == 60
-    assert policy(lease=2).claim_for(5, 1) == 30
+    short = policy(lease=2)
+    assert [short.refresh_seconds(0, n) for n in (0, 1, 2, 3)] == [2, 4, 8, 16]
+    assert short.refresh_seconds(0, 255) == 60
+    assert short.refresh_seconds(5, 1) == 30
     # Never shorter than the run itself may take.
-    assert policy(lease=100).claim_for(0, 255) == 100
-    assert policy(lease=2).claim_for(50, 1) == 150
+    assert policy(lease=100).refresh_seconds(0, 255) == 100
+    assert short.refresh_seconds(50, 1) == 150
 
 
 def test_a_refresh_that_failed_is_tried_again_after_growing_pauses():

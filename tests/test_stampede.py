@@ -530,7 +530,7 @@ def test_a_coroutine_that_is_closed_in_the_middle_may_not_await_anything(
     backend, monkeypatch
 ):
     """Its lease is left to run out by itself."""
-    monkeypatch.setattr(transactions, "seen", False)  # so no thread is asked
+    monkeypatch.setattr(transactions, "has_connected", False)  # so no thread is asked
 
     @types.coroutine
     def stop():

@@ -701,7 +701,7 @@ def test_every_connection_is_watched_from_its_first_statement_on(database):
         return sum(isinstance(wrapper, Watch) for wrapper in wrappers)
 
     assert in_thread(look) == 1
-    assert transactions.seen
+    assert transactions.has_connected
 
 
 def test_a_transaction_that_was_open_before_us_may_have_written(database):
@@ -710,7 +710,7 @@ def test_a_transaction_that_was_open_before_us_may_have_written(database):
         before = list(wrappers)
         wrappers[:] = [w for w in wrappers if not isinstance(w, Watch)]
         try:
-            assert not transactions.may_store(1000)
+            assert not transactions.can_share_results(1000)
         finally:
             wrappers[:] = before
 
@@ -749,8 +749,8 @@ def test_an_unknown_isolation_level_is_a_snapshot_on_mysql_only():
 def test_what_waits_is_done_once(database):
     done = []
     with transaction.atomic(using=database):
-        transactions.postpone("locmem", "key", done.append)
-        (waiting,) = transactions._waiting("locmem", ["key"])
+        transactions.run_at_commit("locmem", "key", done.append)
+        (waiting,) = transactions._pending_for("locmem", ["key"])
         waiting()
     assert done == [True]
 

@@ -74,7 +74,9 @@ class MemoizedFunctionAdmin(Base):
         return [
             path(
                 route,
-                transactions.outside(private(self.admin_site.admin_view(view))),
+                transactions.without_atomic_requests(
+                    private(self.admin_site.admin_view(view))
+                ),
                 name=f"cache_memoize_memoizedfunction_{name}",
             )
             for route, view, name in pages

@@ -176,8 +176,8 @@ class Call(NamedTuple):
             return False
         key = self.key
         keys = (key, *key.tags) if isinstance(key, TaggedKey) else (key,)
-        return await transactions.ask(
-            self.store, transactions.is_dirty, self.store.alias, keys
+        return await transactions.ask_connections(
+            self.store, transactions.has_invalidated, self.store.alias, keys
         )
 
     async def look(self, first: Any = UNREAD, *, hold: float = 0.0) -> Look:
@@ -188,8 +188,8 @@ class Call(NamedTuple):
         """
         may_write, store = True, self.store
         if isinstance(self.key, TaggedKey) and (database := store.database()):
-            may_write = await transactions.ask(
-                store, transactions.may_store, 0, database
+            may_write = await transactions.ask_connections(
+                store, transactions.can_share_results, 0, database
             )
         return await store.seen(self.key, first, hold=hold, may_write=may_write)
 
@@ -203,8 +203,8 @@ class Call(NamedTuple):
         if hold and self.clock.time() - since < hold:
             return False
         database = self.store.database()
-        return await transactions.ask(
-            self.store, transactions.may_store, hold, database
+        return await transactions.ask_connections(
+            self.store, transactions.can_share_results, hold, database
         )
 
     async def stamp(self, entry: Record, stamped: Stamp | None) -> bytes | None:

@@ -120,7 +120,7 @@ async def can_wait(store: Store) -> bool:
     """Return whether no other caller can be waiting for this one in turn."""
     if computing.get() or not store.can_wait():
         return False
-    return not await transactions.ask(store, transactions.has_written)
+    return not await transactions.ask_connections(store, transactions.has_written)
 
 
 # --- deciding ------------------------------------------------------------------------
@@ -201,12 +201,14 @@ class _Caller:
         call, clock, policy = self.call, self.call.clock, self.call.policy
         if self.awaited is None:
             call.stats.waited(call.key)
-            self.deadline = clock.monotonic() + policy.budget(call.function.slowest)
+            budget = policy.wait_budget(call.function.slowest)
+            self.deadline = clock.monotonic() + budget
         self.awaited = lease.token
         left = self.deadline - clock.monotonic()
         if left <= 0 or not await can_wait(call.store):
             return False
-        await call.store.sleep(min(policy.pause(self.pauses, clock.random()), left))
+        pause = policy.wait_pause(self.pauses, clock.random())
+        await call.store.sleep(min(pause, left))
         self.pauses += 1
         self.looks = self.lost = 0
         return True
@@ -311,7 +313,7 @@ async def _revalidate(call: Call, ours: Claim, look: Look, now: float) -> Claim:
     if not await call.may_store(look.since):
         return ours
     attempts = ours.found.stamp.attempts
-    seconds = call.policy.claim_for(call.function.slowest, attempts)
+    seconds = call.policy.refresh_seconds(call.function.slowest, attempts)
     stamped = Stamp(now, seconds, min(attempts + 1, 255))
     lease = await call.stamp(ours.found, stamped)
     if lease is None:
@@ -324,7 +326,7 @@ async def _stamp_anyway(call: Call, found: Record, now: float) -> Claim | None:
     """Take the right to refresh an entry, also if another caller is refreshing it."""
     stamped = None
     if call.policy.revalidates:  # others need not begin
-        seconds = call.policy.claim_for(call.function.slowest, 0)
+        seconds = call.policy.refresh_seconds(call.function.slowest, 0)
         stamped = Stamp(now, seconds, found.stamp.attempts)
     lease = await call.stamp(found, stamped)
     if lease is None:

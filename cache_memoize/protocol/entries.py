@@ -1,4 +1,4 @@
-"""Entries by hand: look at one, put one there."""
+"""Access to single entries: read one, store one."""
 
 from __future__ import annotations
 
@@ -44,21 +44,21 @@ async def peek(call: Call) -> Entry | None:
 
 
 async def prime(call: Call, value: Any) -> None:
-    """Store a value computed elsewhere; it wins over computations under way."""
+    """Store a value computed elsewhere; computations under way then store nothing."""
     kind, timeout = call.plan.result_kind, timeout_of(call, value)
     try:
         payload = await call.store.call(encode, kind, value)
     except Exception as error:
         raise TypeError(
             f"{call.function.name}.prime(): a {type(value).__name__} cannot be stored, "
-            f"because it cannot be pickled ({error}); give plain data"
+            f"because it cannot be pickled ({error}); pass plain data"
         ) from error
-    # Like a refresh that takes no time: a late command of a client that has given up
-    # cannot undo an invalidation that came after.
+    # Like a refresh that takes no time, in two steps: so a command that a client sends
+    # late, after it has given up, cannot undo an invalidation in between.
     claim = await overtake(call)
     try:
         if timeout == 0 and call.can_use_cache():
-            # Not to be stored: but the entry is not true any more.
+            # The value is not to be stored, but it outdates the entry.
             name = call.function.name
             await invalidate_key(call.store, name, call.key, call.policy.hold)
         elif claim.lease is not None:

@@ -1,7 +1,17 @@
-"""Forgetting: a call, a tag, and when it takes effect.
+"""Invalidation of a call or a tag, at once or at the commit.
 
-Outside of transactions at once. Inside of one the key is blocked at once, so that
-nobody stores what is computed from the old rows, and it is deleted at the commit.
+Outside of transactions, the key is deleted, and with it the lease of a computation
+under way. Inside of one, a block replaces it, and it is deleted at the commit: until
+then other callers compute from the old rows, and must not store. After a rollback the
+block expires by itself.
+
+The obvious scheme, to delete the key when the rows are written, is wrong before the
+commit: another caller reads the old rows, and stores an old value for a whole timeout.
+To delete it only after the commit leaves the old entry in place if the process dies in
+between; the block, written before the commit, leaves a miss.
+
+Some clients hide failures: they return "nothing was deleted" for a server that is down.
+So on these, writes are verified by reading them back.
 """
 
 from __future__ import annotations
@@ -37,18 +47,19 @@ __all__ = ["ainvalidate_tags", "invalidate_key", "invalidate_tags"]
 
 
 async def invalidate_key(store: Store, name: str, key: str, hold: float = 0.0) -> None:
-    """Forget what stands under ``key``, and what any computation would store there.
+    """Invalidate the entry under ``key``, and the results of computations under way.
 
-    For ``hold`` seconds after it takes effect nothing is stored.
+    Raises the error of the cache if that failed.
 
-    Raises what kept it from being forgotten.
+    :param name: the name of the function, or of the control, for messages.
+    :param hold: seconds after it takes effect for which nothing is stored.
     """
     at_commit = functools.partial(
         _at_commit, store, name, key, hold, store.clock.time()
     )
-    # First, so that it is done at the commit whatever happens here.
-    if await transactions.ask(
-        store, transactions.postpone, store.alias, key, at_commit
+    # First, so that it is done at the commit even if the block fails.
+    if await transactions.ask_connections(
+        store, transactions.run_at_commit, store.alias, key, at_commit
     ):
         await _block(store, name, key, BLOCK_FOR)
     else:
@@ -58,7 +69,11 @@ async def invalidate_key(store: Store, name: str, key: str, hold: float = 0.0) -
 def _at_commit(
     store: Store, name: str, key: str, hold: float, blocked: float, last: bool
 ) -> None:
-    """The transaction is committed. ``last``: and no other one waits for this key."""
+    """Invalidate after a commit; block again if another transaction waits for this key.
+
+    :param blocked: when the key was blocked, in seconds since the epoch.
+    :param last: whether no other transaction waits for the key.
+    """
     here = Store(store.alias, store.breaker, store.clock)
     try:
         if last:
@@ -66,11 +81,11 @@ def _at_commit(
         else:
             run(_block(here, name, key, BLOCK_FOR))
     except Exception as error:
-        # An error here would skip the project's own hooks. While the block stands,
-        # nothing old is there, and none can come.
+        # An error here would skip the project's own hooks. While the block lasts, there
+        # is no old entry, and none can be stored.
         if not 0 <= store.clock.time() - blocked < BLOCK_FOR / 2:
             raise
-        logger.warning("%s: %r after the commit; the block will run out", name, error)
+        logger.warning("%s: %r after the commit; the block will expire", name, error)
 
 
 async def _invalidate(store: Store, name: str, key: str, hold: float) -> None:
@@ -81,41 +96,41 @@ async def _invalidate(store: Store, name: str, key: str, hold: float) -> None:
 
 
 async def _block(store: Store, name: str, key: str, seconds: int) -> None:
-    """Nothing counts under this key, and nobody stores there, for so long."""
+    """Replace the entry by a block: for ``seconds``, nothing is read or stored."""
     for _ in range(PATIENCE):
         await store.set(key, pack(BLOCK, store.clock.token()), seconds)
         if not store.backend().swallows:
             return
-        # That nothing was said may be a client that gave its server up for a while.
-        # Somebody else's block will do as well; and somebody may have deleted ours.
-        there = await store.get(key)
-        if isinstance(there, Record) and there.kind == BLOCK:
+        # No error does not mean success: the client may have given its server up for a
+        # while. The block of another caller is as good; ours may have been deleted.
+        found = await store.get(key)
+        if isinstance(found, Record) and found.kind == BLOCK:
             return
-    raise _lost(store, name)
+    raise _write_lost(store, name)
 
 
 async def _delete(store: Store, name: str, key: str) -> None:
-    """Delete, and raise whatever kept it from being deleted."""
+    """Delete the key; raise if it may still hold an entry."""
     for _ in range(PATIENCE):
         if await store.delete(key) or not store.backend().swallows:
             return
-        # "Nothing was deleted" may be a client that gave its server up for a while. A
-        # mark that could be added shows that nothing was there; one that can be read
-        # back, that whatever was there is gone. Anything else may be what was there
-        # before, on a server that takes no writes.
+        # "Nothing was deleted" may come from a client that gave its server up for a
+        # while. If a mark can be added, the key was empty; if it can be read back, the
+        # old entry is gone. Otherwise the old entry may still be stored, on a server
+        # that takes no writes.
         token = store.clock.token()
         mark = pack(FAILED, token)
         if not await store.add(key, mark, FAILED_FOR):
             await store.set(key, mark, FAILED_FOR)
-            there = await store.get(key)
-            if there is None or there is UNREADABLE or there.token != token:
+            found = await store.get(key)
+            if found is None or found is UNREADABLE or found.token != token:
                 continue
         await store.delete(key)
         return
-    raise _lost(store, name)
+    raise _write_lost(store, name)
 
 
-def _lost(store: Store, name: str) -> CacheDidNotAnswer:
+def _write_lost(store: Store, name: str) -> CacheDidNotAnswer:
     return CacheDidNotAnswer(
         f"{name}: the cache {store.alias!r} does not keep what is written to it, so "
         "the old value may come back; call invalidate() again when the server answers"
@@ -135,8 +150,9 @@ def _stores(kind: type[Store], cache_alias: str | None) -> Iterable[Store]:
 async def _invalidate_tags(
     kind: type[Store], tags: Iterable[str], cache_alias: str | None
 ) -> None:
-    """In every cache, whatever happens in another; then raise the first trouble."""
-    trouble: Exception | None = None
+    """Invalidate in every cache, even if another one fails; then raise the first
+    error."""
+    first_error: Exception | None = None
     names = tags_of(tuple(tags), "invalidate_tags()")
     for store in _stores(kind, cache_alias):
         for tag in names:
@@ -147,23 +163,23 @@ async def _invalidate_tags(
             except Exception as error:
                 error.add_note(
                     f"invalidate_tags() in the cache {store.alias!r}; the others were "
-                    "seen to. If no tagged function uses it, name those that they do: "
-                    "cache_alias="
+                    "tried too. If no tagged function uses this cache, pass "
+                    "cache_alias= with one that they use"
                 )
-                trouble = trouble or error
-    if trouble is not None:
-        raise trouble
+                first_error = first_error or error
+    if first_error is not None:
+        raise first_error
 
 
 def invalidate_tags(*tags: str, cache_alias: str | None = None) -> None:
-    """Forget every call that has one of these tags, of whatever function.
+    """Invalidate every call that has one of these tags, of any function.
 
-    One key is deleted per tag and cache, however many calls have it.
+    One key is deleted per tag and cache, however many calls have the tag.
 
-    :param cache_alias: the one cache to do this in; None: all that are in
-        ``settings.CACHES``, because only the functions know where they are stored.
-    :raises TypeError: for a tag that is not a string with something in it.
-    :raises Exception: what the cache raised, or :exc:`CacheDidNotAnswer`.
+    :param cache_alias: the only cache to invalidate in; None: all of
+        ``settings.CACHES``, because only the functions know which one they use.
+    :raises TypeError: for a tag that is not a string, or empty.
+    :raises Exception: the error of the cache, or :exc:`CacheDidNotAnswer`.
     """
     run(_invalidate_tags(Store, tags, cache_alias))
 

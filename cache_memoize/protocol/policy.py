@@ -1,7 +1,7 @@
-"""What the options mean: a frozen value, checked once. Pure: no cache, no clock.
+"""The policy of a function: its options, checked once and frozen. Pure.
 
-Durations are seconds as float; ``math.inf`` is for ever and ``BACKEND`` what the
-backend does when nobody says anything.
+Durations are seconds as float; ``math.inf`` is unlimited, and ``BACKEND`` the default
+timeout of the backend.
 """
 
 from __future__ import annotations
@@ -18,39 +18,44 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
 from ..options import Options
 
-__all__ = ["BACKEND", "Policy", "seconds"]
+__all__ = ["BACKEND", "Policy", "to_seconds"]
 
 BACKEND: Any = DEFAULT_TIMEOUT
 
-#: The first and the longest pause of a caller that waits, in seconds.
+#: Seconds of the first and the longest pause of a waiting caller, and the factor from
+#: one pause to the next.
 FIRST_PAUSE, LONGEST_PAUSE, GROWTH = 0.010, 0.100, 1.5
-#: A lease that was too short is followed by this multiple of the slowest run.
+#: After a run that outlasted its lease, leases last this multiple of the slowest run.
 LEASE_FACTOR = 3
-#: Seconds for which an invalidation inside a transaction keeps others from storing. A
-#: process that dies between commit and hook leaves that behind, and nothing stale.
+#: Seconds for which an invalidation inside a transaction keeps others from storing.
+#: A process that dies between commit and hook leaves the block, and nothing stale.
 BLOCK_FOR = 10
-#: The longest pause after refreshes that failed, in seconds.
+#: Seconds of the longest pause after refreshes that failed.
 LONGEST_RETRY = 60.0
-#: A hit is early with probability exp(-(time left) / (beta * cost)): so many times
-#: beta * cost before the timeout that is one in five hundred million, and not drawn.
+#: A hit is early with probability exp(-(time left) / (beta * cost)). At this multiple
+#: of beta * cost before the timeout, that is one in five hundred million: before it, no
+#: random number is drawn.
 EARLY_ZONE = 20
 
 
-#: What a duration takes, and what its extremes mean.
+#: The values that a duration takes besides numbers, and the meaning of its extremes.
 _WORDS = {
     "timeout": (
-        ", a timedelta, None (for ever) or DEFAULT_TIMEOUT",
-        "stores nothing, None stores for ever",
+        ", a timedelta, None (unlimited) or DEFAULT_TIMEOUT",
+        "stores nothing, None stores without a limit",
     ),
-    "stale": (", a timedelta or None (for ever)", "is not at all, None for ever"),
-    "wait": (", a timedelta or None (as long as a lease)", "is not to wait"),
-    "lease": (" or a timedelta", "is none"),
-    "hold": (" or a timedelta", "is not at all"),
+    "stale": (
+        ", a timedelta or None (unlimited)",
+        "serves no stale values, None serves them without a limit",
+    ),
+    "wait": (", a timedelta or None (as long as a lease)", "does not wait"),
+    "lease": (" or a timedelta", "is refused too"),
+    "hold": (" or a timedelta", "does not block"),
 }
 
 
-def seconds(value: Any, option: str, owner: str) -> Any:
-    """``value`` as seconds, ``math.inf`` or ``BACKEND``; an error names the cure."""
+def to_seconds(value: Any, option: str, owner: str) -> Any:
+    """Return a duration as seconds, ``math.inf`` or ``BACKEND``."""
     if value is None:
         return math.inf
     if value is BACKEND:
@@ -70,15 +75,15 @@ def seconds(value: Any, option: str, owner: str) -> Any:
     return float(value) if value <= sys.float_info.max else math.inf
 
 
-def _number(value: Any, option: str, owner: str) -> float:
-    number = seconds(value, option, owner)
+def _number_of_seconds(value: Any, option: str, owner: str) -> float:
+    number = to_seconds(value, option, owner)
     if number is BACKEND:
         raise TypeError(f"cache_memoize: {option}= of {owner} takes seconds")
     return float(number)
 
 
 def _factor(value: Any, option: str, owner: str, most: float) -> float:
-    """A plain number from 0 to ``most``."""
+    """Return a number from 0 to ``most``."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(
             f"cache_memoize: {option}= of {owner} takes a number, not "
@@ -87,14 +92,14 @@ def _factor(value: Any, option: str, owner: str, most: float) -> float:
     if not 0 <= value <= min(most, sys.float_info.max):
         limits = "from 0 to 1" if most == 1 else "of 0 or more"
         raise ValueError(
-            f"cache_memoize: {option}= of {owner} takes a number {limits}; 0 is off"
+            f"cache_memoize: {option}= of {owner} takes a number {limits}; 0 for none"
         )
     return float(value)
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The options of one memoized function, except what makes up its key."""
+    """The options of a memoized function, except those that make its key."""
 
     owner: str
     timeout: Any = BACKEND
@@ -107,40 +112,39 @@ class Policy:
     early_refresh: float = 0.0
     jitter: float = 0.0
     hold: float = 0.0
-    #: False: nothing is read and nothing stored, for the time being.
+    #: False: the cache is neither read nor written.
     enabled: bool = True
 
     @classmethod
-    def of(cls, owner: str, options: Options, *, enabled: bool = True) -> Policy:
+    def from_options(
+        cls, owner: str, options: Options, *, enabled: bool = True
+    ) -> Policy:
         """Return the policy of a function; raise TypeError or ValueError for a value
         that cannot be right."""
-        timeout: Any = options.timeout
-        wait = options.wait
-        if not callable(timeout):
-            timeout = seconds(timeout, "timeout", owner)
-        lease = _number(options.lease, "lease", owner)
+        timeout, wait = options.timeout, options.wait
+        lease = _number_of_seconds(options.lease, "lease", owner)
         if not 0 < lease < math.inf:
             raise ValueError(
                 f"cache_memoize: lease= of {owner} must be more than 0 seconds and "
-                "end some day: it is what frees the key when a process dies"
+                "not unlimited: its end frees the key of a process that died"
             )
-        hold = _number(options.hold, "hold", owner)
+        hold = _number_of_seconds(options.hold, "hold", owner)
         if hold == math.inf:
             raise ValueError(
-                f"cache_memoize: hold= of {owner} must end some day: nothing is stored "
-                "for that long after an invalidation"
+                f"cache_memoize: hold= of {owner} must not be unlimited: nothing is "
+                "stored for that long after an invalidation"
             )
         policy = cls(
             owner=owner,
             timeout=timeout
             if callable(timeout)
-            else seconds(timeout, "timeout", owner),
+            else to_seconds(timeout, "timeout", owner),
             store_result=bool(options.store_result),
             cache_exceptions=_exceptions(options.cache_exceptions, owner),
             cache_if=options.cache_if,
-            wait=None if wait is None else _number(wait, "wait", owner),
+            wait=None if wait is None else _number_of_seconds(wait, "wait", owner),
             lease=lease,
-            stale=_number(options.stale, "stale", owner),
+            stale=_number_of_seconds(options.stale, "stale", owner),
             early_refresh=_factor(
                 options.early_refresh, "early_refresh", owner, math.inf
             ),
@@ -157,16 +161,17 @@ class Policy:
 
     @property
     def revalidates(self) -> bool:
-        """Whether readers may get a value while another one is computed for it."""
+        """Return whether callers may get a value while its successor is computed."""
         return bool(self.stale or self.early_refresh)
 
     @property
-    def zone(self) -> float:
-        """So many times its cost before its timeout, an entry may be refreshed."""
+    def early_zone(self) -> float:
+        """The time before its timeout in which an entry may be refreshed, as a multiple
+        of its cost."""
         return EARLY_ZONE * self.early_refresh
 
     def is_early(self, age: float, timeout: float, cost: float, random: float) -> bool:
-        """Whether to refresh now what is still fresh; ``random`` in 0..1, 1 excluded.
+        """Return whether to refresh a fresh entry now; ``random`` is in [0, 1).
 
         XFetch: Vattani, Chierichetti, Lowenstein, Optimal Probabilistic Cache Stampede
         Prevention, VLDB 2015.
@@ -174,57 +179,62 @@ class Policy:
         return age - cost * self.early_refresh * math.log(1 - random) >= timeout
 
     def jittered(self, timeout: float, random: float) -> float:
-        """``timeout``, shortened by up to the fraction ``jitter``."""
+        """Return ``timeout``, shortened by at most the fraction ``jitter``."""
         return timeout * (1 - self.jitter * random) if self.jitter else timeout
 
-    def claim_for(self, slowest: float, attempts: int) -> float:
-        """Seconds for which a refresh, after so many tries, keeps others from it."""
-        longest = max(self._grown(slowest), LONGEST_RETRY)
-        return float(min(self._grown(slowest) * 2 ** min(attempts, 20), longest))
+    def refresh_seconds(self, slowest: float, attempts: int) -> float:
+        """Return the seconds for which a refresh, after ``attempts`` failed ones, keeps
+        others from starting."""
+        longest = max(self._lease_after(slowest), LONGEST_RETRY)
+        return float(min(self._lease_after(slowest) * 2 ** min(attempts, 20), longest))
 
     @staticmethod
     def retry_after(attempts: int) -> float:
-        """Seconds until a refresh that failed for so many times is tried again."""
+        """Return the seconds until a refresh that failed ``attempts`` times is tried
+        again."""
         return float(min(2 ** min(attempts - 1, 20), LONGEST_RETRY))
 
     @property
     def stores(self) -> bool:
-        """Whether anything can ever be stored."""
+        """Return whether results can be stored at all."""
         return self.enabled and bool(self.timeout != 0)
 
     def timeout_for(self, result: Any, args: Any, kwargs: Any) -> Any:
-        """Seconds, ``math.inf`` or ``BACKEND`` for this result; 0: do not store."""
+        """Return the seconds for a result, ``math.inf`` or ``BACKEND``; 0: do not
+        store."""
         if not callable(self.timeout):
             return self.timeout
         given = self.timeout(result, *args, **kwargs)
-        return seconds(given, "timeout", self.owner)
+        return to_seconds(given, "timeout", self.owner)
 
-    def wants(self, result: Any, args: Any, kwargs: Any) -> bool:
+    def should_store(self, result: Any, args: Any, kwargs: Any) -> bool:
         return self.cache_if is None or bool(self.cache_if(result, *args, **kwargs))
 
     def lease_for(self, slowest: float) -> float:
-        """Seconds of the next lease, after a run that took ``slowest`` seconds.
+        """Return the seconds of the next lease, after a run of ``slowest`` seconds.
 
         The lease of a guard (``store_result=False``) lasts as long as its mark would:
         one run per timeout, also when that run takes longer than a lease.
         """
-        known = not callable(self.timeout) and self.timeout is not BACKEND
-        if not self.store_result and known and self.timeout < math.inf:
+        fixed = not callable(self.timeout) and self.timeout is not BACKEND
+        if not self.store_result and fixed and self.timeout < math.inf:
             return float(max(self.lease, self.timeout))
-        return self._grown(slowest)
+        return self._lease_after(slowest)
 
-    def _grown(self, slowest: float) -> float:
+    def _lease_after(self, slowest: float) -> float:
         return self.lease if slowest <= self.lease else LEASE_FACTOR * slowest
 
-    def budget(self, slowest: float) -> float:
-        """Seconds that a caller waits, in all, for the computations of others."""
+    def wait_budget(self, slowest: float) -> float:
+        """Return the seconds that a caller waits for the computations of others, in
+        total."""
         if self.wait is not None:
             return self.wait
-        return self._grown(slowest)
+        return self._lease_after(slowest)
 
     @staticmethod
-    def pause(attempt: int, random: float) -> float:
-        """Seconds before the next look; ``random`` in 0..1 spreads the waiters."""
+    def wait_pause(attempt: int, random: float) -> float:
+        """Return the seconds before a waiting caller looks again; ``random`` in [0, 1]
+        spreads the callers."""
         grown: float = FIRST_PAUSE * GROWTH ** min(attempt, 20)
         return min(grown, LONGEST_PAUSE) * (0.5 + random / 2)
 
@@ -233,7 +243,7 @@ def _exceptions(value: Any, owner: str) -> tuple[type[Exception], ...]:
     one = inspect.isclass(value) or isinstance(value, (str, BaseException))
     try:
         classes = (value,) if one else tuple(value or ())
-    except TypeError:  # no iterable
+    except TypeError:  # not iterable
         classes = (value,)
     for each in classes:
         if not (inspect.isclass(each) and issubclass(each, Exception)):

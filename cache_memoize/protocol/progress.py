@@ -1,4 +1,4 @@
-"""How far many calls have come, and the chunks that they are made in. Pure."""
+"""The progress of many calls, and the chunks that they are made in. Pure."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ T = TypeVar("T")
 
 
 class Progress(NamedTuple):
-    """How far :meth:`warm` has come."""
+    """The progress of :meth:`warm` after one item."""
 
-    #: What was refreshed last, as it was given.
+    #: The item that was refreshed last.
     item: Any
-    #: What the function raised for it.
+    #: The error that the function raised for it, if any.
     error: Exception | None
     done: int
-    #: How many of the ``done`` raised.
+    #: The number of the ``done`` items for which the function raised.
     failed: int
-    #: Of how many; None where nobody can tell before the end.
+    #: The number of all items; None if it is not known before the end.
     total: int | None
 
 
 class Steps(Generic[T]):
-    """What ``warm`` gives. Says so if it is dropped before anything was done."""
+    """The iterator of ``warm``. Warns if it is dropped before it was iterated over."""
 
     def __init__(self, name: str, steps: T) -> None:
         self.name = name
@@ -47,8 +47,8 @@ class Steps(Generic[T]):
     def __del__(self) -> None:
         if not self.begun:
             warnings.warn(
-                f"{self.name}.warm() did nothing, because nobody looped over it; write "
-                "'for step in ...'",
+                f"{self.name}.warm() did nothing, because it was not iterated over; "
+                "write 'for step in ...'",
                 RuntimeWarning,
                 stacklevel=2,
             )
@@ -77,7 +77,7 @@ async def achunks(
 
 
 async def aiterate(items: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
-    """Of what can be iterated both ways, as a QuerySet, the async one."""
+    """Iterate over items of either kind; asynchronously if they can, as a QuerySet."""
     if isinstance(items, AsyncIterable):
         async for item in items:
             yield item

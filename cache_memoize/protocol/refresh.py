@@ -92,7 +92,7 @@ async def arevalidate(call: Call, claim: Claim) -> Claim:
     # A queue may write to a database, and run the task at once.
     if mode == "task" and await sync_to_async(enqueue)(call, claim):
         return claim
-    if mode == "inline" or await transactions.ask(
+    if mode == "inline" or await transactions.ask_connections(
         call.store, transactions.in_test_case
     ):
         return await _arefresh(call, claim, [])

@@ -83,7 +83,9 @@ async def _store(call: Call, claim: Claim, kind: int, result: Any, cost: float) 
     # At most the timeout, though the clock may have been set back meanwhile.
     age = max(0.0, call.clock.time() - claim.started)
     left = timeout - age + grace
-    wanted = kind != record.ENTRY or call.policy.wants(result, call.args, call.kwargs)
+    wanted = kind != record.ENTRY or call.policy.should_store(
+        result, call.args, call.kwargs
+    )
     # The function itself may have written in a transaction that is still open.
     if left <= 0 or not wanted or not await call.may_store():
         return await release(call, claim)

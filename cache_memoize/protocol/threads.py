@@ -1,7 +1,7 @@
-"""A bounded pool of threads with a bounded queue, for work that nobody waits for.
+"""A bounded pool of threads with a bounded queue, for work in the background.
 
-A thread ends when there is nothing more to do: so a fork copies none that idles, and a
-process ends without waiting for them.
+A thread ends when the queue is empty: so a fork copies no idle thread, and the process
+ends without waiting for one.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from .. import process
 
 __all__ = ["is_full", "join", "submit"]
 
-#: Threads at most, and jobs at most that wait for one.
+#: The most threads of a process.
 THREADS = 4
+#: The most jobs that wait for a thread.
 QUEUE = 100
 
 logger = logging.getLogger("cache_memoize")
@@ -32,9 +33,9 @@ def is_full() -> bool:
 
 
 def submit(job: Callable[[], None]) -> bool:
-    """Have ``job`` done soon; False when the queue is full.
+    """Have ``job`` run by a thread; return False if the queue is full.
 
-    Raises RuntimeError when no thread can be started, as at the end of the process.
+    Raises RuntimeError if no thread can be started, as at the end of the process.
     """
     global _working
     with _lock:
@@ -50,7 +51,7 @@ def submit(job: Callable[[], None]) -> bool:
 
 
 def join(seconds: float = 30.0) -> bool:
-    """Wait until everything is done, as tests want; whether it is."""
+    """Wait until all jobs are done; return whether they are. For tests."""
     for thread in list(_threads):
         thread.join(seconds)
     return not _threads and not _jobs
@@ -62,7 +63,7 @@ def _work() -> None:
         while True:
             with _lock:
                 if not _jobs:
-                    _working -= 1  # in here: a job that comes now starts a thread
+                    _working -= 1  # under the lock: the next job starts a thread
                     return
                 job = _jobs.popleft()
             try:
@@ -76,7 +77,7 @@ def _work() -> None:
 
 @process.after_fork
 def _after_fork() -> None:
-    """The child has none of the threads, and perhaps a lock that one of them held."""
+    """Start empty in a child: it has none of the threads, and perhaps their lock."""
     global _lock, _working
     _lock, _working = threading.Lock(), 0
     _jobs.clear()

@@ -1,15 +1,25 @@
-"""What the open transactions of this thread did, and what waits for their commit.
+"""The open transactions of this thread, and the actions that wait for their commit.
 
-Whether a transaction has written is seen by Django's own instrumentation, an execute
-wrapper (:meth:`connection.execute_wrapper`). What has to happen at commit is one of
-``connection.on_commit``'s callbacks, and nothing but Django's list of them keeps it
-alive: so a rollback, also one to a savepoint, forgets it without being told.
+A transaction that has written reads rows that no other one sees, and may be rolled
+back. A value that is computed inside it must not be stored for all; a call that it
+invalidates must be a miss for it at once, but is invalid for the others only from the
+commit on, and not at all after a rollback.
 
-Blocks that a ``TestCase`` opened around a test do not count. For that, and to tell one
-transaction from the next, parts of Django's connection are used that are not
-documented: ``atomic_blocks``, ``savepoint_ids``, ``run_on_commit``,
-``execute_wrappers``. Here only, and
-``tests/test_transactions.py`` notices when they change.
+So writes are noticed by an execute wrapper on each connection, as Django offers it for
+instrumentation (:meth:`connection.execute_wrapper`), and invalidations wait as
+``connection.on_commit`` callbacks. Django's list of callbacks holds the only strong
+reference to them: a rollback, also one to a savepoint, drops them without a call to
+this module.
+
+The obvious scheme, ``transaction.on_commit(invalidate)`` alone, does half of it: until
+the commit the transaction itself would read old entries, and nothing would keep it from
+storing values that a rollback takes back.
+
+The blocks that a ``TestCase`` opens around a test are not transactions of the project.
+To leave them out, and to tell one transaction from the next, this module uses parts of
+Django's connection that are not documented: ``atomic_blocks``, ``savepoint_ids``,
+``run_on_commit``, ``execute_wrappers``. No other module does (but for
+``cache/backends.py``), and ``tests/test_transactions.py`` fails when they change.
 """
 
 from __future__ import annotations
@@ -30,22 +40,22 @@ from .. import process
 from ..cache.backends import has_autocommit_off, own_blocks
 
 __all__ = [
-    "ask",
+    "ask_connections",
     "atomic_requests",
+    "can_share_results",
+    "has_connected",
+    "has_invalidated",
     "has_written",
     "in_test_case",
-    "is_dirty",
     "live",
-    "may_store",
-    "outside",
-    "postpone",
-    "seen",
+    "run_at_commit",
+    "without_atomic_requests",
 ]
 
 T = TypeVar("T")
 Connection = Any
 
-#: What begins with one of these only reads, or says something about the transaction.
+#: Statements that only read, or that control the transaction.
 _READS = re.compile(
     r"(?:\s|\(|--[^\n]*\n|/\*.*?\*/)*"
     r"(?:SELECT|SAVEPOINT|RELEASE|ROLLBACK|BEGIN|START|SET|SHOW|PRAGMA|EXPLAIN|VALUES)\b",
@@ -58,8 +68,8 @@ _ROLLBACK_TO = re.compile(r"\s*ROLLBACK\s+TO\b", re.IGNORECASE)
 # --- one connection ------------------------------------------------------------------
 
 
-def _savepoint(connection: Connection) -> str | None:
-    """The savepoint of the outermost block of the project's own, in a TestCase."""
+def _outermost_savepoint(connection: Connection) -> str | None:
+    """Return the savepoint of the project's outermost block, if in a TestCase."""
     blocks = getattr(connection, "atomic_blocks", ())
     around = len(blocks) - len(own_blocks(connection))
     ids = connection.savepoint_ids
@@ -67,12 +77,12 @@ def _savepoint(connection: Connection) -> str | None:
 
 
 class Watch:
-    """An execute wrapper for one connection, which remembers one transaction."""
+    """An execute wrapper that records the present transaction of one connection."""
 
     def __init__(self) -> None:
-        # Django makes a new list of hooks when a transaction ends: so this tells
-        # whether it is still the same. The number alone, because the hooks live and
-        # die with the list; taking a new one for an old one only stores less.
+        # Django makes a new list of hooks when a transaction ends, so the id of the
+        # list identifies the transaction. Only the id, because a reference would keep
+        # the hooks alive; an id that is used again only leads to fewer stored results.
         self._hooks = 0
         self._savepoint: str | None = None
         self._rolled_back = False
@@ -95,8 +105,8 @@ class Watch:
         return execute(sql, params, many, context)
 
     def follow(self, connection: Connection) -> None:
-        """Notice that another transaction has begun."""
-        savepoint = _savepoint(connection)
+        """Reset the record if another transaction has begun."""
+        savepoint = _outermost_savepoint(connection)
         same = self._hooks == id(connection.run_on_commit) or self._rolled_back
         if not same or savepoint != self._savepoint:
             self.began = time.monotonic()
@@ -105,40 +115,42 @@ class Watch:
         self._rolled_back = False
 
 
-def _watch_on(connection: Connection) -> Watch:
+def _watch_of(connection: Connection) -> Watch:
     for wrapper in connection.execute_wrappers:
         if isinstance(wrapper, Watch):
             return wrapper
     watch = Watch()
-    # For as long as it lives: what execute_wrapper() gives would take it off again.
+    # For as long as the connection lives: the context manager that execute_wrapper()
+    # returns would remove it again.
     connection.execute_wrappers.append(watch)
     if connection.in_atomic_block:
-        # It was opened before this library was there: nobody knows what it did.
+        # It was opened before this library was imported, so it may have written.
         watch.follow(connection)
         watch.wrote = True
     return watch
 
 
-#: Whether this process ever opened a database connection, as far as is known.
-seen = apps.ready
+#: Whether this process has opened a database connection. True too if this module was
+#: imported after the apps were loaded, and might have missed it.
+has_connected = apps.ready
 
 
-def _connected(*, connection: Connection, **kwargs: Any) -> None:
-    global seen
-    seen = True
-    _watch_on(connection)
+def _watch_new_connection(*, connection: Connection, **kwargs: Any) -> None:
+    global has_connected
+    has_connected = True
+    _watch_of(connection)
 
 
 connection_created.connect(
-    _connected, dispatch_uid="cache_memoize.protocol.transactions"
+    _watch_new_connection, dispatch_uid="cache_memoize.protocol.transactions"
 )
 
 
-# --- all of this thread --------------------------------------------------------------
+# --- all connections of this thread --------------------------------------------------
 
 
-def _open() -> list[Connection]:
-    """The connections of this thread that are in a transaction of the project's."""
+def _connections_in_transaction() -> list[Connection]:
+    """Return the connections of this thread on which the project has a transaction."""
     return [
         connection
         for connection in connections.all(initialized_only=True)
@@ -146,13 +158,16 @@ def _open() -> list[Connection]:
     ]
 
 
-async def ask(store: Any, function: Callable[..., T], *args: Any) -> T:
-    """Ask a function of this module in the thread that has the caller's connections."""
-    return await store.ask_thread(function, *args) if seen else function(*args)
+async def ask_connections(store: Any, function: Callable[..., T], *args: Any) -> T:
+    """Call a function of this module in the thread that has the caller's connections.
+
+    Without a connection in the process, the thread does not matter.
+    """
+    return await store.ask_thread(function, *args) if has_connected else function(*args)
 
 
 def in_test_case() -> bool:
-    """Whether a TestCase's transaction is open: no other thread sees its rows."""
+    """Return whether a TestCase has a transaction open. Other threads miss its rows."""
     return any(
         len(getattr(connection, "atomic_blocks", ())) > len(own_blocks(connection))
         for connection in connections.all(initialized_only=True)
@@ -160,32 +175,37 @@ def in_test_case() -> bool:
 
 
 def has_written() -> bool:
-    """Whether a transaction of this thread has: it holds locks, which whoever is
-    waited for may need, and what it computes is for itself alone."""
-    return any(_wrote(connection) for connection in _open())
+    """Return whether an open transaction of this thread has written.
+
+    It then holds locks that a computation it waits for may need, and its results are
+    valid for itself alone.
+    """
+    return any(_has_written(connection) for connection in _connections_in_transaction())
 
 
-def _wrote(connection: Connection) -> bool:
+def _has_written(connection: Connection) -> bool:
     if has_autocommit_off(connection):
-        return True  # nobody tells where its transactions end
-    watch = _watch_on(connection)
+        return True  # the end of its transactions cannot be noticed
+    watch = _watch_of(connection)
     watch.follow(connection)
     return watch.wrote
 
 
-def may_store(hold: float, database: str | None = None) -> bool:
-    """Whether what is computed here and now is what everybody else would see.
+def can_share_results(hold: float, database: str | None = None) -> bool:
+    """Return whether a result computed now in this thread is valid for other callers.
 
-    Not so in a transaction that has written; nor in one that reads from a snapshot,
-    unless it is younger than ``hold`` seconds, for which every invalidation blocks.
-    ``database`` is the alias that the cache itself writes to, if it is a database:
-    what is written there inside a transaction is for nobody else before the commit.
+    It is not in a transaction that has written, nor in one that reads from a snapshot,
+    unless that is younger than ``hold``.
+
+    :param hold: seconds for which every invalidation blocks its key.
+    :param database: the database alias that the cache itself writes to, if any: other
+        connections do not see an entry that is written there before the commit.
     """
-    for connection in _open():
-        if connection.alias == database or _wrote(connection):
+    for connection in _connections_in_transaction():
+        if connection.alias == database or _has_written(connection):
             return False
-        watch = _watch_on(connection)
-        # One that is open in the other sense: a TestCase's is not a snapshot.
+        watch = _watch_of(connection)
+        # The block of the project, not that of a TestCase, begins the snapshot.
         age = time.monotonic() - watch.began
         if (watch.snapshot or reads_snapshot(connection)) and not age < hold:
             return False
@@ -193,11 +213,11 @@ def may_store(hold: float, database: str | None = None) -> bool:
 
 
 def reads_snapshot(connection: Connection) -> bool:
-    """Whether a transaction sees the data as they were when it began."""
+    """Return whether a transaction sees the data as they were when it began."""
     if connection.vendor == "sqlite":
         return True
     level = getattr(connection, "isolation_level", None)
-    if level is None:  # MySQL's own default; Oracle reads what is committed
+    if level is None:  # the default of MySQL; Oracle reads committed data
         return bool(connection.vendor == "mysql")
     return _is_snapshot(level)
 
@@ -210,8 +230,8 @@ def _is_snapshot(level: Any) -> bool:
 
 
 def atomic_requests() -> list[tuple[str, bool]]:
-    """The databases on which every request is a transaction, and whether that reads
-    from a snapshot, as far as the settings tell."""
+    """Return the aliases of the databases with ``ATOMIC_REQUESTS``, and whether such a
+    transaction reads from a snapshot, as far as the settings tell."""
     found = []
     for connection in connections.all():
         settings = connection.settings_dict
@@ -222,30 +242,31 @@ def atomic_requests() -> list[tuple[str, bool]]:
     return found
 
 
-def outside(view: Callable[..., Any]) -> Callable[..., Any]:
-    """This view, in no transaction of ``ATOMIC_REQUESTS``: what it invalidates counts
-    at once, and what it computes is stored."""
+def without_atomic_requests(view: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the view exempt from ``ATOMIC_REQUESTS``: its invalidations take effect at
+    once, and its results are stored."""
     for alias in connections:
         view = transaction.non_atomic_requests(using=alias)(view)
     return view
 
 
-# --- what waits for a commit ---------------------------------------------------------
+# --- actions at the commit -----------------------------------------------------------
 
-#: What waits, in all threads, by cache alias and key. Empty but for moments: whether
-#: it is, is read on every call.
+#: The pending actions of all threads, by cache alias and key. Empty except while a
+#: transaction has invalidated something; every call looks whether it is.
 live: dict[tuple[str, str], set[weakref.ref[Pending]]] = {}
-_lock = threading.RLock()  # what is collected may be so anywhere
+#: Reentrant: garbage collection may call ``_drop_reference()`` while it is held.
+_lock = threading.RLock()
 
 
 @process.after_fork
 def _after_fork() -> None:
-    """Another thread of the parent may have held it."""
+    """Replace the lock: another thread of the parent may have held it."""
     global _lock
     _lock = threading.RLock()
 
 
-def _gone(where: tuple[str, str], reference: weakref.ref[Pending]) -> None:
+def _drop_reference(where: tuple[str, str], reference: weakref.ref[Pending]) -> None:
     with _lock:
         others = live.get(where, set())
         others.discard(reference)
@@ -270,29 +291,30 @@ class Pending:
         self.done = False
         self.thread = threading.get_ident()
         self.savepoints = set(connection.savepoint_ids)
-        self.savepoint = _savepoint(connection)
+        self.savepoint = _outermost_savepoint(connection)
         where = (alias, key)
         with _lock:
             live.setdefault(where, set()).add(
-                weakref.ref(self, functools.partial(_gone, where))
+                weakref.ref(self, functools.partial(_drop_reference, where))
             )
 
     def __call__(self) -> None:
-        """Committed: act, and say whether nothing else waits for the same."""
+        """Act after the commit; pass on whether no other action waits for the key."""
         if not self.done:
             self.done = True
-            self.action(not is_dirty(self.alias, (self.key,)))
+            self.action(not has_invalidated(self.alias, (self.key,)))
 
     def is_over(self) -> bool:
-        """Whether its block was left inside a TestCase, where nobody commits."""
+        """Return whether its block has ended inside a TestCase, which never commits."""
         return (
             self.savepoint is not None
             and self.savepoint not in self.connection.savepoint_ids
         )
 
 
-def _waiting(alias: str, keys: Iterable[str]) -> list[Pending]:
-    """What waits in this thread for these keys; what need not wait any more is run."""
+def _pending_for(alias: str, keys: Iterable[str]) -> list[Pending]:
+    """Return the actions of this thread that wait for these keys; run those that need
+    not wait any longer."""
     me, found = threading.get_ident(), []
     for key in keys:
         with _lock:
@@ -307,24 +329,24 @@ def _waiting(alias: str, keys: Iterable[str]) -> list[Pending]:
     return found
 
 
-def is_dirty(alias: str, keys: Iterable[str]) -> bool:
-    """Whether a transaction of this thread has invalidated one of these keys."""
-    return bool(live) and bool(_waiting(alias, keys))
+def has_invalidated(alias: str, keys: Iterable[str]) -> bool:
+    """Return whether an open transaction of this thread has invalidated a key."""
+    return bool(live) and bool(_pending_for(alias, keys))
 
 
-def postpone(alias: str, key: str, action: Callable[[bool], None]) -> bool:
-    """Do ``action`` at the commit of every open transaction; False if none is open.
+def run_at_commit(alias: str, key: str, action: Callable[[bool], None]) -> bool:
+    """Run ``action`` at the commit of every open transaction; False if none is open.
 
-    ``action`` is told whether it is the last one that waited for the key.
+    Its argument is whether no other action waits for the key.
     """
-    found = _open()
+    found = _connections_in_transaction()
     for connection in found:
         ids = set(connection.savepoint_ids)
         if any(
             pending.connection is connection and pending.savepoints <= ids
-            for pending in _waiting(alias, (key,))
+            for pending in _pending_for(alias, (key,))
         ):
-            continue  # that one will do, and lives as long as this one would
+            continue  # that action is enough, and lives as long as this one would
         pending = Pending(connection, alias, key, action)
         if connection.in_atomic_block:
             connection.on_commit(pending)
