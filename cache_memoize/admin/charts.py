@@ -1,20 +1,11 @@
-"""The chart of an hour, as SVG paths and in numbers. Pure."""
+"""The chart of an hour, as SVG paths and in numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-__all__ = ["Chart", "draw"]
-
-
-class Minute(Protocol):
-    """The figures of one minute."""
-
-    @property
-    def hits(self) -> int: ...
-    @property
-    def misses(self) -> int: ...
+from ..stats.sitewide import Minute
 
 
 class Chart(NamedTuple):

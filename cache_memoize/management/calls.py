@@ -20,8 +20,6 @@ from . import Options, Outcome, waiting_for
 from .naming import check_alias, find_bound, find_function
 from .trouble import cache_errors, noticing, probe, warn_of_own_memory
 
-__all__ = ["invalidate_calls", "peek_call", "refresh_call", "show_key"]
-
 
 class _Call(NamedTuple):
     """One call, as it is written on the command line."""
@@ -151,9 +149,6 @@ def _refresh(call: _Call, stderr: OutputWrapper) -> None:
         except KeyboardInterrupt:
             stderr.write(waiting_for(1))
             raise
-
-
-# --- invalidate ----------------------------------------------------------------------
 
 
 def invalidate_calls(options: Options, stderr: OutputWrapper) -> Outcome:

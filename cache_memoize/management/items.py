@@ -12,8 +12,6 @@ from django.db.models import QuerySet
 
 from .naming import look_up
 
-__all__ = ["Call", "NumberedItem", "read_callable", "read_lines"]
-
 
 class Call(NamedTuple):
     """The arguments of one call."""

@@ -20,8 +20,6 @@ from . import Options, Outcome
 from .naming import check_alias, find_function, load_module
 from .trouble import cache_errors, probe, warn_of_own_memory
 
-__all__ = ["check_migration", "list_functions", "show_stats"]
-
 
 def _import_functions(modules: Iterable[str]) -> list[FunctionInfo]:
     """Import the URLconf, which imports all that the site serves, and these modules;
@@ -41,9 +39,6 @@ def _import_functions(modules: Iterable[str]) -> list[FunctionInfo]:
             "no memoized function is imported; name modules that have some: --import"
         )
     return found
-
-
-# --- list ----------------------------------------------------------------------------
 
 
 def list_functions(options: Options, stderr: OutputWrapper) -> Outcome:
@@ -72,9 +67,6 @@ def _jsonable_timeout(timeout: Any) -> float | str | None:
     if callable(timeout):
         return "callable"
     return None if timeout == math.inf else float(timeout)
-
-
-# --- stats ---------------------------------------------------------------------------
 
 
 def show_stats(options: Options, stderr: OutputWrapper) -> Outcome:
@@ -148,9 +140,6 @@ def _align(rows: list[list[str]], left: int = 5) -> list[str]:
         ).rstrip()
         for row in rows
     ]
-
-
-# --- migrate-check -------------------------------------------------------------------
 
 
 def check_migration(options: Options, stderr: OutputWrapper) -> Outcome:

@@ -25,8 +25,6 @@ from ..conf import suggestion
 from ..describe import FunctionInfo, info_of
 from ..memoized import Memoized
 
-__all__ = ["check_alias", "find_bound", "find_function", "load_module", "look_up"]
-
 
 def find_function(path: str) -> FunctionInfo:
     """Return the memoized function ``app.module.func`` or ``app.module.Class.method``.

@@ -22,8 +22,6 @@ from ..describe import FunctionInfo
 from ..signals import Event
 from . import Options
 
-__all__ = ["cache_errors", "noticing", "probe", "warn_of_own_memory"]
-
 _current: ContextVar[object] = ContextVar("memoize_noticing", default=None)
 
 

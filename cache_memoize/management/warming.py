@@ -24,8 +24,6 @@ from .items import Call, NumberedItem, read_callable, read_lines
 from .naming import check_alias, find_function
 from .trouble import noticing, probe, warn_of_own_memory
 
-__all__ = ["warm"]
-
 #: Seconds for which threads wait for one another before they close connections.
 PATIENCE = 10
 #: Seconds between looks at a circuit breaker that is open.

@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from .shapes import Difference, explain_misfit, find_keywords, find_refused, report
 from .usage import Call, Def, Known, Module, last_name
 
-__all__ = ["check_call", "check_key", "check_removed"]
-
 CACHE_METHODS = {
     *("add", "decr", "get", "get_many", "get_or_set", "has_key", "incr", "set"),
     *("set_many", "touch"),
@@ -20,9 +18,6 @@ MD5 = re.compile("[0-9a-f]{32}")
 JSON = re.compile(r"\.\w*json\w*$", re.IGNORECASE)
 #: Names that 0.2.1 had in its module.
 REMOVED = {"DEFAULT_CACHE_ALIAS", "DEFAULT_TIMEOUT", "MARKER", "caches"}
-
-
-# --- calls ---------------------------------------------------------------------------
 
 
 def check_call(call: Call) -> Iterator[Difference]:
@@ -96,9 +91,6 @@ def _check_rewritten(
             yield report(call.node, "M004", name, keyword)
 
 
-# --- keys ----------------------------------------------------------------------------
-
-
 def check_key(module: Module, known: Known, node: ast.AST) -> Iterator[Difference]:
     """M010 and M011: keys that are used or made without the library."""
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
@@ -151,9 +143,6 @@ def _find_owner_of_key(module: Module, known: Known, key: ast.expr) -> str:
         if last_name(made) and last_name(made) in generators:
             return generators[last_name(made)]
     return ""
-
-
-# --- names and serializers -----------------------------------------------------------
 
 
 def check_removed(module: Module, node: ast.AST) -> Iterator[Difference]:

@@ -24,8 +24,6 @@ from .shapes import (
 )
 from .usage import DEFS, Declared, Def, Known, Module, last_name
 
-__all__ = ["find_differences"]
-
 #: Classes whose instances cannot be part of a key, as annotations of parameters.
 REFUSED = {
     *("HttpRequest", "WSGIRequest", "ASGIRequest", "QuerySet", "Manager"),
@@ -60,9 +58,6 @@ def find_differences(module: Module, known: Known) -> Iterator[Difference]:
     for node in module.nodes:
         yield from check_key(module, known, node)
         yield from check_removed(module, node)
-
-
-# --- the decorated object ------------------------------------------------------------
 
 
 def _check_decorated(declared: Declared) -> Iterator[Difference]:
@@ -113,9 +108,6 @@ def _find_refused_options(options: dict[str, ast.expr]) -> Iterator[tuple[str, s
     wrong = [last_name(each) for each in several if last_name(each) in NOT_EXCEPTIONS]
     if wrong:
         yield "cache_exceptions", f"{wrong[0]}, which is no Exception"
-
-
-# --- its parameters and body ---------------------------------------------------------
 
 
 def _check_parameters(declared: Declared) -> Iterator[Difference]:
@@ -188,9 +180,6 @@ def _check_returned(declared: Declared) -> Iterator[Difference]:
         }
         if is_error or last_name(value) in caught - {None}:
             yield report(node, "M017", declared.name)
-
-
-# --- options that make the key -------------------------------------------------------
 
 
 def _check_rewrite(declared: Declared) -> Iterator[Difference]:

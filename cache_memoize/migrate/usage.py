@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import NamedTuple
 
-__all__ = ["Call", "Declared", "Known", "Module", "last_name"]
-
 #: Options that can be given by position, in 0.2.1 and now.
 PARAMETERS = (
     "timeout",
@@ -190,8 +188,6 @@ class Module:
                 if alias.name == "cache_memoize":
                     self.libraries.add(alias.asname or alias.name)
 
-    # --- declarations ----------------------------------------------------------------
-
     def is_library(self, node: ast.AST) -> bool:
         """Return whether this is the decorator itself."""
         if isinstance(node, ast.Attribute):
@@ -244,8 +240,6 @@ class Module:
             return node
         found = self.definitions.get(node.id) if isinstance(node, ast.Name) else None
         return found if isinstance(found, DEFS) else None
-
-    # --- surroundings ----------------------------------------------------------------
 
     def around(self, node: ast.AST) -> Iterator[ast.AST]:
         """Yield the nodes around a node, the innermost first."""
