@@ -107,7 +107,7 @@ def _check_client(
     try:
         cache, backend = connections.opened(alias)
         missing = _find_missing_timeout(settings)
-    except Exception as error:  # whatever a client raises for its settings, or we do
+    except Exception as error:  # of a client for its settings, or ours
         message = f"The cache {alias!r} cannot be used: {type(error).__name__}: {error}"
         yield _error("cache_memoize.E004", message, _RAISED)
         return

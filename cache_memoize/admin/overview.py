@@ -144,7 +144,7 @@ class Overview:
             else:
                 paths = sorted({info.path for info in infos})
                 return sitewide.up_to_date(alias, paths)
-        except Exception:  # whatever a client raises
+        except Exception:  # of any client
             self.silent.append(alias)
         return {}
 

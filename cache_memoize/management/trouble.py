@@ -1,6 +1,6 @@
-"""How the command notices that a cache does not work.
+"""Caches that do not work: errors, probes and warnings of the command.
 
-A control returns an answer whatever the cache does, and logs an error. A command that
+A control answers a caller even if the cache fails, and logs the error. A command that
 reports success must not be so tolerant.
 """
 

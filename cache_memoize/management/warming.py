@@ -95,8 +95,9 @@ class Log:
 
                 # Without tqdm's thread that looks whether the bar is stuck.
                 bar = type("Bar", (tqdm,), {"monitor_interval": 0})
-                # The stream inside of the wrapper, which would end each write's line.
-                self._bar = bar(total=total, unit="", unit_scale=True, file=out._out)
+                # Django's wrapper would end the line after each write.
+                file = getattr(out, "_out", out)
+                self._bar = bar(total=total, unit="", unit_scale=True, file=file)
 
     def succeed(self) -> None:
         with self._lock:

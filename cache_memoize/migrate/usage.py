@@ -60,7 +60,9 @@ class Declared:
         #: The class of a method.
         self.owner = parent if isinstance(parent, ast.ClassDef) else None
         #: "function", "method", "class method" or "static method".
-        self.kind = _find_kind(node) if self.owner else "function"
+        self.kind = "function"
+        if self.owner and isinstance(node, DEFS):
+            self.kind = _find_kind(node)
         if isinstance(node, (*DEFS, ast.ClassDef)) and self.call in node.decorator_list:
             below = node.decorator_list[node.decorator_list.index(self.call) + 1 :]
             if {last_name(each) for each in below} - {"staticmethod", "classmethod"}:
@@ -114,10 +116,8 @@ def last_name(node: ast.AST | None) -> str:
     return node.id if isinstance(node, ast.Name) else ""
 
 
-def _find_kind(node: ast.AST | None) -> str:
+def _find_kind(node: Def) -> str:
     """Return the kind of a function in a class, by its other decorators."""
-    if not isinstance(node, DEFS):
-        return "function"
     names = {last_name(each) for each in node.decorator_list}
     if "staticmethod" in names:
         return "static method"
