@@ -47,9 +47,9 @@ def parse_call(text: str) -> _Arguments:
             f"the arguments have more than {LONGEST:,} characters; make this call in "
             "code"
         )
-    parsed = _parse(text)
+    parsed = _parse_text(text)
     args = tuple(
-        _evaluate(node, f"argument {number}")
+        _evaluate_argument(node, f"argument {number}")
         for number, node in enumerate(parsed.args, 1)
     )
     kwargs: dict[str, Any] = {}
@@ -60,11 +60,11 @@ def parse_call(text: str) -> _Arguments:
             )
         if keyword.arg in kwargs:
             raise ValueError(f"{keyword.arg}= is given twice; write it once")
-        kwargs[keyword.arg] = _evaluate(keyword.value, f"{keyword.arg}=")
+        kwargs[keyword.arg] = _evaluate_argument(keyword.value, f"{keyword.arg}=")
     return args, kwargs
 
 
-def _parse(text: str) -> ast.Call:
+def _parse_text(text: str) -> ast.Call:
     problem = "the text is not the arguments of one call"
     try:
         # The line break ends a comment.
@@ -81,7 +81,7 @@ def _parse(text: str) -> ast.Call:
     )
 
 
-def _evaluate(node: ast.expr, where: str) -> Any:
+def _evaluate_argument(node: ast.expr, where: str) -> Any:
     found = _find_instance(node)
     if found is None:
         return _evaluate_literal(node, where)

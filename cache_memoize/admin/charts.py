@@ -22,7 +22,7 @@ class Chart(NamedTuple):
     sums: tuple[int, int]
 
 
-def draw(minutes: Sequence[Minute], bar: int = 2, height: int = 32) -> Chart:
+def draw_chart(minutes: Sequence[Minute], bar: int = 2, height: int = 32) -> Chart:
     """Draw a chart in which a minute is `bar` units wide, 1 of them a gap."""
     most = max((m.hits + m.misses for m in minutes), default=0)
     hits, misses = [], []

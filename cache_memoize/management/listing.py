@@ -18,7 +18,7 @@ from ..protocol.policy import BACKEND
 from ..stats import sitewide
 from . import Options, Outcome
 from .naming import check_alias, find_function, load_module
-from .trouble import cache_errors, probe, warn_of_own_memory
+from .trouble import cache_errors, probe_cache, warn_of_own_memory
 
 
 def _import_functions(modules: Iterable[str]) -> list[FunctionInfo]:
@@ -58,7 +58,7 @@ def list_functions(options: Options, stderr: OutputWrapper) -> Outcome:
         shown = describe.describe_timeout(info.timeout), describe.describe_tags(tags)
         short = (location or "").removeprefix(f"{Path.cwd()}/")
         cells.append([info.path, info.alias, *(c or NOTHING for c in (*shown, short))])
-    return Outcome(rows, _align(cells))
+    return Outcome(rows, _align_columns(cells))
 
 
 def _jsonable_timeout(timeout: Any) -> float | str | None:
@@ -96,7 +96,7 @@ def show_stats(options: Options, stderr: OutputWrapper) -> Outcome:
             rows.append(_make_row([path, alias], figures))
             texts = describe.describe_totals(figures.totals)
             cells.append([path, alias, *texts.values()])
-    return Outcome(rows, _align(cells, 2), "\n".join(errors))
+    return Outcome(rows, _align_columns(cells, 2), "\n".join(errors))
 
 
 def _read_figures(
@@ -112,7 +112,7 @@ def _read_figures(
             "atomically"
         )
     elif backend.swallows and not any(figures.since for figures in found.values()):
-        probe(alias)
+        probe_cache(alias)
     return [found[path] for path in paths]
 
 
@@ -130,7 +130,7 @@ def _make_row(name: list[str], figures: sitewide.Figures) -> dict[str, Any]:
     }
 
 
-def _align(rows: list[list[str]], left: int = 5) -> list[str]:
+def _align_columns(rows: list[list[str]], left: int = 5) -> list[str]:
     """Return rows as lines; columns from number `left` on are aligned to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [

@@ -26,7 +26,7 @@ class Difference(NamedTuple):
     words: tuple[str, ...] = ()
 
 
-def report(node: ast.AST, code: str, *words: str) -> Difference:
+def report_at(node: ast.AST, code: str, *words: str) -> Difference:
     """Return a difference at the place of a node."""
     line, column = getattr(node, "lineno", 1), getattr(node, "col_offset", 0) + 1
     return Difference(code, line, column, words)

@@ -241,7 +241,7 @@ class Module:
         found = self.definitions.get(node.id) if isinstance(node, ast.Name) else None
         return found if isinstance(found, DEFS) else None
 
-    def around(self, node: ast.AST) -> Iterator[ast.AST]:
+    def nodes_around(self, node: ast.AST) -> Iterator[ast.AST]:
         """Yield the nodes around a node, the innermost first."""
         parent = self.parents.get(node)
         while parent:
@@ -249,7 +249,7 @@ class Module:
             parent = self.parents.get(parent)
 
     def functions_around(self, node: ast.AST) -> list[Def]:
-        return [each for each in self.around(node) if isinstance(each, DEFS)]
+        return [each for each in self.nodes_around(node) if isinstance(each, DEFS)]
 
 
 class Known:
@@ -261,7 +261,7 @@ class Known:
             for each in module.declared:
                 self.by_name.setdefault(each.name, []).append(each)
 
-    def calls(self, module: Module) -> Iterator[Call]:
+    def find_calls(self, module: Module) -> Iterator[Call]:
         """Yield the calls in a file whose function is certain, and each
         ``x.name.invalidate(...)`` where ``name`` is a memoized method of any file."""
         for node in module.nodes:
@@ -271,7 +271,7 @@ class Known:
             control = isinstance(function, ast.Attribute) and function.attr in CONTROLS
             if control and isinstance(function, ast.Attribute):
                 function = function.value
-            found = self._resolve(module, function, control=control)
+            found = self._resolve_call(module, function, control=control)
             if found:
                 receiver = (
                     function.value if isinstance(function, ast.Attribute) else None
@@ -283,7 +283,7 @@ class Known:
         """Return whether a memoized function has this name."""
         return last_name(node) in self.by_name
 
-    def _resolve(
+    def _resolve_call(
         self, module: Module, node: ast.expr, *, control: bool
     ) -> list[Declared]:
         """Return the function that a call may mean, or methods that are bound alike."""
@@ -333,7 +333,7 @@ def _find_class(module: Module, receiver: ast.expr) -> str:
         receiver = receiver.func
     name = last_name(receiver)
     if name in {"self", "cls"}:
-        for node in module.around(receiver):
+        for node in module.nodes_around(receiver):
             if isinstance(node, ast.ClassDef):
                 return node.name
     return name if name[:1].isupper() else ""
