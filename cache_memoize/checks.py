@@ -155,11 +155,8 @@ def check_deployment(app_configs: Any, **kwargs: Any) -> _Messages:
                 f"{_join_names(functions)} use it. Use a cache that all processes "
                 "share."
             )
-            found.append(
-                _make_warning(
-                    "cache_memoize.W006", f"The cache {alias!r} {problem}.", hint
-                )
-            )
+            message = f"The cache {alias!r} {problem}."
+            found.append(_make_warning("cache_memoize.W006", message, hint))
         if (most := backend.most(cache)) is not None and most <= DJANGOS_MAX_ENTRIES:
             message = (
                 f"The cache {alias!r} keeps {most} entries, and drops others before "

@@ -66,7 +66,7 @@ class FunctionInfo:
 
     def __init__(self, core: Core, memoized: Any = None) -> None:
         core = core.settled()
-        self.core, self.function = core, core.function
+        self.function = core.function
         #: The function with its controls, perhaps bound to an instance or class.
         self.memoized: Any = core.memoized if memoized is None else memoized
         self.name, self.path, self.alias = core.name, core.stats.path, core.alias

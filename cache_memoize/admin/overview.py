@@ -65,9 +65,7 @@ class Row:
     def __init__(
         self, info: FunctionInfo, figures: sitewide.Figures | None, now: float
     ) -> None:
-        self.id, self.path = info.id, info.path
-        self.name, self.module = info.name, info.module
-        self.alias, self.breaker = info.alias, info.breaker_state
+        self.info, self.path, self.alias = info, info.path, info.alias
         self.timeout = describe_timeout(info.timeout)
         self.tags = describe_tags(info.options["tags"])
         is_number = isinstance(info.timeout, (int, float))
