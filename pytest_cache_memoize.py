@@ -1,9 +1,9 @@
 """A pytest plugin: the fixture ``memoize_cache`` and the marker ``memoize``.
 
-It is no part of the package ``cache_memoize``: pytest imports it in every run where the
-library is installed, and the package imports Django's models, which takes 0.2 seconds
-and comes before a tool that measures coverage has begun. Here nothing but pytest is
-imported until a test asks for it.
+It is not part of the package ``cache_memoize``: pytest imports it in every run where
+the library is installed, and the package imports Django's models, which takes 0.2
+seconds and comes before a tool that measures coverage has begun. This module imports
+only pytest until a test asks for more.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _word(node: Any) -> str | None:
-    """What the nearest marker says."""
+    """Return the word of the nearest marker."""
     marker = node.get_closest_marker("memoize")
     if marker is None:
         return None
@@ -39,18 +39,17 @@ def _word(node: Any) -> str | None:
     given = ", ".join([*map(repr, marker.args), *named])
     cures = " or ".join(f'@pytest.mark.memoize("{word}")' for word in WORDS)
     pytest.fail(
-        f"{node.nodeid}: @pytest.mark.memoize({given}) says nothing that is known; "
-        f"write {cures}",
+        f"{node.nodeid}: @pytest.mark.memoize({given}) is not supported; write {cures}",
         pytrace=False,
     )
 
 
 @pytest.fixture(autouse=True)
 def _memoize_world(request: pytest.FixtureRequest) -> Iterator[World | None]:
-    """Does what the marker says, and gives the world if the test has one.
+    """Apply the marker, and enter the world for ``memoize_cache`` too.
 
-    It enters the world for ``memoize_cache`` too. Changed settings have to be changed
-    back in reverse order, and this comes before every fixture that changes some.
+    Settings have to be restored in reverse order, and this fixture comes before every
+    fixture that changes settings.
     """
     word = _word(request.node)
     wanted = word == "in_memory" or "memoize_cache" in request.fixturenames
@@ -68,15 +67,15 @@ def _memoize_world(request: pytest.FixtureRequest) -> Iterator[World | None]:
 
 @pytest.fixture
 def memoize_cache(_memoize_world: World | None) -> World:
-    """Every cache is an empty memory of its own for this test; a World.
+    """A World: for this test, each cache is an empty one in memory.
 
-    ``memoize_cache.assert_hits(1, f)`` counts hits, ``memoize_cache.clear()`` forgets
-    everything.
+    ``memoize_cache.assert_hits(1, f)`` counts hits, ``memoize_cache.clear()`` empties
+    the caches.
     """
     if _memoize_world is None:
         pytest.fail(
-            'memoize_cache was asked for by getfixturevalue("memoize_cache"), when '
-            "settings may have been changed already; name it as an argument, or write "
+            'getfixturevalue("memoize_cache") comes too late: settings may have been '
+            "changed already; name memoize_cache as an argument, or write "
             "`with cache_memoize.testing.in_memory():`",
             pytrace=False,
         )

@@ -30,7 +30,6 @@ _LITERALS = (
 _INSTANCES = "or a model instance by its primary key, as app.Model(pk=1)"
 #: Literals of JSON and SQL, by what Python has in their place.
 _SPELLINGS = {"true": "True", "false": "False", "null": "None", "none": "None"}
-_PARSE_ERRORS = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError)
 
 
 # --- one text for all arguments: the admin -------------------------------------------
@@ -48,9 +47,9 @@ def parse_call(text: str) -> _Arguments:
             f"the arguments have more than {LONGEST:,} characters; make this call in "
             "code"
         )
-    parsed = _parse(text)
+    parsed = _parse_text(text)
     args = tuple(
-        _evaluate(node, f"argument {number}")
+        _evaluate_argument(node, f"argument {number}")
         for number, node in enumerate(parsed.args, 1)
     )
     kwargs: dict[str, Any] = {}
@@ -61,11 +60,11 @@ def parse_call(text: str) -> _Arguments:
             )
         if keyword.arg in kwargs:
             raise ValueError(f"{keyword.arg}= is given twice; write it once")
-        kwargs[keyword.arg] = _evaluate(keyword.value, f"{keyword.arg}=")
+        kwargs[keyword.arg] = _evaluate_argument(keyword.value, f"{keyword.arg}=")
     return args, kwargs
 
 
-def _parse(text: str) -> ast.Call:
+def _parse_text(text: str) -> ast.Call:
     problem = "the text is not the arguments of one call"
     try:
         # The line break ends a comment.
@@ -82,10 +81,11 @@ def _parse(text: str) -> ast.Call:
     )
 
 
-def _evaluate(node: ast.expr, where: str) -> Any:
-    if isinstance(node, ast.Call) and (found := _find_instance(node)):
-        return load_instance(found[0], _evaluate_literal(found[1], f"pk of {where}"))
-    return _evaluate_literal(node, where)
+def _evaluate_argument(node: ast.expr, where: str) -> Any:
+    found = _find_instance(node)
+    if found is None:
+        return _evaluate_literal(node, where)
+    return load_instance(found[0], _evaluate_literal(found[1], f"pk of {where}"))
 
 
 def _evaluate_literal(node: ast.expr, where: str) -> Any:
@@ -100,13 +100,15 @@ def _evaluate_literal(node: ast.expr, where: str) -> Any:
         )
     if isinstance(node, ast.Starred):
         raise ValueError(f"{where} has a *; write each argument by itself")
-    kind = "a call, and nothing is called here" if isinstance(node, ast.Call) else ""
-    kind = kind or "not a literal"
+    is_call = isinstance(node, ast.Call)
+    kind = "a call, and nothing is called here" if is_call else "not a literal"
     raise ValueError(f"{where} is {kind}; write {_LITERALS}; {_INSTANCES}")
 
 
-def _find_instance(node: ast.Call) -> tuple[str, ast.expr] | None:
+def _find_instance(node: ast.expr) -> tuple[str, ast.expr] | None:
     """Return ("app.Model", key) for ``app.Model(1)`` and ``app.Model(pk=1)``."""
+    if not isinstance(node, ast.Call):
+        return None
     named = [keyword for keyword in node.keywords if keyword.arg == "pk"]
     values = [*node.args, *(keyword.value for keyword in named)]
     path = node.func
@@ -150,22 +152,20 @@ def parse_literal(text: str, before: str = "") -> Any:
     Raises ValueError, which shows `text`, after `before`, as it is to be written in a
     shell.
     """
-    instance = None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about escapes such as "\d"
             node = ast.parse(text.lstrip(), mode="eval").body
-        if isinstance(node, ast.Call):
-            instance = _find_instance(node)
-        value = ast.literal_eval(instance[1] if instance else node)
-    except _PARSE_ERRORS:
+        found = _find_instance(node)
+        value = ast.literal_eval(found[1] if found else node)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         quoted = shlex.quote(before + json.dumps(text, ensure_ascii=False))
         python = _SPELLINGS.get(text.lower())
         cure = f"{before}{python}, or for the text {quoted}" if python else quoted
         raise ValueError(
             f"{before}{text} is not a Python literal; write {cure}"
         ) from None
-    return load_instance(instance[0], value) if instance else value
+    return load_instance(found[0], value) if found else value
 
 
 # --- model instances -----------------------------------------------------------------

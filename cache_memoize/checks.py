@@ -35,11 +35,11 @@ _Messages = list[checks.CheckMessage]
 _RAISED = "Until then every call of a memoized function raises this."
 
 
-def _error(id: str, message: str, hint: str) -> checks.CheckMessage:
+def _make_error(id: str, message: str, hint: str) -> checks.CheckMessage:
     return checks.Error(message, hint=hint, id=id)
 
 
-def _warning(id: str, message: str, hint: str) -> checks.CheckMessage:
+def _make_warning(id: str, message: str, hint: str) -> checks.CheckMessage:
     return checks.Warning(message, hint=hint, id=id)
 
 
@@ -71,7 +71,7 @@ def check_settings(app_configs: Any, **kwargs: Any) -> _Messages:
             if vary.site in vary.parts(info.options.vary_on, info.name):
                 vary.site()
     except ImproperlyConfigured as error:
-        return [_error("cache_memoize.E001", str(error), _RAISED)]
+        return [_make_error("cache_memoize.E001", str(error), _RAISED)]
     return []
 
 
@@ -93,7 +93,7 @@ def check_caches(app_configs: Any, **kwargs: Any) -> _Messages:
 def _report_unknown(alias: str, functions: list[FunctionInfo]) -> checks.CheckMessage:
     known = connections.aliases()
     close = difflib.get_close_matches(alias, known, 1)
-    return _error(
+    return _make_error(
         "cache_memoize.E002",
         f"There is no cache {alias!r} in CACHES, which {_join_names(functions)} use.",
         f"Did you mean {close[0]!r}?"
@@ -108,26 +108,26 @@ def _check_client(
     try:
         cache, backend = connections.opened(alias)
         missing = _find_missing_timeout(settings)
-    except Exception as error:  # whatever a client raises for its settings, or we do
+    except Exception as error:  # of a client for its settings, or ours
         message = f"The cache {alias!r} cannot be used: {type(error).__name__}: {error}"
-        yield _error("cache_memoize.E004", message, _RAISED)
+        yield _make_error("cache_memoize.E004", message, _RAISED)
         return
     if missing:
-        yield _warning(
+        yield _make_warning(
             "cache_memoize.W001",
             f"The cache {alias!r} has no socket time-out.",
             "Without one, every call waits for as long as its server hangs. "
             f"Set {missing} in its OPTIONS, in seconds.",
         )
     if not backend.takes_bytes(cache):
-        yield _warning(
+        yield _make_warning(
             "cache_memoize.W004",
             f"The cache {alias!r} cannot store bytes, so nothing is memoized.",
             "Its serializer has to accept bytes, as pickle does and JSON does not. "
             "Give the memoized functions a cache of their own.",
         )
     elif backend.stores and not backend.atomic:
-        yield _warning(
+        yield _make_warning(
             "cache_memoize.W005",
             f"The cache {alias!r} cannot replace a value atomically (compare-and-set).",
             "An invalidated result is never served all the same, at the cost of a "
@@ -156,16 +156,15 @@ def check_deployment(app_configs: Any, **kwargs: Any) -> _Messages:
                 f"{_join_names(functions)} use it. Use a cache that all processes "
                 "share."
             )
-            found.append(
-                _warning("cache_memoize.W006", f"The cache {alias!r} {problem}.", hint)
-            )
+            message = f"The cache {alias!r} {problem}."
+            found.append(_make_warning("cache_memoize.W006", message, hint))
         if (most := backend.most(cache)) is not None and most <= DJANGOS_MAX_ENTRIES:
             message = (
                 f"The cache {alias!r} keeps {most} entries, and drops others before "
                 "their timeout."
             )
             hint = "That is Django's default. Set MAX_ENTRIES in its OPTIONS."
-            found.append(_warning("cache_memoize.W007", message, hint))
+            found.append(_make_warning("cache_memoize.W007", message, hint))
     return found
 
 
@@ -203,7 +202,7 @@ def _has_default_timeout() -> bool:
 def check_functions(app_configs: Any, **kwargs: Any) -> _Messages:
     """E003 and W008: models that do not exist, and prefixes that are used twice."""
     found = [
-        _error(
+        _make_error(
             "cache_memoize.E003",
             f"{function}.invalidate_on({model!r}): there is no such model, so no call "
             "is ever invalidated.",
@@ -215,7 +214,7 @@ def check_functions(app_configs: Any, **kwargs: Any) -> _Messages:
         alike: dict[Any, list[FunctionInfo]] = {}
         for info in functions:
             if info.options.key_generator_callable is None:
-                alike.setdefault(_distinguish(info), []).append(info)
+                alike.setdefault(_find_distinction(info), []).append(info)
         for (prefix, *_), same in alike.items():
             name = prefix if "prefix" in same[0].given else prefix.split(" ", 1)[0]
             if len({info.path for info in same}) > 1:
@@ -223,7 +222,7 @@ def check_functions(app_configs: Any, **kwargs: Any) -> _Messages:
     return found
 
 
-def _distinguish(info: FunctionInfo) -> Any:
+def _find_distinction(info: FunctionInfo) -> Any:
     """Return all that makes a function's keys differ from others, the prefix first."""
     options, extra = info.options, info.options.extra
     return (
@@ -238,7 +237,7 @@ def _distinguish(info: FunctionInfo) -> Any:
 def _report_prefix(
     alias: str, prefix: str, functions: list[FunctionInfo]
 ) -> checks.CheckMessage:
-    return _warning(
+    return _make_warning(
         "cache_memoize.W008",
         f"{_join_names(functions)} have one prefix={prefix!r} in the cache {alias!r}: "
         "with equal arguments, one returns the results of another.",
@@ -269,7 +268,7 @@ def check_databases(app_configs: Any, **kwargs: Any) -> _Messages:
 
 
 def _report_snapshot(database: str) -> checks.CheckMessage:
-    return _warning(
+    return _make_warning(
         "cache_memoize.W002",
         f"Every request is a transaction on the database {database!r}, which reads "
         "from a snapshot: results that views compute are not stored.",
@@ -279,7 +278,7 @@ def _report_snapshot(database: str) -> checks.CheckMessage:
 
 
 def _report_database(alias: str) -> checks.CheckMessage:
-    return _warning(
+    return _make_warning(
         "cache_memoize.W003",
         f"Every request is a transaction on the database that the cache {alias!r} is "
         "in: results that views compute are not stored.",

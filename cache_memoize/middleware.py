@@ -22,9 +22,9 @@ def local_memory(get_response: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """
     if inspect.iscoroutinefunction(get_response):
 
-        async def handle(request: Any) -> Any:
+        async def handle_request(request: Any) -> Any:
             with local():
                 return await get_response(request)
 
-        return handle
+        return handle_request
     return local()(get_response)

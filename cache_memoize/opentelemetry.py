@@ -68,20 +68,20 @@ class Exporter:
         meter = get_meter("cache_memoize", meter_provider=provider)
         meter.create_observable_counter(
             "cache_memoize.calls",
-            [self._callback(self._observe_calls)],
+            [self._make_callback(self._observe_calls)],
             unit="{call}",
             description="Calls: served fresh, served stale, or computed.",
         )
         for name, (field, unit, text) in _COUNTERS.items():
             meter.create_observable_counter(
                 name,
-                [self._callback(functools.partial(self._observe_field, field))],
+                [self._make_callback(functools.partial(self._observe_field, field))],
                 unit=unit,
                 description=text,
             )
         meter.create_observable_gauge(
             "cache_memoize.cache.breaker.state",
-            [self._callback(self._observe_breakers)],
+            [self._make_callback(self._observe_breakers)],
             description="Circuit breaker of a cache: 0 closed, 1 half-open, 2 open.",
         )
         self._duration = meter.create_histogram(
@@ -92,7 +92,7 @@ class Exporter:
         )
         signals.computed.connect(self._record_duration)
 
-    def close(self) -> None:
+    def stop_observing(self) -> None:
         """Stop observing. Instruments cannot be removed."""
         self.closed = True
         self.set_spans(False)
@@ -106,12 +106,12 @@ class Exporter:
                 signal.disconnect(self._add_span_event)
         self.spans = spans
 
-    def _callback(
+    def _make_callback(
         self, observe: Callable[[], Iterable[Observation]]
     ) -> Callable[[CallbackOptions], Iterable[Observation]]:
         return lambda options: [] if self.closed else observe()
 
-    def sums(self) -> dict[tuple[str, str], Totals]:
+    def update_sums(self) -> dict[tuple[str, str], Totals]:
         """Return the totals of this process, by function and alias."""
         with self._lock:
             for source in reporter.sources():
@@ -131,14 +131,14 @@ class Exporter:
         self._sums = {}
 
     def _observe_calls(self) -> Iterable[Observation]:
-        for (function, alias), of in self.sums().items():
+        for (function, alias), of in self.update_sums().items():
             outcomes = ("hit", of.hits - of.stale), ("stale", of.stale)
             for outcome, number in *outcomes, ("miss", of.misses):
                 named = {FUNCTION: function, ALIAS: alias, OUTCOME: outcome}
                 yield Observation(number, named)
 
     def _observe_field(self, name: str) -> Iterable[Observation]:
-        for (function, alias), of in self.sums().items():
+        for (function, alias), of in self.update_sums().items():
             yield Observation(getattr(of, name), {FUNCTION: function, ALIAS: alias})
 
     def _observe_breakers(self) -> Iterable[Observation]:
@@ -184,7 +184,7 @@ def disconnect(meter_provider: MeterProvider | None = None) -> None:
     """Undo :func:`connect`: stop observing."""
     exporter = _exporters.pop(meter_provider, None)
     if exporter is not None:
-        exporter.close()
+        exporter.stop_observing()
 
 
 @process.after_fork

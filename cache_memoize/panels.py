@@ -68,7 +68,7 @@ class Recording:
         #: The functions by their paths, to ask for their options.
         self.functions: dict[str, list[Any]] = {}
 
-    def note(self, event: Event, function: Any) -> None:
+    def add_event(self, event: Event, function: Any) -> None:
         since = perf_counter() - self.began
         with self._lock:
             if self.closed:
@@ -82,9 +82,9 @@ class Recording:
             known = self.functions.setdefault(event.function, [])
             if not any(function is one for one in known):
                 known.append(function)
-            self._note_read(event)
+            self._add_read(event)
 
-    def _note_read(self, event: Event) -> None:
+    def _add_read(self, event: Event) -> None:
         call = (event.function, event.alias, event.key)
         if event.kind in READS:
             self.reads[call] += 1
@@ -120,21 +120,21 @@ _recordings: WeakSet[Recording] = WeakSet()
 _lock = threading.Lock()
 
 
-def _heard(sender: Any, event: Event, **kwargs: Any) -> None:
+def _record_event(sender: Any, event: Event, **kwargs: Any) -> None:
     recording = _current.get()
     if recording is not None:
-        recording.note(event, sender)
+        recording.add_event(event, sender)
 
 
-def _begin(recording: Recording) -> None:
+def _begin_recording(recording: Recording) -> None:
     with _lock:
         if not _recordings:
             for signal in ALL.values():
-                signal.connect(_heard, dispatch_uid="cache_memoize.panels")
+                signal.connect(_record_event, dispatch_uid="cache_memoize.panels")
         _recordings.add(recording)
 
 
-def _end(recording: Recording) -> None:
+def _end_recording(recording: Recording) -> None:
     recording.close()
     with _lock:
         _recordings.discard(recording)
@@ -184,23 +184,23 @@ class MemoizePanel(Panel):
         if self._recording is None:
             self._recording = Recording()
             self._outer = _current.get()
-            _begin(self._recording)
+            _begin_recording(self._recording)
             _current.set(self._recording)
 
     def disable_instrumentation(self) -> None:
         if self._recording is not None and not self._recording.closed:
-            _end(self._recording)
+            _end_recording(self._recording)
             _current.set(self._outer)
 
     def generate_stats(self, request: Any, response: Any) -> None:
         panel: Any = self
-        panel.record_stats(_describe(self._recording or Recording()))
+        panel.record_stats(_describe_recording(self._recording or Recording()))
 
 
 # --- what is shown: text and numbers, which the toolbar may store as JSON ------------
 
 
-def _describe(recording: Recording) -> dict[str, Any]:
+def _describe_recording(recording: Recording) -> dict[str, Any]:
     counts = sum(recording.counts.values(), Counter[str]())
     remembering = _find_remembering(recording)
     repeated = [

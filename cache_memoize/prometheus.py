@@ -86,15 +86,15 @@ class Exporter:
             registry=registry,
         )
 
-    def connect(self) -> None:
+    def connect_signals(self) -> None:
         reporter.add(self.add_counts)
         reporter.after.append(self.update_breakers)
-        signals.computed.connect(self.observe)
+        signals.computed.connect(self.observe_duration)
 
-    def disconnect(self) -> None:
+    def disconnect_signals(self) -> None:
         reporter.remove(self.add_counts)
         reporter.after.remove(self.update_breakers)
-        signals.computed.disconnect(self.observe)
+        signals.computed.disconnect(self.observe_duration)
         metrics = self.calls, *self.counters.values(), self.computations, self.breaker
         for metric in metrics:
             self.registry.unregister(metric)
@@ -119,7 +119,7 @@ class Exporter:
                 state = breaker_of(alias).state(now)
                 self.breaker.labels(alias).set(_STATES.index(state))
 
-    def observe(self, event: Event, **kwargs: Any) -> None:
+    def observe_duration(self, event: Event, **kwargs: Any) -> None:
         with _lock:
             labels = event.function, event.alias
             self.computations.labels(*labels).observe(event.seconds)
@@ -137,7 +137,7 @@ def connect(registry: CollectorRegistry = REGISTRY) -> None:
     """
     if registry not in _exporters:
         exporter = Exporter(registry)
-        exporter.connect()
+        exporter.connect_signals()
         _exporters[registry] = exporter
 
 
@@ -145,4 +145,4 @@ def disconnect(registry: CollectorRegistry = REGISTRY) -> None:
     """Undo :func:`connect`: remove the metrics from the registry."""
     exporter = _exporters.pop(registry, None)
     if exporter is not None:
-        exporter.disconnect()
+        exporter.disconnect_signals()

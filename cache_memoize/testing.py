@@ -49,12 +49,12 @@ class _Block(TestContextDecorator):
         super().__init__()
         self._open: list[ExitStack] = []
 
-    def _change(self, stack: ExitStack) -> Any:
+    def _change_settings(self, stack: ExitStack) -> Any:
         raise NotImplementedError
 
     def enable(self) -> Any:
         with ExitStack() as stack:
-            given = self._change(stack)
+            given = self._change_settings(stack)
             self._open.append(stack.pop_all())
         return given
 
@@ -141,7 +141,7 @@ class disabled(_Block):
     def __enter__(self) -> None:
         self.enable()
 
-    def _change(self, stack: ExitStack) -> None:
+    def _change_settings(self, stack: ExitStack) -> None:
         setting = changed(ENABLED=False)
         stack.enter_context(override_settings(CACHE_MEMOIZE=setting))
 
@@ -161,7 +161,7 @@ class in_memory(_Block):
         world: World = self.enable()
         return world
 
-    def _change(self, stack: ExitStack) -> World:
+    def _change_settings(self, stack: ExitStack) -> World:
         number = next(_numbers)
         names = {
             alias: f"cache_memoize.testing {number} {alias}"
@@ -170,7 +170,7 @@ class in_memory(_Block):
         memory = {alias: _make_settings(alias, name) for alias, name in names.items()}
         setting = changed(ENABLED=True)
         world = World(list(names.values()))
-        stack.callback(world._end)
+        stack.callback(world._remove_caches)
         # Breakers of servers that are down do not concern the caches in memory.
         stack.callback(breaker.replace, breaker.replace({}))
         stack.enter_context(override_settings(CACHES=memory, CACHE_MEMOIZE=setting))
@@ -211,7 +211,7 @@ class World:
         """Return :class:`assert_hits`, for tests that have a world at hand."""
         return assert_hits(hits, function)
 
-    def _end(self) -> None:
+    def _remove_caches(self) -> None:
         self.clear()
         # Django keeps empty caches for ever, and a run may have ten thousand tests.
         for kept in ("_caches", "_expire_info", "_locks"):
@@ -271,23 +271,23 @@ class assert_hits:
         """Number of calls that ran the function so far."""
         return sum(event.kind == "miss" for event in self.events)
 
-    def _note(self, event: Event, **kwargs: Any) -> None:
+    def _add_event(self, event: Event, **kwargs: Any) -> None:
         self.events.append(event)
 
     def __enter__(self) -> assert_hits:
         self.events, self._is_used = [], True
         for signal in signals.ALL.values():
-            signal.connect(self._note, sender=self._sender, weak=False)
+            signal.connect(self._add_event, sender=self._sender, weak=False)
         return self
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         __tracebackhide__ = True  # pytest then shows the test
         for signal in signals.ALL.values():
-            signal.disconnect(self._note, sender=self._sender)
+            signal.disconnect(self._add_event, sender=self._sender)
         if kind is None and self.hits != self._wanted:
-            raise AssertionError(self._message())
+            raise AssertionError(self._describe_events())
 
-    def _message(self) -> str:
+    def _describe_events(self) -> str:
         found = f"{self.hits} hits and {self.misses} misses"
         lines = [
             f"{self._wanted} hits of {self._name} were expected, and there were {found}"

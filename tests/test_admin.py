@@ -927,7 +927,7 @@ def test_all_and_none_are_not_rounded_to() -> None:
 
 def test_a_chart_shows_what_was_counted_at_all() -> None:
     minutes = [sitewide.Minute(), sitewide.Minute(1000, 0), sitewide.Minute(0, 1)]
-    chart = charts.draw(minutes, bar=2, height=10)
+    chart = charts.draw_chart(minutes, bar=2, height=10)
     assert chart.hits == "M2 10v-10h1v10z"
     assert chart.misses == "M4 10v-1h1v1z"
     assert (chart.width, chart.height, chart.most, chart.sums) == (
@@ -936,7 +936,7 @@ def test_a_chart_shows_what_was_counted_at_all() -> None:
         1000,
         (1000, 1),
     )
-    assert charts.draw([]).most == 0
+    assert charts.draw_chart([]).most == 0
 
 
 def test_an_instance_is_loaded_by_its_key() -> None:

@@ -373,6 +373,21 @@ def test_what_is_no_literal_is_refused_with_the_cure(word, error):
         arguments.parse_words([word])
 
 
+def test_a_wrong_word_is_an_error_of_the_command():
+    said = memoize("key", "tests.shop.price", "tea")
+    assert said.error == "tea is not a Python literal; write '\"tea\"'"
+
+
+def test_an_argument_may_be_a_model_instance(monkeypatch):
+    loaded = []
+    monkeypatch.setattr(
+        arguments, "load_instance", lambda *named: loaded.append(named) or 1
+    )
+    said = memoize("key", "tests.shop.price", "tests.Post(pk=7)")
+    assert said.out == f"{shop.price.get_cache_key(1)}\n"
+    assert loaded == [("tests.Post", 7)]
+
+
 def test_the_cure_is_right():
     """What the error says, given to a shell, is the text that was meant."""
     for text in ("text", "it's", 'say "x"', "a\\b", "ä ö", "$HOME", "a\nb"):
@@ -1038,6 +1053,33 @@ def test_an_interrupted_run_says_how_far_it_came(workers):
     assert said.out == "1 refreshed, 0 failed\n"
 
 
+def test_an_interrupted_run_says_for_what_it_waits(monkeypatch):
+    begun, told = threading.Event(), threading.Event()
+
+    class Stream(io.StringIO):
+        def write(self, text):
+            if "waiting" in text:
+                told.set()
+            return super().write(text)
+
+    def lines():
+        yield from (b"1\n", b"2\n")
+        begun.wait(PATIENCE)
+        raise KeyboardInterrupt
+
+    def compute(number):
+        begun.set()
+        told.wait(PATIENCE)
+
+    monkeypatch.setattr(shop, "ran", compute)
+    stdin = types.SimpleNamespace(buffer=lines(), isatty=lambda: False)
+    words = ["tests.shop.step", "--workers", "2"]
+    said = memoize("warm", *words, stdin=stdin, err=Stream())
+    assert said.code == INTERRUPTED
+    (number,) = re.findall(r"^interrupted: waiting for ([12]) computations?", said.err)
+    assert said.out == f"{number} refreshed, 0 failed\n"
+
+
 def test_workers_have_the_language_of_the_command_and_close_what_they_open(monkeypatch):
     closed, seen = [], []
     at_end = [*process._at_thread_end, lambda: closed.append(1)]
@@ -1116,7 +1158,9 @@ def test_an_interrupted_part_is_no_traceback(monkeypatch):
 
     monkeypatch.setattr(shop, "ran", interrupt)
     said = memoize("refresh", "tests.shop.step", "1", "--json")
-    assert said.code == INTERRUPTED and said.json is None
+    assert said.code == INTERRUPTED and said.json is None and said.err == ""
+    said = memoize("refresh", "tests.shop.rate", '"NOK"')
+    assert said.code == INTERRUPTED and "waiting for 1 computation" in said.err
 
 
 @pytest.mark.parametrize("name", ["patient", "apatient"])

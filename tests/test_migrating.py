@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +24,6 @@ from cache_memoize.migrate import (
     find,
     find_in,
 )
-from cache_memoize.migrate.__main__ import main
 
 HEAD = "from cache_memoize import cache_memoize\n"
 SHOP = """
@@ -541,8 +541,11 @@ def test_it_runs_as_a_module_without_settings(tmp_path):
     assert done.stdout.startswith(f"{tmp_path / 'wrong.py'}:14:1: M001 price.inv")
 
 
-def test_the_exit_code_says_whether_something_was_found(tmp_path, capsys):
+def test_the_exit_code_says_whether_something_was_found(tmp_path, monkeypatch, capsys):
     write(tmp_path, right="x = 1", wrong=HEAD + "f = cache_memoize()(lambda: 1)")
-    assert main([str(tmp_path / "right.py")]) == 0
-    assert main([str(tmp_path)]) == 1
+    for path, code in [(tmp_path / "right.py", 0), (tmp_path, 1)]:
+        monkeypatch.setattr(sys, "argv", ["migrate", str(path)])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_module("cache_memoize.migrate", run_name="__main__")
+        assert ended.value.code == code
     assert "M012" in capsys.readouterr().out

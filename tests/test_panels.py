@@ -319,9 +319,9 @@ def test_a_refresh_in_the_background_counts_until_the_request_is_over(
 
     price = cache_memoize(60, prefix="behind", stale=600, _clock=clock)(function)
     monkeypatch.setattr(views, "price", price)
-    begin = panels._begin
+    begin = panels._begin_recording
     monkeypatch.setattr(
-        panels, "_begin", lambda one: (recordings.append(one), begin(one))
+        panels, "_begin_recording", lambda one: (recordings.append(one), begin(one))
     )
     assert get("/one/tea/").kinds == ["miss", "computed"]
     clock.tick(61)
@@ -334,7 +334,7 @@ def test_a_refresh_in_the_background_counts_until_the_request_is_over(
     begin(another)  # so that somebody listens
     go.set()
     assert pool.join() and len(runs) == 3
-    panels._end(another)
+    panels._end_recording(another)
     assert [event.kind for _, event in recordings[-1].events] == ["stale"]
 
 

@@ -113,7 +113,7 @@ class MemoizedFunctionAdmin(Base):
             messages.error(request, str(error))
             seen = Overview([])
         words, order = request.GET.get("q", ""), request.GET.get("o", "name")
-        rows = seen.search(words)
+        rows = seen.search_rows(words)
         name, falls = order.removeprefix("-"), order.startswith("-")
         column = next((c for c in COLUMNS if c.name == name), COLUMNS[0])
         rows.sort(key=lambda row: row.path)
@@ -127,7 +127,7 @@ class MemoizedFunctionAdmin(Base):
             "order": order,
             "seen": seen,
         }
-        return self._render(request, "functions", more)
+        return self._render_page(request, "functions", more)
 
     def function_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Show one function."""
@@ -135,7 +135,7 @@ class MemoizedFunctionAdmin(Base):
             raise PermissionDenied
         info = overview.find_function(object_id)
         if info is None:
-            return self._refuse_unknown(request)
+            return self._render_unknown(request)
         return self._render_function(request, info, CallForm(info))
 
     def action_view(
@@ -147,10 +147,10 @@ class MemoizedFunctionAdmin(Base):
             raise PermissionDenied
         info = overview.find_function(object_id)
         if info is None or name not in ACTIONS:
-            return self._refuse_unknown(request)
+            return self._render_unknown(request)
         if request.method != "POST":
             text = _("Use the buttons on the page of the function.")
-            refused = self._refuse(request, _("Nothing was done"), text, 405)
+            refused = self._render_refusal(request, _("Nothing was done"), text, 405)
             refused["Allow"] = "POST"
             return refused
         form = CallForm(info, request.POST)
@@ -183,23 +183,23 @@ class MemoizedFunctionAdmin(Base):
             "namesakes": overview.count_namesakes(info),
             "options": describe_options(info),
         }
-        return self._render(request, "function", more)
+        return self._render_page(request, "function", more)
 
-    def _refuse_unknown(self, request: HttpRequest) -> HttpResponse:
+    def _render_unknown(self, request: HttpRequest) -> HttpResponse:
         text = _(
             "It may have been renamed, or the process that answers has not imported "
             "its module. Open the list again."
         )
-        return self._refuse(request, _("This function is not known"), text, 404)
+        return self._render_refusal(request, _("This function is not known"), text, 404)
 
-    def _refuse(
+    def _render_refusal(
         self, request: HttpRequest, title: str, text: str, status: int
     ) -> HttpResponse:
-        response = self._render(request, "refused", {"title": title, "text": text})
+        response = self._render_page(request, "refused", {"title": title, "text": text})
         response.status_code = status
         return response
 
-    def _render(
+    def _render_page(
         self, request: HttpRequest, name: str, more: dict[str, Any]
     ) -> HttpResponse:
         context = {

@@ -15,8 +15,6 @@ from ..arguments import parse_call
 from ..describe import FunctionInfo, describe_value, format_duration
 from ..keys.encoding import UnkeyableArgument
 
-__all__ = ["ACTIONS", "Action", "CallForm", "Outcome", "run_action"]
-
 
 class CallForm(forms.Form):
     """The arguments of one call of a function."""

@@ -1,20 +1,11 @@
-"""The chart of an hour, as SVG paths and in numbers. Pure."""
+"""The chart of an hour, as SVG paths and in numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-__all__ = ["Chart", "draw"]
-
-
-class Minute(Protocol):
-    """The figures of one minute."""
-
-    @property
-    def hits(self) -> int: ...
-    @property
-    def misses(self) -> int: ...
+from ..stats.sitewide import Minute
 
 
 class Chart(NamedTuple):
@@ -31,7 +22,7 @@ class Chart(NamedTuple):
     sums: tuple[int, int]
 
 
-def draw(minutes: Sequence[Minute], bar: int = 2, height: int = 32) -> Chart:
+def draw_chart(minutes: Sequence[Minute], bar: int = 2, height: int = 32) -> Chart:
     """Draw a chart in which a minute is `bar` units wide, 1 of them a gap."""
     most = max((m.hits + m.misses for m in minutes), default=0)
     hits, misses = [], []

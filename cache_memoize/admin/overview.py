@@ -47,7 +47,7 @@ class Hour:
     """The last hour, as a large chart and as a table by ten minutes."""
 
     def __init__(self, minutes: list[sitewide.Minute]) -> None:
-        self.chart = charts.draw(minutes, bar=10, height=120)
+        self.chart = charts.draw_chart(minutes, bar=10, height=120)
         #: (minutes ago, figures), the oldest first.
         self.spans: list[tuple[str, sitewide.Minute]] = []
         for start in range(0, len(minutes), 10):
@@ -65,9 +65,7 @@ class Row:
     def __init__(
         self, info: FunctionInfo, figures: sitewide.Figures | None, now: float
     ) -> None:
-        self.id, self.path = info.id, info.path
-        self.name, self.module = info.name, info.module
-        self.alias, self.breaker = info.alias, info.breaker_state
+        self.info, self.path, self.alias = info, info.path, info.alias
         self.timeout = describe_timeout(info.timeout)
         self.tags = describe_tags(info.options.tags)
         is_number = isinstance(info.timeout, (int, float))
@@ -83,7 +81,7 @@ class Row:
 
     @property
     def chart(self) -> charts.Chart | None:
-        return None if self.minutes is None else charts.draw(self.minutes)
+        return None if self.minutes is None else charts.draw_chart(self.minutes)
 
     @property
     def hour(self) -> Hour | None:
@@ -129,10 +127,10 @@ class Overview:
         now = time.time()
         for alias, group in sorted(by_alias.items()):
             self.disabled |= not all(info.enabled for info in group)
-            figures = self._read(alias, group)
+            figures = self._read_figures(alias, group)
             self.rows += [Row(info, figures.get(info.path), now) for info in group]
 
-    def _read(
+    def _read_figures(
         self, alias: str, infos: list[FunctionInfo]
     ) -> dict[str, sitewide.Figures]:
         one = infos[0]
@@ -144,11 +142,11 @@ class Overview:
             else:
                 paths = sorted({info.path for info in infos})
                 return sitewide.up_to_date(alias, paths)
-        except Exception:  # whatever a client raises
+        except Exception:  # of any client
             self.silent.append(alias)
         return {}
 
-    def search(self, words: str) -> list[Row]:
+    def search_rows(self, words: str) -> list[Row]:
         """Return the rows that have all words in their name, alias or tags."""
         wanted = words.lower().split()
         return [

@@ -4,15 +4,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-__all__ = [
-    "FAILED_AT_MOST",
-    "INTERRUPTED",
-    "NOT_RUN",
-    "Options",
-    "Outcome",
-    "waiting_for",
-]
-
 #: The exit code of ``warm`` is the number of items that failed, up to this.
 FAILED_AT_MOST = 100
 #: The exit code of ``warm`` if it could not begin, or not go on.

@@ -18,9 +18,7 @@ from ..protocol.invalidation import invalidate_tags
 from ..protocol.refresh import with_context
 from . import Options, Outcome, waiting_for
 from .naming import check_alias, find_bound, find_function
-from .trouble import cache_errors, noticing, probe, warn_of_own_memory
-
-__all__ = ["invalidate_calls", "peek_call", "refresh_call", "show_key"]
+from .trouble import cache_errors, notice_errors, probe_cache, warn_of_own_memory
 
 
 class _Call(NamedTuple):
@@ -32,7 +30,7 @@ class _Call(NamedTuple):
     kwargs: dict[str, Any]
     key: str
 
-    def do(self, control: str) -> Any:
+    def use_control(self, control: str) -> Any:
         """Use a control of the function, such as "peek", for this call."""
         return getattr(self.info.memoized, control)(*self.args, **self.kwargs)
 
@@ -64,19 +62,19 @@ def show_key(options: Options, stderr: OutputWrapper) -> Outcome:
 def peek_call(options: Options, stderr: OutputWrapper) -> Outcome:
     call = _read_call(options)
     alias = call.info.alias
-    with cache_errors(alias), noticing(call.info) as troubles:
-        found = call.do("peek")
+    with cache_errors(alias), notice_errors(call.info) as troubles:
+        found = call.use_control("peek")
     warn_of_own_memory(options, stderr, alias)
     if found is None:
         reason = troubles[0] if troubles else _explain_idle(call.info)
         if reason or opened(alias)[1].swallows:
-            probe(alias)
+            probe_cache(alias)
         reason = reason and f": {reason}"
         error = f"nothing is stored for this call of {call.name}{reason}"
         return Outcome(None, [], error)
     result = {
         "name": call.name,
-        "value": _jsonable(found.value),
+        "value": _find_json(found.value),
         "repr": repr(found.value),
         "age": found.age,
         "stale": found.stale,
@@ -97,7 +95,7 @@ def _explain_idle(info: FunctionInfo) -> str:
     return ""
 
 
-def _jsonable(value: Any) -> Any:
+def _find_json(value: Any) -> Any:
     """Return `value` if JSON can represent it, else None."""
     try:
         same = json.loads(json.dumps(value, allow_nan=False)) == value
@@ -110,37 +108,37 @@ def refresh_call(options: Options, stderr: OutputWrapper) -> Outcome:
     call = _read_call(options)
     alias = call.info.alias
     began = time.monotonic()
-    with noticing(call.info) as troubles:
+    with notice_errors(call.info) as troubles:
         try:
-            _refresh(call, stderr)
+            _run_refresh(call, stderr)
         except Exception as error:
             if troubles:
-                probe(alias)
+                probe_cache(alias)
             raise CommandError(
                 f"{call.name} raised {type(error).__name__}: {error}; "
                 "--traceback shows where"
             ) from error
         seconds = time.monotonic() - began
-        stored = call.do("peek") is not None and not troubles
+        stored = call.use_control("peek") is not None and not troubles
     warn_of_own_memory(options, stderr, alias)
     result = {"name": call.name, "seconds": seconds, "stored": stored}
     took = f"{call.name} took {format_duration(seconds)}"
     if stored:
         return Outcome(result, [f"{took}; the result is stored"])
     reason = troubles[0] if troubles else _explain_idle(call.info)
-    probe(alias)
+    probe_cache(alias)
     reason = reason or "see its timeout= and cache_if="
     return Outcome(result, [], f"{took}; the result is not stored: {reason}")
 
 
-def _refresh(call: _Call, stderr: OutputWrapper) -> None:
+def _run_refresh(call: _Call, stderr: OutputWrapper) -> None:
     if not call.info.is_async:
-        call.do("refresh")
+        call.use_control("refresh")
         return
 
     def refresh_in_thread() -> None:
         try:
-            call.do("refresh")
+            call.use_control("refresh")
         finally:
             process.end_thread()
 
@@ -151,9 +149,6 @@ def _refresh(call: _Call, stderr: OutputWrapper) -> None:
         except KeyboardInterrupt:
             stderr.write(waiting_for(1))
             raise
-
-
-# --- invalidate ----------------------------------------------------------------------
 
 
 def invalidate_calls(options: Options, stderr: OutputWrapper) -> Outcome:
@@ -177,7 +172,7 @@ def invalidate_calls(options: Options, stderr: OutputWrapper) -> Outcome:
         call = _read_call(options)
         used = [call.info.alias]
         with cache_errors(call.info.alias):
-            call.do("invalidate")
+            call.use_control("invalidate")
         result = {"name": name, "forgot": "call"}
         outcome = Outcome(result, [f"one call of {name} is invalidated"])
     warn_of_own_memory(options, stderr, *used)

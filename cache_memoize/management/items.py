@@ -12,8 +12,6 @@ from django.db.models import QuerySet
 
 from .naming import look_up
 
-__all__ = ["Call", "NumberedItem", "read_callable", "read_lines"]
-
 
 class Call(NamedTuple):
     """The arguments of one call."""
@@ -84,10 +82,10 @@ def read_callable(path: str) -> tuple[Iterator[NumberedItem], int | None]:
             f"{path}() returned a {type(items).__name__}; return an iterable of items, "
             "each one argument or a tuple of arguments"
         )
-    return _number(path, items), total
+    return _number_items(path, items), total
 
 
-def _number(path: str, items: Iterable[Any]) -> Iterator[NumberedItem]:
+def _number_items(path: str, items: Iterable[Any]) -> Iterator[NumberedItem]:
     with _errors_of(path):
         for number, item in enumerate(items, 1):
             yield number, Call(item if type(item) is tuple else (item,))

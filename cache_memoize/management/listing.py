@@ -19,9 +19,7 @@ from ..protocol.policy import BACKEND
 from ..stats import sitewide
 from . import Options, Outcome
 from .naming import check_alias, find_function, load_module
-from .trouble import cache_errors, probe, warn_of_own_memory
-
-__all__ = ["check_migration", "list_functions", "show_stats"]
+from .trouble import cache_errors, probe_cache, warn_of_own_memory
 
 
 def _import_functions(modules: Iterable[str]) -> list[FunctionInfo]:
@@ -44,9 +42,6 @@ def _import_functions(modules: Iterable[str]) -> list[FunctionInfo]:
     return found
 
 
-# --- list ----------------------------------------------------------------------------
-
-
 def list_functions(options: Options, stderr: OutputWrapper) -> Outcome:
     rows, cells = [], [["name", "alias", "timeout", "tags", "location"]]
     for info in _import_functions(options["modules"]):
@@ -64,7 +59,7 @@ def list_functions(options: Options, stderr: OutputWrapper) -> Outcome:
         shown = describe.describe_timeout(info.timeout), describe.describe_tags(tags)
         short = (location or "").removeprefix(f"{Path.cwd()}/")
         cells.append([info.path, info.alias, *(c or NOTHING for c in (*shown, short))])
-    return Outcome(rows, _align(cells))
+    return Outcome(rows, _align_columns(cells))
 
 
 def _jsonable_timeout(timeout: Any) -> float | str | None:
@@ -73,9 +68,6 @@ def _jsonable_timeout(timeout: Any) -> float | str | None:
     if callable(timeout):
         return "callable"
     return None if timeout == math.inf else float(timeout)
-
-
-# --- stats ---------------------------------------------------------------------------
 
 
 def show_stats(options: Options, stderr: OutputWrapper) -> Outcome:
@@ -105,7 +97,7 @@ def show_stats(options: Options, stderr: OutputWrapper) -> Outcome:
             rows.append(_make_row([path, alias], figures))
             texts = describe.describe_totals(figures.totals)
             cells.append([path, alias, *texts.values()])
-    return Outcome(rows, _align(cells, 2), "\n".join(errors))
+    return Outcome(rows, _align_columns(cells, 2), "\n".join(errors))
 
 
 def _read_figures(
@@ -121,7 +113,7 @@ def _read_figures(
             "atomically"
         )
     elif backend.swallows and not any(figures.since for figures in found.values()):
-        probe(alias)
+        probe_cache(alias)
     return [found[path] for path in paths]
 
 
@@ -139,7 +131,7 @@ def _make_row(name: list[str], figures: sitewide.Figures) -> dict[str, Any]:
     }
 
 
-def _align(rows: list[list[str]], left: int = 5) -> list[str]:
+def _align_columns(rows: list[list[str]], left: int = 5) -> list[str]:
     """Return rows as lines; columns from number `left` on are aligned to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
@@ -149,9 +141,6 @@ def _align(rows: list[list[str]], left: int = 5) -> list[str]:
         ).rstrip()
         for row in rows
     ]
-
-
-# --- migrate-check -------------------------------------------------------------------
 
 
 def check_migration(options: Options, stderr: OutputWrapper) -> Outcome:

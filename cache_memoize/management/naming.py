@@ -25,8 +25,6 @@ from ..conf import suggestion
 from ..describe import FunctionInfo, info_of
 from ..methods import BoundMethod
 
-__all__ = ["check_alias", "find_bound", "find_function", "load_module", "look_up"]
-
 
 def find_function(path: str) -> FunctionInfo:
     """Return the memoized function ``app.module.func`` or ``app.module.Class.method``.
@@ -34,12 +32,12 @@ def find_function(path: str) -> FunctionInfo:
     Raises CommandError for a path that leads nowhere, or to something else.
     """
     module, _, found = look_up(path)
-    memoized = _unwrap(found)
+    memoized = _find_memoized(found)
     if memoized is not None:
         return info_of(memoized)
     kind = type(found).__name__
     raise CommandError(
-        f"{path} is not memoized, but a {kind}{_suggest(module, path)}; put "
+        f"{path} is not memoized, but a {kind}{_suggest_names(module, path)}; put "
         "@cache_memoize(...) above its def, or name another"
     )
 
@@ -75,7 +73,8 @@ def find_bound(path: str, pk: str | None) -> FunctionInfo:
 
 def look_up(path: str) -> tuple[types.ModuleType, Any, Any]:
     """Return the module, the owner and the object of a dotted path."""
-    parts = path.replace(":", ".").split(".")
+    path = path.replace(":", ".")
+    parts = path.split(".")
     if len(parts) < 2 or not all(part.isidentifier() for part in parts):
         raise CommandError(
             f"{path!r} is not a dotted path; write app.module.func, or "
@@ -99,10 +98,8 @@ def look_up(path: str) -> tuple[types.ModuleType, Any, Any]:
         existing.pop()
         attribute = getattr(sys.modules[existing[-1]], parts[-1], None)
         if isinstance(attribute, types.ModuleType):
-            module = sys.modules[names[-1]]
-            raise CommandError(
-                f"{path} is a module{_suggest(module, path)}; name a function in it"
-            )
+            others = _suggest_names(sys.modules[path], path)
+            raise CommandError(f"{path} is a module{others}; name a function in it")
     module = owner = found = sys.modules[existing[-1]]
     for at, part in enumerate(parts[len(existing) :], len(existing)):
         try:
@@ -132,7 +129,7 @@ def _is_module(name: str) -> bool:
         return False
 
 
-def _unwrap(found: Any) -> Any:
+def _find_memoized(found: Any) -> Any:
     """Return the memoized function in `found`: itself, that of a property, or below
     another decorator; None if there is none."""
     if isinstance(found, property):
@@ -145,13 +142,13 @@ def _unwrap(found: Any) -> Any:
     return found if is_function and hasattr(found, "_memoized") else None
 
 
-def _walk(owner: Any, path: str) -> Iterator[str]:
+def _walk_names(owner: Any, path: str) -> Iterator[str]:
     """Yield the paths of the memoized functions in a module and its classes."""
     for name, value in list(vars(owner).items()):
-        if _unwrap(value) is not None:
+        if _find_memoized(value) is not None:
             yield f"{path}.{name}"
         elif isinstance(value, type) and isinstance(owner, types.ModuleType):
-            yield from _walk(value, f"{path}.{name}")
+            yield from _walk_names(value, f"{path}.{name}")
 
 
 def _explain_missing(
@@ -163,14 +160,16 @@ def _explain_missing(
         for each in pkgutil.iter_modules(getattr(module, "__path__", []))
         if difflib.get_close_matches(parts[at], [each.name], 1)
     ]
-    others = _suggest(module, ".".join(parts), submodules)
+    others = _suggest_names(module, ".".join(parts), submodules)
     return CommandError(f"{before} has no {parts[at]!r}{others}")
 
 
-def _suggest(module: types.ModuleType, path: str, more: Iterable[str] = ()) -> str:
+def _suggest_names(
+    module: types.ModuleType, path: str, more: Iterable[str] = ()
+) -> str:
     """Return the closest path in parentheses, or else those that exist."""
     start = len(module.__name__) + 1  # a common beginning makes no path closer
-    existing = sorted(set(_walk(module, module.__name__)))
+    existing = sorted(set(_walk_names(module, module.__name__)))
     rests = {each[start:]: each for each in [*existing, *more]}
     if close := difflib.get_close_matches(path[start:], rests, 1):
         return f" (did you mean {rests[close[0]]}?)"

@@ -1,6 +1,6 @@
-"""How the command notices that a cache does not work.
+"""Caches that do not work: errors, probes and warnings of the command.
 
-A control returns an answer whatever the cache does, and logs an error. A command that
+A control answers a caller even if the cache fails, and logs the error. A command that
 reports success must not be so tolerant.
 """
 
@@ -22,26 +22,24 @@ from ..describe import FunctionInfo
 from ..signals import Event
 from . import Options
 
-__all__ = ["cache_errors", "noticing", "probe", "warn_of_own_memory"]
-
 _current: ContextVar[object] = ContextVar("memoize_noticing", default=None)
 
 
 @contextmanager
-def noticing(info: FunctionInfo) -> Iterator[list[str]]:
+def notice_errors(info: FunctionInfo) -> Iterator[list[str]]:
     """Yield a list that receives the cache errors of a function in this context."""
     found: list[str] = []
 
-    def note(*, event: Event, **kwargs: Any) -> None:
+    def add_error(*, event: Event, **kwargs: Any) -> None:
         if _current.get() is found:  # not of another thread
             found.append(event.detail)
 
     token = _current.set(found)
-    signals.error.connect(note, sender=info.function, weak=False)
+    signals.error.connect(add_error, sender=info.function, weak=False)
     try:
         yield found
     finally:
-        signals.error.disconnect(note, sender=info.function)
+        signals.error.disconnect(add_error, sender=info.function)
         _current.reset(token)
 
 
@@ -61,7 +59,7 @@ def cache_errors(alias: str) -> Iterator[None]:
         ) from error
 
 
-def probe(alias: str) -> None:
+def probe_cache(alias: str) -> None:
     """Raise CommandError unless this cache keeps a value that is written to it."""
     # A breaker of its own: failures of other callers do not count.
     clock = Clock()

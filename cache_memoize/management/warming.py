@@ -22,9 +22,7 @@ from ..protocol.refresh import with_context
 from . import FAILED_AT_MOST, INTERRUPTED, NOT_RUN, Options, Outcome, waiting_for
 from .items import Call, NumberedItem, read_callable, read_lines
 from .naming import check_alias, find_function
-from .trouble import noticing, probe, warn_of_own_memory
-
-__all__ = ["warm"]
+from .trouble import notice_errors, probe_cache, warn_of_own_memory
 
 #: Seconds for which threads wait for one another before they close connections.
 PATIENCE = 10
@@ -45,7 +43,7 @@ def warm(options: Options, stderr: OutputWrapper) -> Outcome:
     check_alias(info.alias)
     if not info.enabled:
         raise CommandError("nothing would be stored: CACHE_MEMOIZE['ENABLED'] is False")
-    probe(info.alias)
+    probe_cache(info.alias)
     warn_of_own_memory(options, stderr, info.alias)
     if source:
         items, known = read_callable(source)
@@ -58,13 +56,13 @@ def warm(options: Options, stderr: OutputWrapper) -> Outcome:
     began, error, code = time.monotonic(), "", 0
     cause: BaseException | None = None
     try:
-        Warming(info, items, log).run(options["workers"])
+        Warming(info, items, log).refresh_all(options["workers"])
     except KeyboardInterrupt:
         error, code = "interrupted", INTERRUPTED
     except CommandError as raised:
         error, code, cause = str(raised), NOT_RUN, raised.__cause__
     finally:
-        log.close()
+        log.close_bar()
     if not error and log.failed:
         error = f"{log.failed:,} item{'' if log.failed == 1 else 's'} failed"
         code = min(log.failed, FAILED_AT_MOST)
@@ -97,39 +95,42 @@ class Log:
 
                 # Without tqdm's thread that looks whether the bar is stuck.
                 bar = type("Bar", (tqdm,), {"monitor_interval": 0})
-                # The stream inside of the wrapper, which would end each write's line.
-                self._bar = bar(total=total, unit="", unit_scale=True, file=out._out)
+                # Django's wrapper would end the line after each write.
+                file = getattr(out, "_out", out)
+                self._bar = bar(total=total, unit="", unit_scale=True, file=file)
 
-    def succeed(self) -> None:
+    def count_success(self) -> None:
         with self._lock:
             self.refreshed += 1
-            self._step()
+            self._show_step()
 
-    def fail(self, number: int, reason: str, error: Exception | None = None) -> None:
+    def count_failure(
+        self, number: int, reason: str, error: Exception | None = None
+    ) -> None:
         with self._lock:
             self.failed += 1
-            self.note(f"{self._unit} {number}: {reason}")
+            self.write_line(f"{self._unit} {number}: {reason}")
             if error is not None and self._tracebacks:
-                self.note("".join(traceback.format_exception(error)).rstrip())
-            self._step()
+                self.write_line("".join(traceback.format_exception(error)).rstrip())
+            self._show_step()
 
-    def note(self, text: str) -> None:
+    def write_line(self, text: str) -> None:
         """Write a line, above the bar."""
         if self._bar is None:
             self._out.write(text)
         else:
             self._bar.write(text, file=self._bar.fp)
 
-    def _step(self) -> None:
+    def _show_step(self) -> None:
         done = self.refreshed + self.failed
         if self._bar is not None:
             if self.failed:
                 self._bar.set_postfix(failed=self.failed, refresh=False)
             self._bar.update()
         elif self._every and done % self._every == 0:
-            self.note(f"{done:,}{self._of}, {self.failed:,} failed")
+            self.write_line(f"{done:,}{self._of}, {self.failed:,} failed")
 
-    def close(self) -> None:
+    def close_bar(self) -> None:
         if self._bar is not None:
             self._bar.close()
 
@@ -155,7 +156,7 @@ class Warming:
         self.under_way = 0
         self._lock = threading.Lock()
 
-    def run(self, workers: int) -> None:
+    def refresh_all(self, workers: int) -> None:
         """Refresh all items.
 
         Raises CommandError if the items or the cache fail, and KeyboardInterrupt; then
@@ -165,17 +166,17 @@ class Warming:
         if workers > 1 or self.info.is_async:
             self._run_threads(workers)
         else:
-            for chunk in self._chunks():
-                self._refresh(chunk)
+            for chunk in self._make_chunks():
+                self._refresh_chunk(chunk)
 
     def _run_threads(self, workers: int) -> None:
         pending: set[Future[None]] = set()
         with ThreadPoolExecutor(workers, "memoize") as threads:
             try:
-                for chunk in self._chunks():
+                for chunk in self._make_chunks():
                     if self.stopped:
                         break
-                    job = with_context(functools.partial(self._work, chunk))
+                    job = with_context(functools.partial(self._run_chunk, chunk))
                     pending.add(threads.submit(job))
                     if len(pending) > workers:
                         pending = wait(pending, return_when=FIRST_COMPLETED).not_done
@@ -183,7 +184,7 @@ class Warming:
                 with self._lock:
                     self.stopped, under_way = True, self.under_way
                 if under_way:
-                    self.log.note(waiting_for(under_way))
+                    self.log.write_line(waiting_for(under_way))
                 raise
             finally:
                 # One for each thread: its end does not close its connections.
@@ -193,30 +194,30 @@ class Warming:
         if self.failure is not None:
             raise self.failure
 
-    def _work(self, chunk: list[_Item]) -> None:
+    def _run_chunk(self, chunk: list[_Item]) -> None:
         with self._lock:
             if self.stopped:
                 return
             self.under_way += 1
         try:
-            self._refresh(chunk)
+            self._refresh_chunk(chunk)
         except BaseException as error:
             self.failure, self.stopped = self.failure or error, True
         finally:
             with self._lock:
                 self.under_way -= 1
 
-    def _chunks(self) -> Iterator[list[_Item]]:
+    def _make_chunks(self) -> Iterator[list[_Item]]:
         """Yield the items that have a key, in lists that are computed together."""
         chunk: list[_Item] = []
         for number, call in self.items:
             if isinstance(call, ValueError):
-                self.log.fail(number, str(call))
+                self.log.count_failure(number, str(call))
                 continue
             try:
                 self.memoized.get_cache_key(*call.args, **call.kwargs)
             except Exception as error:
-                self.log.fail(number, type(error).__name__, error)
+                self.log.count_failure(number, type(error).__name__, error)
                 continue
             chunk.append(_Item(number, call))
             if len(chunk) == self.chunk_size:
@@ -225,26 +226,26 @@ class Warming:
         if chunk:
             yield chunk
 
-    def _refresh(self, chunk: list[_Item]) -> None:
+    def _refresh_chunk(self, chunk: list[_Item]) -> None:
         while self.info.breaker_state == "open" and not self.stopped:
             time.sleep(PAUSE)  # a result could not be stored
         # warm() takes no keyword arguments.
         positional = [item for item in chunk if not item.call.kwargs]
         if positional:
-            with noticing(self.info) as troubles:
+            with notice_errors(self.info) as troubles:
                 steps = list(self.memoized.warm([i.call.item for i in positional]))
-            self._settle(positional, [step.error for step in steps], troubles)
+            self._log_results(positional, [step.error for step in steps], troubles)
         for item in chunk:
             if item.call.kwargs:
                 error = None
-                with noticing(self.info) as troubles:
+                with notice_errors(self.info) as troubles:
                     try:
                         self.memoized.refresh(*item.call.args, **item.call.kwargs)
                     except Exception as raised:
                         error = raised
-                self._settle([item], [error], troubles)
+                self._log_results([item], [error], troubles)
 
-    def _settle(
+    def _log_results(
         self, items: list[_Item], errors: list[Exception | None], troubles: list[str]
     ) -> None:
         """Log results. Raises CommandError if the cache does not work any more."""
@@ -253,18 +254,18 @@ class Warming:
         try:
             if troubles or (self.swallows and not self._is_stored(items[0].call)):
                 # One result may not fit, or the cache may be down.
-                probe(self.info.alias)
+                probe_cache(self.info.alias)
         except CommandError:
             troubles = troubles or ["the cache did not keep it"]
             raise
         finally:
             for item, error in zip(items, errors, strict=True):
                 if error is not None:
-                    self.log.fail(item.number, type(error).__name__, error)
+                    self.log.count_failure(item.number, type(error).__name__, error)
                 elif troubles:
-                    self.log.fail(item.number, f"not stored: {troubles[0]}")
+                    self.log.count_failure(item.number, f"not stored: {troubles[0]}")
                 else:
-                    self.log.succeed()
+                    self.log.count_success()
 
     def _is_stored(self, call: Call) -> bool:
         return self.memoized.peek(*call.args, **call.kwargs) is not None

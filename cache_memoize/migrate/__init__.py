@@ -195,14 +195,16 @@ def _find_all(texts: Iterable[tuple[str, str | Exception]]) -> Iterator[Finding]
         except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
             line = getattr(error, "lineno", None) or 1
             said = ("this file", f"{type(error).__name__}: {error}")
-            found.append(_explain(path, Difference("M000", line, 1, said)))
+            found.append(_explain_difference(path, Difference("M000", line, 1, said)))
     known = Known(modules)
     for module in modules:
-        found += {_explain(module.path, d) for d in find_differences(module, known)}
+        found += {
+            _explain_difference(module.path, d) for d in find_differences(module, known)
+        }
     return iter(sorted(found))
 
 
-def _explain(path: str, found: Difference) -> Finding:
+def _explain_difference(path: str, found: Difference) -> Finding:
     message, cure = CODES[found.code]
     text = message.format(*found.words)
     return Finding(path, found.line, found.column, found.code, text, cure)

@@ -11,7 +11,7 @@ from pathlib import Path
 from . import find_in
 
 
-def main(args: list[str] | None = None) -> int:
+def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m cache_memoize.migrate",
         description="Find code whose meaning has changed since django-cache-memoize "
@@ -20,7 +20,7 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument(
         "paths", nargs="+", type=Path, metavar="PATH", help="Files and folders."
     )
-    found = list(find_in(parser.parse_args(args).paths))
+    found = list(find_in(parser.parse_args().paths))
     for each in found:
         print(each)
     return 1 if found else 0

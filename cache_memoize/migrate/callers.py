@@ -6,10 +6,8 @@ import ast
 import re
 from collections.abc import Iterator
 
-from .shapes import Difference, explain_misfit, find_keywords, find_refused, report
+from .shapes import Difference, explain_misfit, find_keywords, find_refused, report_at
 from .usage import Call, Def, Known, Module, last_name
-
-__all__ = ["check_call", "check_key", "check_removed"]
 
 CACHE_METHODS = {
     *("add", "decr", "get", "get_many", "get_or_set", "has_key", "incr", "set"),
@@ -22,9 +20,6 @@ JSON = re.compile(r"\.\w*json\w*$", re.IGNORECASE)
 REMOVED = {"DEFAULT_CACHE_ALIAS", "DEFAULT_TIMEOUT", "MARKER", "caches"}
 
 
-# --- calls ---------------------------------------------------------------------------
-
-
 def check_call(call: Call) -> Iterator[Difference]:
     """M001, M002, M003, M004 and M007: a call of a memoized function or a control."""
     function, node = call.function, call.node
@@ -33,14 +28,14 @@ def check_call(call: Call) -> Iterator[Difference]:
         name = f"{name}.{node.func.attr}()"
     if not call.certain:
         if call.bound and _repeats_receiver(call):
-            yield report(node, "M001", name)
+            yield report_at(node, "M001", name)
         return
     if _repeats_instance(call):
-        yield report(node, "M001", name)
+        yield report_at(node, "M001", name)
     elif call.control and "key_generator_callable" not in function.options:
         why = explain_misfit(function.parameters, node, call.bound)
         if why:
-            yield report(node, "M002", name, why)
+            yield report_at(node, "M002", name, why)
     if function.keyed_by_arguments:
         yield from _check_arguments(call, name)
     if function.rewrite is not None:
@@ -56,7 +51,7 @@ def _check_arguments(call: Call, name: str) -> Iterator[Difference]:
     for value in values:
         kind = find_refused(value)
         if kind:
-            yield report(value, "M007", name, kind)
+            yield report_at(value, "M007", name, kind)
 
 
 def _repeats_instance(call: Call) -> bool:
@@ -91,12 +86,9 @@ def _check_rewritten(
     for keyword in find_keywords(call.node):
         by = keyword if keyword in taken else arguments.kwarg and arguments.kwarg.arg
         if by is None:
-            yield report(call.node, "M003", name, keyword)
+            yield report_at(call.node, "M003", name, keyword)
         elif by not in used:
-            yield report(call.node, "M004", name, keyword)
-
-
-# --- keys ----------------------------------------------------------------------------
+            yield report_at(call.node, "M004", name, keyword)
 
 
 def check_key(module: Module, known: Known, node: ast.AST) -> Iterator[Difference]:
@@ -109,7 +101,7 @@ def check_key(module: Module, known: Known, node: ast.AST) -> Iterator[Differenc
     if isinstance(node, ast.Call) and last_name(node.func) == "md5":
         texts = [n.value for n in ast.walk(node) if isinstance(n, ast.Constant)]
         if any(str(t).removeprefix("b'")[:13] == "cache_memoize" for t in texts):
-            yield report(node, "M011")
+            yield report_at(node, "M011")
 
 
 def _check_asked(
@@ -118,9 +110,9 @@ def _check_asked(
     for key in keys:
         name = _find_owner_of_key(module, known, key)
         if name and method in CACHE_METHODS:
-            yield report(node, "M010", name)
+            yield report_at(node, "M010", name)
         if isinstance(key, ast.Constant) and MD5.fullmatch(str(key.value)):
-            yield report(node, "M011")
+            yield report_at(node, "M011")
 
 
 def _is_cache(node: ast.expr) -> bool:
@@ -153,9 +145,6 @@ def _find_owner_of_key(module: Module, known: Known, key: ast.expr) -> str:
     return ""
 
 
-# --- names and serializers -----------------------------------------------------------
-
-
 def check_removed(module: Module, node: ast.AST) -> Iterator[Difference]:
     """M020 and M021: JSON serializers, and names that the library has no more."""
     if isinstance(node, ast.Dict):
@@ -173,7 +162,7 @@ def check_removed(module: Module, node: ast.AST) -> Iterator[Difference]:
         names = [name] if package == "cache_memoize" else []
     for name in names:
         if name in REMOVED:
-            yield report(node, "M021", name)
+            yield report_at(node, "M021", name)
 
 
 def _check_serializer(module: Module, node: ast.Dict) -> Iterator[Difference]:
@@ -183,8 +172,8 @@ def _check_serializer(module: Module, node: ast.Dict) -> Iterator[Difference]:
         if str(key.value).lower() == "serializer" and JSON.search(str(value.value)):
             targets = [
                 last_name(each.targets[0])
-                for each in module.around(node)
+                for each in module.nodes_around(node)
                 if isinstance(each, ast.Assign)
             ]
             if targets and "CACHES" in targets[0]:
-                yield report(value, "M020")
+                yield report_at(value, "M020")

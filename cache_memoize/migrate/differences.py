@@ -20,11 +20,9 @@ from .shapes import (
     iterate_body,
     iterate_results,
     names_of,
-    report,
+    report_at,
 )
 from .usage import DEFS, Declared, Def, Known, Module, last_name
-
-__all__ = ["find_differences"]
 
 #: Classes whose instances cannot be part of a key, as annotations of parameters.
 REFUSED = {
@@ -55,31 +53,28 @@ def find_differences(module: Module, known: Known) -> Iterator[Difference]:
         yield from _check_rewrite(declared)
         yield from _check_extra(declared)
         yield from _check_generator(declared)
-    for call in known.calls(module):
+    for call in known.find_calls(module):
         yield from check_call(call)
     for node in module.nodes:
         yield from check_key(module, known, node)
         yield from check_removed(module, node)
 
 
-# --- the decorated object ------------------------------------------------------------
-
-
 def _check_decorated(declared: Declared) -> Iterator[Difference]:
     """M012, M013, M015, M019: what is refused or keyed differently when decorated."""
     node, name, place = declared.node, declared.name, declared.call
     if isinstance(node, ast.Lambda) and not declared.has_own_keys:
-        yield report(place, "M012")
+        yield report_at(place, "M012")
     if isinstance(node, ast.ClassDef) and not declared.by_method_decorator:
-        yield report(place, "M013", name, "class")
+        yield report_at(place, "M013", name, "class")
     if isinstance(node, DEFS) and _is_generator(node):
-        yield report(place, "M013", name, "generator function")
+        yield report_at(place, "M013", name, "generator function")
     if declared.parameters and "_refresh" in names_of(declared.parameters):
-        yield report(node or place, "M015", name)
+        yield report_at(node or place, "M015", name)
     target = declared.target
     owner = last_name(target.value) if isinstance(target, ast.Attribute) else ""
     if declared.by_method_decorator or owner in {"self", "cls"}:
-        yield report(place, "M019", name)
+        yield report_at(place, "M019", name)
 
 
 def _is_generator(function: Def | ast.Lambda) -> bool:
@@ -92,11 +87,11 @@ def _check_options(declared: Declared) -> Iterator[Difference]:
     """M014 and M016: values of options that are refused, and guards."""
     for option, why in _find_refused_options(declared.options):
         place = declared.options[option]
-        yield report(place, "M014", option, declared.name, why)
+        yield report_at(place, "M014", option, declared.name, why)
     exceptions = declared.options.get("cache_exceptions", ast.Tuple([]))
     caches_none = isinstance(exceptions, ast.Tuple) and not exceptions.elts
     if declared.is_guard and not caches_none:
-        yield report(declared.call, "M016", declared.name)
+        yield report_at(declared.call, "M016", declared.name)
 
 
 def _find_refused_options(options: dict[str, ast.expr]) -> Iterator[tuple[str, str]]:
@@ -115,9 +110,6 @@ def _find_refused_options(options: dict[str, ast.expr]) -> Iterator[tuple[str, s
         yield "cache_exceptions", f"{wrong[0]}, which is no Exception"
 
 
-# --- its parameters and body ---------------------------------------------------------
-
-
 def _check_parameters(declared: Declared) -> Iterator[Difference]:
     """M006: parameters that cannot be part of a key, by their name, type or class."""
     parameters = declared.parameters
@@ -129,14 +121,14 @@ def _check_parameters(declared: Declared) -> Iterator[Difference]:
     for parameter in each:
         kind = _find_refused_type(parameter)
         if kind and parameter.arg not in declared.ignored:
-            yield report(parameter, "M006", declared.name, kind)
+            yield report_at(parameter, "M006", declared.name, kind)
     owner = declared.owner
     if owner and declared.kind == "method" and each:
         bases = [HOLDERS.search(ast.unparse(base)) for base in owner.bases]
         found = next((base[1] for base in bases if base), None)
         if found and each[0].arg not in declared.ignored:
             said = f"{each[0].arg!r} of {owner.name}, a {found}"
-            yield report(each[0], "M006", declared.name, said)
+            yield report_at(each[0], "M006", declared.name, said)
 
 
 def _find_refused_type(parameter: ast.arg) -> str:
@@ -168,7 +160,7 @@ def _check_captured(declared: Declared) -> Iterator[Difference]:
     }
     captured = sorted((used & outer) - own)
     if captured:
-        yield report(declared.call, "M018", declared.name, captured[0])
+        yield report_at(declared.call, "M018", declared.name, captured[0])
 
 
 def _check_returned(declared: Declared) -> Iterator[Difference]:
@@ -183,14 +175,11 @@ def _check_returned(declared: Declared) -> Iterator[Difference]:
         is_error = re.fullmatch(r"(?!HttpResponse)[A-Z]\w*(Error|Exception)", made)
         caught = {
             each.name
-            for each in declared.module.around(node)
+            for each in declared.module.nodes_around(node)
             if isinstance(each, ast.ExceptHandler)
         }
         if is_error or last_name(value) in caught - {None}:
-            yield report(node, "M017", declared.name)
-
-
-# --- options that make the key -------------------------------------------------------
+            yield report_at(node, "M017", declared.name)
 
 
 def _check_rewrite(declared: Declared) -> Iterator[Difference]:
@@ -199,7 +188,7 @@ def _check_rewrite(declared: Declared) -> Iterator[Difference]:
     if rewrite is None:
         return
     if _is_generator(rewrite) or any(map(is_single_pass, iterate_results(rewrite))):
-        yield report(declared.options["args_rewrite"], "M005", declared.name)
+        yield report_at(declared.options["args_rewrite"], "M005", declared.name)
 
 
 def _check_extra(declared: Declared) -> Iterator[Difference]:
@@ -214,7 +203,7 @@ def _check_extra(declared: Declared) -> Iterator[Difference]:
             kind = "a request" if last_name(part) in {"req", "request"} else ""
             kind = kind or find_refused(part)
             if kind and not isinstance(part, ast.Lambda):
-                yield report(extra, "M008", declared.name, kind)
+                yield report_at(extra, "M008", declared.name, kind)
 
 
 def _check_generator(declared: Declared) -> Iterator[Difference]:
@@ -223,7 +212,7 @@ def _check_generator(declared: Declared) -> Iterator[Difference]:
         for value in iterate_results(declared.generator):
             if _is_no_string(value):
                 place = declared.options["key_generator_callable"]
-                yield report(place, "M009", declared.name)
+                yield report_at(place, "M009", declared.name)
 
 
 def _is_no_string(node: ast.expr) -> bool:

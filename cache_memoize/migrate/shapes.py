@@ -8,20 +8,6 @@ from typing import NamedTuple
 
 from .usage import DEFS, Def, last_name
 
-__all__ = [
-    "Difference",
-    "explain_misfit",
-    "find_assigned",
-    "find_keywords",
-    "find_refused",
-    "is_constant",
-    "is_single_pass",
-    "iterate_body",
-    "iterate_results",
-    "names_of",
-    "report",
-]
-
 #: Functions that return an iterator.
 ITERATORS = {"enumerate", "filter", "iter", "map", "reversed", "zip", "chain", "open"}
 VIEWS = {"keys", "values", "items"}
@@ -40,13 +26,10 @@ class Difference(NamedTuple):
     words: tuple[str, ...] = ()
 
 
-def report(node: ast.AST, code: str, *words: str) -> Difference:
+def report_at(node: ast.AST, code: str, *words: str) -> Difference:
     """Return a difference at the place of a node."""
     line, column = getattr(node, "lineno", 1), getattr(node, "col_offset", 0) + 1
     return Difference(code, line, column, words)
-
-
-# --- expressions ---------------------------------------------------------------------
 
 
 def is_single_pass(node: ast.expr) -> bool:
@@ -83,9 +66,6 @@ def is_constant(node: ast.expr | None, *values: object) -> bool:
     return isinstance(node, ast.Constant) and any(node.value is v for v in values)
 
 
-# --- functions -----------------------------------------------------------------------
-
-
 def iterate_results(function: Def | ast.Lambda) -> Iterator[ast.expr]:
     """Yield the expressions that a function returns."""
     if isinstance(function, ast.Lambda):
@@ -119,9 +99,6 @@ def find_assigned(function: Def) -> set[str]:
         for node in iterate_body(function)
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
     }
-
-
-# --- calls ---------------------------------------------------------------------------
 
 
 def find_keywords(call: ast.Call) -> list[str]:

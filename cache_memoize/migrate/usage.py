@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import NamedTuple
 
-__all__ = ["Call", "Declared", "Known", "Module", "last_name"]
-
 #: Options that can be given by position, in 0.2.1 and now.
 PARAMETERS = (
     "timeout",
@@ -62,7 +60,9 @@ class Declared:
         #: The class of a method.
         self.owner = parent if isinstance(parent, ast.ClassDef) else None
         #: "function", "method", "class method" or "static method".
-        self.kind = _find_kind(node) if self.owner else "function"
+        self.kind = "function"
+        if self.owner and isinstance(node, DEFS):
+            self.kind = _find_kind(node)
         if isinstance(node, (*DEFS, ast.ClassDef)) and self.call in node.decorator_list:
             below = node.decorator_list[node.decorator_list.index(self.call) + 1 :]
             if {last_name(each) for each in below} - {"staticmethod", "classmethod"}:
@@ -116,10 +116,8 @@ def last_name(node: ast.AST | None) -> str:
     return node.id if isinstance(node, ast.Name) else ""
 
 
-def _find_kind(node: ast.AST | None) -> str:
+def _find_kind(node: Def) -> str:
     """Return the kind of a function in a class, by its other decorators."""
-    if not isinstance(node, DEFS):
-        return "function"
     names = {last_name(each) for each in node.decorator_list}
     if "staticmethod" in names:
         return "static method"
@@ -190,8 +188,6 @@ class Module:
                 if alias.name == "cache_memoize":
                     self.libraries.add(alias.asname or alias.name)
 
-    # --- declarations ----------------------------------------------------------------
-
     def is_library(self, node: ast.AST) -> bool:
         """Return whether this is the decorator itself."""
         if isinstance(node, ast.Attribute):
@@ -245,9 +241,7 @@ class Module:
         found = self.definitions.get(node.id) if isinstance(node, ast.Name) else None
         return found if isinstance(found, DEFS) else None
 
-    # --- surroundings ----------------------------------------------------------------
-
-    def around(self, node: ast.AST) -> Iterator[ast.AST]:
+    def nodes_around(self, node: ast.AST) -> Iterator[ast.AST]:
         """Yield the nodes around a node, the innermost first."""
         parent = self.parents.get(node)
         while parent:
@@ -255,7 +249,7 @@ class Module:
             parent = self.parents.get(parent)
 
     def functions_around(self, node: ast.AST) -> list[Def]:
-        return [each for each in self.around(node) if isinstance(each, DEFS)]
+        return [each for each in self.nodes_around(node) if isinstance(each, DEFS)]
 
 
 class Known:
@@ -267,7 +261,7 @@ class Known:
             for each in module.declared:
                 self.by_name.setdefault(each.name, []).append(each)
 
-    def calls(self, module: Module) -> Iterator[Call]:
+    def find_calls(self, module: Module) -> Iterator[Call]:
         """Yield the calls in a file whose function is certain, and each
         ``x.name.invalidate(...)`` where ``name`` is a memoized method of any file."""
         for node in module.nodes:
@@ -277,7 +271,7 @@ class Known:
             control = isinstance(function, ast.Attribute) and function.attr in CONTROLS
             if control and isinstance(function, ast.Attribute):
                 function = function.value
-            found = self._resolve(module, function, control=control)
+            found = self._resolve_call(module, function, control=control)
             if found:
                 receiver = (
                     function.value if isinstance(function, ast.Attribute) else None
@@ -289,7 +283,7 @@ class Known:
         """Return whether a memoized function has this name."""
         return last_name(node) in self.by_name
 
-    def _resolve(
+    def _resolve_call(
         self, module: Module, node: ast.expr, *, control: bool
     ) -> list[Declared]:
         """Return the function that a call may mean, or methods that are bound alike."""
@@ -339,7 +333,7 @@ def _find_class(module: Module, receiver: ast.expr) -> str:
         receiver = receiver.func
     name = last_name(receiver)
     if name in {"self", "cls"}:
-        for node in module.around(receiver):
+        for node in module.nodes_around(receiver):
             if isinstance(node, ast.ClassDef):
                 return node.name
     return name if name[:1].isupper() else ""
