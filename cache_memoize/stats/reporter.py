@@ -71,7 +71,7 @@ class Reporter:
         self._make_locks()
 
     def _make_locks(self) -> None:
-        # Reentrant: a signal handler may make calls, whatever it interrupts.
+        # Reentrant: a signal handler may make calls at any moment.
         self._lock = threading.RLock()
         #: Held while counts are reported: the next to report must know what was.
         self._telling = threading.RLock()
