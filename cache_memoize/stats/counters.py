@@ -54,24 +54,6 @@ class Stats:
     They are counted without a lock: under free threading, an increment may get lost.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "alias",
-        "computations",
-        "costs",
-        "errors",
-        "function",
-        "hits",
-        "misses",
-        "name",
-        "path",
-        "saved",
-        "spent",
-        "stale",
-        "waits",
-        "warned",
-    )
-
     def __init__(
         self, name: str, path: str = "", function: Callable[..., Any] | None = None
     ) -> None:
