@@ -1,1 +1,1 @@
-"""How do we talk to a Django cache? Records, connections, commands."""
+"""Records, connections and commands: all access to Django caches."""

@@ -1,1 +1,1 @@
-"""Which call is it? Keys and tags, made of arguments. Imports nothing else of ours."""
+"""Keys and tags, made of the arguments of calls. Imports nothing else of ours."""

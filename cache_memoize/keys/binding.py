@@ -18,6 +18,8 @@ __all__ = ["FIXED", "Binder", "address", "default_prefix"]
 
 Args = tuple[Any, ...]
 Kwargs = dict[str, Any]
+#: Parameter, value, and whether it is encoded with its name.
+Bound = tuple[str, Any, bool]
 
 #: Types whose values cannot change, are equal only if they are the same (unlike 0.0 and
 #: -0.0), and cannot be encoded otherwise by :func:`register_key`.
@@ -98,9 +100,8 @@ class Binder:
                 )
         return texts
 
-    def bind(self, args: Args, kwargs: Kwargs) -> list[tuple[str, Any, bool]]:
-        """Return ``(parameter, value, is it encoded by name?)`` for each value of a
-        call, defaults included."""
+    def bind(self, args: Args, kwargs: Kwargs) -> list[Bound]:
+        """Return all values of a call, defaults included."""
         names, defaults, given = self.positional, self.defaults, len(args)
         left = kwargs.copy() if kwargs else kwargs
         bound = [(n, v, False) for n, v in zip(names, args, strict=False)]
@@ -111,20 +112,27 @@ class Binder:
             else:
                 bound.append((name, defaults[name], False))
         if given > len(names):
-            if self.var_positional is None:
-                self._refuse(args, kwargs)
-            bound += [(self.var_positional, v, False) for v in args[len(names) :]]
+            bound += self._bind_further(args, kwargs)
         for name in self.keyword_only:
             bound.append((name, left.pop(name, defaults[name]), True))
         if left:
-            if self.var_keyword is None or not self.by_keyword.isdisjoint(left):
-                self._refuse(args, kwargs)
-            bound += [(name, left[name], True) for name in sorted(left)]
+            bound += self._bind_others(left, args, kwargs)
         if any(value is _MISSING for _, value, _ in bound):
             self._refuse(args, kwargs)
         if self.ignore:
             bound = [b for b in bound if not self._is_ignored(b[0], b[2])]
         return bound
+
+    def _bind_further(self, args: Args, kwargs: Kwargs) -> list[Bound]:
+        if self.var_positional is None:
+            self._refuse(args, kwargs)
+        further = args[len(self.positional) :]
+        return [(self.var_positional, value, False) for value in further]
+
+    def _bind_others(self, left: Kwargs, args: Args, kwargs: Kwargs) -> list[Bound]:
+        if self.var_keyword is None or not self.by_keyword.isdisjoint(left):
+            self._refuse(args, kwargs)
+        return [(name, left[name], True) for name in sorted(left)]
 
     def _is_ignored(self, name: str, by_name: bool) -> bool:
         if by_name and name not in self.keyword_only:  # one of **kwargs

@@ -56,10 +56,7 @@ def key_maker(
         return functools.partial(_generate, key_generator, name)
     fixed, extra_of = (None, extra) if callable(extra) else (extra, None)
     head = f"{encode(prefix)}{encode_part(version, name, 'version=')}"
-    if key_prefix:
-        head += _PROJECT + encode(key_prefix)
-    if vary_on:  # by name too: "en" may be a language, or a tenant
-        head += _VARY + encode([getattr(part, "__qualname__", "") for part in vary_on])
+    head += _shared_text(key_prefix, vary_on)
     digest_of = digest(f"{head}{_EXTRA}{encode_part(fixed, name, 'extra=')}")
     start = label(prefix.split(" ", 1)[0]) + ":"
     text_of = _text_maker(binder, args_rewrite, extra_of)
@@ -80,6 +77,13 @@ def key_maker(
     if remembers:
         return _remembering_variants(compute, variant_of)
     return lambda args, kwargs: compute(args, kwargs, variant_of())
+
+
+def _shared_text(key_prefix: str, vary_on: tuple[Callable[[], Any], ...]) -> str:
+    text = _PROJECT + encode(key_prefix) if key_prefix else ""
+    if vary_on:  # by name too: "en" may be a language, or a tenant
+        text += _VARY + encode([getattr(part, "__qualname__", "") for part in vary_on])
+    return text
 
 
 def _generate(

@@ -1,4 +1,4 @@
-"""What stands for a value in the text of a key, by its class. Pure.
+"""Rules for the parts that stand for a value in the text of a key, by class. Pure.
 
 Any object may be an argument, and two objects that differ must never get the same text;
 where that cannot be guaranteed, the argument is refused. Pickle would be the obvious

@@ -1,4 +1,4 @@
-"""No table: the model is there for its permissions."""
+"""A model without a table, for its permissions."""
 
 from django.db import migrations, models
 

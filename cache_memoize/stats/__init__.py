@@ -1,1 +1,1 @@
-"""What happened? Counters of the process and of the whole site."""
+"""Counters of the process and of the whole site."""

@@ -1,4 +1,4 @@
-"""What happened: counters for ``cache_info()``, signals, the log, and users' hooks."""
+"""The counters of a function, for ``cache_info()``; its signals, log and hooks."""
 
 from __future__ import annotations
 
@@ -22,63 +22,38 @@ _NOT_LOGGED = frozenset({"hit", "error"})
 
 
 class CacheInfo(NamedTuple):
-    """Of one function: in this process since it started, or in the whole site."""
+    """The figures of a function, in this process since it started or in all."""
 
     hits: int
     misses: int
-    #: Those of the hits that were past their timeout.
+    #: Hits that were past their timeout.
     stale: int
-    #: How often the cache failed this function.
+    #: Failed operations of the cache.
     errors: int
     #: Seconds of computation that hits made unnecessary.
     saved: float
-    #: The state of the circuit breaker of its cache: closed, open or half-open.
+    #: The state of the circuit breaker of the cache: closed, open or half-open.
     breaker: str
-    #: How often a caller began to wait for another's computation.
+    #: Callers that began to wait for the computation of another one.
     waits: int = 0
-    #: How often the function ran, in the background too.
+    #: Runs of the function, also in the background.
     computations: int = 0
-    #: Seconds that it ran, on average.
+    #: Mean seconds of a run.
     mean: float = 0.0
-    #: Seconds within which 95 % of its runs ended, within 9 %.
+    #: Seconds within which 95 % of the runs ended, with an error of 9 % at most.
     p95: float = 0.0
 
     @classmethod
     def of(cls, totals: Totals, breaker: str) -> CacheInfo:
-        return cls(
-            totals.hits,
-            totals.misses,
-            totals.stale,
-            totals.errors,
-            totals.saved,
-            breaker,
-            totals.waits,
-            totals.computations,
-            totals.mean,
-            totals.p95,
-        )
+        names = [name for name in cls._fields if name != "breaker"]
+        return cls(breaker=breaker, **{name: getattr(totals, name) for name in names})
 
 
 class Stats:
-    """Counted without a lock: under free threading, an increment may get lost."""
+    """The counters of one function, and its events.
 
-    __slots__ = (
-        "__weakref__",
-        "alias",
-        "computations",
-        "costs",
-        "errors",
-        "function",
-        "hits",
-        "misses",
-        "name",
-        "path",
-        "saved",
-        "spent",
-        "stale",
-        "waits",
-        "warned",
-    )
+    They are counted without a lock: under free threading, an increment may get lost.
+    """
 
     def __init__(
         self, name: str, path: str = "", function: Callable[..., Any] | None = None
@@ -117,7 +92,7 @@ class Stats:
         kwargs: Any,
         kind: str = "hit",
     ) -> None:
-        """What a hit does besides being counted."""
+        """Send the signal of a hit that was counted, and call its hook."""
         self._tell(kind, key, cost)
         if hook is not None:
             self.hook(hook, args, kwargs)
@@ -132,7 +107,8 @@ class Stats:
         *,
         stale: bool = False,
     ) -> None:
-        """An entry was served, whose computation took ``cost`` seconds."""
+        """Count an entry that was served, and whose computation took ``cost``
+        seconds."""
         self.hits += 1
         self.saved += cost
         self.stale += stale
@@ -147,11 +123,11 @@ class Stats:
         self._tell("wait", key)
 
     def computed(self, key: str, cost: float) -> None:
-        """The function has run for ``cost`` seconds, whatever came of it."""
+        """Count a run of ``cost`` seconds, even if it raised."""
         self.computations += 1
         self.spent += cost
-        place = bucket(cost)
-        self.costs[place] = self.costs.get(place, 0) + 1
+        number = bucket(cost)
+        self.costs[number] = self.costs.get(number, 0) + 1
         self._tell("computed", key, cost)
 
     def invalidated(self, key: str) -> None:
@@ -173,14 +149,14 @@ class Stats:
     # --- the log, and hooks ----------------------------------------------------------
 
     def trouble(self, what: str, error: BaseException) -> None:
-        """Note that the cache failed; raises if the settings say so."""
+        """Count and log a failure of the cache; raise it if the settings say so."""
         self._failed(what)
         if conf().ON_ERROR == "raise":
             raise error
         logger.warning("%s: %s: %r", self.name, what, error)
 
     def trouble_once(self, what: str, error: BaseException) -> None:
-        """The same for what will be so at every call: one warning per function."""
+        """Like :meth:`trouble`, for failures that repeat: log one per function."""
         if what not in self.warned or conf().ON_ERROR == "raise":
             self.warned.add(what)
             self.trouble(what, error)
@@ -188,13 +164,13 @@ class Stats:
             self._failed(what)
 
     def warn_once(self, what: str, error: BaseException) -> None:
-        """Say once per function what is not as it was wished, and no trouble."""
+        """Log once per function that an option has no effect. This is no failure."""
         if what not in self.warned:
             self.warned.add(what)
             logger.warning("%s: %s: %r", self.name, what, error)
 
     def hook(self, hook: Callable[..., object], args: Any, kwargs: Any) -> None:
-        """Call a hit or miss callable; whatever it raises stays here."""
+        """Call a hit or miss callable; log exceptions, and raise none."""
         try:
             hook(*args, **kwargs)
         except Exception:
@@ -203,8 +179,8 @@ class Stats:
 
 
 def announce(event: Event, function: Any = None) -> None:
-    """To the log, and to whoever listens."""
+    """Log an event and send its signal."""
     if event.kind not in _NOT_LOGGED:
-        what = event.function, event.kind, event.key, event.seconds
-        logger.debug("%s: %s %s (%.6f s)", *what)
+        values = event.function, event.kind, event.key, event.seconds
+        logger.debug("%s: %s %s (%.6f s)", *values)
     signals.ALL[event.kind].send_robust(function, event=event)

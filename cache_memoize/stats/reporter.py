@@ -20,7 +20,7 @@ import atexit
 import logging
 import threading
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
 from django.core.exceptions import ImproperlyConfigured
@@ -29,22 +29,13 @@ from .. import process
 from ..conf import conf, on_change
 from .totals import Totals
 
-__all__ = ["Reporter", "Sink", "Source", "flush_stats", "reporter"]
+__all__ = ["Reporter", "Sink", "flush_stats", "reporter"]
 
 logger = logging.getLogger("cache_memoize")
 
 
-class Source(Protocol):
-    """The counters of one function."""
-
-    path: str
-    alias: str
-
-    def totals(self) -> Totals: ...
-
-
-#: Takes what one source has counted since the last report. Counts for which it raises
-#: are reported again later.
+#: Takes the counters of a function (stats/counters.py), the source, and what it has
+#: counted since the last report. Counts for which a sink raises are reported again.
 Sink = Callable[[Any, Totals], None]
 
 #: Sources kept alive at most, until their counts are reported: a function that is made
@@ -71,7 +62,7 @@ class Reporter:
         self._make_locks()
 
     def _make_locks(self) -> None:
-        # Reentrant: a signal handler may make calls, whatever it interrupts.
+        # Reentrant: a signal handler may make calls at any moment.
         self._lock = threading.RLock()
         #: Held while counts are reported: the next to report must know what was.
         self._telling = threading.RLock()
@@ -88,7 +79,7 @@ class Reporter:
     def remove(self, sink: Sink) -> None:
         self._told.pop(sink, None)
 
-    def watch(self, source: Source) -> None:
+    def watch(self, source: Any) -> None:
         """Report the counts of ``source``; keep it alive until that is done."""
         if source in self._kept:
             return
@@ -121,7 +112,7 @@ class Reporter:
                     complete &= self._report(sink, source)
             return complete
 
-    def _report(self, sink: Sink, source: Source) -> bool:
+    def _report(self, sink: Sink, source: Any) -> bool:
         told = self._told.get(sink)
         if told is None:  # removed meanwhile
             return True

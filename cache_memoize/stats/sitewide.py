@@ -1,9 +1,9 @@
-"""The figures of the whole site: what all processes and hosts have counted.
+"""The figures of the whole site: the counts of all processes and hosts.
 
-Each function has one key in its own cache, to which every process adds what it has
-counted since the last time, by the same atomic replacement that entries are stored by:
-so a report counts once, or, if its process dies before, not at all. Where the cache
-cannot replace atomically, no such figures are kept.
+Each function has one key in its own cache, to which every process adds its counts by
+the same atomic replacement by which entries are stored: so a report is added once, or
+not at all if its process dies before. Where the cache cannot replace atomically, no
+figures are kept. They are stored as JSON, which is safe to read without a signature.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ from .totals import Totals
 
 __all__ = ["MINUTES", "Figures", "Minute", "kept", "read", "tell", "up_to_date"]
 
-#: For so many minutes back there are figures by the minute.
+#: Minutes back for which there are figures by the minute.
 MINUTES = 60
-#: Seconds after which the figures of a function that nobody calls any more are gone.
+#: Seconds after the last report after which the figures of a function are removed.
 KEPT_FOR = 30 * 24 * 60 * 60
-#: Others may be adding theirs at the same moment: so often one tries again.
+#: Attempts to add a report, while other processes add theirs.
 TRIES = 20
-#: By so many seconds the pauses between the tries grow, at most.
+#: Seconds by which the pauses between attempts grow, at most.
 STEP = 0.002
 
-#: By alias: until when a cache that hung is left alone, in monotonic seconds.
+#: Until when a cache that hung is left alone, in monotonic seconds, by alias.
 _rests: dict[str, float] = {}
 
 _digest = digest("cache_memoize figures")
 
 
 class Minute(NamedTuple):
-    """What was counted in one minute."""
+    """The counts of one minute."""
 
     hits: int = 0
     misses: int = 0
@@ -55,16 +55,16 @@ class Minute(NamedTuple):
 
 
 class Figures(NamedTuple):
-    """Of one function, in all processes that share its cache."""
+    """The figures of one function, of all processes that share its cache."""
 
     totals: Totals = Totals()
-    #: When the first of them was counted, in seconds since the epoch; 0.0: none was.
+    #: The time of the first report, in seconds since the epoch; 0.0: no report.
     since: float = 0.0
-    #: By the minute since the epoch; those in which something was counted.
+    #: By the minute since the epoch; minutes without counts are left out.
     minutes: dict[int, Minute] = {}
 
     def last_hour(self, now: float) -> list[Minute]:
-        """The last :data:`MINUTES` minutes, the present one last."""
+        """Return the last :data:`MINUTES` minutes, the present one last."""
         end = int(now // 60)
         wanted = range(end - MINUTES + 1, end + 1)
         return [self.minutes.get(minute, Minute()) for minute in wanted]
@@ -76,15 +76,15 @@ def _key(path: str) -> str:
 
 
 class _Store(Store):
-    """Figures may wait for each other, as for a row of a database that somebody has
-    locked. Callers are not to do without their cache for that."""
+    """A store whose errors do not open the breaker: reports may wait for each other,
+    as for the lock on a row, and callers should not lose their cache for that."""
 
     def trouble(self, error: BaseException) -> None:
-        pass  # the thread that tells them says so
+        pass  # the reporter logs it
 
 
 def _store(alias: str) -> Store | None:
-    """Where the figures are; None where none are kept."""
+    """Return the store of the figures; None if the cache cannot keep any."""
     store = _Store(alias, Breaker(), Clock())
     backend = store.backend()
     if not (backend.stores and backend.atomic):
@@ -93,12 +93,12 @@ def _store(alias: str) -> Store | None:
 
 
 def kept(alias: str) -> bool:
-    """Whether this cache is one in which figures are kept."""
+    """Return whether figures are kept in this cache."""
     return _store(alias) is not None
 
 
 def tell(source: Any, new: Totals) -> None:
-    """Add what one process has counted. Raises what the cache raises."""
+    """Add counts of this process. Raise the errors of the cache."""
     store, alias = _store(source.alias), source.alias
     if store is None:
         return
@@ -106,7 +106,7 @@ def tell(source: Any, new: Totals) -> None:
     if breaker_of(alias).tripped or began < _rests.get(alias, began):
         raise OSError(f"the cache {alias!r} is left alone for a while")
     if store.is_in_transaction():
-        # A rollback would take them away, and until then the others would wait.
+        # A rollback would remove them, and until then other processes would wait.
         raise OSError(f"the cache {alias!r} is in a database, and a transaction open")
     try:
         _tell(store, _key(source.path), new)
@@ -119,13 +119,13 @@ def tell(source: Any, new: Totals) -> None:
 def _tell(store: Store, key: str, new: Totals) -> None:
     now = time.time()
     for tried in range(TRIES):
-        if tried:  # workers are often all told to end at the same moment
+        if tried:  # workers often end all at the same moment
             store.clock.sleep(store.clock.random() * tried * STEP)
         old = run(store.raw(key))
         if isinstance(old, bytes):
             added = run(store.swap(key, old, _added(old, new, now), KEPT_FOR))
         else:
-            if old is not None:  # not ours
+            if old is not None:  # a foreign value
                 run(store.delete(key))
             added = run(store.add(key, _added(b"", new, now), KEPT_FOR))
         if added:
@@ -147,10 +147,10 @@ def _added(old: bytes, new: Totals, now: float) -> bytes:
 
 
 def _loads(raw: bytes) -> Figures:
-    """What is written there; nothing, if it cannot be read."""
+    """Return the figures in ``raw``; empty ones if it cannot be read."""
     try:
         counts, costs, since, minutes = json.loads(raw)
-        by_bucket = {int(place): int(number) for place, number in costs.items()}
+        by_bucket = {int(bucket): int(number) for bucket, number in costs.items()}
         totals = Totals._make([*counts, by_bucket])
         return Figures(totals, since, {int(m): Minute(*f) for m, f in minutes.items()})
     except (ValueError, TypeError, AttributeError):
@@ -158,9 +158,9 @@ def _loads(raw: bytes) -> Figures:
 
 
 def read(alias: str, paths: list[str]) -> dict[str, Figures]:
-    """The figures of functions that use this cache; none where none are kept.
+    """Return the figures of functions by path; empty ones if the cache keeps none.
 
-    Raises what the cache raises.
+    Raise the errors of the cache.
     """
     store = _store(alias)
     if store is None or not paths:
@@ -174,23 +174,23 @@ def read(alias: str, paths: list[str]) -> dict[str, Figures]:
 
 
 def up_to_date(alias: str, paths: list[str]) -> dict[str, Figures]:
-    """:func:`read`, with what this process has counted up to now.
+    """Return :func:`read` after a report of this process.
 
-    A ``KEY_FUNCTION`` may know the tenant of this thread. The figures are nobody's: so
-    they are asked for in a thread of its own, as the one that tells them is.
+    A ``KEY_FUNCTION`` may depend on the tenant of this thread, and the figures belong
+    to no tenant: then they are read, as they are reported, in a thread of their own.
     """
 
-    def ask() -> dict[str, Figures]:
+    def read_now() -> dict[str, Figures]:
         reporter.flush_stats()
         return read(alias, paths)
 
-    def ask_alone() -> dict[str, Figures]:
+    def read_in_thread() -> dict[str, Figures]:
         try:
-            return ask()
+            return read_now()
         finally:
             process.end_thread()
 
-    if not have_key_functions():  # it flushes what is in other caches too
-        return ask()
+    if not have_key_functions():  # of any cache: all are reported to
+        return read_now()
     with ThreadPoolExecutor(1) as pool:
-        return pool.submit(ask_alone).result()
+        return pool.submit(read_in_thread).result()
