@@ -133,7 +133,7 @@ def test_what_does_not_fit_a_function_names_it_and_the_setting():
     for said, trouble in [
         ({"jitter": 2}, "jitter= of .* takes a number from 0 to 1"),
         ({"timeout": "1h"}, "timeout= of .* takes seconds"),
-        ({"cache_if": 5}, "has a cache_if= that cannot be called"),
+        ({"cache_if": 5}, "has a cache_if= that is not callable"),
         ({"cache_alias": 5}, "cache_alias= that is not the name of a cache"),
         ({"vary_on": ["nothing"]}, "vary_on= of .* names 'nothing'"),
     ]:

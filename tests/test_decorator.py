@@ -221,7 +221,7 @@ def test_below_a_classmethod_controls_take_the_class_or_say_so():
         Local.method.invalidate(5)
     else:
         for control in (Local.method.invalidate, Local().method.peek):
-            with pytest.raises(TypeError, match=r"above @classmethod, or give the cl"):
+            with pytest.raises(TypeError, match=r"above @classmethod, or pass the cl"):
                 control(5)
         Local.method.invalidate(Local, 5)
     assert vars(Local)["method"].__func__.peek(Local, 5) is None
@@ -343,7 +343,7 @@ async def coroutine(*args):
         ({}, async_generator, TypeError, "is a generator function"),
         ({}, lambda: 1, TypeError, "say prefix="),
         ({}, Shop, TypeError, "Shop is a class"),
-        ({}, 5, TypeError, "5 cannot be called.*directly above a def"),
+        ({}, 5, TypeError, "5 is not callable.*directly above a def"),
         ({"timeout": -1}, plain, ValueError, "timeout= of plain must not be negative"),
         ({"timeout": "1h"}, plain, TypeError, "timeout= of plain takes seconds"),
         ({"timeout": True}, plain, TypeError, "timeout= of plain takes seconds.*bool"),
@@ -358,12 +358,12 @@ async def coroutine(*args):
         ({"ignore": "a"}, plain, TypeError, r"write ignore=\('a',\)"),
         ({"cache_exceptions": "x"}, plain, TypeError, "takes subclasses of Exception"),
         ({"cache_exceptions": KeyboardInterrupt}, plain, TypeError, "subclasses of"),
-        ({"hit_callable": 5}, plain, TypeError, "hit_callable= that cannot be called"),
+        ({"hit_callable": 5}, plain, TypeError, "hit_callable= that is not callable"),
         ({"cache_if": coroutine}, plain, TypeError, "a coroutine function as cache_if"),
         ({"timeout": coroutine}, plain, TypeError, "a coroutine function as timeout"),
         ({"extra": coroutine}, plain, TypeError, "a coroutine function as extra"),
-        ({"prefix": 5}, plain, TypeError, "prefix= that is not a string"),
-        ({"prefix": ""}, plain, TypeError, "prefix= that is not a string"),
+        ({"prefix": 5}, plain, TypeError, "prefix= that is empty or not a string"),
+        ({"prefix": ""}, plain, TypeError, "prefix= that is empty or not a string"),
         ({}, len, None, None),
         ({}, dis.dis, None, None),
     ],
@@ -389,7 +389,7 @@ def test_a_parameter_named_refresh_is_refused():
 def test_unknown_options_and_a_positional_callable_timeout_are_refused():
     with pytest.raises(TypeError, match=r"cache_memoize\(\) got an unexpected"):
         cache_memoize(60, tag=["x"])
-    with pytest.raises(TypeError, match="goes by keyword"):
+    with pytest.raises(TypeError, match="must be passed by keyword"):
         cache_memoize(lambda result: 5, "prefix")
 
 
