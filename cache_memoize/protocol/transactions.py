@@ -163,9 +163,7 @@ async def ask_connections(store: Any, function: Callable[..., T], *args: Any) ->
 
     Without a connection in the process, the thread does not matter.
     """
-    if has_connected:
-        return await store.ask_thread(function, *args)
-    return function(*args)
+    return await store.ask_thread(function, *args) if has_connected else function(*args)
 
 
 def in_test_case() -> bool:
