@@ -1,4 +1,4 @@
-"""What the decorator takes, refuses, and leaves of an ordinary function."""
+"""The decorator: options accepted and refused, and attributes of functions kept."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def clean():
 
 @cache_memoize(60)
 def documented(a: int, /, b: str = "x", *, c: float = 1.0) -> tuple:
-    """What it does."""
+    """Return the arguments."""
     return a, b, c
 
 
 @cache_memoize
 async def bare(a: int) -> int:
-    """What the async one does."""
+    """Return the argument."""
     return a
 
 
@@ -53,7 +53,7 @@ def test_it_looks_like_the_function():
     assert documented.__name__ == "documented"
     assert documented.__qualname__ == "documented"
     assert documented.__module__ == __name__
-    assert documented.__doc__ == "What it does."
+    assert documented.__doc__ == "Return the arguments."
     assert documented.__wrapped__(1) == (1, "x", 1.0)
     expected = "(a: 'int', /, b: 'str' = 'x', *, c: 'float' = 1.0) -> 'tuple'"
     assert str(inspect.signature(documented)) == expected
@@ -102,7 +102,7 @@ def test_sphinx_documents_it_as_a_function(tmp_path):
     application.Sphinx(*folders, "text", status=None, warning=None).build()
     text = (tmp_path / "out" / "index.txt").read_text()
     assert re.search(r"documented\(a: int, /, b: str = 'x',", text)
-    assert "What it does." in text
+    assert "Return the arguments." in text
     assert re.search(r"price\(item\)", text)
 
 
@@ -110,7 +110,7 @@ def test_sphinx_documents_it_as_a_function(tmp_path):
 
 
 class Shop:
-    """Where prices are."""
+    """A shop with prices."""
 
     def __init__(self, number):
         self.number = number
@@ -207,8 +207,8 @@ def test_classmethods_know_their_class(name):
     assert getattr(Shop, name).peek(5).value[0] == "Shop"
 
 
-def test_below_a_classmethod_controls_take_the_class_or_say_so():
-    """Something other than nothing, when they cannot know the class."""
+def test_below_a_classmethod_controls_take_the_class_or_raise():
+    """They must not silently do nothing if they cannot know the class."""
 
     class Local:
         @classmethod
@@ -368,7 +368,7 @@ async def coroutine(*args):
         ({}, dis.dis, None, None),
     ],
 )
-def test_what_can_never_be_right_is_refused_at_decoration(
+def test_options_that_can_never_be_right_are_refused_at_decoration(
     options, function, error, message
 ):
     if error is None:
