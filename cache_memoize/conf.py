@@ -1,7 +1,7 @@
-"""The setting ``CACHE_MEMOIZE``: its names, their defaults, and the one reader.
+"""The setting ``CACHE_MEMOIZE``: its names, their defaults, and the only reader.
 
-It is read when it is used, so ``override_settings`` works. Whoever remembers something
-that was made of it asks :func:`on_change`.
+It is read when it is used, so ``override_settings`` works. Modules that keep something
+made from it register with :func:`on_change`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class _Kind:
 
     text: str
     fits: Callable[[Any], bool]
-    #: All of them, or their type.
+    #: All values, or their type.
     values: Any
 
 
@@ -50,29 +50,28 @@ def _setting(kind: _Kind, default: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Conf:
-    """The setting, checked. The fields have the names that a project writes."""
+    """The checked setting. The fields have the names of its keys."""
 
-    #: Options of the decorator, for functions that do not give them themselves.
+    #: Options of the decorator, for functions that do not have their own.
     DEFAULTS: dict[str, Any] = field(default_factory=dict, metadata={"kind": _DICT})
     #: False: functions are called as if they were not memoized.
     ENABLED: bool = _setting(_one_of(True, False), True)
     #: Part of every key that the library makes.
     KEY_PREFIX: str = _setting(_TEXT, "")
-    #: When the cache does not work: "log" a warning and compute, or "raise" the error
-    #: to the caller, as tests may want.
+    #: If the cache does not work: "log" a warning and compute, or "raise" the error to
+    #: the caller, for tests.
     ON_ERROR: str = _setting(_one_of("log", "raise"), "log")
-    #: Where a stale value is refreshed: in a thread of this process (for an async
+    #: Where stale values are refreshed: in a thread of this process (for an async
     #: function in a task of its loop), by the caller itself, or by django.tasks.
     REFRESH: str = _setting(_one_of("thread", "inline", "task"), "thread")
-    #: Whether entries are signed, and an entry without a right signature is a miss.
+    #: Whether entries are signed, and entries without a valid signature are misses.
     SIGN: bool = _setting(_one_of(False, True), False)
-    #: Seconds between two reports of what a process has counted; 0: none.
+    #: Seconds between two reports of the counters of a process; 0: no reports.
     STATS_INTERVAL: float = _setting(_SECONDS, 5.0)
 
     @classmethod
     def of(cls, given: Any) -> Conf:
-        """Return the setting that a project has given; raise ImproperlyConfigured for
-        whatever is wrong in it."""
+        """Return the checked setting; raise ImproperlyConfigured for anything wrong."""
         if not isinstance(given, dict):
             raise ImproperlyConfigured(
                 f"CACHE_MEMOIZE is a {type(given).__name__}; it must be a dict"
@@ -104,13 +103,13 @@ def _check_defaults(given: dict[str, Any]) -> None:
     for name, value in given.items():
         if isinstance(value, Iterator):
             raise ImproperlyConfigured(
-                f"CACHE_MEMOIZE['DEFAULTS'][{name!r}] is an iterator, of which nothing "
-                "is left after the first function; write a list"
+                f"CACHE_MEMOIZE['DEFAULTS'][{name!r}] is an iterator, which is "
+                "exhausted after the first function; write a list"
             )
 
 
 _NOT_GIVEN: dict[str, Any] = {}
-#: The setting as it was last seen, and what it says.
+#: The setting when it was last read, and its checked form.
 _last: tuple[Any, Conf] = (_NOT_GIVEN, Conf())
 _listeners: list[Callable[[], object]] = []
 
@@ -127,7 +126,7 @@ def conf() -> Conf:
 
 
 def on_change(listener: Callable[[], object]) -> None:
-    """Have ``listener`` called whenever the setting has changed."""
+    """Register ``listener``, to be called after each change of the setting."""
     _listeners.append(listener)
 
 
@@ -143,13 +142,13 @@ setting_changed.connect(_changed, dispatch_uid="cache_memoize.conf")
 
 
 def changed(**changes: Any) -> dict[str, Any]:
-    """Return the whole setting as it would be with these changes."""
+    """Return the whole setting with these changes."""
     conf()
     return {**getattr(settings, "CACHE_MEMOIZE", {}), **changes}
 
 
 def suggestion(unknown: Iterable[str], known: Iterable[str]) -> str:
-    """Return " (did you mean ...?)" if something known looks like it."""
+    """Return " (did you mean ...?)" if a known name is close, else an empty string."""
     close = {
         match
         for name in unknown
@@ -159,7 +158,7 @@ def suggestion(unknown: Iterable[str], known: Iterable[str]) -> str:
 
 
 def secrets() -> list[str | bytes]:
-    """Return the keys that signatures are made with (the first) and checked with."""
+    """Return the secrets that verify signatures; the first one makes them."""
     return [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
 
 

@@ -1,8 +1,9 @@
 """The decorator, and the two wrappers that it puts around functions.
 
-The way of a call: arguments -> key -> entry -> is it fresh? -> value. Otherwise claim
-(protocol/claim.py) -> the user's function -> settle (protocol/settle.py) -> value. The
-two wrappers differ by ``await`` alone; a test holds them together.
+The path of a hit: arguments -> key -> fresh entry -> value. That of a miss: arguments
+-> key -> claim (protocol/claim.py) -> the user's function -> settle
+(protocol/settle.py) -> value.
+The two wrappers differ only by ``await``; a test compares them.
 """
 
 from __future__ import annotations
@@ -42,10 +43,10 @@ __all__ = ["Memoized", "cache_memoize"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
-#: mypy allows no decorator above @property, whatever its type; pyright does.
+#: mypy allows no decorator of any type above @property; pyright does.
 F = TypeVar("F", bound=property)
 
-#: Looked at on every hit: an empty list until a receiver is connected.
+#: Its list of receivers is looked at on every hit.
 heard = signals.hit
 
 
@@ -63,7 +64,7 @@ def _sync_wrapper(function: Function) -> Callable[..., Any]:
                 if type(raw) is bytes:
                     start, timeout, cost, kind = freshness(raw[TAIL])
                     age = clock.time() - start
-                    if plan.early_zone:  # the slower the function, the sooner
+                    if plan.early_zone:  # the slower the function, the earlier
                         timeout -= plan.early_zone * cost
                     if kind == plan.hit_kind and AHEAD < age < timeout:
                         value = loads(raw)
@@ -82,13 +83,13 @@ def _sync_wrapper(function: Function) -> Callable[..., Any]:
             return serve(this, claimed)
         nested = computing.set(True)
         try:
-            stats.missed(key)  # in here: a receiver may call, or raise, anything
+            stats.missed(key)  # in the try: a receiver may raise
             result = func(*args, **kwargs)
         except BaseException as raised:
             run(fail(this, claimed, raised))
             raise
         finally:
-            with suppress(ValueError):  # closed by another context
+            with suppress(ValueError):  # a coroutine closed in another context
                 computing.reset(nested)
         run(settle(this, claimed, result))
         return result
@@ -110,7 +111,7 @@ def _async_wrapper(function: Function) -> Callable[..., Any]:
                 if type(raw) is bytes:
                     start, timeout, cost, kind = freshness(raw[TAIL])
                     age = clock.time() - start
-                    if plan.early_zone:  # the slower the function, the sooner
+                    if plan.early_zone:  # the slower the function, the earlier
                         timeout -= plan.early_zone * cost
                     if kind == plan.hit_kind and AHEAD < age < timeout:
                         value = loads(raw)
@@ -129,13 +130,13 @@ def _async_wrapper(function: Function) -> Callable[..., Any]:
             return serve(this, claimed)
         nested = computing.set(True)
         try:
-            stats.missed(key)  # in here: a receiver may call, or raise, anything
+            stats.missed(key)  # in the try: a receiver may raise
             result = await func(*args, **kwargs)
         except BaseException as raised:
             await fail(this, claimed, raised)
             raise
         finally:
-            with suppress(ValueError):  # closed by another context
+            with suppress(ValueError):  # a coroutine closed in another context
                 computing.reset(nested)
         await settle(this, claimed, result)
         return result
@@ -147,7 +148,7 @@ def _async_wrapper(function: Function) -> Callable[..., Any]:
 
 
 class Decorator:
-    """``cache_memoize(...)`` with its options, waiting for its function."""
+    """The decorator that ``cache_memoize(...)`` returns."""
 
     def __init__(self, clock: Clock | None, given: dict[str, Any]) -> None:
         self._clock = clock or Clock()
@@ -182,23 +183,23 @@ class Decorator:
         _check(func)
         function = make_function(func, self._given, self._clock)
         wrapper = (_async_wrapper if function.is_async else _sync_wrapper)(function)
-        wrapper.__name__ = wrapper.__qualname__ = function.name  # of what has none
+        wrapper.__name__ = wrapper.__qualname__ = function.name  # for callables without
         functools.update_wrapper(wrapper, func)
         attach(wrapper, function)
         return wrapper
 
 
 def _check(function: Any) -> None:
-    """Refuse at decoration what can never be memoized."""
+    """Refuse objects that can never be memoized."""
     trouble = None
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         trouble = (
-            "is a generator function: what it yields is gone once read; return a list"
+            "is a generator function, whose values can be read only once; return a list"
         )
     elif inspect.isclass(function):
         trouble = "is a class; memoize a function that makes the object"
     elif not callable(function):
-        trouble = "cannot be called; put @cache_memoize(...) directly above a def"
+        trouble = "is not callable; put @cache_memoize(...) directly above a def"
     if trouble:
         name = getattr(function, "__qualname__", None) or repr(function)
         raise TypeError(f"cache_memoize: {name} {trouble}")
@@ -243,63 +244,63 @@ def cache_memoize(
 def cache_memoize(*args: Any, **kwargs: Any) -> Any:
     """Memoize a function in a Django cache, for all processes that share it.
 
-    :param timeout: seconds (int or float), a ``timedelta``, None (for ever), 0 (store
-        nothing), ``DEFAULT_TIMEOUT`` (the backend's own), or, by keyword, a callable
-        of the result and the call's arguments that gives one of these. The age of a
-        result counts from the start of its computation.
-    :param prefix: what sets the function's keys apart from others'; its module and
-        qualified name if None.
-    :param extra: more that the result depends on: any value that can be keyed, or a
-        callable of the call's arguments that gives one.
+    :param timeout: seconds (int or float), a ``timedelta``, None (unlimited), 0 (store
+        nothing), ``DEFAULT_TIMEOUT`` (that of the backend), or, by keyword, a callable
+        of the result and the call's arguments that returns one of these. The age of a
+        result is measured from the start of its computation.
+    :param prefix: the name of the function in its keys, different from those of all
+        other functions; None: its module and qualified name.
+    :param extra: a further part of the key: any value that can be keyed, or a callable
+        of the call's arguments that returns one.
     :param args_rewrite: a callable of the call's arguments, as they are written in
-        the call; what it gives stands for them in the key.
+        the call; its result replaces them in the key.
     :param hit_callable: called with the call's arguments on a hit.
     :param miss_callable: called with them after a computation.
-    :param key_generator_callable: a callable of the call's arguments that gives the
-        whole cache key, used as it is.
+    :param key_generator_callable: a callable of the call's arguments that returns the
+        whole cache key, used unchanged.
     :param store_result: False makes a guard: the function runs once per arguments and
-        timeout, its result is not stored, and a hit gives True.
+        timeout, its result is not stored, and a hit returns True.
     :param cache_exceptions: exception classes that are stored and raised again.
     :param cache_alias: the name of the cache in ``settings.CACHES``.
     :param version: part of the key; bump it when the meaning of the code changes.
     :param ignore: names of parameters that are not part of the key.
-    :param cache_if: a callable of the result and the call's arguments that says
-        whether to store.
-    :param tags: strings, or a callable of the call's arguments that gives some: names
-        by which :func:`invalidate_tags` forgets every call that has them. With any,
-        also ``()``, the function has ``invalidate_all()``.
+    :param cache_if: a callable of the result and the call's arguments that returns
+        whether to store the result.
+    :param tags: strings, or a callable of the call's arguments that returns some:
+        :func:`invalidate_tags` invalidates every call with a tag. With any tags, even
+        ``()``, the function has ``invalidate_all()``.
     :param stale: seconds or ``timedelta`` after the timeout in which callers still get
-        the old value at once, while one computes the new one (``CACHE_MEMOIZE``'s
-        ``REFRESH`` says where); a refresh that raises leaves the old value. None: for
-        ever. Not on backends that cannot replace atomically.
-    :param early_refresh: the beta of XFetch (1 is its authors' advice): the nearer the
-        timeout, and the slower the function, the likelier one caller has the value
+        the old value at once, while the new one is computed (``CACHE_MEMOIZE``'s
+        ``REFRESH`` says where); if that raises, the old value stays. None: unlimited.
+        Not on backends that cannot replace atomically.
+    :param early_refresh: the beta of XFetch (its authors advise 1): the nearer the
+        timeout, and the slower the function, the likelier a caller has the value
         refreshed before the timeout; 0: never.
     :param jitter: the fraction, 0 to 1, by which each timeout is shortened at random,
-        so that what was stored together does not expire together.
-    :param wait: seconds that a caller waits for another's computation of the same
-        call before it computes for itself; None: as long as a lease; 0: never.
-    :param lease: seconds for which a computation alone has the right to store. When
-        its process dies, others wait that long. It grows for functions that are slower.
+        so that entries stored together do not expire together.
+    :param wait: seconds for which a caller waits for a computation of the same call
+        before it computes for itself; None: as long as a lease; 0: never.
+    :param lease: seconds for which a computation has the sole right to store. If its
+        process dies, other callers wait that long. Leases of slower functions grow.
     :param hold: seconds for which nothing is stored after an invalidation: longer than
-        read replicas lag, or than transactions last that read from a snapshot.
-    :param local: ``"request"``: within one request, or one ``with local():`` block, ask
-        the cache once for each call; None: every time.
+        the lag of read replicas, or than transactions that read from a snapshot.
+    :param local: ``"request"``: read each call from the cache once per request, or per
+        ``with local():`` block; None: every time.
     :param vary_on: functions without arguments, or names of those in
-        :mod:`cache_memoize.vary`: what they give at the call is part of the key.
+        :mod:`cache_memoize.vary`: their results at the call are part of the key.
 
-    What is not given here may be given to all functions by the setting
+    Options that are not passed here may be set for all functions by the setting
     ``CACHE_MEMOIZE["DEFAULTS"]``, which is read at the first call.
 
     :raises TypeError, ValueError: at decoration, for options that cannot be right.
-    :raises UnkeyableArgument: at a call with an argument that cannot be told apart
-        from others.
+    :raises UnkeyableArgument: at a call with an argument that cannot be told from
+        others.
     """
     first = args[0] if args else None
     if callable(first) or isinstance(first, (classmethod, property)):
         if len(args) > 1 or kwargs:
             raise TypeError(
-                "cache_memoize: a timeout that is a callable goes by keyword: "
+                "cache_memoize: a callable timeout must be passed by keyword: "
                 "@cache_memoize(timeout=...)"
             )
         return Decorator(None, {})(cast("Callable[..., Any]", first))

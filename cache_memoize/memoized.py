@@ -75,10 +75,9 @@ class Memoized(Generic[P, R, T]):
 
         def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
-        # The first parameter says what binds: that of a classmethod is the class, and
-        # what takes neither it nor the instance is a staticmethod. Only where it takes
-        # anything (Any, object) nothing can tell: found on a class it stays as it is,
-        # and on an instance it is a method.
+        # The type of the first parameter says how a function is bound: to the class (a
+        # classmethod), to the instance, or, if it takes neither, not at all. If it is
+        # Any or object, the function is unbound on a class, and bound on an instance.
         @overload
         def __get__(
             self: Callable[Concatenate[S, Q], Any],
@@ -111,7 +110,7 @@ class Memoized(Generic[P, R, T]):
             raise TypeError(
                 f"{function.name}: this control does not know the class, because "
                 "another decorator stands above @cache_memoize; put @cache_memoize "
-                "above @classmethod, or give the class as the first argument"
+                "above @classmethod, or pass the class as the first argument"
             )
         store: Store = plan.astore if is_async else plan.store
         return Call(function, plan, store, plan.key_of(args, kwargs), args, kwargs)
@@ -119,8 +118,11 @@ class Memoized(Generic[P, R, T]):
     # --- one call ---
 
     def refresh(self, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Compute anew and store. Readers get the old value until then; of several
-        refreshes, the one that started last wins. The same as ``_refresh=True``."""
+        """Compute anew and store, like ``_refresh=True``.
+
+        Readers get the old value until then. Of several refreshes, the one that started
+        last wins.
+        """
         call = self._memoized.wrapper
         if inspect.iscoroutinefunction(call):
             call = async_to_sync(call)
@@ -133,9 +135,9 @@ class Memoized(Generic[P, R, T]):
         return await call(*self._receiver, *args, **{**kwargs, "_refresh": True})  # type: ignore
 
     def invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> None:
-        """Invalidate this call, and what any computation under way would store.
+        """Invalidate this call, and the results of computations under way.
 
-        Raises what the cache raised, or :exc:`CacheDidNotAnswer`, when it could not.
+        Raises the error of the cache, or :exc:`CacheDidNotAnswer`, if that failed.
         """
         call = self._call(args, kwargs)
         run(_invalidate(call, call.key, call.policy.hold))
@@ -145,8 +147,7 @@ class Memoized(Generic[P, R, T]):
         await _invalidate(call, call.key, call.policy.hold)
 
     def get_cache_key(self, /, *args: P.args, **kwargs: P.kwargs) -> str:
-        """Return the key of this call, before Django puts KEY_PREFIX and version in
-        front."""
+        """Return the key of this call, without Django's KEY_PREFIX and version."""
         return str(self._call(args, kwargs).key)
 
     async def aget_cache_key(self, /, *args: P.args, **kwargs: P.kwargs) -> str:
@@ -162,7 +163,7 @@ class Memoized(Generic[P, R, T]):
     def prime(self, value: T, /, *args: P.args, **kwargs: P.kwargs) -> None:
         """Store ``value`` as the result of this call, without computing it.
 
-        Raises TypeError for a value that cannot be pickled; nothing is lost then.
+        Raises TypeError for a value that cannot be pickled; the old entry stays then.
         """
         run(entries.prime(self._call(args, kwargs), value))
 
@@ -175,7 +176,7 @@ class Memoized(Generic[P, R, T]):
         """Invalidate every call of this function, for all instances of a method too.
 
         One key is deleted, however many calls there are. Raises TypeError if the
-        function has no ``tags=``, and what the cache raised when it could not.
+        function has no ``tags=``, and the error of the cache if that failed.
         """
         plan = plan_of(self._memoized)
         tag = self._tag(plan)
@@ -190,7 +191,7 @@ class Memoized(Generic[P, R, T]):
         if plan.tag is None:
             raise TypeError(
                 f"{self._memoized.name}.invalidate_all(): the function has no tags, so "
-                "nothing says which entries are its own; write tags=() in its "
+                "its entries cannot be told from others; write tags=() in its "
                 "cache_memoize()"
             )
         return plan.tag
@@ -221,7 +222,7 @@ class Memoized(Generic[P, R, T]):
         )
 
     def _invalidate_args(self, args: tuple[Any, ...]) -> None:
-        invalidate: Any = self.invalidate  # whatever its parameters are
+        invalidate: Any = self.invalidate  # its parameters are not known here
         invalidate(*args)
 
     # --- many calls at once ---
@@ -238,12 +239,12 @@ class Memoized(Generic[P, R, T]):
         """Return the results for many items, in order. An item is the argument of a
         call, or a tuple of its arguments.
 
-        Hits are read together, 500 by one command of the cache; what is missing is
-        computed, one after the other, or by the function given to :meth:`many`. Equal
-        items are computed once. If some raise, the others are computed and stored all
-        the same; then the first error is raised.
+        Hits are read together, 500 by one command of the cache. The other items are
+        computed one after the other, or by the function registered with :meth:`many`.
+        Equal items are computed once. If some raise, the others are still computed and
+        stored; then the first error is raised.
 
-        :param return_exceptions: put errors into the list in place of results.
+        :param return_exceptions: return errors in the list in place of results.
         """
         batch = self._batch(items)
         if batch.is_async:  # the items come from sync code
@@ -272,8 +273,8 @@ class Memoized(Generic[P, R, T]):
         """Refresh many items, as in :meth:`map`, and yield a :class:`Progress` after
         each.
 
-        Nothing is done before the iterator is looped over. What the function raises is
-        part of the :class:`Progress`, and the next item follows.
+        The items are refreshed while the iterator is iterated over. An error that the
+        function raises is part of the :class:`Progress`, and the next item follows.
         """
         return Steps(self._memoized.name, warm(self._batch(items), items))
 
@@ -284,9 +285,9 @@ class Memoized(Generic[P, R, T]):
         function = self._memoized
         return Batch(function, plan_of(function), self._receiver, items)
 
-    # The results of the function can be checked, but not its parameters: the items have
-    # the form in which they are given to map(), and a method has its instance before
-    # them, which nothing tells apart from an argument while the class is being made.
+    # The types of the results can be checked, those of the parameters cannot: the items
+    # have the form that map() takes, and a method has its instance before them, which
+    # cannot be told from an argument while the class is being made.
     @overload
     def many(self, function: Callable[Q, list[T]], /) -> Callable[Q, list[T]]: ...
     @overload
@@ -295,9 +296,9 @@ class Memoized(Generic[P, R, T]):
         """Register a function that computes many items at once, for :meth:`map` and
         :meth:`warm`. Use it as a decorator.
 
-        It takes a list of items and returns a list of their results in the same order,
-        or a dict from item to result; for a method, the instance comes first. It is a
-        coroutine function if the memoized function is one.
+        The function takes a list of items and returns a list of their results in the
+        same order, or a dict from item to result. For a method, the instance comes
+        first. It is a coroutine function if the memoized function is one.
         """
         ours = self._memoized  # registering reads no settings
         if not callable(function):
@@ -324,11 +325,11 @@ class Memoized(Generic[P, R, T]):
         return self.cache_info()
 
     def site_info(self) -> CacheInfo:
-        """Return the same counters, of all processes and hosts that share its cache.
+        """Return the counters of all processes and hosts that share the cache.
 
-        They are kept if ``"cache_memoize"`` is in ``INSTALLED_APPS``, and are as of
-        some seconds ago for the other processes. The breaker is this process' own.
-        Raises ImproperlyConfigured where they are not kept, and what the cache raises.
+        Those of other processes are some seconds old. The state of the breaker is that
+        of this process. Raises ImproperlyConfigured if ``"cache_memoize"`` is not in
+        ``INSTALLED_APPS``, and the errors of the cache.
         """
         function = self._memoized
         if not apps.is_installed("cache_memoize"):
@@ -363,7 +364,7 @@ class _Unbound(Memoized[P, R, T]):
 
 
 def attach(wrapper: Any, function: Function) -> None:
-    """Make the controls attributes of the function that callers call."""
+    """Set the controls as attributes of the wrapper that callers call."""
     controls: Memoized[..., Any, Any] = _Unbound(function)
     wrapper._memoized = function
     for name in CONTROLS:
@@ -374,8 +375,8 @@ def attach(wrapper: Any, function: Function) -> None:
 if TYPE_CHECKING:
 
     class AsyncMemoized(Memoized[P, Coroutine[Any, Any, T], T], Generic[P, T]):
-        """A memoized coroutine function, for type checkers only: mypy would not choose
-        an overload for a type that says Any, as that of a coroutine does."""
+        """A memoized coroutine function, for type checkers only: mypy chooses no
+        overload for a type with Any in it, as that of a coroutine is."""
 
         @overload
         def __get__(

@@ -1,10 +1,10 @@
-"""Memoized methods: how their controls know the instance.
+"""Memoized methods, whose controls know the instance.
 
-``@cache_memoize`` returns a function, with the controls as its attributes. Found on an
-instance, a function is a plain bound method, whose attributes are the function's own:
-``obj.m.invalidate(x)`` would not know ``obj``. So in a class body the decorator returns
-a :class:`MemoizedMethod`. Found on the class, that is the function; found on an
-instance, a :class:`BoundMethod`, whose controls know the instance.
+``@cache_memoize`` returns a function, with the controls as its attributes. But accessed
+on an instance, a function becomes a plain bound method, whose attributes are those of
+the function: ``obj.m.invalidate(x)`` would not know ``obj``. So in a class body the
+decorator returns a :class:`MemoizedMethod`. Accessed on the class, it returns the
+function; accessed on an instance, a :class:`BoundMethod`, whose controls know it.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def is_in_class_body(function: Any) -> bool:
 class MemoizedMethod:
     """A memoized function in a class body.
 
-    It has the attributes of the function, and passes on what is set on it: so the
-    order of decorators that set attributes (``@admin.display``) does not matter.
+    It has the attributes of the function, and sets attributes on both: so the order of
+    decorators that set attributes (``@admin.display``) does not matter.
     """
 
     def __init__(self, wrapper: Any) -> None:
@@ -42,7 +42,7 @@ class MemoizedMethod:
         own = {name: getattr(wrapper, name) for name in names}
         self.__dict__.update(vars(wrapper), **own, _wrapper=wrapper)
 
-    #: A function, for code that looks at a class body (pydantic, mock.patch).
+    #: A function, for code that inspects class bodies (pydantic, mock.patch).
     __class__: Any = property(lambda self: types.FunctionType)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -72,9 +72,9 @@ class MemoizedClassMethod(MemoizedMethod):
 
 
 class BoundMethod(functools.partial, Memoized[P, R, T]):  # type: ignore[type-arg]
-    """A memoized method together with its instance (or class).
+    """A memoized method bound to its instance (or class).
 
-    A ``functools.partial`` of the function: so that calls go through C.
+    It is a ``functools.partial`` of the function, so that calls go through C.
     """
 
     __doc__ = property(lambda self: self.func.__doc__)
@@ -88,7 +88,7 @@ class BoundMethod(functools.partial, Memoized[P, R, T]):  # type: ignore[type-ar
         return self.args
 
     def __getattr__(self, name: str) -> Any:
-        # Everything else is the function's: __name__, what cooperating code has set.
+        # All others are the function's: __name__, attributes set by other decorators.
         if name == "__wrapped__":
             return getattr(self.func, name).__get__(self.args[0])
         return getattr(self.func, name)

@@ -1,9 +1,9 @@
 """The options of the decorator: each one once, with its default and its type. Pure.
 
-The signature of :func:`cache_memoize`, what a project may say in ``CACHE_MEMOIZE``, and
-the reference are made of :class:`Options`. To add an option, add a field; if its value
-has a wrong form, say so in :meth:`Options.check`; give it to ``protocol/policy.py`` or
-``planning.py``, whichever acts on it.
+The signature of :func:`cache_memoize`, the options of ``CACHE_MEMOIZE["DEFAULTS"]`` and
+the reference are made of :class:`Options`. To add an option, add a field, refuse values
+of a wrong form in :meth:`Options.check`, and use it in ``protocol/policy.py`` or
+``planning.py``.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Hook = Callable[..., object]
 class Options:
     """All options of one memoized function."""
 
-    # In the order in which they may be given by position, up to cache_alias.
+    # Up to cache_alias, in the order of the positional arguments.
     timeout: Timeout | Callable[..., Timeout] = DEFAULT_TIMEOUT
     prefix: str | None = None
     extra: Any = None
@@ -63,7 +63,7 @@ class Options:
         """Refuse values of a wrong form; protocol/policy.py refuses wrong numbers."""
         trouble = None
         if self.prefix is not None and not _is_text(self.prefix):
-            trouble = "has a prefix= that is not a string with something in it"
+            trouble = "has a prefix= that is empty or not a string"
         elif not isinstance(self.cache_alias, str):
             trouble = "has a cache_alias= that is not the name of a cache in CACHES"
         elif self.local not in (None, "request"):
@@ -71,20 +71,22 @@ class Options:
         for option in _CALLABLES:
             value = getattr(self, option)
             if value is not None and not callable(value):
-                trouble = f"has a {option}= that cannot be called; give a function"
+                trouble = f"has a {option}= that is not callable; pass a function"
         for option in (*_CALLABLES, *_CALLABLES_OR_VALUES):
             if inspect.iscoroutinefunction(getattr(self, option)):
-                trouble = f"has a coroutine function as {option}=; give an ordinary one"
+                trouble = (
+                    f"has a coroutine function as {option}=; pass a plain function"
+                )
         if trouble:
             raise TypeError(f"cache_memoize: {name} {trouble}")
 
-    def explaining(self, name: str) -> Options:
-        """Return the same options, whose callables say in what they raise which option
-        of which function they are."""
+    def with_notes(self, name: str) -> Options:
+        """Return the same options, whose callables add their option and the function to
+        the errors they raise."""
         return replace(
             self,
             **{
-                option: _explaining(name, option, value)
+                option: _with_note(name, option, value)
                 for option in _CALLED
                 if callable(value := getattr(self, option))
             },
@@ -93,8 +95,8 @@ class Options:
 
 _FIELDS = {field.name: field for field in fields(Options)}
 
-#: Options that a project may give to all its functions (CACHE_MEMOIZE["DEFAULTS"]). The
-#: others are about the parameters or the identity of one function.
+#: The options allowed in CACHE_MEMOIZE["DEFAULTS"]. The others concern the parameters
+#: or the identity of a single function.
 PROJECT_WIDE = frozenset(_FIELDS) - {
     "prefix",
     "extra",
@@ -112,7 +114,7 @@ _CALLABLES = (
     "cache_if",
 )
 _CALLABLES_OR_VALUES = ("extra", "timeout", "tags")
-#: Called with the arguments of a call; what they raise reaches the caller.
+#: Called with the arguments of a call; their errors reach the caller.
 _CALLED = (
     "args_rewrite",
     "cache_if",
@@ -138,13 +140,13 @@ SIGNATURE = _signature()
 
 
 def given_in(args: Any, kwargs: Any) -> dict[str, Any]:
-    """Return the options that a use of the decorator gives, by name."""
+    """Return the options passed to the decorator, by name."""
     try:
         given = SIGNATURE.bind(*args, **kwargs).arguments
     except TypeError as error:
         raise TypeError(f"cache_memoize() {error}") from None
-    # They are read more than once, after every change of the settings: an iterator
-    # would be gone, and a list may have been changed.
+    # They are read again after every change of the settings: an iterator would be
+    # exhausted, and a list may have been changed.
     return {
         option: tuple(value)
         if option in _SEVERAL and isinstance(value, (list, set, Iterator))
@@ -157,12 +159,13 @@ _SEVERAL = ("cache_exceptions", "tags", "vary_on", "ignore")
 
 
 def check_given(name: str, given: dict[str, Any]) -> None:
-    """Refuse what a decorator may not say itself, though a project may."""
+    """Refuse options that contradict each other if a decorator has them both, but not
+    if one comes from CACHE_MEMOIZE["DEFAULTS"]."""
     if given.get("key_generator_callable") is not None and given.get("vary_on"):
         raise TypeError(
             f"cache_memoize: {name} has vary_on= beside key_generator_callable=, which "
-            "returns the whole key; let that tell languages and tenants apart, and "
-            "leave vary_on= out"
+            "returns the whole key; let that contain the language or tenant, and leave "
+            "vary_on= out"
         )
 
 
@@ -170,12 +173,12 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and bool(value)
 
 
-def _explaining(name: str, option: str, value: Callable[..., Any]) -> Any:
-    def ask(*args: Any, **kwargs: Any) -> Any:
+def _with_note(name: str, option: str, value: Callable[..., Any]) -> Any:
+    def call(*args: Any, **kwargs: Any) -> Any:
         try:
             return value(*args, **kwargs)
         except Exception as error:
             error.add_note(f"Raised by {option}= of {name}.")
             raise
 
-    return ask
+    return call

@@ -1,8 +1,8 @@
-"""The plan of a function, made of its options, the project's and the library's.
+"""The plans of functions, made of the options of the function, project and library.
 
-Settings are read when they are used. So a plan is made at the first call, not where the
-function is decorated, and again after the settings have changed. :func:`functions` is
-the register of all memoized functions of this process.
+Settings are read when they are used. So a plan is made at the first call, not at
+decoration, and made anew after the settings have changed. :func:`functions` is the
+register of all memoized functions of this process.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ __all__ = [
     "planned",
 ]
 
-#: Options that a guard (store_result=False) cannot have, and does not take from the
-#: project.
+#: Options that a guard (store_result=False) cannot have, and does not take from
+#: CACHE_MEMOIZE["DEFAULTS"].
 _NOT_FOR_GUARDS = ("stale", "early_refresh")
 
-#: Held while a plan is made. Not while a function is decorated: that happens in modules
-#: that are being imported, perhaps because the thread that holds this reads settings.
+#: Held while a plan is made. Not at decoration: that happens during imports, perhaps
+#: because the thread that holds this lock reads the settings.
 _lock = threading.RLock()
-#: Held for moments, to add a function or to list them.
+#: Held only while a function is added to the register, or the register is listed.
 _listing = threading.RLock()
 _functions: WeakSet[Function] = WeakSet()
 
@@ -67,7 +67,7 @@ def functions() -> list[Function]:
 
 
 def planned() -> list[Function]:
-    """Return them, with their plans made; raises ImproperlyConfigured."""
+    """Return all memoized functions, with plans; raise ImproperlyConfigured."""
     found = functions()
     for function in found:
         plan_of(function)
@@ -80,9 +80,9 @@ def planned() -> list[Function]:
 def make_function(
     func: Callable[..., Any], given: dict[str, Any], clock: Clock
 ) -> Function:
-    """Return the function with these options, registered.
+    """Return the function with these options, and register it.
 
-    Raises TypeError or ValueError for what can be known to be wrong at decoration.
+    Raises TypeError or ValueError for options that are known to be wrong already.
     """
     function = Function(func, given, clock)
     options = Options(**given)
@@ -104,18 +104,18 @@ _by_prefix: WeakValueDictionary[str, Any] = WeakValueDictionary()
 
 
 def _warn_if_shared(prefix: str, whole: bool, func: Callable[..., Any]) -> None:
-    """Warn when a default prefix cannot tell two functions apart.
+    """Warn if two functions have the same default prefix.
 
-    That is so when their closures hold what cannot be part of a key (``whole`` is
-    False), or when both are alive and made of different code.
+    :param whole: False if the closure of the function holds a value that cannot be part
+        of the prefix; otherwise only functions of different code, both alive, collide.
     """
     code = getattr(func, "__code__", None)
     other = getattr(_by_prefix.get(prefix), "__code__", None)
     if prefix in _ambiguous or (other is not None and other != code):
-        name = prefix.split(" ", 1)[0]  # what follows are values
+        name = prefix.split(" ", 1)[0]  # the values of the closure follow
         warnings.warn(
-            f"cache_memoize: two functions are both known as {name!r}, and what sets "
-            "them apart cannot be part of a key, so they would share their entries; "
+            f"cache_memoize: two functions are both known as {name!r}, and their "
+            "difference cannot be part of a key, so they would share their entries; "
             "give each its own prefix=",
             RuntimeWarning,
             stacklevel=5,
@@ -145,7 +145,7 @@ def make_plan(function: Function) -> Plan:
             raise ImproperlyConfigured(
                 f"CACHE_MEMOIZE['DEFAULTS'] does not fit {function.path}: {error}"
             ) from error
-        # A settings file may call what it defines, and is not complete then.
+        # A settings file may call a function that it defines, before it is complete.
         if apps.ready:
             function.plan = plan
             reporter.watch(function.stats)
@@ -155,7 +155,7 @@ def make_plan(function: Function) -> Plan:
 def _plan(function: Function, project: Conf) -> Plan:
     options = _options(function, project)
     name = function.name
-    called = options.explaining(name)
+    called = options.with_notes(name)
     policy = Policy.from_options(name, called, enabled=project.ENABLED)
     alias = function.stats.alias = options.cache_alias
     breaker = breaker_of(alias)

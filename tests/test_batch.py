@@ -39,7 +39,7 @@ class Shop:
 
 
 class Doubled:
-    """A memoized function, and what it was called with: alone, and for many."""
+    """A memoized function, and the arguments of its calls: alone, and for many."""
 
     def __init__(self, world, bulk=False, **options):
         self.runs, self.bulks = [], []
@@ -149,7 +149,7 @@ def test_the_error_of_one_does_not_lose_the_others(one_by_one):
     assert [x for x, _ in one_by_one.runs] == [1, 2, 3, 4, 2, 3]
 
 
-def test_an_error_for_many_is_everyones_and_frees_the_keys(bulk):
+def test_an_error_for_many_belongs_to_every_item_and_frees_the_keys(bulk):
     bulk.f.map([1])
     bulk.bad = {2}
     found = bulk.f.map([1, 2, 3], return_exceptions=True)
@@ -231,7 +231,7 @@ def test_every_item_needs_its_voucher(world, monkeypatch):
 
 
 @pytest.mark.backends(["file"])
-def test_who_is_cancelled_twice_frees_all_keys(backend):
+def test_a_map_that_is_cancelled_twice_frees_all_keys(backend):
     f = cache_memoize(60, prefix="twice", cache_alias=backend)(asame)
     begun = asyncio.Event()
 
@@ -278,7 +278,7 @@ def test_results_may_come_by_item(world):
 
 @pytest.mark.backends(["locmem"])
 @pytest.mark.parametrize("items", ["12", b"12", 12, None])
-def test_what_holds_no_items_is_refused(world, items):
+def test_an_argument_without_items_is_refused(world, items):
     made = Doubled(world)
     for control in (made.f.map, made.f.warm):
         with pytest.raises(TypeError, match=r"iterable of items.* write \[item\]"):
@@ -326,7 +326,7 @@ def test_an_interrupt_ends_it_and_frees_the_keys(bulk):
     assert bulk.bulks == [[1, 2], [1, 2]]
 
 
-def test_what_cannot_be_keyed_is_refused_before_anything_is_computed(doubled):
+def test_items_without_a_key_are_refused_before_anything_is_computed(doubled):
     with pytest.raises(UnkeyableArgument, match="'x' of type builtins.object"):
         doubled.f.map([1, object()])
     with pytest.raises(TypeError, match="too many positional"):
@@ -334,17 +334,17 @@ def test_what_cannot_be_keyed_is_refused_before_anything_is_computed(doubled):
     assert computed(doubled) == []
 
 
-def test_what_another_is_computing_is_waited_for_last_and_holding_nothing(doubled):
+def test_items_that_another_caller_computes_are_waited_for_last_without_leases(doubled):
     """Two maps in opposite order would wait for each other otherwise."""
     core, order = plan_of(doubled.f), []
     key, clock = core.key_of((1,), {}), doubled.f._memoized.clock
-    lease = record.pack(record.LEASE, b"somebody")
+    lease = record.pack(record.LEASE, b"stranger")
     caches[core.alias].set(key, lease, 60)
 
     def others_finish():
         order.append(list(computed(doubled)))
         entry = record.pack(
-            record.ENTRY, b"somebody", record.dumps("theirs"), start=now, timeout=60
+            record.ENTRY, b"stranger", record.dumps("theirs"), start=now, timeout=60
         )
         caches[core.alias].set(key, entry, 60)
 
@@ -355,7 +355,7 @@ def test_what_another_is_computing_is_waited_for_last_and_holding_nothing(double
     assert order == [[2, 3]], "they were computed before, and stored"
 
 
-def test_what_another_begins_meanwhile_is_left_to_it(bulk):
+def test_items_that_another_caller_begins_meanwhile_are_left_to_it(bulk):
     """Between our look and our claim: it is waited for last, holding nothing."""
     core, clock = plan_of(bulk.f), bulk.f._memoized.clock
     key, now = core.key_of((2,), {}), clock.time()
@@ -363,14 +363,14 @@ def test_what_another_begins_meanwhile_is_left_to_it(bulk):
 
     async def late(call, *more):
         if call.key == key and not begun:
-            begun.append(record.pack(record.LEASE, b"somebody"))
+            begun.append(record.pack(record.LEASE, b"stranger"))
             in_thread(lambda: caches[core.alias].set(key, *begun, 60))
         return await claim(call, *more)
 
     def others_finish():
         assert bulk.bulks == [[1, 3]]
         entry = record.pack(
-            record.ENTRY, b"somebody", record.dumps("theirs"), start=now, timeout=60
+            record.ENTRY, b"stranger", record.dumps("theirs"), start=now, timeout=60
         )
         caches[core.alias].set(key, entry, 60)
 
@@ -402,8 +402,10 @@ def test_simultaneous_maps_compute_each_item_once(backend):
 
 
 @pytest.mark.backends(["locmem", "valkey"])
-def test_what_another_map_has_just_stored_is_not_computed_again(backend, monkeypatch):
-    """Between the look that found the other's lease and the look at who has it."""
+def test_items_that_another_map_has_just_stored_are_not_computed_again(
+    backend, monkeypatch
+):
+    """Between the look that found the other's lease and the next look at the key."""
     runs, held = [], []
     f = cache_memoize(60, prefix="just_stored", cache_alias=backend)(same)
 
@@ -515,7 +517,7 @@ def test_guards(world):
 
 
 @pytest.mark.backends(["locmem"])
-def test_results_that_cannot_be_stored_are_given(world):
+def test_results_that_cannot_be_stored_are_returned(world):
     made = world.memoize(60)(lock)
     first, second = made.map([1, 1])
     assert first is second, "computed once; nothing to copy"
@@ -545,18 +547,20 @@ def test_in_a_transaction_that_has_written_all_is_computed_and_nothing_stored(wo
     assert made.f.peek(1) is None
 
 
-def test_a_cache_that_does_not_work_is_soon_left_alone():
-    nobody = {
+def test_a_cache_that_does_not_work_is_soon_bypassed():
+    unreachable = {
         "BACKEND": "django.core.cache.backends.redis.RedisCache",
         "LOCATION": "redis://127.0.0.1:1",
     }
     for kind in ("sync", "async"):
-        with override_settings(CACHES={"default": nobody, "nobody": nobody}):
-            made = Doubled(World("nobody", kind))
+        with override_settings(
+            CACHES={"default": unreachable, "unreachable": unreachable}
+        ):
+            made = Doubled(World("unreachable", kind))
             assert made.f.map(range(10)) == [[x, x * 2] for x in range(10)]
             assert made.f.cache_info().breaker == "open"
             assert made.f.cache_info().errors == 3
-            breaker.breaker_of("nobody").__init__()
+            breaker.breaker_of("unreachable").__init__()
 
 
 class Pricing(Shop):
@@ -630,7 +634,7 @@ def test_stop_iteration_is_the_functions_own(backend):
 # --- warm ----------------------------------------------------------------------------
 
 
-def test_warm_refreshes_and_says_how_far_it_is(doubled):
+def test_warm_refreshes_and_reports_its_progress(doubled):
     doubled.f(2)
     doubled.bad = {3}
     steps = list(doubled.f.warm([1, 2, 1]))
@@ -737,7 +741,7 @@ def test_an_entry_that_cannot_be_read_is_computed_anew(world):
 @pytest.mark.backends(["locmem"])
 def test_a_cache_that_fails_between_the_claims_does_not_stop_it(world, monkeypatch):
     made = Doubled(world, bulk=True)
-    lease = record.pack(record.LEASE, b"somebody")
+    lease = record.pack(record.LEASE, b"stranger")
     claim = batch.claim
 
     async def late(call, *more):
@@ -755,7 +759,7 @@ def test_a_cache_that_fails_between_the_claims_does_not_stop_it(world, monkeypat
 
 
 @pytest.mark.backends(["locmem"])
-def test_who_is_closed_in_the_middle_awaits_nothing(world):
+def test_a_map_that_is_closed_in_the_middle_awaits_nothing(world):
     made = Doubled(world, bulk=True)
     whole = batch.Batch(made.f._memoized, plan_of(made.f), (), [])
     nothing = object()  # would be an error to free

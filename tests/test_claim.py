@@ -1,4 +1,4 @@
-"""What a caller does about what it sees under a key: one pure function, as a table."""
+"""The decision of a caller after a look at its key: a pure function, as a table."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TAGS = b"a tag's!\x01"
 
 
 def seen(kind, *, token=MINE, age=0.0, tags=b"", now_tags=b""):
-    """An entry that lasts for 60 seconds, or a mark, as a look finds it."""
+    """Return a look at an entry of 60 seconds, or at a mark."""
     raw = pack(kind, token, start=NOW - age, timeout=60.0, tags=tags)
     return Look(parse(raw), now_tags)
 
@@ -74,7 +74,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("what", CASES)
-def test_what_a_caller_does(what):
+def test_the_next_act_of_a_caller(what):
     look, *wanted = CASES[what]
     found = [decide(look, NOW, 0.0, awaited, 0) for awaited in (None, MINE, OTHER)]
     assert found == wanted
@@ -91,7 +91,7 @@ def test_a_key_that_is_taken_and_empty_is_cleared_once(lost):
     assert decide(Look(None), NOW, 0.0, None, lost) is wanted
 
 
-def test_a_block_counts_whatever_its_tags_are():
+def test_a_block_is_valid_with_any_tags():
     assert decide(seen(BLOCK, now_tags=TAGS), NOW, 0.0, None, 0) is Do.COMPUTE
 
 

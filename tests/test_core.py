@@ -1,4 +1,4 @@
-"""What the project says of all its functions is read when they are used."""
+"""Settings for all functions are read when the functions are used."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def project(**said):
 
 
 def memoized(*args, _kind="sync", **options):
-    """A memoized function that gives the number of its run."""
+    """A memoized function that returns the number of its run."""
     runs = []
 
     def function(x=0):
@@ -69,7 +69,7 @@ def kind(request):
 # --- DEFAULTS ------------------------------------------------------------------------
 
 
-def test_the_projects_timeout_counts_where_none_is_given(kind):
+def test_the_projects_timeout_applies_where_none_is_given(kind):
     clock = FakeClock()
     f = memoized(_clock=clock, _kind=kind)
     own = memoized(60, _clock=clock, _kind=kind, prefix="own")
@@ -79,7 +79,7 @@ def test_the_projects_timeout_counts_where_none_is_given(kind):
         assert (f(), own()) == (2, 1)
 
 
-def test_what_is_given_wins_even_if_it_is_the_librarys_own_default():
+def test_a_given_option_wins_even_if_it_is_the_librarys_default():
     f = memoized(60, stale=0, tags=None, cache_alias="default")
     with project(DEFAULTS={"stale": 60, "tags": (), "cache_alias": "locmem"}):
         assert f() == 1
@@ -87,7 +87,7 @@ def test_what_is_given_wins_even_if_it_is_the_librarys_own_default():
         assert plan_of(f).alias == "default" and plan_of(f).tag is None
 
 
-def test_all_that_a_project_may_say():
+def test_every_option_of_a_project():
     said = {
         "timeout": timedelta(minutes=1),
         "cache_alias": "locmem",
@@ -128,12 +128,12 @@ def test_a_guard_takes_no_stale_from_the_project():
         assert plan_of(guard).policy.stale == 0 and plan_of(guard).policy.lease == 7
 
 
-def test_what_does_not_fit_a_function_names_it_and_the_setting():
+def test_a_default_that_does_not_fit_a_function_names_it_and_the_setting():
     f = memoized()
     for said, trouble in [
         ({"jitter": 2}, "jitter= of .* takes a number from 0 to 1"),
         ({"timeout": "1h"}, "timeout= of .* takes seconds"),
-        ({"cache_if": 5}, "has a cache_if= that cannot be called"),
+        ({"cache_if": 5}, "has a cache_if= that is not callable"),
         ({"cache_alias": 5}, "cache_alias= that is not the name of a cache"),
         ({"vary_on": ["nothing"]}, "vary_on= of .* names 'nothing'"),
     ]:
@@ -188,7 +188,7 @@ def test_switched_off_a_function_runs_at_every_call(kind):
     assert f() == 1, "what was stored is still there"
 
 
-def test_switched_off_invalidate_still_forgets():
+def test_switched_off_invalidate_still_invalidates():
     f = memoized(60)
     f()
     with project(ENABLED=False):
@@ -233,7 +233,7 @@ def test_a_function_may_be_decorated_before_there_are_settings():
 
 
 def test_a_call_in_the_settings_themselves_settles_nothing(tmp_path):
-    """What comes below it in the file is not known there yet."""
+    """The settings below it in the file are not known at that point."""
     (tmp_path / "early.py").write_text(
         "from cache_memoize import cache_memoize\n"
         "@cache_memoize\n"
@@ -338,7 +338,7 @@ def test_an_iterator_among_the_options_is_read_once():
             pass
 
 
-def test_a_list_among_the_options_counts_as_it_was_at_decoration():
+def test_a_list_among_the_options_is_copied_at_decoration():
     tags = ["one"]
     f = memoized(60, tags=tags)
     tags.append(5)
@@ -361,25 +361,25 @@ def test_a_number_that_no_float_can_hold(option, trouble):
             with pytest.raises(ImproperlyConfigured, match=trouble):
                 f()
         else:
-            assert (f(), f()) == (1, 1), "for ever"
+            assert (f(), f()) == (1, 1), "without a limit"
 
 
 # --- who only looks ------------------------------------------------------------------
 
 
 def test_looking_at_a_function_reads_no_settings():
-    """As a decorator above it does, or what writes documentation."""
+    """Decorators above it and tools for documentation look at it."""
 
     class Shop:
         @cache_memoize(60)
         def price(self, x):
-            """What it costs."""
+            """The price."""
 
     shop = Shop()
     with project(NO=1):
         for price in (Shop.price, shop.price):
             assert "price" in repr(price) and "x" in str(inspect.signature(price))
-            assert price.__name__ == "price" and price.__doc__ == "What it costs."
+            assert price.__name__ == "price" and price.__doc__ == "The price."
             assert not hasattr(price, "colour")
             assert (
                 price.__wrapped__ and signals.hit.connect(print, sender=price) is None
@@ -429,7 +429,7 @@ def test_first_calls_at_once_make_one_plan(monkeypatch):
 
 
 def test_a_call_keeps_the_plan_that_it_began_with():
-    """Or the key of the old settings would be stored in the new cache."""
+    """Otherwise the key of the old settings would be stored in the new cache."""
     said = project(DEFAULTS={"cache_alias": "locmem"}, KEY_PREFIX="new")
 
     f = cache_memoize(60, prefix="snapshot", extra=lambda x: said.enable())(abs)
@@ -477,7 +477,7 @@ def test_a_thousand_functions_come_and_go():
     assert len(planning.functions()) <= before + 10
 
 
-def test_what_a_partial_has_bound_is_in_no_name(caplog):
+def test_arguments_bound_by_a_partial_are_in_no_name(caplog):
     """Names go to logs, labels and pages."""
 
     class Price:
@@ -492,7 +492,7 @@ def test_what_a_partial_has_bound_is_in_no_name(caplog):
     instance = cache_memoize(60, prefix="price")(Price())
     names = [f._memoized.path for f in (bound, twice, instance)]
     assert [name.rpartition(".")[2] for name in names] == ["price", "price", "Price"]
-    assert all(name.startswith("tests.test_core.test_what") for name in names)
+    assert all(name.startswith("tests.test_core.test_arguments") for name in names)
     assert "secret" not in repr((bound, twice))
 
 

@@ -1,4 +1,4 @@
-"""What the decorator takes, refuses, and leaves of an ordinary function."""
+"""The decorator: options accepted and refused, and attributes of functions kept."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def clean():
 
 @cache_memoize(60)
 def documented(a: int, /, b: str = "x", *, c: float = 1.0) -> tuple:
-    """What it does."""
+    """Return the arguments."""
     return a, b, c
 
 
 @cache_memoize
 async def bare(a: int) -> int:
-    """What the async one does."""
+    """Return the argument."""
     return a
 
 
@@ -53,7 +53,7 @@ def test_it_looks_like_the_function():
     assert documented.__name__ == "documented"
     assert documented.__qualname__ == "documented"
     assert documented.__module__ == __name__
-    assert documented.__doc__ == "What it does."
+    assert documented.__doc__ == "Return the arguments."
     assert documented.__wrapped__(1) == (1, "x", 1.0)
     expected = "(a: 'int', /, b: 'str' = 'x', *, c: 'float' = 1.0) -> 'tuple'"
     assert str(inspect.signature(documented)) == expected
@@ -102,7 +102,7 @@ def test_sphinx_documents_it_as_a_function(tmp_path):
     application.Sphinx(*folders, "text", status=None, warning=None).build()
     text = (tmp_path / "out" / "index.txt").read_text()
     assert re.search(r"documented\(a: int, /, b: str = 'x',", text)
-    assert "What it does." in text
+    assert "Return the arguments." in text
     assert re.search(r"price\(item\)", text)
 
 
@@ -110,7 +110,7 @@ def test_sphinx_documents_it_as_a_function(tmp_path):
 
 
 class Shop:
-    """Where prices are."""
+    """A shop with prices."""
 
     def __init__(self, number):
         self.number = number
@@ -207,8 +207,8 @@ def test_classmethods_know_their_class(name):
     assert getattr(Shop, name).peek(5).value[0] == "Shop"
 
 
-def test_below_a_classmethod_controls_take_the_class_or_say_so():
-    """Something other than nothing, when they cannot know the class."""
+def test_below_a_classmethod_controls_take_the_class_or_raise():
+    """They must not silently do nothing if they cannot know the class."""
 
     class Local:
         @classmethod
@@ -221,7 +221,7 @@ def test_below_a_classmethod_controls_take_the_class_or_say_so():
         Local.method.invalidate(5)
     else:
         for control in (Local.method.invalidate, Local().method.peek):
-            with pytest.raises(TypeError, match=r"above @classmethod, or give the cl"):
+            with pytest.raises(TypeError, match=r"above @classmethod, or pass the cl"):
                 control(5)
         Local.method.invalidate(Local, 5)
     assert vars(Local)["method"].__func__.peek(Local, 5) is None
@@ -343,7 +343,7 @@ async def coroutine(*args):
         ({}, async_generator, TypeError, "is a generator function"),
         ({}, lambda: 1, TypeError, "write prefix="),
         ({}, Shop, TypeError, "Shop is a class"),
-        ({}, 5, TypeError, "5 cannot be called.*directly above a def"),
+        ({}, 5, TypeError, "5 is not callable.*directly above a def"),
         ({"timeout": -1}, plain, ValueError, "timeout= of plain must not be negative"),
         ({"timeout": "1h"}, plain, TypeError, "timeout= of plain takes seconds"),
         ({"timeout": True}, plain, TypeError, "timeout= of plain takes seconds.*bool"),
@@ -358,17 +358,17 @@ async def coroutine(*args):
         ({"ignore": "a"}, plain, TypeError, r"write ignore=\('a',\)"),
         ({"cache_exceptions": "x"}, plain, TypeError, "takes subclasses of Exception"),
         ({"cache_exceptions": KeyboardInterrupt}, plain, TypeError, "subclasses of"),
-        ({"hit_callable": 5}, plain, TypeError, "hit_callable= that cannot be called"),
+        ({"hit_callable": 5}, plain, TypeError, "hit_callable= that is not callable"),
         ({"cache_if": coroutine}, plain, TypeError, "a coroutine function as cache_if"),
         ({"timeout": coroutine}, plain, TypeError, "a coroutine function as timeout"),
         ({"extra": coroutine}, plain, TypeError, "a coroutine function as extra"),
-        ({"prefix": 5}, plain, TypeError, "prefix= that is not a string"),
-        ({"prefix": ""}, plain, TypeError, "prefix= that is not a string"),
+        ({"prefix": 5}, plain, TypeError, "prefix= that is empty or not a string"),
+        ({"prefix": ""}, plain, TypeError, "prefix= that is empty or not a string"),
         ({}, len, None, None),
         ({}, dis.dis, None, None),
     ],
 )
-def test_what_can_never_be_right_is_refused_at_decoration(
+def test_options_that_can_never_be_right_are_refused_at_decoration(
     options, function, error, message
 ):
     if error is None:
@@ -389,7 +389,7 @@ def test_a_parameter_named_refresh_is_refused():
 def test_unknown_options_and_a_positional_callable_timeout_are_refused():
     with pytest.raises(TypeError, match=r"cache_memoize\(\) got an unexpected"):
         cache_memoize(60, tag=["x"])
-    with pytest.raises(TypeError, match="goes by keyword"):
+    with pytest.raises(TypeError, match="must be passed by keyword"):
         cache_memoize(lambda result: 5, "prefix")
 
 

@@ -68,8 +68,8 @@ def registrations_end_with_the_test(monkeypatch):
         signal.sender_receivers_cache.clear()
 
 
-class Forgotten(list):
-    """What was forgotten; each look at it clears it. ``"all"`` is every call."""
+class Invalidated(list):
+    """The invalidated calls; ``seen()`` clears them. ``"all"`` is every call."""
 
     def __init__(self, model, calls=None, name="blog.f", tags=True):
         everything = (lambda: self.append("all")) if tags else None
@@ -90,17 +90,17 @@ def by_labels(one):
 
 
 def later(name, *bases, **attributes):
-    """A model class that is made after everything was registered."""
+    """A model class made after all registrations."""
     attributes |= {"__module__": "tests.models"}
     return type(name, bases, attributes)
 
 
 @pytest.fixture
 def no_later_models():
-    there = dict(apps.all_models["tests"])
+    before = dict(apps.all_models["tests"])
     yield
     apps.all_models["tests"].clear()
-    apps.all_models["tests"].update(there)
+    apps.all_models["tests"].update(before)
     apps.clear_cache()
     gc.collect()
 
@@ -108,24 +108,24 @@ def no_later_models():
 # --- save and delete -----------------------------------------------------------------
 
 
-def test_a_created_a_saved_and_a_deleted_row_forget():
-    forgotten = Forgotten(Post, by_pk)
+def test_a_created_a_saved_and_a_deleted_row_invalidate():
+    invalidated = Invalidated(Post, by_pk)
     post = Post.objects.create(title="a")
     pk = post.pk
-    assert forgotten.seen() == [pk]
+    assert invalidated.seen() == [pk]
     post.save(update_fields=["title"])
-    assert forgotten.seen() == [pk]
+    assert invalidated.seen() == [pk]
     post.delete()
     assert post.pk is None
-    assert forgotten.seen() == [pk]
+    assert invalidated.seen() == [pk]
 
 
-def test_without_a_callable_every_call_is_forgotten():
-    forgotten = Forgotten(Post)
+def test_without_a_callable_every_call_is_invalidated():
+    invalidated = Invalidated(Post)
     post = Post.objects.create(title="a")
-    assert forgotten == ["all"]
+    assert invalidated == ["all"]
     post.delete()
-    assert forgotten == ["all", "all"]
+    assert invalidated == ["all", "all"]
 
 
 @pytest.mark.parametrize(
@@ -140,9 +140,9 @@ def test_without_a_callable_every_call_is_forgotten():
     ],
 )
 def test_one_call_several_or_none(answer, calls):
-    forgotten = Forgotten(Post, lambda post: answer)
+    invalidated = Invalidated(Post, lambda post: answer)
     Post.objects.create(title="a")
-    assert sorted(forgotten) == calls
+    assert sorted(invalidated) == calls
 
 
 @pytest.mark.parametrize(
@@ -159,60 +159,62 @@ def test_one_call_several_or_none(answer, calls):
     ],
 )
 def test_another_answer_names_the_function_the_fault_and_the_cure(answer, what):
-    forgotten = Forgotten(Post, lambda post: answer)
+    invalidated = Invalidated(Post, lambda post: answer)
     with pytest.raises(TypeError) as caught:
         Post.objects.create(title="a")
     text = str(caught.value)
     assert f"blog.f.invalidate_on(Post): the callable returned {what}; write" in text
     assert "(post.pk,)" in text
-    assert not forgotten
+    assert not invalidated
 
 
-def test_a_fixture_counts_like_a_save():
-    forgotten = Forgotten(Post, by_pk)
+def test_a_fixture_invalidates_like_a_save():
+    invalidated = Invalidated(Post, by_pk)
     text = '[{"model": "tests.post", "pk": 7, "fields": {"title": "raw"}}]'
     for one in serializers.deserialize("json", text):
         one.save()
-    assert forgotten.seen() == [7]
+    assert invalidated.seen() == [7]
 
 
-def test_a_queryset_that_deletes_tells_of_each_row():
-    forgotten = Forgotten(Post, by_pk)
+def test_a_queryset_that_deletes_signals_each_row():
+    invalidated = Invalidated(Post, by_pk)
     keys = [Post.objects.create(title=title).pk for title in "ab"]
-    forgotten.clear()
+    invalidated.clear()
     Post.objects.all().delete()
-    assert forgotten.seen() == keys
+    assert invalidated.seen() == keys
 
 
-def test_a_deletion_asks_while_relations_are_there():
+def test_a_deletion_calls_the_callable_while_relations_exist():
     article = Article.objects.create(title="a")
     article.labels.add(Tag.objects.create(name="x"))
     pk = article.pk
-    forgotten = Forgotten(Article, lambda one: (f"{one.pk}:{one.labels.get().name}",))
+    invalidated = Invalidated(
+        Article, lambda one: (f"{one.pk}:{one.labels.get().name}",)
+    )
     article.delete()  # after it, get() would raise
-    assert forgotten.seen() == [f"{pk}:x"]
+    assert invalidated.seen() == [f"{pk}:x"]
 
 
-def test_a_deletion_is_forgotten_after_it_not_before():
+def test_a_deletion_invalidates_after_it_not_before():
     post = Post.objects.create(title="a")
-    there = []
+    existed = []
     add_dependency(
-        Post, "f", lambda args: there.append(Post.objects.exists()), None, by_pk
+        Post, "f", lambda args: existed.append(Post.objects.exists()), None, by_pk
     )
     post.delete()
-    assert there == [False]
+    assert existed == [False]
 
 
-def test_a_deletion_that_was_not_announced_asks_afterwards():
-    forgotten = Forgotten(Post, by_pk)
+def test_a_deletion_without_pre_delete_calls_the_callable_afterwards():
+    invalidated = Invalidated(Post, by_pk)
     post_delete.send(sender=Post, instance=Post(pk=3), using="default")
-    assert forgotten.seen() == [3]
+    assert invalidated.seen() == [3]
 
 
 def test_a_deletion_that_failed_leaves_nothing_for_the_next():
-    forgotten = Forgotten(Post, lambda post: (post.title,))
+    invalidated = Invalidated(Post, lambda post: (post.title,))
     post = Post.objects.create(title="a")
-    forgotten.clear()
+    invalidated.clear()
 
     def refuse(**kwargs):
         raise RuntimeError("no")
@@ -221,16 +223,16 @@ def test_a_deletion_that_failed_leaves_nothing_for_the_next():
     with pytest.raises(RuntimeError), transaction.atomic():
         post.delete()
     pre_delete.disconnect(refuse, sender=Post)
-    assert forgotten.seen() == []
+    assert invalidated.seen() == []
     post.title = "b"
     post.delete()
-    assert forgotten.seen() == ["b"]
+    assert invalidated.seen() == ["b"]
 
 
-def test_what_is_kept_for_a_deletion_neither_leaks_nor_is_pickled():
-    forgotten = Forgotten(Post, lambda post: (post,))
+def test_actions_kept_for_a_deletion_neither_leak_nor_are_pickled():
+    invalidated = Invalidated(Post, lambda post: (post,))
     post = Post.objects.create(title="a")
-    forgotten.clear()
+    invalidated.clear()
     pre_delete.send(sender=Post, instance=post, using="default")
     assert pickle.loads(pickle.dumps(post)).title == "a"
     assert copy.deepcopy(post) == post
@@ -240,8 +242,8 @@ def test_what_is_kept_for_a_deletion_neither_leaks_nor_is_pickled():
     assert gone() is None
 
 
-def test_the_database_of_the_change_is_asked():
-    Forgotten(Restaurant, by_pk)
+def test_the_database_of_the_change_is_queried():
+    Invalidated(Restaurant, by_pk)
     with pytest.raises(ConnectionDoesNotExist, match="another"):
         post_save.send(sender=Place, instance=Place(pk=1), using="another")
 
@@ -252,31 +254,31 @@ def test_the_database_of_the_change_is_asked():
 @pytest.mark.parametrize("registered", [Post, SpecialPost, "tests.SpecialPost"])
 @pytest.mark.parametrize("saved", [Post, SpecialPost])
 def test_a_proxy_and_its_model_are_the_same_rows(registered, saved):
-    forgotten = Forgotten(registered, by_pk)
+    invalidated = Invalidated(registered, by_pk)
     post = saved.objects.create(title="a")
     pk = post.pk
-    assert forgotten.seen() == [pk]
+    assert invalidated.seen() == [pk]
     post.delete()
-    assert forgotten.seen() == [pk]
+    assert invalidated.seen() == [pk]
 
 
 def test_the_callable_of_a_proxy_gets_the_proxy():
-    forgotten = Forgotten(Draft, lambda draft: (draft.shout(),))
+    invalidated = Invalidated(Draft, lambda draft: (draft.shout(),))
     article = Article.objects.create(title="a")
-    assert forgotten.seen() == ["A"]
+    assert invalidated.seen() == ["A"]
     assert type(article) is Article
 
 
 def test_a_relation_of_the_model_is_one_of_the_proxy():
     tag = Tag.objects.create(name="x")
     article = Article.objects.create(title="a")
-    forgotten = Forgotten(Draft, lambda draft: (draft.shout(),))
+    invalidated = Invalidated(Draft, lambda draft: (draft.shout(),))
     article.labels.add(tag)
-    assert forgotten.seen() == ["A"]
+    assert invalidated.seen() == ["A"]
     tag.article_set.clear()
-    assert forgotten.seen() == ["A"]
+    assert invalidated.seen() == ["A"]
     Draft.objects.get().labels.set([tag])
-    assert forgotten.seen() == ["A"]
+    assert invalidated.seen() == ["A"]
 
 
 # --- inheritance ---------------------------------------------------------------------
@@ -284,16 +286,16 @@ def test_a_relation_of_the_model_is_one_of_the_proxy():
 
 @pytest.mark.parametrize("model", [Restaurant, Bistro, Shop, Bar])
 def test_a_child_is_a_row_of_its_parent(model):
-    forgotten = Forgotten(Place, lambda place: (place.pk, place.name))
+    invalidated = Invalidated(Place, lambda place: (place.pk, place.name))
     one = model(name="a")
     if model is Shop:
         one.code = "s"
     one.save()
     pk = Place.objects.get().pk
-    assert set(forgotten) == {(pk, "a")}
-    forgotten.clear()
+    assert set(invalidated) == {(pk, "a")}
+    invalidated.clear()
     one.delete()
-    assert set(forgotten) == {(pk, "a")}
+    assert set(invalidated) == {(pk, "a")}
 
 
 def test_a_child_with_a_key_of_its_own_is_seen_with_the_key_of_its_parent():
@@ -307,92 +309,92 @@ def test_a_child_with_a_key_of_its_own_is_seen_with_the_key_of_its_parent():
 
 @pytest.mark.parametrize(("child", "saved"), [(Bistro, Restaurant), (Bistro, Place)])
 def test_a_parent_that_is_saved_finds_its_child(child, saved):
-    forgotten = Forgotten(child, lambda one: (type(one).__name__, one.pk, one.name))
+    invalidated = Invalidated(child, lambda one: (type(one).__name__, one.pk, one.name))
     one = child.objects.create(name="a")
     saved.objects.create(name="no child")
-    forgotten.clear()
+    invalidated.clear()
     parent = saved.objects.get(name="a")
     parent.name = "b"
     parent.save()
-    assert forgotten == [("Bistro", one.pk, "b")]
+    assert invalidated == [("Bistro", one.pk, "b")]
 
 
 def test_a_parent_finds_a_child_with_a_key_of_its_own():
     Place.objects.create(name="takes the first key")
     shop = Shop.objects.create(name="a", code="s")
-    forgotten = Forgotten(Shop, by_pk)
+    invalidated = Invalidated(Shop, by_pk)
     shop.place.save()
-    assert forgotten.seen() == ["s"]
+    assert invalidated.seen() == ["s"]
 
 
-def test_a_parent_without_a_child_forgets_nothing():
-    forgotten = Forgotten(Restaurant)
+def test_a_parent_without_a_child_invalidates_nothing():
+    invalidated = Invalidated(Restaurant)
     place = Place.objects.create(name="a")
-    assert forgotten == []
+    assert invalidated == []
     Restaurant(place_ptr=place, name="b").save()
-    assert forgotten == ["all"]
+    assert invalidated == ["all"]
     place.save()
-    assert forgotten == ["all", "all"]
+    assert invalidated == ["all", "all"]
 
 
 def test_a_parent_that_is_deleted_takes_its_child_along():
-    forgotten = Forgotten(Restaurant, by_pk)
+    invalidated = Invalidated(Restaurant, by_pk)
     restaurant = Restaurant.objects.create(name="a")
-    forgotten.clear()
+    invalidated.clear()
     Place.objects.all().delete()
-    assert forgotten.seen() == [restaurant.pk]
+    assert invalidated.seen() == [restaurant.pk]
 
 
-def test_a_sister_that_shares_the_parent_counts():
+def test_a_sister_that_shares_the_parent_invalidates():
     restaurant = Restaurant.objects.create(name="a")
     bar = Bar(place_ptr_id=restaurant.pk, name="b")
     bar.save()
-    forgotten = Forgotten(Restaurant, lambda one: (one.name,))
+    invalidated = Invalidated(Restaurant, lambda one: (one.name,))
     bar.name = "c"
     bar.save()
-    assert forgotten.seen() == ["c"]
+    assert invalidated.seen() == ["c"]
     Bar.objects.create(name="another place")
-    assert forgotten.seen() == []
+    assert invalidated.seen() == []
 
 
-def test_an_abstract_model_stands_for_all_its_children():
-    forgotten = Forgotten(Labelled, by_labels)
+def test_an_abstract_model_covers_all_its_children():
+    invalidated = Invalidated(Labelled, by_labels)
     tag = Tag.objects.create(name="x")
     article, memo = Article.objects.create(title="a"), Memo.objects.create()
     article.labels.add(tag)
-    assert forgotten.seen() == [f"{article.pk}:x"]
+    assert invalidated.seen() == [f"{article.pk}:x"]
     tag.memo_set.add(memo)
-    assert forgotten.seen() == [f"{memo.pk}:x"]
+    assert invalidated.seen() == [f"{memo.pk}:x"]
     Draft.objects.get().save()
-    assert forgotten.seen() == [f"{article.pk}:x"]
+    assert invalidated.seen() == [f"{article.pk}:x"]
     shop = Shop.objects.create(name="a", code="s")
     shop.labels.set([tag])
-    assert forgotten.seen() == ["s:x"]
+    assert invalidated.seen() == ["s:x"]
     shop.place.save()
-    assert forgotten.seen() == ["s:x"]
+    assert invalidated.seen() == ["s:x"]
     Place.objects.create(name="no shop").save()
-    assert forgotten.seen() == []
+    assert invalidated.seen() == []
 
 
 # --- classes that appear later -------------------------------------------------------
 
 
 def test_a_later_proxy_is_connected(no_later_models):
-    forgotten = Forgotten(Post, by_pk)
+    invalidated = Invalidated(Post, by_pk)
     Late = later("LateProxy", Post, Meta=type("Meta", (), {"proxy": True}))
     post = Late.objects.create(title="a")
-    assert forgotten.seen() == [post.pk]
+    assert invalidated.seen() == [post.pk]
 
 
 def test_a_later_child_is_connected(no_later_models):
-    Forgotten(Place, by_pk)
+    Invalidated(Place, by_pk)
     Late = later("LateChild", Place)
     for signal in (post_save, pre_delete, post_delete):
         assert signal.has_listeners(Late)
 
 
 def test_a_later_child_of_an_abstract_model_is_connected(no_later_models):
-    forgotten = Forgotten(Labelled)
+    invalidated = Invalidated(Labelled)
     Late = later("LateLabelled", Labelled)
     Grand = later("LateGrandchild", Late)
     for one in (Late, Grand):
@@ -400,17 +402,17 @@ def test_a_later_child_of_an_abstract_model_is_connected(no_later_models):
         assert m2m_changed.has_listeners(Late.labels.through)
     assert len([d for d in model_signals._registered if d.model in (Late, Grand)]) == 1
     post_save.send(sender=Grand, instance=Grand(pk=1), using="default")
-    assert forgotten == ["all"]
+    assert invalidated == ["all"]
 
 
 def test_a_later_relation_to_an_old_model_is_connected(no_later_models):
-    Forgotten(Post)
+    Invalidated(Post)
     Late = later("LateFan", models.Model, posts=models.ManyToManyField("tests.Post"))
     assert m2m_changed.has_listeners(Late.posts.through)
 
 
 def test_a_relation_to_a_model_that_comes_later_is_connected(no_later_models):
-    Forgotten("tests.Post", by_pk)
+    Invalidated("tests.Post", by_pk)
     Early = later(
         "LateEarly", models.Model, to=models.ManyToManyField("tests.LateOther")
     )
@@ -421,14 +423,14 @@ def test_a_relation_to_a_model_that_comes_later_is_connected(no_later_models):
 
 def test_a_relation_that_is_added_to_an_old_model_is_connected(no_later_models):
     Late = later("LateOwner", models.Model)
-    Forgotten(Late)
+    Invalidated(Late)
     Late.add_to_class("tags", models.ManyToManyField(Tag, related_name="+"))
     assert m2m_changed.has_listeners(Late.tags.through)
 
 
 def test_a_swapped_out_model_has_no_relation(no_later_models, settings):
     settings.LATE_MODEL = "tests.Post"
-    Forgotten(Tag, by_pk)
+    Invalidated(Tag, by_pk)
     Meta = type("Meta", (), {"swappable": "LATE_MODEL"})
     later("LateSwapped", models.Model, tags=models.ManyToManyField(Tag), Meta=Meta)
 
@@ -447,8 +449,8 @@ def past_memo():
 def test_past_models_of_migrations_are_left_alone(when, request):
     if when == "before":
         past = request.getfixturevalue("past_memo")
-    Forgotten(Labelled)
-    Forgotten(Tag)
+    Invalidated(Labelled)
+    Invalidated(Tag)
     if when == "after":
         past = request.getfixturevalue("past_memo")
     assert issubclass(past, Labelled) and past is not Memo
@@ -456,10 +458,10 @@ def test_past_models_of_migrations_are_left_alone(when, request):
     assert not m2m_changed.has_listeners(past.labels.through)
 
 
-def test_a_migration_forgets_by_hand(past_memo):
-    forgotten, other = Forgotten(Memo), Forgotten(Tag)
+def test_a_migration_invalidates_explicitly(past_memo):
+    invalidated, other = Invalidated(Memo), Invalidated(Tag)
     invalidate_model(past_memo)
-    assert forgotten == ["all"] and other == []
+    assert invalidated == ["all"] and other == []
 
 
 # --- relations -----------------------------------------------------------------------
@@ -478,58 +480,58 @@ def articles():
 def test_forward_add_remove_set_and_clear(tags, articles):
     x, y, z = tags
     one = articles[0]
-    forgotten = Forgotten(Article, by_pk)
+    invalidated = Invalidated(Article, by_pk)
     one.labels.add(x)
-    assert forgotten.seen() == [one.pk]
+    assert invalidated.seen() == [one.pk]
     one.labels.set([y])
-    assert forgotten.seen() == [one.pk]
+    assert invalidated.seen() == [one.pk]
     one.labels.remove(y)
-    assert forgotten.seen() == [one.pk]
+    assert invalidated.seen() == [one.pk]
     one.labels.add(y, z)
-    forgotten.clear()
+    invalidated.clear()
     one.labels.clear()
-    assert forgotten.seen() == [one.pk]
+    assert invalidated.seen() == [one.pk]
     one.labels.create(name="new")
-    assert forgotten.seen() == [one.pk]
+    assert invalidated.seen() == [one.pk]
 
 
 def test_reverse_add_remove_set_and_clear(tags, articles):
     x = tags[0]
     a, b, c = articles
-    forgotten = Forgotten(Article, lambda article: (article.title,))
+    invalidated = Invalidated(Article, lambda article: (article.title,))
     x.article_set.add(a, b)
-    assert forgotten.seen() == ["a", "b"]
+    assert invalidated.seen() == ["a", "b"]
     x.article_set.remove(b)
-    assert forgotten.seen() == ["b"]
+    assert invalidated.seen() == ["b"]
     x.article_set.set([c])
-    assert forgotten.seen() == ["a", "c"]
+    assert invalidated.seen() == ["a", "c"]
     x.article_set.add(b)
-    forgotten.clear()
+    invalidated.clear()
     x.article_set.clear()
-    assert forgotten.seen() == ["b", "c"]
+    assert invalidated.seen() == ["b", "c"]
 
 
-def test_the_other_end_counts_too(tags, articles):
+def test_the_other_end_of_a_relation_invalidates_too(tags, articles):
     x, y, z = tags
     one = articles[0]
-    forgotten = Forgotten(Tag, lambda tag: (tag.name,))
+    invalidated = Invalidated(Tag, lambda tag: (tag.name,))
     one.labels.add(x, y)
-    assert forgotten.seen() == ["x", "y"]
+    assert invalidated.seen() == ["x", "y"]
     one.labels.remove(y)
-    assert forgotten.seen() == ["y"]
+    assert invalidated.seen() == ["y"]
     y.article_set.add(one)
-    assert forgotten.seen() == ["y"]
+    assert invalidated.seen() == ["y"]
     one.labels.clear()
-    assert forgotten.seen() == ["x", "y"]
+    assert invalidated.seen() == ["x", "y"]
     z.article_set.clear()
-    assert forgotten.seen() == ["z"]
+    assert invalidated.seen() == ["z"]
 
 
-def test_what_is_there_already_is_no_change(tags, articles):
+def test_adding_an_existing_relation_is_no_change(tags, articles):
     articles[0].labels.add(tags[0])
-    forgotten = Forgotten(Article)
+    invalidated = Invalidated(Article)
     articles[0].labels.add(tags[0])
-    assert forgotten == []
+    assert invalidated == []
 
 
 def by_title_and_label(article):
@@ -537,52 +539,52 @@ def by_title_and_label(article):
     return [(article.title + name,) for name in names or "-"]
 
 
-def test_before_and_after_a_relation_changes_the_callable_is_asked(tags, articles):
+def test_before_and_after_a_relation_changes_the_callable_is_called(tags, articles):
     a, b, _ = articles
-    forgotten = Forgotten(Article, by_title_and_label)
+    invalidated = Invalidated(Article, by_title_and_label)
     a.labels.add(tags[0])
-    assert forgotten.seen() == ["a-", "ax"]
+    assert invalidated.seen() == ["a-", "ax"]
     a.labels.add(*tags)
     tags[1].article_set.add(a, b)
-    assert forgotten.seen() == ["ax", "ay", "az", "b-", "by"]
+    assert invalidated.seen() == ["ax", "ay", "az", "b-", "by"]
     a.labels.remove(tags[0])
-    assert forgotten.seen() == ["ax", "ay", "az"]
+    assert invalidated.seen() == ["ax", "ay", "az"]
     tags[1].article_set.clear()
-    assert forgotten.seen() == ["ay", "az", "b-", "by"]
+    assert invalidated.seen() == ["ay", "az", "b-", "by"]
     a.labels.clear()
-    assert forgotten.seen() == ["a-", "az"]
+    assert invalidated.seen() == ["a-", "az"]
 
 
-def test_the_same_call_is_forgotten_once(articles):
-    forgotten = Forgotten(Article, lambda article: [(1,), (True,), ("1",)])
+def test_the_same_call_is_invalidated_once(articles):
+    invalidated = Invalidated(Article, lambda article: [(1,), (True,), ("1",)])
     articles[0].similar.add(articles[1])
-    assert sorted(map(repr, forgotten)) == ["('1',)", "(1,)", "(True,)"]
+    assert sorted(map(repr, invalidated)) == ["('1',)", "(1,)", "(True,)"]
 
 
-def test_calls_that_only_look_the_same_are_all_forgotten():
+def test_calls_that_only_look_the_same_are_all_invalidated():
     posts = [Post(pk=1), Post(pk=2)]
     assert repr(posts[0]) == repr(posts[1])
-    forgotten = Forgotten(Post, lambda post: [(one,) for one in posts])
+    invalidated = Invalidated(Post, lambda post: [(one,) for one in posts])
     Post.objects.create(title="a")
-    assert forgotten == [(posts[0],), (posts[1],)]
+    assert invalidated == [(posts[0],), (posts[1],)]
 
 
-def test_a_removal_is_forgotten_after_it_not_before(tags, articles):
-    there = []
+def test_a_removal_invalidates_after_it_not_before(tags, articles):
+    existed = []
     add_dependency(
         Article,
         "f",
-        lambda args: there.append(Article.labels.through.objects.count()),
+        lambda args: existed.append(Article.labels.through.objects.count()),
         None,
         by_pk,
     )
     articles[0].labels.add(*tags)
     articles[0].labels.clear()
-    assert set(there) == {3, 0} and there[0] == 3
+    assert set(existed) == {3, 0} and existed[0] == 3
 
 
-def test_without_a_callable_a_relation_forgets_every_call_once(tags, articles):
-    forgotten = Forgotten(Article)
+def test_without_a_callable_a_relation_invalidates_every_call_once(tags, articles):
+    invalidated = Invalidated(Article)
     for change in (
         lambda: articles[0].labels.add(tags[0]),
         lambda: articles[0].labels.clear(),
@@ -590,41 +592,41 @@ def test_without_a_callable_a_relation_forgets_every_call_once(tags, articles):
         lambda: tags[0].article_set.clear(),
     ):
         change()
-        assert forgotten == ["all"]
-        forgotten.clear()
+        assert invalidated == ["all"]
+        invalidated.clear()
     tags[0].article_set.clear()
-    assert forgotten == []  # no article was there
+    assert invalidated == []  # it had no article
 
 
 def test_a_symmetrical_relation_has_two_ends(articles):
     a, b, c = articles
-    forgotten = Forgotten(Article, lambda article: (article.title,))
+    invalidated = Invalidated(Article, lambda article: (article.title,))
     a.similar.add(b, c)
-    assert forgotten.seen() == ["a", "b", "c"]
+    assert invalidated.seen() == ["a", "b", "c"]
     b.similar.remove(a)
-    assert forgotten.seen() == ["a", "b"]
+    assert invalidated.seen() == ["a", "b"]
     c.similar.clear()
-    assert forgotten.seen() == ["a", "c"]
+    assert invalidated.seen() == ["a", "c"]
 
 
 def test_a_relation_to_itself_that_is_not_symmetrical(articles):
     a, b, c = articles
-    forgotten = Forgotten(Article, lambda article: (article.title,))
+    invalidated = Invalidated(Article, lambda article: (article.title,))
     a.sources.add(b)
-    assert forgotten.seen() == ["a", "b"]
+    assert invalidated.seen() == ["a", "b"]
     b.cited.add(c)
-    assert forgotten.seen() == ["b", "c"]
+    assert invalidated.seen() == ["b", "c"]
     c.sources.clear()
-    assert forgotten.seen() == ["b", "c"]
+    assert invalidated.seen() == ["b", "c"]
     b.cited.clear()
-    assert forgotten.seen() == ["a", "b"]
+    assert invalidated.seen() == ["a", "b"]
 
 
 def test_a_relation_of_a_parent_is_one_of_the_child(tags):
     x = tags[0]
     bistro = Bistro.objects.create(name="a")
     place = Place.objects.create(name="no bistro")
-    forgotten = Forgotten(Bistro, lambda one: (type(one).__name__,))
+    invalidated = Invalidated(Bistro, lambda one: (type(one).__name__,))
     for change in (
         lambda: bistro.tags.add(x),
         lambda: Place.objects.get(name="a").tags.clear(),
@@ -634,27 +636,27 @@ def test_a_relation_of_a_parent_is_one_of_the_child(tags):
         lambda: x.place_set.clear(),
     ):
         change()
-        assert forgotten.seen() == ["Bistro"]
+        assert invalidated.seen() == ["Bistro"]
     place.tags.add(x)
     x.place_set.clear()
-    assert forgotten.seen() == []
+    assert invalidated.seen() == []
 
 
 def test_a_relation_of_a_child_is_one_of_the_parent(tags):
-    forgotten = Forgotten(Place, by_pk)
+    invalidated = Invalidated(Place, by_pk)
     Place.objects.create(name="takes the first key")
     shop = Shop.objects.create(name="a", code="s")
-    forgotten.clear()
+    invalidated.clear()
     shop.labels.add(tags[0])
-    assert forgotten.seen() == [shop.place_id]
+    assert invalidated.seen() == [shop.place_id]
     tags[0].shop_set.clear()
-    assert forgotten.seen() == [shop.place_id]
+    assert invalidated.seen() == [shop.place_id]
 
 
 def test_a_table_of_links_that_points_to_another_column(articles):
     reader = Reader.objects.create()
-    mine = Forgotten(Article, lambda article: (article.title,))
-    readers = Forgotten(Reader, by_pk)
+    mine = Invalidated(Article, lambda article: (article.title,))
+    readers = Invalidated(Reader, by_pk)
     reader.articles.add(articles[0], articles[1])
     assert mine.seen() == ["a", "b"] and readers.seen() == [reader.pk]
     reader.articles.remove(articles[1])
@@ -672,7 +674,7 @@ def test_two_relations_by_one_table(no_later_models, articles):
     try:
         apps.clear_cache()
         reader = Reader.objects.create()
-        mine = Forgotten(Article, lambda article: (article.title,))
+        mine = Invalidated(Article, lambda article: (article.title,))
         articles[0].borrowers.add(reader)
         assert mine.seen() == ["a"]
         reader.articles.clear()
@@ -691,8 +693,8 @@ def can_fast_delete(model):
 
 
 def test_other_models_keep_their_short_cuts(django_assert_num_queries, tags):
-    Forgotten(Post, by_pk)
-    Forgotten(Restaurant, by_pk)
+    Invalidated(Post, by_pk)
+    Invalidated(Restaurant, by_pk)
     assert not can_fast_delete(Post)
     assert can_fast_delete(Loan)
     for signal in SIGNALS[1:]:
@@ -704,59 +706,59 @@ def test_other_models_keep_their_short_cuts(django_assert_num_queries, tags):
 
 
 def test_everything_is_connected_once_however_often_it_is_registered():
-    Forgotten(Article, by_pk)
+    Invalidated(Article, by_pk)
     before = [len(signal.receivers) for signal in SIGNALS]
-    Forgotten(Article, by_pk)
-    Forgotten(Draft, by_pk)
+    Invalidated(Article, by_pk)
+    Invalidated(Draft, by_pk)
     assert [len(signal.receivers) for signal in SIGNALS] == before
 
 
-def test_two_callables_of_one_function_both_count():
-    forgotten = Forgotten(Post, by_pk)
-    add_dependency(Post, "blog.f", forgotten.append, None, lambda post: (post.title,))
+def test_two_callables_of_one_function_are_both_called():
+    invalidated = Invalidated(Post, by_pk)
+    add_dependency(Post, "blog.f", invalidated.append, None, lambda post: (post.title,))
     post = Post.objects.create(title="a")
-    assert set(forgotten) == {(post.pk,), ("a",)}
+    assert set(invalidated) == {(post.pk,), ("a",)}
 
 
 def test_a_receiver_that_was_connected_later_sees_fresh_data():
     order = []
-    add_dependency(Post, "f", lambda args: order.append("forgotten"), None, by_pk)
+    add_dependency(Post, "f", lambda args: order.append("invalidated"), None, by_pk)
 
     def other(**kwargs):
         order.append("other")
 
     post_save.connect(other, sender=Post)
     Post.objects.create(title="a")
-    assert order == ["forgotten", "other"]
+    assert order == ["invalidated", "other"]
 
 
 # --- errors --------------------------------------------------------------------------
 
 
-def test_an_error_of_the_callable_goes_to_who_saved_and_names_the_function():
-    Forgotten(Post, lambda post: post.nothing)
+def test_an_error_of_the_callable_is_raised_by_save_and_names_the_function():
+    Invalidated(Post, lambda post: post.nothing)
     with pytest.raises(AttributeError, match="nothing") as caught:
         Post.objects.create(title="a")
     assert caught.value.__notes__ == ["Raised by blog.f.invalidate_on(Post)."]
 
 
-def test_all_have_their_turn_and_the_first_error_is_raised(caplog):
+def test_all_dependencies_run_and_the_first_error_is_raised(caplog):
     def fail(text):
-        def forget(*args):
+        def invalidate(*args):
             raise ConnectionError(text)
 
-        return forget
+        return invalidate
 
-    forgotten = [Forgotten(Post, by_pk)]
+    invalidated = [Invalidated(Post, by_pk)]
     add_dependency(Post, "first", fail("first"), None, lambda post: [(1,), (2,)])
-    forgotten.append(Forgotten(Post, by_pk))
+    invalidated.append(Invalidated(Post, by_pk))
     add_dependency(Post, "second", fail("second"), fail("second"))
-    forgotten.append(Forgotten(Post))
+    invalidated.append(Invalidated(Post))
     with pytest.raises(ConnectionError, match="first") as caught:
         Post.objects.create(title="a")
     assert caught.value.__notes__ == ["Raised by first.invalidate_on(Post)."]
     assert [str(i.exc_info[1]) for i in caplog.records] == ["first", "second"]
-    assert all(forgotten)
+    assert all(invalidated)
 
 
 def test_one_error_that_is_raised_by_all_is_raised():
@@ -774,13 +776,13 @@ def test_one_error_that_is_raised_by_all_is_raised():
 
 
 def test_an_error_before_a_deletion_keeps_the_row():
-    forgotten = Forgotten(Post, by_pk)
+    invalidated = Invalidated(Post, by_pk)
     post = Post.objects.create(title="a")
-    Forgotten(Post, lambda post: post.nothing)
+    Invalidated(Post, lambda post: post.nothing)
     with pytest.raises(AttributeError), transaction.atomic():
         post.delete()
     assert Post.objects.exists()
-    assert forgotten.seen() == [post.pk]
+    assert invalidated.seen() == [post.pk]
 
 
 # --- registration --------------------------------------------------------------------
@@ -796,14 +798,14 @@ def test_without_tags_and_callable_the_cure_is_named():
 
 
 @pytest.mark.parametrize("model", [int, Post(), models.Model, None, 3])
-def test_what_is_no_model_is_refused(model):
+def test_arguments_that_are_no_model_are_refused(model):
     with pytest.raises(TypeError, match="is no model; write"):
         add_dependency(model, "f", print, None, by_pk)
     with pytest.raises(TypeError, match="is no model; write"):
         invalidate_model(model)
 
 
-def test_what_cannot_be_called_is_refused():
+def test_a_callable_that_cannot_be_called_is_refused():
     with pytest.raises(TypeError, match=r"f.invalidate_on\(Post\): 'pk' is not callab"):
         add_dependency(Post, "f", print, None, "pk")
 
@@ -825,13 +827,13 @@ def test_a_malformed_name_is_a_value_error(name):
         invalidate_model(name)
 
 
-def test_a_name_waits_for_its_model_while_models_are_loading(
+def test_a_model_name_waits_for_its_model_while_models_are_loading(
     monkeypatch, no_later_models
 ):
     with monkeypatch.context() as loading:
         loading.setattr(apps, "models_ready", False)
-        Forgotten("tests.LateNamed", by_pk)
-        Forgotten("tests.LateNamed", by_pk, name="blog.g")
+        Invalidated("tests.LateNamed", by_pk)
+        Invalidated("tests.LateNamed", by_pk, name="blog.g")
     waiting = [("blog.f", "tests.LateNamed"), ("blog.g", "tests.LateNamed")]
     assert unknown_models() == waiting
     Late = later("LateNamed", Post)
@@ -843,16 +845,16 @@ MODELS = """
 from django.db import models
 from cache_memoize.model_signals import add_dependency
 
-forgotten = []
+invalidated = []
 
 class Cart(models.Model):
-    add_dependency("shop.Item", "f", forgotten.append, None, lambda item: (item.name,))
+    add_dependency("shop.Item", "f", invalidated.append, None, lambda i: (i.name,))
     items = models.ManyToManyField("Item")
 
 class Item(models.Model):
     name = models.CharField(max_length=9)
 
-add_dependency(Cart, "f", forgotten.append, None, lambda cart: ("cart",))
+add_dependency(Cart, "f", invalidated.append, None, lambda cart: ("cart",))
 """
 MAIN = """
 from cache_memoize.model_signals import add_dependency, unknown_models
@@ -869,7 +871,7 @@ memory = {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}
 settings.configure(DATABASES={"default": memory}, INSTALLED_APPS=["shop"])
 django.setup()
 
-from shop.models import Cart, Item, forgotten
+from shop.models import Cart, Item, invalidated
 
 with connection.schema_editor() as editor:
     editor.create_model(Item)
@@ -878,7 +880,7 @@ with connection.cursor() as cursor:
     cursor.execute("INSERT INTO shop_item VALUES (1, 'tea')")
     cursor.execute("INSERT INTO shop_cart VALUES (1)")
 Cart.objects.get().items.add(1)
-assert sorted(forgotten) == [("cart",), ("tea",)] and early == [("tea",)], forgotten
+assert sorted(invalidated) == [("cart",), ("tea",)] and early == [("tea",)], invalidated
 Item.objects.all().delete()
 assert early == [("tea",)] * 2 and unknown_models() == [("wrong", "shop.Typo")]
 print("done")
@@ -886,7 +888,7 @@ print("done")
 
 
 def test_registered_before_settings_and_models_are_loaded(tmp_path):
-    """What comes first is that for which Django looks for receivers beforehand."""
+    """Each first action of the script is one for which Django looks for receivers."""
     (tmp_path / "shop").mkdir()
     (tmp_path / "shop/__init__.py").touch()
     (tmp_path / "shop/models.py").write_text(MODELS)
@@ -910,10 +912,10 @@ def test_registered_before_settings_and_models_are_loaded(tmp_path):
     "given", [Post, SpecialPost, "tests.Post", "tests.specialpost"]
 )
 @pytest.mark.parametrize("registered", [Post, SpecialPost, "tests.Post"])
-def test_a_model_and_its_proxies_are_forgotten_by_hand(given, registered):
-    forgotten, other = Forgotten(registered, by_pk), Forgotten(Tag)
+def test_invalidate_model_covers_the_model_and_its_proxies(given, registered):
+    invalidated, other = Invalidated(registered, by_pk), Invalidated(Tag)
     invalidate_model(given)
-    assert forgotten == ["all"] and other == []
+    assert invalidated == ["all"] and other == []
 
 
 @pytest.mark.parametrize(
@@ -927,39 +929,39 @@ def test_a_model_and_its_proxies_are_forgotten_by_hand(given, registered):
         (Post, ""),
     ],
 )
-def test_models_that_share_rows_are_forgotten_together(given, names):
+def test_models_that_share_rows_are_invalidated_together(given, names):
     everything = (Place, Restaurant, Bistro, Bar, Shop, Article, Labelled, Tag)
-    forgotten = {m.__name__.lower(): Forgotten(m) for m in everything}
+    invalidated = {m.__name__.lower(): Invalidated(m) for m in everything}
     invalidate_model(given)
-    assert {name for name, seen in forgotten.items() if seen} == set(names.split())
+    assert {name for name, seen in invalidated.items() if seen} == set(names.split())
 
 
-def test_a_function_without_tags_is_named_before_anything_is_forgotten():
-    forgotten = Forgotten(Post)
-    Forgotten(Post, by_pk, name="blog.plain", tags=False)
-    Forgotten(Post, by_pk, name="blog.plain", tags=False)
+def test_a_function_without_tags_is_named_before_anything_is_invalidated():
+    invalidated = Invalidated(Post)
+    Invalidated(Post, by_pk, name="blog.plain", tags=False)
+    Invalidated(Post, by_pk, name="blog.plain", tags=False)
     with pytest.raises(TypeError, match=r"tags=\(\)\) for blog.plain$"):
         invalidate_model(Post)
-    assert forgotten == []
+    assert invalidated == []
 
 
-def test_by_hand_all_have_their_turn_and_the_first_error_is_raised():
+def test_invalidate_model_tries_all_and_raises_the_first_error():
     def fail():
         raise ConnectionError("down")
 
-    forgotten = [Forgotten(Post)]
+    invalidated = [Invalidated(Post)]
     add_dependency(Post, "first", print, fail)
-    forgotten.append(Forgotten(Post))
+    invalidated.append(Invalidated(Post))
     with pytest.raises(ConnectionError, match="down") as caught:
         invalidate_model(Post)
     assert caught.value.__notes__ == ["Raised by first.invalidate_on(Post)."]
-    assert forgotten == [["all"], ["all"]]
+    assert invalidated == [["all"], ["all"]]
 
 
-def test_by_hand_in_async_code():
-    forgotten = Forgotten(Post)
+def test_invalidate_model_in_async_code():
+    invalidated = Invalidated(Post)
     asyncio.run(ainvalidate_model("tests.Post"))
-    assert forgotten == ["all"]
+    assert invalidated == ["all"]
 
 
 # --- the real thing ------------------------------------------------------------------

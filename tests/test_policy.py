@@ -1,4 +1,4 @@
-"""What the options mean, checked without a cache and without a clock."""
+"""The policy that options make, without a cache and without a clock."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ def policy(**options):
         (datetime.timedelta(0), 0.0),
     ],
 )
-def test_a_duration_is_seconds_whatever_it_is_written_in(given, meant):
+def test_a_duration_is_converted_to_seconds(given, meant):
     assert to_seconds(given, "timeout", "blog.f") == meant
     assert type(to_seconds(given, "timeout", "blog.f")) is float
 
 
-def test_the_default_timeout_stays_what_it_is():
+def test_the_default_timeout_is_unchanged():
     assert to_seconds(BACKEND, "timeout", "blog.f") is BACKEND
 
 
 @pytest.mark.parametrize("given", ["60", True, False, [60], object(), 1j, b"1"])
-def test_what_is_no_duration_is_refused_with_the_cure(given):
+def test_a_value_that_is_no_duration_is_refused_with_the_cure(given):
     trouble = r"timeout= of blog\.f takes seconds \(int or float\), a timedelta, None"
     with pytest.raises(TypeError, match=rf"{trouble}.* not {type(given).__name__}$"):
         to_seconds(given, "timeout", "blog.f")
@@ -71,7 +71,7 @@ def test_a_negative_duration_is_refused_with_the_cure(given):
         (
             "stale",
             r"seconds \(int or float\), a timedelta or None",
-            "0 serves no stale val",
+            "0 serves no stale values",
         ),
         ("wait", "a timedelta or None .as long as a lease.", "0 does not wait"),
         (
@@ -152,7 +152,7 @@ def test_exceptions_are_a_class_or_several(given, meant):
     [BaseException, KeyboardInterrupt, int, (ValueError, 5), ValueError(), 5]
     + [(ValueError(),), "ValueError"],
 )
-def test_what_must_not_be_cached_as_an_exception_is_refused(given):
+def test_classes_that_are_no_exceptions_are_refused(given):
     trouble = r"cache_exceptions= of blog\.f takes subclasses of Exception, not "
     with pytest.raises(TypeError, match=trouble):
         policy(cache_exceptions=given)
@@ -202,12 +202,12 @@ def test_a_timeout_that_is_callable_sees_the_result_and_the_call(given, meant):
 
 
 @pytest.mark.parametrize("given, error", [(-1, ValueError), ("1", TypeError)])
-def test_what_a_callable_timeout_gives_is_checked_like_any_timeout(given, error):
+def test_the_result_of_a_callable_timeout_is_checked_like_any_timeout(given, error):
     with pytest.raises(error, match=r"timeout= of blog\.f "):
         policy(timeout=lambda result: given).timeout_for("result", (), {})
 
 
-def test_everything_is_wanted_unless_cache_if_says_no():
+def test_every_result_is_stored_unless_cache_if_refuses():
     assert policy().should_store(None, (), {})
     choosy = policy(cache_if=lambda result, a, *, b: result and (a, b) == (1, 2))
     assert choosy.should_store([0], (1,), {"b": 2}) is True
@@ -233,7 +233,7 @@ def test_a_lease_grows_to_three_times_the_run_that_outlasted_one(slowest, lease)
         (5, 0, 10),
         (60, 100, 60),
         (5, 100, 10),
-        (None, 0, 10),  # nobody waits for ever for a process that died
+        (None, 0, 10),  # no caller waits without a limit for a process that died
         (None, 20, 60),
         (BACKEND, 0, 10),
         (BACKEND, 20, 60),
@@ -254,11 +254,11 @@ def test_a_caller_waits_as_long_as_leases_last(slowest, budget):
 
 @pytest.mark.parametrize("wait", [0, 0.5, 60])
 @pytest.mark.parametrize("slowest", [0, 100])
-def test_or_as_long_as_it_was_told(wait, slowest):
+def test_a_caller_waits_for_the_seconds_of_wait(wait, slowest):
     assert policy(wait=wait).wait_budget(slowest) == wait
 
 
-def test_for_ever_is_a_way_to_wait_too():
+def test_waiting_may_be_unlimited():
     assert policy(wait=math.inf).wait_budget(100) == math.inf
 
 

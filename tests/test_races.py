@@ -2,7 +2,7 @@
 
 A computation is stopped before each of its commands to the cache, something happens,
 and it goes on. A read that began after ``invalidate()`` returned must see the value
-that was published before, whatever the step.
+that was published before, at any step.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Source:
 
 
 def others(f, source, what):
-    """What happens while a call is stopped; gives the oldest value allowed after."""
+    """Act while a call is stopped; return the oldest value allowed after it."""
 
     def invalidate():
         source.publish()
@@ -204,8 +204,8 @@ class Overtaken:
 
 @pytest.mark.backends(ATOMIC)
 @pytest.mark.parametrize("second", ["succeeds", ValueError("broken")], ids=str)
-def test_a_refresh_that_returned_counts_until_a_newer_one_is_through(world, second):
-    """Also if the newer one, which has stamped the old entry already, fails."""
+def test_the_value_of_a_refresh_is_served_until_a_newer_one_ends(world, second):
+    """Even if the newer one, which has stamped the old entry already, fails."""
     overtaken = Overtaken(world, second)
     f = overtaken.f
     assert f() == 1
@@ -229,10 +229,8 @@ def test_an_invalidation_wins_over_both_of_two_refreshes(world):
 
 
 @pytest.mark.backends(["locmem", "valkey"])
-def test_an_older_refresh_does_not_replace_what_a_newer_one_has_stored(
-    world, monkeypatch
-):
-    """Which comes in between its look and its own replacement."""
+def test_an_older_refresh_does_not_replace_the_value_of_a_newer_one(world, monkeypatch):
+    """The newer one comes in between its look and its own replacement."""
     overtaken = Overtaken(world, "succeeds")
     f = overtaken.f
     assert f() == 1
@@ -275,7 +273,7 @@ def test_a_waiter_whose_holder_was_invalidated_gets_the_new_value(world):
 
 
 def random_trial(f, source, seed):
-    """Readers, a refresher and a writer at once; gives the stale reads seen."""
+    """Run readers, a refresher and a writer at once; return the stale reads seen."""
     rng = random.Random(seed)
     stale = []
     published = [0]
@@ -360,7 +358,7 @@ def test_random_schedules_show_nothing_stale(backend):
 
 
 class SetAfterCompute:
-    """What most libraries do."""
+    """The usual scheme: read, compute, set."""
 
     def __init__(self, alias, function):
         self.alias, self.function = alias, function
@@ -422,7 +420,7 @@ class CompareThenSet(SetAfterCompute):
         return value
 
     def gap(self):
-        """Where another one comes in between."""
+        """The step at which another caller comes in between."""
 
     def refresh(self):
         self.invalidate()
@@ -494,7 +492,7 @@ def test_our_own_steps_would_catch_a_store_that_does_not_compare(
 
 
 def test_a_refresh_that_loses_every_race_stores_nothing(monkeypatch):
-    """It must not go on for ever."""
+    """It must not go on without a limit."""
     world, original, swaps = World("locmem", "sync"), Store.swap, []
     runs = []
     f = world.memoize(60)(lambda: runs.append(1) or len(runs))

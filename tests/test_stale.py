@@ -1,4 +1,4 @@
-"""Old values served at once while one caller sees to the new one, and their end."""
+"""Stale values: served at once while one caller refreshes them, and their expiry."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SOME_ATOMIC = ["locmem", "valkey", "pymemcache", "file"]
 
 
 def numbered(world, timeout=10, stale=100, **options):
-    """A function that says which run it was; it fails while ``trouble`` is set."""
+    """A function that returns the number of its run; fails while ``trouble`` is set."""
     runs = []
 
     def function(x=0):
@@ -127,7 +127,7 @@ def test_an_invalidated_value_is_never_served_stale(world):
 
 @pytest.mark.backends(SOME_ATOMIC)
 @pytest.mark.parametrize("how", ["invalidate", "tag", "prime", "refresh"])
-def test_what_happens_during_a_refresh_wins_over_it(backend, how):
+def test_a_change_during_a_refresh_wins_over_it(backend, how):
     world, inside = World(backend, "sync"), []
     runs = []
 
@@ -155,8 +155,8 @@ def test_what_happens_during_a_refresh_wins_over_it(backend, how):
 
 
 @pytest.mark.backends(["unknown", "pylibmc_without_cas"])
-def test_where_nothing_replaces_atomically_there_is_nothing_stale(world):
-    """Nothing could tell that the old value was invalidated meanwhile."""
+def test_backends_that_do_not_replace_atomically_serve_nothing_stale(world):
+    """An invalidation of the old value in between could not be noticed."""
     f, runs, _ = numbered(world, early_refresh=1)
     assert f(1) == 1
     world.clock.tick(9.9)
@@ -208,7 +208,7 @@ def test_of_eight_threads_one_refreshes_and_none_waits(backend):
         thread.start()
     for thread in threads:
         thread.join()
-    assert results == [1] * 8, "nobody waited for the refresh, which goes on"
+    assert results == [1] * 8, "no caller waited for the refresh, which goes on"
     go_on.set()
     assert pool.join()
     assert len(runs) == 2 and f() == 2
@@ -299,7 +299,7 @@ def test_a_refresh_by_hand_tells_its_caller_and_keeps_the_old_value(world):
 
 @pytest.mark.backends(SOME_ATOMIC)
 def test_a_new_result_that_is_not_to_be_stored_takes_the_old_one_along(world):
-    """It is not true any more."""
+    """The old value is out of date."""
     f, runs, _ = numbered(world, cache_if=lambda result, x=0: result == 1)
     f(1)
     world.clock.tick(20)
@@ -351,10 +351,8 @@ def test_context_language_and_time_zone_of_the_caller_go_along(world):
 
 
 @pytest.mark.backends(["locmem"])
-def test_what_the_caller_does_to_its_arguments_is_not_stored_under_the_old_key(
-    world, caplog
-):
-    """The refresh has the same objects as the caller, who goes on with them."""
+def test_a_result_of_changed_arguments_is_not_stored_under_the_old_key(world, caplog):
+    """The refresh shares the objects with the caller, which goes on using them."""
     argument, runs = [1], []
 
     def function(numbers):
@@ -394,7 +392,7 @@ def test_arguments_that_changed_before_the_refresh_began_stop_it(backend, monkey
 
 
 @pytest.mark.backends(["locmem", "valkey"])
-def test_a_full_queue_serves_stale_and_starts_nobody(backend, monkeypatch):
+def test_a_full_queue_serves_stale_and_starts_no_refresh(backend, monkeypatch):
     world = World(backend, "sync")
     f, runs, _ = numbered(world)
     monkeypatch.setattr(pool, "QUEUE", 2)
@@ -411,13 +409,13 @@ def test_a_full_queue_serves_stale_and_starts_nobody(backend, monkeypatch):
     assert len(pool._jobs) == 2
     assert len(runs) == started
     claimed = [world.raw(f.get_cache_key(n)).stamp.attempts for n in range(20)]
-    assert claimed == [1, 1] + [0] * 18, "and nobody is kept from it later"
+    assert claimed == [1, 1] + [0] * 18, "and later callers may refresh"
     go_on.set()
     assert pool.join()
     assert len(runs) == started + 2
 
 
-def test_a_queue_that_fills_up_in_between_gives_the_right_back(monkeypatch):
+def test_a_queue_that_fills_up_in_between_releases_the_right(monkeypatch):
     world = World("locmem", "sync")
     f, runs, _ = numbered(world)
     f(1)
@@ -429,7 +427,7 @@ def test_a_queue_that_fills_up_in_between_gives_the_right_back(monkeypatch):
 
 
 def test_when_no_thread_can_be_started_the_caller_does_it(monkeypatch):
-    """As at the end of the process."""
+    """For instance at the end of the process."""
     world = World("locmem", "sync")
     f, runs, _ = numbered(world)
     f(1)
@@ -533,7 +531,7 @@ def test_a_refresh_in_the_loop_survives_the_request(backend):
         cancelled.cancel()
         while len(runs) < 2:
             await asyncio.sleep(0)
-        assert await f() == 1, "the refresh goes on; nobody waits"
+        assert await f() == 1, "the refresh goes on; no caller waits"
         f.gate.set()
         await asyncio.gather(*refresh._tasks)
         assert await f() == 2
@@ -555,7 +553,7 @@ def test_when_the_loop_ends_a_thread_goes_on(backend):
     assert async_to_sync(f)() == len(runs) > 1
 
 
-def test_too_many_refreshes_in_loops_serve_stale_and_start_nobody(monkeypatch):
+def test_too_many_refreshes_in_loops_serve_stale_and_start_no_more(monkeypatch):
     clock = FakeClock()
     f, runs = afunction(clock)
     monkeypatch.setattr(refresh, "TASKS", 2)
@@ -596,7 +594,7 @@ def test_too_many_refreshes_in_loops_serve_stale_and_start_nobody(monkeypatch):
 def test_early_is_the_formula_of_xfetch(age, timeout, cost, beta, luck, early):
     policy = Policy("f", early_refresh=beta)
     assert policy.is_early(age, timeout, cost, luck) is early
-    if early:  # the hit path gives it up before that
+    if early:  # the hit path hands it over before that
         assert age >= timeout - policy.early_zone * cost
 
 
@@ -643,7 +641,7 @@ def test_jitter_shortens_by_up_to_its_fraction(world, luck, lives):
     assert f() == 2
 
 
-def test_jitter_leaves_for_ever_and_nothing_alone():
+def test_jitter_does_not_change_unlimited_and_zero():
     for timeout in (0.0, math.inf):
         assert Policy("f", jitter=1.0).jittered(timeout, 0.7) == timeout
     assert Policy("f").jittered(60.0, 0.9) == 60.0
@@ -675,7 +673,7 @@ def test_options_that_cannot_be_right_are_refused_at_decoration(options, words):
         cache_memoize(60, **options)(close_connections)
 
 
-def test_stale_for_ever():
+def test_stale_without_a_limit():
     world = World("locmem", "sync")
     f, runs, _ = numbered(world, stale=None)
     f()
@@ -736,7 +734,7 @@ def test_arguments_that_changed_before_a_task_began_stop_it():
     caches["locmem"].clear()
 
 
-def test_what_cache_if_raises_in_a_task_is_logged(caplog):
+def test_an_error_of_cache_if_in_a_task_is_logged(caplog):
     clock, wrong = FakeClock(), []
 
     def cache_if(result):
@@ -764,7 +762,7 @@ def test_what_cache_if_raises_in_a_task_is_logged(caplog):
 
 
 @pytest.mark.parametrize("tried", [True, False])
-def test_a_cache_that_is_away_after_a_failed_refresh(monkeypatch, tried, caplog):
+def test_a_cache_that_is_down_after_a_failed_refresh(monkeypatch, tried, caplog):
     world = World("locmem", "sync")
     f, runs, function = numbered(world)
     f(1)
@@ -787,7 +785,7 @@ def test_a_cache_that_is_away_after_a_failed_refresh(monkeypatch, tried, caplog)
     world.cache.clear()
 
 
-def test_giving_back_what_one_does_not_have_is_nothing():
+def test_releasing_a_right_that_one_does_not_have_does_nothing():
     from cache_memoize.cache.store import run
     from cache_memoize.protocol import settle
     from cache_memoize.protocol.call import Call, Claim
@@ -803,7 +801,7 @@ def test_giving_back_what_one_does_not_have_is_nothing():
 
 
 @pytest.mark.parametrize("when", ["release", "postpone", "prime"])
-def test_mistakes_of_the_project_are_raised_wherever_they_show(monkeypatch, when):
+def test_mistakes_of_the_project_are_raised_from_every_step(monkeypatch, when):
     """A key that the backend refuses is no outage."""
     world = World("locmem", "sync")
     f, runs, function = numbered(world)
@@ -839,8 +837,8 @@ def test_mistakes_of_the_project_are_raised_wherever_they_show(monkeypatch, when
     world.cache.clear()
 
 
-def test_a_refresh_during_hold_leaves_the_entry_that_counts(monkeypatch):
-    """The tag is young, and the entry is of before somebody set the clock back."""
+def test_a_refresh_during_hold_leaves_the_valid_entry(monkeypatch):
+    """The tag is young, and the entry is older than a change of the clock."""
     world = World("locmem", "sync")
     f, runs, _ = numbered(world, hold=5, tags="t")
     world.clock.tick(10)

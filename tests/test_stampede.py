@@ -1,4 +1,4 @@
-"""One computation per key at a time, and never a deadlock in exchange."""
+"""One computation per key at a time, without deadlocks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SHARED = ["valkey", "redis", "django_redis", "pymemcache", "pylibmc", "file"]
 
 
 class Waiters(Clock):
-    """Real time, in small pieces; says when so many callers wait."""
+    """Real time, in small steps; reports when a number of callers wait."""
 
     def __init__(self, expected):
         self.expected = expected
@@ -154,7 +154,7 @@ def test_a_cold_key_is_computed_once_by_four_processes(backend, kind, tmp_path):
 
 
 def settings_of(backend):
-    """The same servers and folders for the processes as for us."""
+    """Give the processes the servers and folders of this one."""
     from tests.servers import SERVERS
     from tests.settings import FOLDER
 
@@ -195,7 +195,7 @@ def lambda_free():
 @pytest.mark.leaves_lease
 @pytest.mark.parametrize("wait, budget", [(None, 10), (3, 3), (0, 0)])
 def test_a_living_holders_lease_is_never_taken(world, wait, budget):
-    """Who has waited long enough computes for itself and leaves the key alone."""
+    """A caller that has waited long enough computes and does not change the key."""
     f = world.memoize(60, wait=wait)(lambda_free())
     key, lease = f.get_cache_key(), record.pack(record.LEASE, b"livehand")
     world.cache.add(key, lease, 60)
@@ -205,7 +205,7 @@ def test_a_living_holders_lease_is_never_taken(world, wait, budget):
     assert world.cache.get(key) == lease
 
 
-def test_who_computes_never_waits_so_circles_cannot_form(backend):
+def test_a_computation_never_waits_so_circles_cannot_form(backend):
     """Sync; the asynchronous twin is below, because a sync body cannot await."""
     world = World(backend, "sync")
     memoized = {}
@@ -305,7 +305,7 @@ def test_waiters_of_a_holder_that_fails_compute_at_once(backend):
 
 
 def test_a_waiter_that_finds_the_lease_of_the_next_failure_computes(world):
-    """What it waited for failed, and a newcomer has the key again already."""
+    """The computation that it waited for failed, and another caller has the key."""
     f = world.memoize(60)(lambda_free())
     key = f.get_cache_key()
     world.cache.set(key, record.pack(record.LEASE, b"failing!"), 10)
@@ -363,7 +363,7 @@ def test_a_guard_whose_run_takes_longer_than_a_caller_waits_is_not_run_twice(bac
     @cache_memoize(300, store_result=False, cache_alias=backend, _clock=clock)
     def guard():
         runs.append(1)
-        # Meanwhile somebody else calls, and gives up waiting.
+        # Meanwhile another caller comes, and gives up waiting.
         assert in_thread(guard) is True
         return "ran"
 
@@ -462,7 +462,7 @@ def test_a_holder_that_is_killed_costs_its_lease_and_no_more(backend, tmp_path):
 
 
 @pytest.mark.backends(["locmem", "valkey", "pymemcache", "file"])
-def test_cancelling_the_leader_harms_nobody_and_leaves_nothing(backend):
+def test_cancelling_the_leader_harms_no_caller_and_leaves_nothing(backend):
     runs = []
 
     @cache_memoize(60, prefix="cancel", cache_alias=backend)
@@ -492,7 +492,7 @@ def test_cancelling_the_leader_harms_nobody_and_leaves_nothing(backend):
 
 
 @pytest.mark.backends(["locmem", "valkey"])
-def test_cancelling_a_follower_or_everybody_leaves_nothing(backend):
+def test_cancelling_a_follower_or_all_callers_leaves_nothing(backend):
     release = None
 
     @cache_memoize(60, prefix="all", cache_alias=backend)
@@ -529,7 +529,7 @@ def test_cancelling_a_follower_or_everybody_leaves_nothing(backend):
 def test_a_coroutine_that_is_closed_in_the_middle_may_not_await_anything(
     backend, monkeypatch
 ):
-    """Its lease is left to run out by itself."""
+    """Its lease expires by itself."""
     monkeypatch.setattr(transactions, "has_connected", False)  # so no thread is asked
 
     @types.coroutine
@@ -587,8 +587,8 @@ def test_cancelling_while_the_lease_is_being_written_frees_the_key(
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
-def test_who_loses_every_race_computes_and_stores_nothing(kind, monkeypatch):
-    """It must not go on for ever, nor take a busy cache for a broken one."""
+def test_a_caller_that_loses_every_race_computes_and_stores_nothing(kind, monkeypatch):
+    """It must not go on without a limit, nor take a busy cache for a broken one."""
     world = World("locmem", kind)
     f = world.memoize(60)(lambda_free())
     key, now = f.get_cache_key(), world.clock.time()
@@ -626,7 +626,7 @@ def test_a_time_out_that_the_client_hides_is_not_waited_for_again(kind, monkeypa
 @pytest.mark.backends(["locmem", "valkey", "unknown"])
 @pytest.mark.parametrize("tags", [None, "t"])
 @pytest.mark.parametrize("name", ["call", "refresh"])
-def test_ones_own_lease_is_not_waited_for(world, monkeypatch, tags, name):
+def test_a_caller_does_not_wait_for_its_own_lease(world, monkeypatch, tags, name):
     """The answer to the first try was lost, and the client tried again."""
     f = world.memoize(60, tags=tags)(lambda_free())
     f(), f.invalidate()

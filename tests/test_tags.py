@@ -1,4 +1,4 @@
-"""Tags: one key forgets many calls, and nothing that was forgotten comes back."""
+"""Tags: one key invalidates many calls, and nothing that was invalidated comes back."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.needs import need
 from tests.servers import SERVERS
 
 
-def test_a_tag_forgets_the_calls_that_have_it_and_no_other(world):
+def test_a_tag_invalidates_the_calls_that_have_it_and_no_other(world):
     f, runs = counted(world, tags=lambda x=0: [f"number:{x}", "numbers"])
     g, other = counted(world, tags="numbers")
     assert [f(1), f(2), g(1), f(1), f(2), g(1)] == [1, 2, 1, 1, 2, 1]
@@ -28,7 +28,7 @@ def test_a_tag_forgets_the_calls_that_have_it_and_no_other(world):
     assert [f(1), f(2), g(1)] == [4, 5, 2]
 
 
-def test_invalidate_all_forgets_every_call_of_one_function(world):
+def test_invalidate_all_invalidates_every_call_of_one_function(world):
     f, runs = counted(world, tags=())
     g, other = counted(world, tags=())
     assert [f(1), f(2), g(1)] == [1, 2, 1]
@@ -42,7 +42,7 @@ def test_invalidate_all_without_tags_says_what_to_write(world):
         f.invalidate_all()
 
 
-def test_one_call_is_forgotten_as_without_tags(world):
+def test_one_call_is_invalidated_as_without_tags(world):
     f, runs = counted(world, tags="t")
     assert [f(1), f(2)] == [1, 2]
     f.invalidate(1)
@@ -60,7 +60,7 @@ def test_peek_prime_and_refresh_know_the_tags(world):
     assert f.refresh(1) == 2 == f(1) == f.peek(1).value
 
 
-def test_a_tag_that_was_evicted_forgets_and_brings_nothing_back(world):
+def test_an_evicted_tag_invalidates_and_brings_nothing_back(world):
     f, runs = counted(world, tags="t")
     assert f(1) == 1
     key = plan_of(f).key_of((1,), {})
@@ -89,7 +89,7 @@ def test_an_entry_under_the_key_of_a_tag_is_healed(world):
     assert f(1) == 2 == f(1)
 
 
-def test_a_tag_forgotten_during_the_computation_wins(world):
+def test_a_tag_invalidated_during_the_computation_wins(world):
     def function(x=0):
         if len(runs) < 2:
             in_thread(lambda: world.invalidate_tags("t"))
@@ -104,8 +104,8 @@ def test_a_tag_forgotten_during_the_computation_wins(world):
 
 
 @pytest.mark.backends(ATOMIC)
-def test_nobody_waits_for_a_computation_whose_tag_was_forgotten(world):
-    """Its result will count for nobody."""
+def test_no_caller_waits_for_a_computation_whose_tag_was_invalidated(world):
+    """Its result will be valid for no caller."""
     f, runs = counted(world, tags="t")
     f(1), f.invalidate(1)
     key = plan_of(f).key_of((1,), {})
@@ -184,7 +184,7 @@ class Shop:
 
 
 @pytest.mark.backends(["locmem", "valkey", "pymemcache"])
-def test_a_hit_is_one_get_many_and_forgetting_one_delete(backend, monkeypatch):
+def test_a_hit_is_one_get_many_and_an_invalidation_one_delete(backend, monkeypatch):
     world, asked = World(backend, "sync"), []
     f, runs = counted(world, tags=["a", "b"])
     f(1)
@@ -280,7 +280,7 @@ def plain_function():
 plain_function.__qualname__ = "f"
 
 
-def test_tags_are_forgotten_in_every_cache_and_trouble_in_one_is_raised_last():
+def test_tags_are_invalidated_in_every_cache_and_an_error_is_raised_last():
     settings = {
         "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
         "broken": {
@@ -317,7 +317,7 @@ def test_hold_keeps_from_storing_for_a_while_after_an_invalidation(world):
     assert [f(1), f(1)] == [4, 4]
 
 
-def test_hold_counts_for_tags_too(world):
+def test_hold_applies_to_tags_too(world):
     f, runs = counted(world, hold=5, tags="t")
     world.invalidate_tags("t")
     assert [f(1), f(1)] == [1, 2]
@@ -371,7 +371,7 @@ def test_one_value_that_cannot_be_read_does_not_hide_the_others(monkeypatch):
 
 
 @pytest.mark.parametrize("many", [True, False])
-def test_a_server_that_is_away_is_an_outage_for_tagged_functions_too(monkeypatch, many):
+def test_a_server_that_is_down_is_an_outage_for_tagged_functions_too(monkeypatch, many):
     world = World("locmem", "sync")
     f, runs = counted(world, tags="t")
     monkeypatch.setattr(connections, "_single", set() if many else {"locmem"})
@@ -386,8 +386,8 @@ def test_a_server_that_is_away_is_an_outage_for_tagged_functions_too(monkeypatch
     world.cache.clear()
 
 
-def test_a_block_that_never_stands_is_a_lost_invalidation(monkeypatch):
-    """As on a server that takes no writes, behind a client that hides that."""
+def test_a_block_that_is_not_kept_is_a_lost_invalidation(monkeypatch):
+    """On a server that takes no writes, behind a client that hides that."""
     world = World("unknown", "sync")
     f, runs = counted(world, hold=5)
     monkeypatch.setattr(type(world.cache), "set", lambda *a, **k: None)
@@ -423,7 +423,7 @@ def test_a_real_cluster_answers_for_one_slot_only():
 
 
 def test_a_release_has_the_tags_of_the_one_before():
-    """Else nobody forgets what the other one stored."""
+    """Otherwise an invalidation would not reach the entries of the other release."""
     assert tags.tag_key("a") == "cache_memoize.tag:WwnXCr5MJLaUqkuwSmB1flOqK/B5"
     assert tags.function_tag("f") == "cache_memoize.all:8YnCs+oXNbFmUzNrVh502luBufN3"
 

@@ -1,4 +1,4 @@
-"""Transactions: nothing uncommitted leaks, an invalidation counts from the commit on,
+"""Transactions: nothing uncommitted leaks, an invalidation is valid from the commit on,
 and a rollback leaves nothing. In every world, on SQLite and PostgreSQL."""
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ READ_COMMITTED = pytest.mark.parametrize("database", ["postgresql"], indirect=Tr
 
 
 def titled(world, database, **options):
-    """A memoized function of a row; says how often it ran."""
+    """A memoized function of a row that counts its runs."""
     runs = []
 
     def title(pk):
@@ -78,12 +78,12 @@ class Rollback(Exception):
 
 @pytest.mark.backends(PLACES)
 @pytest.mark.parametrize("how", ["invalidate", "tag", "all", "refresh", "prime"])
-def test_it_counts_for_others_from_the_commit_on_and_here_at_once(
+def test_an_invalidation_applies_at_once_here_and_for_others_from_the_commit_on(
     world, database, post, how
 ):
     f, runs = titled(world, database, tags="posts")
     assert f(post) == "old"
-    forget = {
+    invalidate = {
         "invalidate": lambda: f.invalidate(post),
         "tag": lambda: world.invalidate_tags("posts"),
         "all": lambda: f.invalidate_all(),
@@ -92,9 +92,9 @@ def test_it_counts_for_others_from_the_commit_on_and_here_at_once(
     }[how]
     with transaction.atomic(using=database):
         change(database, post, "new")
-        forget()
+        invalidate()
         assert f(post) == "new" == f(post), "its own"
-        # SQLite lets nobody read while another writes in some modes; WAL does not
+        # SQLite blocks readers while another connection writes, except in WAL mode
         # matter here: the others read the committed row.
         if database == "postgresql":
             assert in_thread(lambda: f(post)) == "old"
@@ -110,7 +110,9 @@ def test_it_counts_for_others_from_the_commit_on_and_here_at_once(
 
 @pytest.mark.backends(["locmem", "valkey"])
 @READ_COMMITTED
-def test_what_others_compute_before_the_commit_is_not_stored(world, database, post):
+def test_results_that_others_compute_before_the_commit_are_not_stored(
+    world, database, post
+):
     f, runs = titled(world, database)
     with transaction.atomic(using=database):
         change(database, post, "new")
@@ -151,7 +153,7 @@ def test_a_computation_begun_before_the_commit_and_ended_after_is_not_stored(
 
 
 @pytest.mark.backends(PLACES)
-def test_after_a_rollback_the_old_value_counts_again(world, database, post):
+def test_after_a_rollback_the_old_value_is_valid_again(world, database, post):
     f, runs = titled(world, database)
     assert f(post) == "old"
     with pytest.raises(Rollback), transaction.atomic(using=database):
@@ -214,7 +216,7 @@ def test_many_invalidations_of_one_key_wait_once(world, database, post):
 
 @pytest.mark.backends(["locmem", "valkey"])
 def test_the_projects_own_hooks_see_fresh_data(world, database, post):
-    """Also those that were registered before the invalidation."""
+    """Even hooks that were registered before the invalidation."""
     f, runs = titled(world, database)
     assert f(post) == "old"
     seen = []
@@ -223,7 +225,7 @@ def test_the_projects_own_hooks_see_fresh_data(world, database, post):
         change(database, post, "new")
         f.invalidate(post)
         transaction.on_commit(lambda: seen.append(f(post)), using=database)
-        # The block has run out, and somebody stored the old value again.
+        # The block has expired, and another caller stored the old value again.
         world.cache.delete(f.get_cache_key(post))
         if database == "postgresql":
             assert in_thread(lambda: f(post)) == "old"
@@ -232,7 +234,7 @@ def test_the_projects_own_hooks_see_fresh_data(world, database, post):
 
 
 @pytest.mark.backends(["locmem", "valkey", "pymemcache"])
-def test_a_cache_that_is_away_at_the_commit_does_no_harm_while_the_block_stands(
+def test_a_cache_that_is_down_at_the_commit_does_no_harm_while_the_block_lasts(
     backend, database, post, monkeypatch, caplog
 ):
     world = World(backend, "sync")
@@ -298,7 +300,7 @@ def test_a_process_that_dies_between_commit_and_hook_leaves_nothing_stale(
 
 
 @pytest.mark.backends(PLACES)
-def test_what_a_transaction_computed_after_writing_is_stored_by_nobody(
+def test_a_result_computed_after_writing_in_a_transaction_is_never_stored(
     world, database, post
 ):
     f, runs = titled(world, database)
@@ -343,7 +345,7 @@ def test_a_transaction_that_only_reads_stores_and_hits(world, database, post):
 
 @pytest.mark.backends(["locmem", "valkey"])
 @READ_COMMITTED
-def test_what_is_undone_before_another_transaction_begins_does_not_count_for_it(
+def test_writes_undone_before_another_transaction_begins_do_not_affect_it(
     world, database, post
 ):
     f, runs = titled(world, database)
@@ -367,7 +369,7 @@ def test_what_is_undone_before_another_transaction_begins_does_not_count_for_it(
 def test_a_snapshot_may_be_older_than_the_last_invalidation(
     backend, database, post, level
 ):
-    """It sees less than that did, so it stores only while it is younger than hold."""
+    """It may read old rows, so it stores only while it is younger than hold."""
     world = World(backend, "sync")
     f, runs = titled(world, database)
     held, _ = titled(world, database, hold=1000)
@@ -406,12 +408,12 @@ def test_sqlite_reads_from_a_snapshot(backend, database, post, monkeypatch):
     assert f(post) == "old" and f.peek(post).value == "old"
 
 
-# --- all open transactions count -----------------------------------------------------
+# --- several open transactions --------------------------------------------------------
 
 
 @pytest.mark.backends(["locmem", "valkey"])
 @READ_COMMITTED
-def test_with_two_databases_the_last_commit_counts(world, database, post):
+def test_with_two_databases_the_last_commit_invalidates(world, database, post):
     f, runs = titled(world, database)
     assert f(post) == "old"
     with transaction.atomic(using=database):
@@ -429,7 +431,7 @@ def test_with_two_databases_the_last_commit_counts(world, database, post):
 
 @pytest.mark.backends(["locmem", "valkey"])
 @READ_COMMITTED
-def test_writing_to_one_database_keeps_from_storing_whatever_is_read(
+def test_writing_to_one_database_prevents_storing_results_of_any_database(
     world, database, post
 ):
     f, runs = titled(world, database)
@@ -451,7 +453,7 @@ def test_durable_blocks_are_like_the_others(world, database, post):
 
 @pytest.mark.backends(["locmem", "valkey"])
 def test_autocommit_off(world, database, post):
-    """Nothing is stored, and the invalidation counts when it is on again."""
+    """Nothing is stored, and the invalidation takes effect when it is on again."""
     f, runs = titled(world, database)
     assert f(post) == "old"
     transaction.set_autocommit(False, using=database)
@@ -597,7 +599,7 @@ class InATestCase(TestCase):
             self.assertEqual([f(self.post), f(self.post)], ["new"] * 2)
             self.assertEqual(len(self.runs), 3)
         self.assertEqual([f(self.post), f(self.post)], ["new"] * 2)
-        self.assertEqual(len(self.runs), 4, "cached again, although nobody commits")
+        self.assertEqual(len(self.runs), 4, "cached again, although no commit follows")
 
     def test_a_block_inside_that_is_rolled_back(self):
         f = self.f
@@ -682,7 +684,7 @@ class InATransactionTestCase(TransactionTestCase):
         (object(), False),
     ],
 )
-def test_what_counts_as_writing(sql, reads):
+def test_statements_that_write(sql, reads):
     class Inside:
         in_atomic_block = True
         run_on_commit: list = []
@@ -715,8 +717,8 @@ def test_a_transaction_that_was_open_before_us_may_have_written(database):
             wrappers[:] = before
 
 
-def test_djangos_private_parts_are_as_expected():
-    """Fails when another Django keeps its transactions in another way."""
+def test_private_parts_of_django_are_as_expected():
+    """Fails if a Django version tracks its transactions in another way."""
     one = connections[DEFAULT_DB_ALIAS]
     assert one.atomic_blocks == [] == one.savepoint_ids == one.run_on_commit
     with transaction.atomic():
@@ -746,7 +748,7 @@ def test_an_unknown_isolation_level_is_a_snapshot_on_mysql_only():
     assert not transactions.reads_snapshot(Connection("oracle"))
 
 
-def test_what_waits_is_done_once(database):
+def test_a_pending_action_runs_once(database):
     done = []
     with transaction.atomic(using=database):
         transactions.run_at_commit("locmem", "key", done.append)
@@ -762,7 +764,7 @@ def test_a_child_of_a_fork_has_a_lock_of_its_own():
 
 
 def written_beside_a_lease(world, database, post):
-    """A transaction that writes calls a function that somebody else is computing."""
+    """In a transaction that writes, call a function that another caller computes."""
     f, _ = titled(world, database)
     lease = record.pack(record.LEASE, b"another!")
     world.cache.add(f.get_cache_key(post), lease, 10)
@@ -774,10 +776,13 @@ def written_beside_a_lease(world, database, post):
 
 @pytest.mark.leaves_lease
 @pytest.mark.backends(PLACES)
-def test_a_transaction_that_has_written_waits_for_nobody(world, database, post):
-    """Whoever computes may need a lock of its own; and its value is for it alone."""
+def test_a_transaction_that_has_written_does_not_wait(world, database, post):
+    """The other computation may need a lock of this transaction, and its result would
+    not be valid inside it."""
     f, lease = written_beside_a_lease(world, database, post)
-    transaction.set_autocommit(False, using=database)  # nobody knows what it did
+    transaction.set_autocommit(
+        False, using=database
+    )  # its transactions cannot be watched
     try:
         assert f(post) == "new"
         transaction.rollback(using=database)

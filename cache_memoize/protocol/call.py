@@ -1,9 +1,9 @@
-"""Which function, with which settings, called how: the data that the protocol works on.
+"""The data of the protocol: function, plan, call, claim.
 
 One object travels through the protocol: a :class:`Call`. It names the
 :class:`Function` (which lives as long as the process), the :class:`Plan` (a snapshot of
-what options and settings make of the function), and the arguments. A call keeps the
-plan that it began with: when the settings change meanwhile, it cannot store under the
+its options under the present settings), and the arguments. A call keeps the plan that
+it began with: if the settings change meanwhile, it cannot store under the
 key of one plan in the cache of another.
 """
 
@@ -30,13 +30,13 @@ from .policy import Policy
 
 __all__ = ["Call", "Claim", "Function", "Plan", "computing"]
 
-#: Whether this context is computing something. A computation never waits for another
-#: one: so no circle of waiters can form, and recursion cannot block itself.
+#: Whether this context is inside a computation. A computation never waits for another
+#: one: so callers cannot wait for each other in a circle, nor recursion for itself.
 computing: ContextVar[bool] = ContextVar("cache_memoize_computing", default=False)
 
 
 class Function:
-    """A memoized function: what is true of it whatever the settings say."""
+    """A memoized function, with the data that do not depend on settings."""
 
     __slots__ = (
         "__weakref__",
@@ -60,11 +60,11 @@ class Function:
         module, self.name = address(func)
         #: The user's function.
         self.func = func
-        #: The options as the decorator got them, without those that it did not get.
+        #: The options that were passed to the decorator.
         self.given = given
         self.clock = clock
         self.stats = Stats(self.name, f"{module}.{self.name}", func)
-        #: Whether a decorator above ours may pass a class that our controls do not see.
+        #: Whether a decorator above may pass a class that our controls do not know.
         self.needs_class = False
         #: Computes many results at once, for map() and warm().
         self.many: Callable[..., Any] | None = None
@@ -72,7 +72,7 @@ class Function:
         self.wrapper: Any = None
         #: Seconds of the slowest run that outlasted its lease in this process.
         self.slowest = 0.0
-        #: Made at the first call, and again after the settings have changed.
+        #: Made at the first call, and made anew after the settings have changed.
         self.plan: Plan | None = None
         self.binder: Any = None
         self.prefix = ""
@@ -89,7 +89,7 @@ class Function:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What options and settings make of a function: a snapshot that never changes."""
+    """A frozen snapshot of a function's options under the present settings."""
 
     options: Any
     policy: Policy
@@ -97,22 +97,24 @@ class Plan:
     breaker: Breaker
     store: Store
     astore: AsyncStore
-    #: From arguments to the key of a call.
+    #: Returns the key of a call from its arguments.
     key_of: Callable[[Any, Any], str]
-    #: The one read that a hit consists of.
+    #: Reads the value under a key: the only I/O of a hit.
     fetch: Callable[[str, str], Any]
     afetch: Callable[[str, str], Any]
     #: The kind of the records that a hit may return without a second look.
     hit_kind: int
     #: The key of the tag that all calls have; None for a function without tags.
     tag: str | None
-    #: False: nothing is read and nothing stored, for the time being.
+    #: False: the cache is neither read nor written.
     stores: bool
-    #: An entry may be refreshed early when less than this many times its cost is left.
+    #: The time before its timeout in which an entry may be refreshed, as a multiple of
+    #: its cost.
     early_zone: float
     hit: Callable[..., object] | None
     miss: Callable[..., object] | None
-    #: Whether keys depend on more than arguments, and whether a thread knows that.
+    #: Whether keys depend on more than arguments (``vary_on``), and whether that is the
+    #: same in a thread of our own.
     varies: bool
     context_travels: bool
 
@@ -161,7 +163,7 @@ class Call(NamedTuple):
         """Return the key of the arguments as they are now."""
         return self.plan.key_of(self.args, self.kwargs)
 
-    # --- what is asked before anything is read or stored ---
+    # --- before reading and storing ---
 
     def can_use_cache(self) -> bool:
         return (
@@ -181,10 +183,10 @@ class Call(NamedTuple):
         )
 
     async def look(self, first: Any = UNREAD, *, hold: float = 0.0) -> Look:
-        """Return what is stored under the key, with its tags; ``first`` was just read.
+        """Return the record under the key, with its tags; ``first`` was just read.
 
-        A missing tag gets a new token, but not inside a transaction on the database
-        that the cache is in: there the others would wait for its end.
+        A missing tag gets a new token, but not inside a transaction on the database of
+        the cache itself: other callers would wait for its end.
         """
         may_write, store = True, self.store
         if isinstance(self.key, TaggedKey) and (database := store.database()):
@@ -194,10 +196,10 @@ class Call(NamedTuple):
         return await store.seen(self.key, first, hold=hold, may_write=may_write)
 
     async def may_store(self, since: float = 0.0) -> bool:
-        """Return whether what is computed here and now may be stored for all.
+        """Return whether a result computed now in this thread may be stored for all.
 
-        :param since: when the youngest tag of the call got its token, in seconds since
-            the epoch: an invalidation, after which nothing is stored for ``hold``.
+        :param since: seconds since the epoch when the youngest tag of the call got its
+            token: an invalidation, after which nothing is stored for ``hold``.
         """
         hold = self.policy.hold
         if hold and self.clock.time() - since < hold:
@@ -208,7 +210,8 @@ class Call(NamedTuple):
         )
 
     async def stamp(self, entry: Record, stamped: Stamp | None) -> bytes | None:
-        """Put a new token on an entry that readers still get; None: it is gone."""
+        """Put a new token on an entry that readers still get; return the new record, or
+        None if the entry is gone."""
         left = min(entry.remaining(self.clock.time()), entry.timeout)
         limit = max(left + self.policy.stale, float(self.lease_seconds()))
         token = self.clock.token()
@@ -218,15 +221,16 @@ class Call(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """The answer to a call before its computation: an entry, or the right to store, or
-    neither, or both."""
+    """The state of a call before its computation: an entry, the right to store, both,
+    or neither."""
 
     #: The entry to serve; its value is decoded.
     found: Record | None = None
     value: Any = None
-    #: What the key must still hold when the result is stored; None: do not store.
+    #: The record that the key must still hold when the result is stored; None: do not
+    #: store.
     lease: bytes | None = None
-    #: The tokens that the tags had when the right to store was given.
+    #: The tokens of the tags when the right to store was taken.
     tags: bytes = b""
     #: The entry that readers still get, stamped with the token of ``lease``.
     keeps: Record | None = None
@@ -235,7 +239,7 @@ class Claim(NamedTuple):
 
 
 def encode(kind: int, result: Any) -> bytes:
-    """Return the payload of a record of this kind; raises what pickling raises."""
+    """Return the payload of a record; raises the error of pickling."""
     if kind == record.RAN:
         return b""
     if kind == record.RAISED:
@@ -252,8 +256,8 @@ def decode(found: Record) -> Any:
 
 
 def lifetime(seconds: float) -> int | None:
-    """Return whole seconds, at least one: backends take fractions for "delete at once".
+    """Return whole seconds, at least one: some backends delete at once for a fraction.
 
-    Thirty years and more are unlimited: dates so far away overflow in some backends.
+    Thirty years and more are unlimited: later dates overflow in some backends.
     """
     return None if seconds >= 1e9 else max(1, math.ceil(seconds))

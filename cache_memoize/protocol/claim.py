@@ -1,16 +1,16 @@
-"""The protocol before a computation: find an entry, or take the right to store one.
+"""The protocol before a computation: find an entry, or claim the right to store one.
 
 A key holds nothing, a lease (a computation is under way), or an entry. The right to
-store is the lease that the caller wrote: the entry replaces it only if it is still
-there. So whatever deletes or replaces the lease, an invalidation for instance, wins.
+store is the lease that the caller wrote: the entry replaces it only if the key still
+holds it. So any command that deletes or replaces the lease wins, as an invalidation.
 (Memcached's leases: Nishtala et al., Scaling Memcache at Facebook, NSDI 2013.) The
 obvious scheme, to read, compute, and write, stores an old value for a whole timeout
 when an invalidation falls between the read of the rows and the write.
 
-All of it is written once for sync and async: as coroutines over a :class:`Store`. Over
-the synchronous one they never suspend, and :func:`run` finishes them at once. The
-user's function is called between them, by the wrappers in decorator.py: inside a
-coroutine it would lose recursion depth, and ``StopIteration`` would change its meaning.
+Sync and async share this code: coroutines over a :class:`Store`. Over the synchronous
+one they never suspend, and :func:`run` finishes them at once. The wrappers in
+decorator.py call the user's function between them: inside a coroutine it would lose
+recursion depth, and ``StopIteration`` would change its meaning.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ __all__ = ["Do", "can_wait", "claim", "decide", "overtake", "serve"]
 
 
 async def claim(call: Call, first: Any = UNREAD, error: Any = None) -> Claim:
-    """Return an entry to serve, or the right to compute; both: refresh the entry.
+    """Return an entry to serve, or the right to compute; both to refresh the entry.
 
-    :param first: what the wrapper has just read under the key.
-    :param error: what reading the key raised.
+    :param first: the value that the wrapper has just read under the key.
+    :param error: the error that reading the key raised.
     """
     try:
         if not call.can_use_cache() or await call.is_invalidated_here():
@@ -71,7 +71,8 @@ async def claim(call: Call, first: Any = UNREAD, error: Any = None) -> Claim:
 
 
 async def overtake(call: Call) -> Claim:
-    """Return the right to store for a refresh, whoever else has it: the newest wins.
+    """Return the right to store for a refresh, even if another caller has it: the
+    newest refresh wins.
 
     Readers keep an entry that may be served, stamped with the token of this refresh.
     """
@@ -79,8 +80,8 @@ async def overtake(call: Call) -> Claim:
         if not call.can_use_cache() or await call.is_invalidated_here():
             return _right(call)
         if not await call.may_store():
-            # The new value is for this transaction only. But the entry is to be
-            # replaced: so it is invalidated, for the others at the commit.
+            # The new value is valid for this transaction only. But the entry is out of
+            # date: so it is invalidated, for the others at the commit.
             name = call.function.name
             await invalidate_key(call.store, name, call.key, call.policy.hold)
             return _right(call)
@@ -129,8 +130,8 @@ async def can_wait(store: Store) -> bool:
 class Do(Enum):
     """The next act of a caller."""
 
-    CLEAR = "delete what is no record of ours"
-    TAKE = "put a lease of its own there"
+    CLEAR = "delete a value that is not a record of this library"
+    TAKE = "write a lease of its own"
     RETRY = "the same, after a computation that stored nothing"
     SERVE = "serve the entry"
     WAIT = "wait for the holder of the lease, and look again"
@@ -140,15 +141,15 @@ class Do(Enum):
 def decide(
     look: Look, now: float, grace: float, awaited: bytes | None, lost: int
 ) -> Do:
-    """Return what to do about what was seen under a key. Pure.
+    """Return the next act of a caller after a look at its key. Pure.
 
     :param grace: seconds after its timeout for which an entry is still served.
     :param awaited: the token of the lease that this caller has waited for, if any.
-    :param lost: how many times in a row nothing was there, though ``add`` was refused.
+    :param lost: how many times in a row the key was empty, but ``add`` refused.
     """
     found = look.record
     if found is UNREADABLE or (found is None and lost == PATIENCE // 2):
-        return Do.CLEAR  # some clients show what they cannot read as nothing
+        return Do.CLEAR  # some clients return None for a value they cannot read
     if found is None:
         return Do.TAKE
     if found.kind == record.BLOCK:
@@ -158,8 +159,8 @@ def decide(
     if found.is_fresh(now, grace):
         return Do.SERVE
     if found.kind in record.LEASES:
-        # The computation that was waited for has failed. Waiting for the next one too
-        # would line the callers of a failing function up behind one another.
+        # The computation that this caller waited for has failed. If it waited for the
+        # next one too, the callers of a failing function would queue up.
         again = found.kind == record.RETRY and awaited not in (None, found.token)
         return Do.COMPUTE if again else Do.WAIT
     if found.kind == record.FAILED:
@@ -168,7 +169,7 @@ def decide(
 
 
 class _Caller:
-    """A caller on its way to an answer: what it has seen, written and waited for."""
+    """The state of a caller between looks: its looks, its lease, and its waiting."""
 
     def __init__(self, call: Call) -> None:
         self.call = call
@@ -182,8 +183,10 @@ class _Caller:
         self.pauses = 0
 
     def outcome(self, look: Look) -> Claim | None:
-        """Return the answer if there is nothing more to try; raises if the cache does
-        not do what it says."""
+        """Return the claim if there is nothing more to try, else None.
+
+        Raises CacheDidNotAnswer if the cache keeps no value.
+        """
         found = look.record
         if isinstance(found, Record) and found.token == self.token:
             # The client has sent our lease twice: the answer to the first was lost.
@@ -193,11 +196,12 @@ class _Caller:
         self.lost = self.lost + 1 if found is None else 0
         if self.lost > PATIENCE:
             raise no_answer(self.call.store)
-        # With so many others at this key, one of them will store.
+        # The key changes all the time: one of the other callers will store.
         return _right(self.call) if self.looks > PATIENCE else None
 
     async def pause(self, lease: Record) -> bool:
-        """Wait a little; return False if it may not wait, or not any longer."""
+        """Wait before the next look; return False if the caller may not wait, or has
+        waited long enough."""
         call, clock, policy = self.call, self.call.clock, self.call.policy
         if self.awaited is None:
             call.stats.waited(call.key)
@@ -218,7 +222,7 @@ class _Caller:
 
 
 async def _step(caller: _Caller, look: Look) -> Claim | None:
-    """Do what was decided; None: look again."""
+    """Act on a look; return None to look again."""
     call, found, now = caller.call, look.record, caller.call.clock.time()
     do = decide(look, now, _grace(call, found), caller.awaited, caller.lost)
     if do is Do.CLEAR:
@@ -230,7 +234,7 @@ async def _step(caller: _Caller, look: Look) -> Claim | None:
     elif do is Do.WAIT:
         assert found is not None
         if not await caller.pause(found):
-            # A guard says that its function is running already.
+            # For a guard, a lease is a hit: its function is running already.
             return _right(call) if call.policy.store_result else Claim(found, True)
     else:
         kind = record.RETRY if do is Do.RETRY else record.LEASE
@@ -239,7 +243,7 @@ async def _step(caller: _Caller, look: Look) -> Claim | None:
 
 
 async def _overstep(caller: _Caller, look: Look) -> Claim | None:
-    """The same for a refresh, which waits for no other computation."""
+    """Act on a look for a refresh, which waits for no other computation."""
     call, found, now = caller.call, look.record, caller.call.clock.time()
     do = decide(look, now, _grace(call, found), None, caller.lost)
     if do is Do.CLEAR:
@@ -256,8 +260,10 @@ async def _overstep(caller: _Caller, look: Look) -> Claim | None:
 
 
 async def _serve(caller: _Caller, look: Look, now: float) -> Claim | None:
-    """Return the entry that was seen, perhaps with the right to refresh it; the right
-    to compute if it cannot be read; None: it is not there any more."""
+    """Return the entry, perhaps with the right to refresh it.
+
+    If the entry cannot be read, return the right to compute, or None if it is gone.
+    """
     call, found = caller.call, look.record
     assert found is not None
     try:
@@ -271,7 +277,7 @@ async def _serve(caller: _Caller, look: Look, now: float) -> Claim | None:
 
 
 async def _take(caller: _Caller, look: Look, kind: int = record.LEASE) -> Claim | None:
-    """Put a lease in the place of what was seen; None: it is not there any more."""
+    """Replace the seen value by a lease; return None if it is gone."""
     call, found = caller.call, look.record
     if look.tags is None or not await call.may_store(look.since):
         return _right(call)
@@ -285,8 +291,8 @@ async def _take(caller: _Caller, look: Look, kind: int = record.LEASE) -> Claim 
 def _grace(call: Call, found: Record | None) -> float:
     """Return the seconds after its timeout for which an entry may be served.
 
-    Only where replacing is atomic: nothing else could tell that the entry was
-    invalidated while it was being stamped.
+    0 where the backend does not replace atomically: an invalidation of the entry while
+    it is being stamped would be lost.
     """
     if not isinstance(found, Record) or not call.store.backend().atomic:
         return 0.0
@@ -294,7 +300,7 @@ def _grace(call: Call, found: Record | None) -> float:
 
 
 def _wants_refresh(call: Call, found: Record, now: float) -> bool:
-    """Return whether this caller, which gets the entry, should see to a new value."""
+    """Return whether the caller that is served this entry should have it refreshed."""
     policy = call.policy
     if found.kind != record.ENTRY or found.is_claimed(now):
         return False
@@ -308,7 +314,7 @@ def _wants_refresh(call: Call, found: Record, now: float) -> bool:
 
 
 async def _revalidate(call: Call, ours: Claim, look: Look, now: float) -> Claim:
-    """Return ``ours`` with the right to refresh it, if no other caller has that."""
+    """Return ``ours``, with the right to refresh it unless another caller has that."""
     assert ours.found is not None and look.tags is not None
     if not await call.may_store(look.since):
         return ours
@@ -323,9 +329,9 @@ async def _revalidate(call: Call, ours: Claim, look: Look, now: float) -> Claim:
 
 
 async def _stamp_anyway(call: Call, found: Record, now: float) -> Claim | None:
-    """Take the right to refresh an entry, also if another caller is refreshing it."""
+    """Take the right to refresh an entry, even if another caller is refreshing it."""
     stamped = None
-    if call.policy.revalidates:  # others need not begin
+    if call.policy.revalidates:  # keeps other callers from a refresh
         seconds = call.policy.refresh_seconds(call.function.slowest, 0)
         stamped = Stamp(now, seconds, found.stamp.attempts)
     lease = await call.stamp(found, stamped)

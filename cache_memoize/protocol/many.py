@@ -1,8 +1,8 @@
 """Many calls at once: ``map`` reads them by one command, ``warm`` refreshes them.
 
-Whatever is no hit goes through the protocol of a single call: one call after the other,
-or together, if a function was registered that computes many. A caller that holds the
-leases of several calls waits for no other one, so that no two can wait for each other.
+Calls that are no hits go through the protocol of a single call: one after the other, or
+together if a function that computes many is registered. A caller that holds the leases
+of several calls never waits, so that no two callers can wait for each other.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ CHUNK = 500
 class _Item:
     given: Any
     call: Call
-    #: What was read under the key.
+    #: The value that was read under the key.
     first: Any = UNREAD
     claim: Claim = Claim()
 
@@ -67,7 +67,7 @@ class Batch:
         self.done = self.failed = 0
         self.is_async = function.is_async
         self.store = plan.astore if self.is_async else plan.store
-        #: At most this many are computed together.
+        #: The most items that are computed together.
         self.size = 1 if function.many is None else CHUNK
 
     async def map(self, items: Iterable[Any]) -> Results:
@@ -82,11 +82,11 @@ class Batch:
             ]
             for group in self._groups(missing):
                 await self._compute(group, results, error=error)
-                error = None  # told once
+                error = None  # reported once
         return results
 
     async def refresh(self, items: Iterable[Any]) -> list[Progress]:
-        """Compute these items anew."""
+        """Compute and store the items anew; return the progress after each."""
         items, args, keys = self._keyed(items)
         results, steps = Results(keys), []
         places = _first_places(keys).values()
@@ -115,7 +115,7 @@ class Batch:
         return _Item(given, call, first)
 
     async def _read(self, keys: list[str]) -> tuple[dict[str, Any] | None, Any]:
-        """Return what is stored under the keys, and what reading them raised."""
+        """Return the values under the keys, and the error that reading them raised."""
         plan = self.plan
         if not plan.stores or plan.breaker.tripped or live:
             return None, None
@@ -134,8 +134,7 @@ class Batch:
         first: dict[str, int],
         results: Results,
     ) -> list[tuple[str, Any]]:
-        """Put the hits into ``results``; return the keys of the others, with what was
-        read there."""
+        """Put the hits into ``results``; return the other keys with the values read."""
         plan, stats, missing = self.plan, self.function.stats, []
         hit_kind, zone, now = plan.hit_kind, plan.early_zone, self.function.clock.time()
         for key in chunk:
@@ -149,13 +148,13 @@ class Batch:
                         stats.served(plan.hit, key, cost, args[first[key]], {})
                         continue
             except Exception:
-                pass  # whatever it is, claim() will see it
+                pass  # claim() reads it again and handles the error
             missing.append((key, raw))
         return missing
 
     def _groups(self, missing: list[_Item]) -> Iterator[list[_Item]]:
-        """Yield what is computed together; last, and each alone, what other callers
-        are computing."""
+        """Yield groups to compute together; then, one by one, the items that other
+        callers are computing."""
         free = [item for item in missing if not _is_leased(item)]
         yield from chunks(free, self.size)
         yield from chunks([item for item in missing if _is_leased(item)], 1)
@@ -180,7 +179,7 @@ class Batch:
             began = self.function.clock.monotonic()
             if mine:
                 with _computing(True):
-                    # Not in a coroutine of its own: StopIteration would change.
+                    # Not in another coroutine: StopIteration would change its meaning.
                     got = self._start(mine)
                     values = self._checked(mine, await got if self.is_async else got)
         except BaseException as raised:
@@ -194,7 +193,7 @@ class Batch:
         if values is not None:
             took = self.function.clock.monotonic() - began
             await self._settle(mine, values, took, results)
-        for item in later:  # holding nothing
+        for item in later:  # no lease is held now
             await self._compute([item], results)
 
     async def _overtake(self, group: list[_Item], mine: list[_Item]) -> None:
@@ -211,8 +210,8 @@ class Batch:
         mine: list[_Item],
         later: list[_Item],
     ) -> None:
-        """Serve what is found; put what is to be computed here and now into ``mine``,
-        and what other callers are computing into ``later``."""
+        """Serve the entries found; put the items to compute now into ``mine``, those
+        that other callers are computing into ``later``."""
         several = len(group) > 1
         patient = several and await can_wait(self.store)
         with _computing(several):
@@ -230,20 +229,20 @@ class Batch:
                 await self._check_key(item)
 
     async def _check_key(self, item: _Item) -> None:
-        """Give up the right to store if the key is another one by now: the function may
-        have activated another language for an item before."""
+        """Give up the right to store if the key has changed: the function may have
+        activated another language for an earlier item."""
         if item.claim.lease is not None and item.call.key_now() != item.call.key:
             await release(item.call, item.claim)
             item.claim = item.claim._replace(lease=None)
 
     async def _is_taken(self, item: _Item) -> bool:
-        """Return whether another caller computes it now, or has just done so."""
+        """Return whether another caller is computing the item, or has just done so."""
         if item.claim.lease is not None or self.store.breaker.tripped:
             return False
         try:
             found = await self.store.get(item.call.key)
         except Exception:
-            return False  # claim() has told of such trouble
+            return False  # claim() has reported such errors
         theirs = record.LEASES | record.ENTRIES
         return isinstance(found, record.Record) and found.kind in theirs
 
@@ -293,7 +292,7 @@ class Batch:
     ) -> None:
         clock = self.function.clock
         for place, item in enumerate(mine):
-            # Its share of the cost; the leases have to last for the whole.
+            # Its share of the cost; but leases have to last for the whole group.
             began = clock.monotonic() - took / len(mine)
             item.claim = item.claim._replace(began=began)
             try:
@@ -307,11 +306,11 @@ class Batch:
             self.function.slowest = max(self.function.slowest, took)
 
     async def _fail(self, mine: list[_Item], error: BaseException) -> None:
-        """Free the keys. What a function for many raised is no single item's result."""
+        """Free the keys. An error of a function for many is not an item's result."""
         if self.function.many is None:
             for item in mine:
                 await fail(item.call, item.claim, error)
-        elif not isinstance(error, GeneratorExit):  # nothing may be awaited then
+        elif not isinstance(error, GeneratorExit):  # awaiting is not allowed then
             await self.store.shield(_free(mine))
 
 
@@ -323,8 +322,8 @@ async def _free(mine: list[_Item]) -> None:
 
 @contextmanager
 def _computing(yes: bool) -> Iterator[None]:
-    """A block in which this caller waits for no other one: it computes, or holds
-    leases."""
+    """Return a context in which this caller does not wait for other ones, because it
+    computes or holds leases."""
     before = computing.set(yes or computing.get())
     try:
         yield
@@ -339,7 +338,7 @@ def _is_leased(item: _Item) -> bool:
 
 
 def _first_places(keys: list[str]) -> dict[str, int]:
-    """Return each key once, in order, with its first place."""
+    """Return each key once, in order, with the index of its first item."""
     found: dict[str, int] = {}
     for place, key in enumerate(keys):
         found.setdefault(key, place)
@@ -355,8 +354,8 @@ class Results:
         self.errors: dict[str, Exception] = {}
 
     def in_order(self, return_exceptions: bool) -> list[Any]:
-        """Return them in the order of the items; raise the first error, unless errors
-        are wanted."""
+        """Return the results in the order of the items; raise the first error unless
+        ``return_exceptions``."""
         if len(self.values) == len(self.keys):  # no two alike, and no errors
             return [self.values[key] for key in self.keys]
         found, served = [], set()
@@ -366,7 +365,7 @@ class Results:
                     raise self.errors[key]
                 found.append(self.errors[key])
                 continue
-            # As if they had been called one by one: no two share an object.
+            # As with single calls, no two results share an object.
             value = self.values[key]
             found.append(_copy(value) if key in served else value)
             served.add(key)
@@ -376,7 +375,7 @@ class Results:
 def _copy(value: Any) -> Any:
     try:
         return record.loads(record.dumps(value))
-    except Exception:  # then nothing was stored either
+    except Exception:  # then the value was not stored either
         return value
 
 
@@ -396,7 +395,7 @@ async def awarm(
     batch: Batch, items: Iterable[Any] | AsyncIterable[Any]
 ) -> AsyncIterator[Progress]:
     if isinstance(items, Sized) and not isinstance(items, AsyncIterable):
-        batch.total = len(items)  # that of a QuerySet would be a query
+        batch.total = len(items)  # the len() of a QuerySet would be a query
     async for chunk in achunks(items, batch.size):
         if batch.is_async:
             steps = await batch.refresh(chunk)

@@ -1,4 +1,4 @@
-"""The refresh of a value that is stale, or will be soon, while readers get the old one.
+"""Refreshes of stale or soon stale entries, while readers get the old value.
 
 ``CACHE_MEMOIZE["REFRESH"]`` says where the function runs: in a thread (for an async
 function in a task of the running loop), in the caller that found the entry, or in a
@@ -47,7 +47,7 @@ def _mode(call: Call) -> str:
 
 
 def revalidate(call: Call, claim: Claim) -> Claim:
-    """Have a found entry refreshed; return what this caller is to be served."""
+    """Have a found entry refreshed; return the claim that this caller is to serve."""
     mode = _mode(call)
     if mode == "task" and enqueue(call, claim):
         return claim
@@ -63,7 +63,7 @@ def revalidate(call: Call, claim: Claim) -> Claim:
 
 
 def _refresh(call: Call, claim: Claim) -> Claim:
-    """Compute and store. Whatever the function raises leaves the old value."""
+    """Compute and store. If the function raises, the old value stays."""
     claim, restored = _begin(call, claim), _caller_locale()
     if call.key_now() != call.key:
         run(postpone_refresh(call, claim, tried=False))
@@ -112,8 +112,8 @@ async def arevalidate(call: Call, claim: Claim) -> Claim:
     in_thread = with_context(go_on)
 
     def ended(task: asyncio.Task[Claim]) -> None:
-        # The request that started the task does not cancel it, but the end of the loop
-        # does, which under WSGI lives as long as one request: then a thread goes on.
+        # The end of the loop cancels the task (under WSGI, a loop lives as long as one
+        # request): then a thread finishes the refresh.
         _tasks.discard(task)
         if task.cancelled():
             with suppress(RuntimeError):  # the process is ending
@@ -127,8 +127,11 @@ async def arevalidate(call: Call, claim: Claim) -> Claim:
 
 
 async def _arefresh(call: Call, claim: Claim, endings: list[_Ending]) -> Claim:
-    """Leave in ``endings`` what remains to be done once the function has ended: this
-    task may be cancelled in the middle of that."""
+    """Compute and store, as ``_refresh()``.
+
+    What is to be done after the function goes into ``endings`` too: if this task is
+    cancelled meanwhile, a thread does it.
+    """
     claim, restored = _begin(call, claim), _caller_locale()
     if call.key_now() != call.key:
         await postpone_refresh(call, claim, tried=False)
@@ -154,11 +157,11 @@ async def _arefresh(call: Call, claim: Claim, endings: list[_Ending]) -> Claim:
 
 
 def _begin(call: Call, claim: Claim) -> Claim:
-    """Return the claim with age and cost from now on, not from when it was made."""
+    """Return the claim with age and cost counted from now, not from its making."""
     return claim._replace(started=call.clock.time(), began=call.clock.monotonic())
 
 
-#: Enters the language and the time zone of when it was made.
+#: Returns a context with the language and the time zone of the caller.
 _Restore = Callable[[], AbstractContextManager[None]]
 
 
@@ -189,7 +192,7 @@ class _ArgumentsChanged(Exception):
 
 
 def _check_arguments(call: Call, restored: _Restore) -> None:
-    """Refuse the result if the caller has changed its objects meanwhile: it would be
+    """Raise if the caller has changed the arguments meanwhile: the result would be
     stored under the key of the old ones."""
     with restored():  # the function may have activated another language
         changed = call.key_now() != call.key
@@ -197,7 +200,7 @@ def _check_arguments(call: Call, restored: _Restore) -> None:
         raise _ArgumentsChanged("the arguments were changed during the refresh")
 
 
-#: The rest of a refresh, over a store for async or for sync code.
+#: The rest of a refresh after the function, over an async or a sync store.
 _Ending = Callable[[Store], Coroutine[Any, Any, None]]
 
 
@@ -216,18 +219,18 @@ def _ending_of(call: Call, claim: Claim, error: BaseException) -> _Ending:
 
 
 def enqueue(call: Call, claim: Claim) -> bool:
-    """Have a worker refresh this call; return False, with a warning, when the call
-    cannot be described to a worker: then a thread refreshes it."""
+    """Have a worker refresh this call. Return False, with a warning, if the call cannot
+    be described to a worker: then a thread refreshes it."""
     function = call.function
     path = f"{function.func.__module__}:{function.func.__qualname__}"
     try:
         if call.plan.varies:
-            raise TypeError("a worker does not know the values of vary_on= here")
+            raise TypeError("a worker does not know the values of vary_on=")
         args, kwargs = json.loads(json.dumps([call.args, call.kwargs], allow_nan=False))
-        # The same key, or the worker would refresh another call: a tuple comes back
-        # as a list, and a number as a key of a dict as a string.
+        # With another key the worker would refresh another call: JSON turns a tuple
+        # into a list, and a number as a key of a dict into a string.
         if call.plan.key_of(tuple(args), kwargs) != call.key:
-            raise TypeError("the arguments do not come through JSON unchanged")
+            raise TypeError("JSON changes the arguments")
         worker = importlib.import_module("cache_memoize.tasks")
         if getattr(worker.find(path), "_memoized", None) is not function:
             raise TypeError(f"{path} is not this function, or not only this one")

@@ -26,18 +26,18 @@ async def settle(call: Call, claim: Claim, result: Any) -> None:
 
 
 async def fail(call: Call, claim: Claim, error: BaseException) -> None:
-    """Store what the function raised, or free the key for others.
+    """Store the error that the function raised, or free the key for others.
 
-    Raises nothing of its own making: the caller is to see the function's error.
+    Errors of storing are logged, not raised: the caller gets the function's error.
     """
     if isinstance(error, GeneratorExit):
-        return  # nothing may be awaited now: the lease will run out
+        return  # awaiting is not allowed here: the lease will expire
     if not isinstance(error, call.policy.cache_exceptions):
         try:
             _count(call, call.clock.monotonic() - claim.began)
         finally:
             if claim.keeps is None:
-                # The shield lets the key be freed although this task is cancelled.
+                # The shield frees the key even if this task is cancelled.
                 await call.store.shield(release(call, claim))
         return
     try:
@@ -54,7 +54,7 @@ def _tell_miss_callable(call: Call) -> None:
 
 async def _settle(call: Call, claim: Claim, kind: int, result: Any) -> None:
     cost = call.clock.monotonic() - claim.began
-    # An old record fades, so that one slow day does not make leases long for ever.
+    # The maximum decays, so that one slow run does not lengthen leases for good.
     call.function.slowest = max(cost, call.function.slowest * 0.9)
     if claim.lease is None:
         return _count(call, cost)
@@ -62,14 +62,15 @@ async def _settle(call: Call, claim: Claim, kind: int, result: Any) -> None:
         _count(call, cost)
         await _store(call, claim, kind, result, cost)
     except BaseException as error:
-        # A refresh that is cancelled while it stores leaves that to another thread.
+        # If a refresh is cancelled while it stores, another thread finishes it.
         if claim.keeps is None or isinstance(error, Exception):
             await call.store.shield(release(call, claim))
         raise
 
 
 def _count(call: Call, cost: float) -> None:
-    """Count the computation. A receiver that makes the same call must not wait."""
+    """Count the computation. A signal receiver that makes the same call must not wait:
+    hence ``computing``."""
     nested = computing.set(True)
     try:
         call.stats.computed(call.key, cost)
@@ -80,7 +81,7 @@ def _count(call: Call, cost: float) -> None:
 async def _store(call: Call, claim: Claim, kind: int, result: Any, cost: float) -> None:
     timeout = timeout_of(call, result)
     grace = call.plan.grace(kind) if timeout else 0.0
-    # At most the timeout, though the clock may have been set back meanwhile.
+    # At most the timeout, even if the clock was set back meanwhile.
     age = max(0.0, call.clock.time() - claim.started)
     left = timeout - age + grace
     wanted = kind != record.ENTRY or call.policy.should_store(
@@ -95,7 +96,7 @@ async def _store(call: Call, claim: Claim, kind: int, result: Any, cost: float) 
         call.stats.trouble_once("the result cannot be pickled", error)
         return await release(call, claim)
     if call.store.breaker.blocks(call.clock.monotonic()):
-        return  # the cache stopped working meanwhile
+        return  # the breaker opened during the computation
     new = pack_entry(call, claim, kind, payload, timeout, cost)
     try:
         if not await put(call, claim, new, left):
@@ -111,9 +112,9 @@ async def _store(call: Call, claim: Claim, kind: int, result: Any, cost: float) 
 async def put(call: Call, claim: Claim, new: bytes, left: float) -> bool:
     """Store ``new`` for ``left`` seconds, if the right to do so is still valid.
 
-    A refresh that began later has stamped the entry that readers keep, and may yet
-    fail. Until then they get ``new``, under its stamp, rather than the older value.
-    Whatever else came in between wins: an invalidation, or another value.
+    If a later refresh has stamped the entry that readers keep, ``new`` is stored under
+    that stamp: readers get it until the later refresh ends, which may fail. Any other
+    change in between wins: an invalidation, or another value.
     """
     assert claim.lease is not None
     held, ours = claim.lease, new
@@ -124,7 +125,7 @@ async def put(call: Call, claim: Claim, new: bytes, left: float) -> bool:
         if claim.keeps is None or not isinstance(found, Record):
             return False
         if found.token == record.token_of(claim.lease):
-            ours = new  # an older refresh has put its value under our stamp
+            ours = new  # an older refresh has stored its value under our stamp
         elif found.is_same(claim.keeps):
             ours = _stamped_like(call.store, call.key, new, found)
         else:
