@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from datetime import timedelta
 from typing import Any, Literal
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
 __all__ = [
+    "CALLED",
     "PROJECT_WIDE",
     "SIGNATURE",
     "Options",
@@ -80,18 +81,6 @@ class Options:
         if trouble:
             raise TypeError(f"cache_memoize: {name} {trouble}")
 
-    def with_notes(self, name: str) -> Options:
-        """Return the same options, whose callables add their option and the function to
-        the errors they raise."""
-        return replace(
-            self,
-            **{
-                option: _with_note(name, option, value)
-                for option in _CALLED
-                if callable(value := getattr(self, option))
-            },
-        )
-
 
 _FIELDS = {field.name: field for field in fields(Options)}
 
@@ -114,15 +103,18 @@ _CALLABLES = (
     "cache_if",
 )
 _CALLABLES_OR_VALUES = ("extra", "timeout", "tags")
-#: Called with the arguments of a call; their errors reach the caller.
-_CALLED = (
-    "args_rewrite",
-    "cache_if",
-    "extra",
-    "key_generator_callable",
-    "tags",
-    "timeout",
-)
+#: Options that may be callables of the call's arguments, by the number of arguments
+#: that come before these: the result.
+CALLED = {
+    "args_rewrite": 0,
+    "cache_if": 1,
+    "extra": 0,
+    "hit_callable": 0,
+    "key_generator_callable": 0,
+    "miss_callable": 0,
+    "tags": 0,
+    "timeout": 1,
+}
 
 
 def _signature() -> inspect.Signature:
@@ -171,14 +163,3 @@ def check_given(name: str, given: dict[str, Any]) -> None:
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str) and bool(value)
-
-
-def _with_note(name: str, option: str, value: Callable[..., Any]) -> Any:
-    def call(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return value(*args, **kwargs)
-        except Exception as error:
-            error.add_note(f"Raised by {option}= of {name}.")
-            raise
-
-    return call

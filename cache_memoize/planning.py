@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 from weakref import WeakSet, WeakValueDictionary
 
@@ -31,9 +32,10 @@ from .cache.store import AsyncStore, Store
 from .clock import Clock
 from .conf import Conf, conf, on_change
 from .keys.binding import Binder, default_prefix
+from .keys.calling import fit
 from .keys.maker import key_maker
 from .keys.tags import function_tag, tagging
-from .options import Options, check_given
+from .options import CALLED, Options, check_given
 from .protocol.call import Function, Plan
 from .protocol.policy import Policy
 from .stats.reporter import reporter
@@ -155,7 +157,7 @@ def make_plan(function: Function) -> Plan:
 def _plan(function: Function, project: Conf) -> Plan:
     options = _options(function, project)
     name = function.name
-    called = options.with_notes(name)
+    called = _fit_callables(options, function.binder)
     policy = Policy.from_options(name, called, enabled=project.ENABLED)
     alias = function.stats.alias = options.cache_alias
     breaker = breaker_of(alias)
@@ -197,11 +199,21 @@ def _plan(function: Function, project: Conf) -> Plan:
         tag=tag,
         stores=policy.stores and apps.ready,
         early_zone=policy.early_zone,
-        hit=options.hit_callable,
-        miss=options.miss_callable,
+        hit=called.hit_callable,
+        miss=called.miss_callable,
         varies=bool(varied),
         context_travels=vary.travel(varied),
     )
+
+
+def _fit_callables(options: Options, binder: Binder) -> Options:
+    """Return the same options, whose callables get the call in one form."""
+    fitted: dict[str, Any] = {
+        option: fit(value, option, binder, leading)
+        for option, leading in CALLED.items()
+        if callable(value := getattr(options, option))
+    }
+    return replace(options, **fitted)
 
 
 def _options(function: Function, project: Conf) -> Options:

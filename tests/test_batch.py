@@ -494,7 +494,7 @@ def test_hooks_are_called_for_each(world):
     )
     made.f.map([1, (2, 3)])
     made.f.map([1, (2, 3)])
-    assert misses == hits == [(1,), (2, 3)]
+    assert misses == hits == [(1, 0), (2, 3)]
 
 
 @pytest.mark.backends(["locmem"])

@@ -123,6 +123,28 @@ class Binder:
             bound = [b for b in bound if not self._is_ignored(b[0], b[2])]
         return bound
 
+    def normalize(self, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
+        """Return the same call with positional parameters by position, defaults filled
+        in, and the others by keyword."""
+        if not kwargs and not self.keyword_only and len(args) == len(self.positional):
+            return args, kwargs
+        positional, by_name = list(args), {}
+        left = kwargs.copy()
+        for index in range(len(args), len(self.positional)):
+            name = self.positional[index]
+            at_hand = left if index >= self.positional_only else {}
+            positional.append(at_hand.pop(name, self.defaults[name]))
+        for name in self.keyword_only:
+            by_name[name] = left.pop(name, self.defaults[name])
+        too_many = len(args) > len(self.positional) and self.var_positional is None
+        unknown = left and (
+            self.var_keyword is None or not self.by_keyword.isdisjoint(left)
+        )
+        missing = any(v is _MISSING for v in (*positional, *by_name.values()))
+        if too_many or unknown or missing:
+            self._refuse(args, kwargs)
+        return tuple(positional), by_name | left
+
     def _bind_further(self, args: Args, kwargs: Kwargs) -> list[Bound]:
         if self.var_positional is None:
             self._refuse(args, kwargs)
@@ -147,6 +169,17 @@ class Binder:
             raise TypeError(f"{self.name}(): {error}") from None
         # Some versions of inspect accept calls that Python refuses.
         raise TypeError(f"{self.name}(): the arguments do not fit {self.signature}")
+
+    def text_of_some(
+        self, chosen: Callable[[str, bool], bool], args: Args, kwargs: Kwargs
+    ) -> str:
+        """Return some arguments of a call as text, chosen by their names and by whether
+        they are bound by name."""
+        return "".join(
+            _NAMED + encode(name) + encode_part(value, self.name, name)
+            for name, value, by_name in self.bind(args, kwargs)
+            if chosen(name, by_name)
+        )
 
     def text(self, args: Args, kwargs: Kwargs) -> str:
         """Return the arguments of a call as text."""

@@ -107,13 +107,16 @@ def _text_maker(
     if args_rewrite is None and extra_of is None:
         return binder.text
 
+    leaves_out = getattr(args_rewrite, "leaves_out", None)
+
     def text(args: Args, kwargs: Kwargs) -> str:
         if args_rewrite is None:
             found = binder.text(args, kwargs)
         else:
-            binder.bind(args, kwargs)  # a call that does not fit must not be keyed
             rewritten = args_rewrite(*args, **kwargs)
             found = _REWRITTEN + encode_part(rewritten, binder.name, "args_rewrite=")
+            if leaves_out is not None:  # what args_rewrite does not take stays
+                found += binder.text_of_some(leaves_out, args, kwargs)
         if extra_of is not None:
             further = extra_of(*args, **kwargs)
             found += _EXTRA + encode_part(further, binder.name, "extra=")

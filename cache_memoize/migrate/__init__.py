@@ -29,11 +29,6 @@ CODES = {
         "raised",
         "give the arguments of the call that is meant",
     ),
-    "M003": (
-        "args_rewrite of {} does not take {!r}, which this call passes by keyword: it "
-        "gets keywords now, and raises a TypeError",
-        "give args_rewrite the parameters of the function",
-    ),
     "M004": (
         "args_rewrite of {} leaves out {!r}, which this call passes by keyword: it was "
         "part of the key, and is not any more",

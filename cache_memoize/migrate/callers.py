@@ -77,17 +77,14 @@ def _repeats_receiver(call: Call) -> bool:
 def _check_rewritten(
     call: Call, rewrite: Def | ast.Lambda, name: str
 ) -> Iterator[Difference]:
-    """M003 and M004: keywords, which 0.2.1 did not pass to args_rewrite, but had in
-    the key."""
+    """M004: keywords, which 0.2.1 did not pass to args_rewrite, but had in the key."""
     arguments = rewrite.args
     taken = {a.arg for a in (*arguments.args, *arguments.kwonlyargs)}
     body = rewrite.body if isinstance(rewrite.body, list) else [rewrite.body]
     used = {n.id for part in body for n in ast.walk(part) if isinstance(n, ast.Name)}
     for keyword in find_keywords(call.node):
         by = keyword if keyword in taken else arguments.kwarg and arguments.kwarg.arg
-        if by is None:
-            yield report_at(call.node, "M003", name, keyword)
-        elif by not in used:
+        if by and by not in used:
             yield report_at(call.node, "M004", name, keyword)
 
 

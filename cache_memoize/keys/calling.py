@@ -1,0 +1,124 @@
+"""Option callables, such as ``tags=``: each gets the call in one form. Pure.
+
+``f(1)``, ``f(a=1)`` and ``f(1, b=2)`` may be one call. So a callable of the call's
+arguments gets positional parameters by position, with defaults filled in, and
+keyword-only ones by keyword, for every spelling. A callable that takes fewer gets the
+arguments that it names: ``tags=lambda post_id: ...`` fits ``f(post_id, lang="en")``. A
+callable that fits no call is refused at decoration; at a call, the error would depend
+on the spelling.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from inspect import Parameter, signature
+from typing import Any, NamedTuple
+
+from .binding import Binder
+
+__all__ = ["fit"]
+
+_BY_POSITION = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+_BY_NAME = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+
+
+class _Taken(NamedTuple):
+    """The arguments of a call that a callable takes."""
+
+    #: The number of arguments that it takes by position; the others by name. None: all.
+    positional: int | None
+    #: Parameters that it takes by name; None: all keyword arguments.
+    named: frozenset[str] | None
+
+    def leaves_out(self, binder: Binder, name: str, by_name: bool) -> bool:
+        """Return whether the callable does not get a bound argument."""
+        if not by_name:
+            if self.positional is None:
+                return False
+            if name in binder.positional[: self.positional]:
+                return False
+        return self.named is not None and name not in self.named
+
+
+def fit(
+    given: Callable[..., Any], option: str, binder: Binder, leading: int = 0
+) -> Callable[..., Any]:
+    """Return ``given``, called with any spelling of a call; errors name the option.
+
+    :param leading: the number of arguments before those of the call: the result.
+    :raises TypeError: if ``given`` cannot take the arguments of any call.
+
+    The attribute ``leaves_out`` of the returned function tells whether ``given`` does
+    not get an argument.
+    """
+    taken = _taken(given, option, binder, leading)
+
+    @functools.wraps(given, updated=())
+    def ask(*args: Any, **kwargs: Any) -> Any:
+        try:
+            first, args = args[:leading], args[leading:]
+            args, kwargs = binder.normalize(args, kwargs)
+            if taken.positional is not None:
+                kwargs = dict(zip(binder.positional, args, strict=False)) | kwargs
+                args = args[: taken.positional]
+            if taken.named is not None:
+                kwargs = {k: v for k, v in kwargs.items() if k in taken.named}
+            return given(*first, *args, **kwargs)
+        except Exception as error:
+            error.add_note(f"Raised by {option}= of {binder.name}.")
+            raise
+
+    ask.leaves_out = functools.partial(taken.leaves_out, binder)  # type: ignore[attr-defined]
+    return ask
+
+
+def _taken(
+    given: Callable[..., Any], option: str, binder: Binder, leading: int
+) -> _Taken:
+    try:
+        own = signature(given)
+    except (ValueError, TypeError):  # bool: of the result, if there is one
+        return _Taken(0, frozenset()) if leading else _Taken(None, None)
+    parameters = list(own.parameters.values())
+    by_position = [p for p in parameters if p.kind in _BY_POSITION]
+    first, rest = by_position[:leading], by_position[leading:]
+    takes_any = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    names = {*binder.positional, *binder.keyword_only}
+    asked = {p.name for p in rest}
+    by_names = asked <= names and not asked.isdisjoint(binder.keyword_only)
+    if binder.var_positional:
+        all_by_position = takes_any or not asked <= names
+    else:
+        enough = len(rest) >= len(binder.positional) and not by_names
+        all_by_position = takes_any or enough
+    positional, in_order = None, rest[: len(binder.positional)]
+    if not all_by_position:
+        # A hook in C, such as list.append, names nothing; for a key that is no excuse.
+        hooks = option in ("hit_callable", "miss_callable")
+        in_order = [p for p in rest if hooks and p.kind is p.POSITIONAL_ONLY]
+        positional = len(in_order)
+    by_name = [p for p in parameters if p.kind in _BY_NAME and p not in in_order]
+    reached = set(binder.keyword_only) if all_by_position else names
+    missing = [
+        p.name
+        for p in (*rest, *(p for p in parameters if p.kind is p.KEYWORD_ONLY))
+        if p.default is p.empty
+        and p not in in_order
+        and (p.name not in reached or p.kind is p.POSITIONAL_ONLY)
+    ]
+    if len(first) < leading and not takes_any:
+        missing = ["a parameter for the result"]
+    # *args and **kwargs of the function may hold everything.
+    elif binder.var_positional or binder.var_keyword:
+        missing = []
+    if missing:
+        name = binder.name
+        raise TypeError(
+            f"cache_memoize: {option}= of {name} is called with the arguments of "
+            f"{name}{binder.signature}, which do not fit {own}: {', '.join(missing)}; "
+            "name parameters of the function, or take *args, **kwargs"
+        )
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return _Taken(positional, None)
+    return _Taken(positional, frozenset(p.name for p in by_name if p not in first))

@@ -1,0 +1,186 @@
+"""Callable options get the call in one form, whatever its spelling."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from cache_memoize import UnkeyableArgument, cache_memoize
+from cache_memoize.keys.binding import Binder
+from cache_memoize.keys.calling import fit
+
+
+def two(a, b=2): ...
+
+
+def by_name(a, b=2, *, lang="en"): ...
+
+
+def several(a, *rest, lang="en"): ...
+
+
+def anything(a, **more): ...
+
+
+def only(a, /, b=2): ...
+
+
+def nothing(): ...
+
+
+def received(ask: Callable[..., Any], function: Callable[..., Any]) -> Any:
+    """The arguments that ``ask`` gets, by the spelling of a call of ``function``."""
+    return fit(ask, "tags", Binder(function, function.__name__))
+
+
+#: All spellings of one call.
+SPELLINGS = {
+    two: [
+        ((1,), {}),
+        ((1, 2), {}),
+        ((), {"a": 1}),
+        ((1,), {"b": 2}),
+        ((), {"b": 2, "a": 1}),
+    ],
+    by_name: [((1,), {}), ((1, 2), {"lang": "en"}), ((), {"lang": "en", "a": 1})],
+    several: [((1,), {}), ((), {"a": 1}), ((1,), {"lang": "en"})],
+    anything: [((1,), {"x": 3}), ((), {"x": 3, "a": 1})],
+    only: [((1,), {}), ((1, 2), {}), ((1,), {"b": 2})],
+    nothing: [((), {})],
+}
+ASKS = {
+    two: {
+        lambda *args, **kwargs: (args, kwargs): ((1, 2), {}),
+        lambda *args: args: (1, 2),
+        lambda a, b: (a, b): (1, 2),
+        lambda x, y: (x, y): (1, 2),
+        lambda a: a: 1,
+        lambda b: b: 2,
+        lambda *, b: b: 2,
+        lambda b, c=5: (b, c): (1, 2),
+        lambda **kwargs: kwargs: {"a": 1, "b": 2},
+        lambda: "none": "none",
+    },
+    by_name: {
+        lambda *args, **kwargs: (args, kwargs): ((1, 2), {"lang": "en"}),
+        lambda *args: args: (1, 2),
+        lambda a, b, lang: (a, b, lang): (1, 2, "en"),
+        lambda lang: lang: "en",
+        lambda lang, a: (a, lang): (1, "en"),
+        lambda *args, lang: (args, lang): ((1, 2), "en"),
+    },
+    several: {
+        lambda *args, **kwargs: (args, kwargs): ((1,), {"lang": "en"}),
+        lambda a, *rest: (a, rest): (1, ()),
+        lambda lang: lang: "en",
+        lambda x: x: 1,
+    },
+    anything: {
+        lambda *args, **kwargs: (args, kwargs): ((1,), {"x": 3}),
+        lambda a: a: 1,
+        lambda a, x: (a, x): (1, 3),
+    },
+    only: {lambda a, b: (a, b): (1, 2), lambda b: b: 2, lambda a: a: 1},
+    nothing: {lambda: 1: 1, lambda *args: args: ()},
+}
+
+
+@pytest.mark.parametrize("function", ASKS, ids=lambda function: function.__name__)
+def test_every_spelling_of_a_call_is_one_for_every_callable(function):
+    for ask, expected in ASKS[function].items():
+        for args, kwargs in SPELLINGS[function]:
+            assert received(ask, function)(*args, **kwargs) == expected
+
+
+@pytest.mark.parametrize(
+    "function, ask",
+    [
+        (two, lambda pk: pk),
+        (two, lambda a, b, c: a),
+        (two, lambda *, lang: lang),
+        (two, lambda a, /: a),
+        (by_name, lambda a, b, c: a),
+        (nothing, lambda a: a),
+        (nothing, len),
+    ],
+)
+def test_a_callable_that_fits_no_call_is_refused_at_decoration(function, ask):
+    for option in ("tags", "args_rewrite", "extra", "key_generator_callable"):
+        with pytest.raises(TypeError) as caught:
+            cache_memoize(60, **{option: ask})(function)
+        said = str(caught.value)
+        assert f"{option}= of {function.__name__} is called with" in said
+        assert "name parameters of the function, or take *args, **kwargs" in said
+
+
+def test_the_result_comes_first():
+    for option in ("cache_if", "timeout"):
+        with pytest.raises(TypeError, match="a parameter for the result"):
+            cache_memoize(**{option: lambda: 5})(two)
+    for ask in (bool, lambda result: result, lambda result, b: b == 2, lambda r, *a: a):
+        f = cache_memoize(60, prefix="result", cache_if=ask)(lambda a, b=2: a)
+        assert f(1) == 1 and f.peek(a=1) is not None
+        f.invalidate(1)
+
+
+def test_a_hook_in_c_gets_what_it_takes():
+    seen = []
+    f = cache_memoize(60, prefix="in C", miss_callable=seen.append)(lambda a, b=2: a)
+    f(1), f.invalidate(1), f(a=1), f.invalidate(1)
+    assert seen == [1, 1]
+
+
+def test_equal_calls_have_one_key_however_they_are_rewritten():
+    for ask in (lambda *args, **kwargs: (args, kwargs), lambda a: a, lambda a, b: b):
+        f = cache_memoize(60, prefix="rewritten", args_rewrite=ask)(two)
+        g = cache_memoize(60, prefix="extra", extra=ask)(two)
+        calls = SPELLINGS[two]
+        for made in (f, g):
+            assert len({made.get_cache_key(*args, **kw) for args, kw in calls}) == 1
+
+
+def test_methods_and_properties_of_the_instance():
+    class Shop:
+        town = "Oslo"
+
+        @cache_memoize(
+            60, prefix="shop", args_rewrite=lambda self, item: (self.town, item)
+        )
+        def price(self, item, vat=25):
+            return item
+
+    one, two = Shop(), Shop()
+    assert one.price.get_cache_key(1) == two.price.get_cache_key(item=1, vat=25)
+
+
+def test_arguments_that_args_rewrite_does_not_take_stay_in_the_key():
+    """Or a call would get the result of another one."""
+    f = cache_memoize(60, prefix="stay", args_rewrite=lambda a: a.lower())(by_name)
+    same = [(("A",), {}), (("a",), {"b": 2}), ((), {"a": "a", "lang": "en"})]
+    assert len({f.get_cache_key(*args, **kwargs) for args, kwargs in same}) == 1
+    others = [(("a", 3), {}), (("a",), {"lang": "de"}), (("a", 3), {"lang": "de"})]
+    assert len({f.get_cache_key(*args, **kw) for args, kw in [same[0], *others]}) == 4
+    g = cache_memoize(60, prefix="more", args_rewrite=lambda a: a)(anything)
+    assert (
+        len({g.get_cache_key(1), g.get_cache_key(1, x=1), g.get_cache_key(1, y=1)}) == 3
+    )
+    h = cache_memoize(60, prefix="rest", args_rewrite=lambda lang: lang)(several)
+    assert len({h.get_cache_key(1), h.get_cache_key(2), h.get_cache_key(1, 2)}) == 3
+    with pytest.raises(UnkeyableArgument, match="'b' of type builtins.object"):
+        f.get_cache_key("a", object())
+    ignoring = cache_memoize(60, prefix="i", ignore=["b"], args_rewrite=lambda a: a)(
+        two
+    )
+    assert ignoring.get_cache_key(1, 2) == ignoring.get_cache_key(1, 3)
+
+
+def test_a_call_that_does_not_fit_the_function_reaches_no_callable():
+    asked = []
+    calls = [((), {}), ((1, 2, 3), {}), ((1,), {"a": 1}), ((1,), {"c": 1})]
+    for (args, kwargs), function in itertools.product(calls, (two, only)):
+        with pytest.raises(TypeError, match="two|only"):
+            received(lambda *args, **kwargs: asked.append(1), function)(*args, **kwargs)
+    assert not asked
