@@ -5,13 +5,12 @@ under way. Inside of one, a block replaces it, and it is deleted at the commit: 
 then other callers compute from the old rows, and must not store. After a rollback the
 block expires by itself.
 
-The obvious scheme, to delete the key when the rows are written, is wrong before the
-commit: another caller reads the old rows, and stores an old value for a whole timeout.
-To delete it only after the commit leaves the old entry in place if the process dies in
-between; the block, written before the commit, leaves a miss.
+The obvious scheme, to delete the key when the rows are written, is too early: another
+caller may read the old rows, and store an old value for a whole timeout. To delete it
+only after the commit leaves the old entry in place if the process dies in between.
 
-Some clients hide failures: they return "nothing was deleted" for a server that is down.
-So on these, writes are verified by reading them back.
+Clients that hide failures ("nothing was deleted", by a server that is down) are not
+believed: the write is read back.
 """
 
 from __future__ import annotations
@@ -69,11 +68,8 @@ async def invalidate_key(store: Store, name: str, key: str, hold: float = 0.0) -
 def _at_commit(
     store: Store, name: str, key: str, hold: float, blocked: float, last: bool
 ) -> None:
-    """Invalidate after a commit; block again if another transaction waits for this key.
-
-    :param blocked: when the key was blocked, in seconds since the epoch.
-    :param last: whether no other transaction waits for the key.
-    """
+    """Invalidate after a commit; block again unless this was the last transaction that
+    waited for the key. ``blocked`` is when the first block began, since the epoch."""
     here = Store(store.alias, store.breaker, store.clock)
     try:
         if last:
@@ -150,8 +146,7 @@ def _stores(kind: type[Store], cache_alias: str | None) -> Iterable[Store]:
 async def _invalidate_tags(
     kind: type[Store], tags: Iterable[str], cache_alias: str | None
 ) -> None:
-    """Invalidate in every cache, even if another one fails; then raise the first
-    error."""
+    """Invalidate in every cache, even if some fail; then raise the first error."""
     first_error: Exception | None = None
     names = tags_of(tuple(tags), "invalidate_tags()")
     for store in _stores(kind, cache_alias):
