@@ -188,9 +188,9 @@ def add_dependency(
         if apps.models_ready:
             apps.get_model(model)
         _unresolved[new] = model
-        apps.lazy_model_operation(partial(_resolve, new), key)
+        apps.lazy_model_operation(partial(_resolve_model, new), key)
     else:
-        _resolve(new, check_model(model, str(new)))
+        _resolve_model(new, check_model(model, str(new)))
 
 
 def unknown_models() -> list[tuple[str, str]]:
@@ -260,14 +260,14 @@ def with_subclasses(model: Class) -> set[Class]:
     return {model, *found} if is_real else found
 
 
-def _resolve(new: Dependency, model: Class) -> None:
+def _resolve_model(new: Dependency, model: Class) -> None:
     _unresolved.pop(new, None)
     new = replace(new, model=model)
     if model._meta.abstract:
         _abstract.append(new)
         _register_subclasses(new, with_subclasses(model))
     else:
-        _register(new)
+        _register_concrete(new)
 
 
 def _register_subclasses(one: Dependency, models: Iterable[Class]) -> None:
@@ -275,10 +275,10 @@ def _register_subclasses(one: Dependency, models: Iterable[Class]) -> None:
     heirs = with_subclasses(one.model)
     for model in heirs.intersection(models):
         if heirs.isdisjoint(model.__mro__[1:]):
-            _register(replace(one, model=model))
+            _register_concrete(replace(one, model=model))
 
 
-def _register(one: Dependency) -> None:
+def _register_concrete(one: Dependency) -> None:
     _registered.append(one)  # first, so that no new class is missed meanwhile
     for model in with_subclasses(Model):
         _connect_class(one, model)
@@ -295,10 +295,10 @@ def _connect_new_class(sender: Class, **kwargs: Any) -> None:
 
 def _connect_class(one: Dependency, model: Class) -> None:
     if issubclass(model, with_parents(one.base)):
-        _connect(signals.post_save, model, one)
+        _connect_signal(signals.post_save, model, one)
     if issubclass(model, one.base):  # deleting a parent signals its children too
-        _connect(signals.pre_delete, model, one)
-        _connect(signals.post_delete, model, one)
+        _connect_signal(signals.pre_delete, model, one)
+        _connect_signal(signals.post_delete, model, one)
     owner: Any = model._meta.auto_created or model
     for field in owner._meta.local_many_to_many:
         other, through = field.remote_field.model, field.remote_field.through
@@ -317,22 +317,22 @@ def _connect_relation(one: Dependency, field: Any, *models: Class) -> None:
     if any(
         issubclass(end, base) or issubclass(base, concrete_model(end)) for end in ends
     ):
-        _connect(signals.m2m_changed, through, one, field)
+        _connect_signal(signals.m2m_changed, through, one, field)
 
 
-def _connect(
+def _connect_signal(
     signal: signals.ModelSignal, sender: Class, one: Dependency, field: Any = 0
 ) -> None:
     dependencies = _connected.setdefault((signal, sender), [])
     if (one, field) not in dependencies:
         dependencies.append((one, field))
-    signal.connect(_receive, sender=sender, weak=False, dispatch_uid=UID)
+    signal.connect(_receive_signal, sender=sender, weak=False, dispatch_uid=UID)
 
 
 # --- signals -------------------------------------------------------------------------
 
 
-def _receive(
+def _receive_signal(
     sender: Class, signal: Any, instance: Any, using: str, **event: Any
 ) -> None:
     when, _, what = event.get("action", "").partition("_")

@@ -193,7 +193,7 @@ def _plan(function: Function, project: Conf) -> Plan:
         afetch=aread,
         hit_kind=hit_kind,
         tag=tag,
-        stores=policy.stores and apps.ready,
+        stores=policy.can_store and apps.ready,
         early_zone=policy.early_zone,
         hit=options.hit_callable,
         miss=options.miss_callable,

@@ -80,7 +80,7 @@ def _seconds(value: Any, option: str, owner: str) -> float:
     return float(number)
 
 
-def _factor(value: Any, option: str, owner: str, most: float = math.inf) -> float:
+def _check_factor(value: Any, option: str, owner: str, most: float = math.inf) -> float:
     """Return a number from 0 to ``most``."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(
@@ -135,13 +135,13 @@ class Policy:
             if callable(timeout)
             else to_seconds(timeout, "timeout", owner),
             store_result=bool(options.store_result),
-            cache_exceptions=_exceptions(options.cache_exceptions, owner),
+            cache_exceptions=_exception_classes(options.cache_exceptions, owner),
             cache_if=options.cache_if,
             wait=None if wait is None else _seconds(wait, "wait", owner),
             lease=lease,
             stale=_seconds(options.stale, "stale", owner),
-            early_refresh=_factor(options.early_refresh, "early_refresh", owner),
-            jitter=_factor(options.jitter, "jitter", owner, 1.0),
+            early_refresh=_check_factor(options.early_refresh, "early_refresh", owner),
+            jitter=_check_factor(options.jitter, "jitter", owner, 1.0),
             hold=hold,
             enabled=enabled,
         )
@@ -170,7 +170,7 @@ class Policy:
         """
         return age - cost * self.early_refresh * math.log(1 - random) >= timeout
 
-    def jittered(self, timeout: float, random: float) -> float:
+    def with_jitter(self, timeout: float, random: float) -> float:
         """Return ``timeout``, shortened by at most the fraction ``jitter``."""
         return timeout * (1 - self.jitter * random) if self.jitter else timeout
 
@@ -185,7 +185,7 @@ class Policy:
         return float(min(2 ** min(attempts - 1, 20), LONGEST_RETRY))
 
     @property
-    def stores(self) -> bool:
+    def can_store(self) -> bool:
         """Return whether results can be stored at all."""
         return self.enabled and bool(self.timeout != 0)
 
@@ -226,7 +226,7 @@ class Policy:
         return min(grown, LONGEST_PAUSE) * (0.5 + random / 2)
 
 
-def _exceptions(value: Any, owner: str) -> tuple[type[Exception], ...]:
+def _exception_classes(value: Any, owner: str) -> tuple[type[Exception], ...]:
     one = inspect.isclass(value) or isinstance(value, (str, BaseException))
     try:
         classes = (value,) if one else tuple(value or ())
