@@ -1,16 +1,14 @@
 """Invalidation by model signals: the models that memoized functions depend on.
 
-The problem: a change of one row may concern several instances of a model (of a parent,
-child, proxy, or the other end of a relation), after it or only before it, and the
-signals tell of one instance, some before and some after the change. So each
-registration is one :class:`Dependency` on a concrete model. It collects actions before
-a deletion or a change of a relation, keeps them on the instance, and runs them after
-it, together with those that the new state demands.
+A change of one row may affect instances of several models (a parent, a child, the other
+end of a relation), some only as they were before it. So a :class:`Dependency` collects
+actions before a deletion or a change of a relation, keeps them on the instance of the
+signal, and runs them after it, together with those that the new state demands.
 
 The obvious scheme, one receiver for every save in the project, would slow all models:
 Django looks for receivers before it writes, and where it finds none it deletes many
 rows at once, and adds to a relation without a signal. So each sender is connected by
-itself; and as soon as its class exists (``class_prepared``), not at the first write.
+itself, and as soon as its class exists (``class_prepared``), not at the first write.
 
 Receivers run in the order in which they were connected: ours when the function is
 registered, or when the class is made if that is later. A receiver connected earlier,
@@ -41,6 +39,7 @@ __all__ = ["add_dependency", "ainvalidate_model", "invalidate_model", "unknown_m
 logger = logging.getLogger("cache_memoize")
 Class = type[Model]
 Action = Callable[[], object]
+Args = tuple[Any, ...]
 #: One receiver per signal and sender.
 UID = "cache_memoize"
 #: Types whose values are equal if their representations are.
@@ -53,7 +52,7 @@ class Dependency:
 
     model: Any  # a class; a string until the class is loaded
     name: str
-    invalidate_call: Callable[[tuple[Any, ...]], object]
+    invalidate_call: Callable[[Args], object]
     invalidate_all: Action | None
     calls: Callable[[Any], object] | None
 
@@ -78,9 +77,7 @@ class Dependency:
             actions[same] = partial(self.invalidate_call, args)
         return actions
 
-    def arguments_of(
-        self, calls: Callable[[Any], Any], instance: Any
-    ) -> list[tuple[Any, ...]]:
+    def arguments_of(self, calls: Callable[[Any], Any], instance: Any) -> list[Args]:
         answer = calls(instance)
         many = answer if isinstance(answer, list) else [answer]
         wrong = [type(one).__name__ for one in many if not isinstance(one, tuple)]
@@ -120,9 +117,7 @@ class Dependency:
         found = self.model._base_manager.using(using)
         return found.filter(reduce(or_, same)) if same else []
 
-    def related_objects(
-        self, field: Any, instance: Any, using: str, event: Any
-    ) -> list[Any]:
+    def related_objects(self, field: Any, instance: Any, using: str, event: Any) -> Any:
         """Return the instances of our model at the other end of a changed relation."""
         model, keys = event["model"], event["pk_set"]
         if issubclass(self.base, concrete_model(model)):
@@ -161,28 +156,22 @@ class KeptActions(dict[Any, Any]):
 def add_dependency(
     model: Class | str,
     name: str,
-    invalidate_call: Callable[[tuple[Any, ...]], object],
+    invalidate_call: Callable[[Args], object],
     invalidate_all: Action | None = None,
     calls: Callable[[Any], object] | None = None,
 ) -> None:
     """Invalidate calls of the function ``name`` on ``post_save`` (fixtures too),
-    ``post_delete`` and ``m2m_changed`` of a model.
+    ``post_delete`` and ``m2m_changed`` of ``model``: a class, abstract or proxy too, or
+    ``"app_label.ModelName"``, loaded or not.
 
-    ``calls`` is called before a deletion, and before and after a change of a relation.
-    Errors that it raises reach the code that saves, after all other dependencies had
-    their turn.
+    ``calls(instance)`` returns the arguments of one call as a tuple, a list of such
+    tuples, or None; without it, ``invalidate_all()`` is called. It is called before a
+    deletion, and before and after a change of a relation. Its errors reach the code
+    that saves, after all other dependencies had their turn.
 
-    :param model: a class, abstract or proxy too, or ``"app_label.ModelName"``, loaded
-        or not.
-    :param invalidate_call: called with the arguments of each call.
-    :param invalidate_all: called where ``calls`` is None.
-    :param calls: a callable of the instance that returns the arguments of one call as a
-        tuple, several as a list of tuples, or None.
-    :raises TypeError: for what is not a model or not callable, and if neither ``calls``
-        nor ``invalidate_all`` (no tags) is given.
-    :raises ValueError: for a malformed model name.
-    :raises LookupError: for an unknown one, if all models are loaded; otherwise
-        :func:`unknown_models` lists it.
+    Raises TypeError for what is no model or not callable, and if ``invalidate_all`` is
+    needed and None (no tags); ValueError for a malformed name; LookupError for an
+    unknown one if all models are loaded: otherwise :func:`unknown_models` lists it.
     """
     new = Dependency(model, name, invalidate_call, invalidate_all, calls)
     if calls is None and invalidate_all is None:
@@ -199,9 +188,9 @@ def add_dependency(
         if apps.models_ready:
             apps.get_model(model)
         _unresolved[new] = model
-        apps.lazy_model_operation(partial(_resolve, new), key)
+        apps.lazy_model_operation(partial(_resolve_model, new), key)
     else:
-        _resolve(new, check_model(model, str(new)))
+        _resolve_model(new, check_model(model, str(new)))
 
 
 def unknown_models() -> list[tuple[str, str]]:
@@ -214,12 +203,10 @@ def invalidate_model(model: Class | str) -> None:
     a model that shares rows with it.
 
     Use it after changes that send no signals: ``QuerySet.update()``, the bulk methods,
-    raw SQL, migrations. If some functions cannot be invalidated, the others still
-    are; then the first error is raised.
+    raw SQL, migrations. All functions are tried before the first error is raised.
 
-    :raises TypeError: for what is not a model, and if one of the functions has no tags:
-        nothing is invalidated then.
-    :raises LookupError, ValueError: for an unknown or malformed model name.
+    Raises TypeError for what is no model, and before anything is invalidated if one of
+    the functions has no tags; LookupError or ValueError for a wrong model name.
     """
     if not isinstance(model, str):
         past = check_model(model, "invalidate_model")._meta.apps is not apps
@@ -273,14 +260,14 @@ def with_subclasses(model: Class) -> set[Class]:
     return {model, *found} if is_real else found
 
 
-def _resolve(new: Dependency, model: Class) -> None:
+def _resolve_model(new: Dependency, model: Class) -> None:
     _unresolved.pop(new, None)
     new = replace(new, model=model)
     if model._meta.abstract:
         _abstract.append(new)
         _register_subclasses(new, with_subclasses(model))
     else:
-        _register(new)
+        _register_concrete(new)
 
 
 def _register_subclasses(one: Dependency, models: Iterable[Class]) -> None:
@@ -288,10 +275,10 @@ def _register_subclasses(one: Dependency, models: Iterable[Class]) -> None:
     heirs = with_subclasses(one.model)
     for model in heirs.intersection(models):
         if heirs.isdisjoint(model.__mro__[1:]):
-            _register(replace(one, model=model))
+            _register_concrete(replace(one, model=model))
 
 
-def _register(one: Dependency) -> None:
+def _register_concrete(one: Dependency) -> None:
     _registered.append(one)  # first, so that no new class is missed meanwhile
     for model in with_subclasses(Model):
         _connect_class(one, model)
@@ -308,10 +295,10 @@ def _connect_new_class(sender: Class, **kwargs: Any) -> None:
 
 def _connect_class(one: Dependency, model: Class) -> None:
     if issubclass(model, with_parents(one.base)):
-        _connect(signals.post_save, model, one)
+        _connect_signal(signals.post_save, model, one)
     if issubclass(model, one.base):  # deleting a parent signals its children too
-        _connect(signals.pre_delete, model, one)
-        _connect(signals.post_delete, model, one)
+        _connect_signal(signals.pre_delete, model, one)
+        _connect_signal(signals.post_delete, model, one)
     owner: Any = model._meta.auto_created or model
     for field in owner._meta.local_many_to_many:
         other, through = field.remote_field.model, field.remote_field.through
@@ -330,22 +317,22 @@ def _connect_relation(one: Dependency, field: Any, *models: Class) -> None:
     if any(
         issubclass(end, base) or issubclass(base, concrete_model(end)) for end in ends
     ):
-        _connect(signals.m2m_changed, through, one, field)
+        _connect_signal(signals.m2m_changed, through, one, field)
 
 
-def _connect(
+def _connect_signal(
     signal: signals.ModelSignal, sender: Class, one: Dependency, field: Any = 0
 ) -> None:
     dependencies = _connected.setdefault((signal, sender), [])
     if (one, field) not in dependencies:
         dependencies.append((one, field))
-    signal.connect(_receive, sender=sender, weak=False, dispatch_uid=UID)
+    signal.connect(_receive_signal, sender=sender, weak=False, dispatch_uid=UID)
 
 
 # --- signals -------------------------------------------------------------------------
 
 
-def _receive(
+def _receive_signal(
     sender: Class, signal: Any, instance: Any, using: str, **event: Any
 ) -> None:
     when, _, what = event.get("action", "").partition("_")

@@ -197,7 +197,7 @@ def _plan(function: Function, project: Conf) -> Plan:
         afetch=aread,
         hit_kind=hit_kind,
         tag=tag,
-        stores=policy.stores and apps.ready,
+        stores=policy.can_store and apps.ready,
         early_zone=policy.early_zone,
         hit=called.hit_callable,
         miss=called.miss_callable,

@@ -665,7 +665,7 @@ def test_a_clock_that_is_set_back_does_not_make_values_live_longer(world, monkey
 def test_a_block_that_somebody_deletes_is_written_again(backend, monkeypatch):
     """It is no sign of a server that keeps nothing."""
     from cache_memoize.cache.store import run
-    from cache_memoize.protocol.invalidation import _block
+    from cache_memoize.protocol.invalidation import _block_key
 
     world = World(backend, "sync")
     f = world.memoize(60)(lambda: 1)
@@ -681,7 +681,7 @@ def test_a_block_that_somebody_deletes_is_written_again(backend, monkeypatch):
             world.cache.delete(key)
 
     monkeypatch.setattr(type(one), "set", vanishing)
-    run(_block(one, "f", key, 10))
+    run(_block_key(one, "f", key, 10))
     assert world.raw(key).kind == record.BLOCK
     world.cache.delete(key)
 

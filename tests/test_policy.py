@@ -98,7 +98,7 @@ def test_each_duration_has_words_of_its_own(option, takes, nothing):
 
 def test_the_defaults():
     assert policy() == Policy("blog.f")
-    assert policy().timeout is BACKEND and policy().stores
+    assert policy().timeout is BACKEND and policy().can_store
 
 
 def test_a_policy_cannot_be_changed():
@@ -176,8 +176,8 @@ def test_store_result_is_any_truth():
     [(0, False), (0.0, False), (1, True), (None, True), (BACKEND, True)],
 )
 def test_a_timeout_of_zero_never_stores(timeout, stores):
-    assert policy(timeout=timeout).stores is stores
-    assert policy(timeout=lambda result: 0).stores
+    assert policy(timeout=timeout).can_store is stores
+    assert policy(timeout=lambda result: 0).can_store
 
 
 def test_a_timeout_that_is_fixed_is_that_of_every_result():
@@ -373,10 +373,13 @@ def test_a_hit_is_early_by_chance_the_nearer_the_end_the_likelier(age, random, e
 
 
 def test_jitter_shortens_by_up_to_its_fraction():
-    assert [policy(jitter=0.5).jittered(10, random) for random in (0, 0.5)] == [10, 7.5]
-    assert policy(jitter=1).jittered(10, 0.75) == 2.5
-    assert policy().jittered(10, 0.75) == 10
-    assert policy(jitter=0.5).jittered(math.inf, 0.75) == math.inf
+    assert [policy(jitter=0.5).with_jitter(10, random) for random in (0, 0.5)] == [
+        10,
+        7.5,
+    ]
+    assert policy(jitter=1).with_jitter(10, 0.75) == 2.5
+    assert policy().with_jitter(10, 0.75) == 10
+    assert policy(jitter=0.5).with_jitter(math.inf, 0.75) == math.inf
 
 
 def test_a_refresh_keeps_others_away_for_a_lease_and_longer_the_oftener_it_failed():
@@ -396,7 +399,9 @@ def test_a_refresh_that_failed_is_tried_again_after_growing_pauses():
 
 
 def test_switched_off_nothing_is_stored():
-    assert policy(timeout=60).stores and not policy(timeout=60, enabled=False).stores
+    assert (
+        policy(timeout=60).can_store and not policy(timeout=60, enabled=False).can_store
+    )
 
 
 def test_one_exception_class_stands_for_itself():

@@ -643,8 +643,8 @@ def test_jitter_shortens_by_up_to_its_fraction(world, luck, lives):
 
 def test_jitter_does_not_change_unlimited_and_zero():
     for timeout in (0.0, math.inf):
-        assert Policy("f", jitter=1.0).jittered(timeout, 0.7) == timeout
-    assert Policy("f").jittered(60.0, 0.9) == 60.0
+        assert Policy("f", jitter=1.0).with_jitter(timeout, 0.7) == timeout
+    assert Policy("f").with_jitter(60.0, 0.9) == 60.0
 
 
 # --- options -------------------------------------------------------------------------

@@ -5,13 +5,12 @@ under way. Inside of one, a block replaces it, and it is deleted at the commit: 
 then other callers compute from the old rows, and must not store. After a rollback the
 block expires by itself.
 
-The obvious scheme, to delete the key when the rows are written, is wrong before the
-commit: another caller reads the old rows, and stores an old value for a whole timeout.
-To delete it only after the commit leaves the old entry in place if the process dies in
-between; the block, written before the commit, leaves a miss.
+The obvious scheme, to delete the key when the rows are written, is too early: another
+caller may read the old rows, and store an old value for a whole timeout. To delete it
+only after the commit leaves the old entry in place if the process dies in between.
 
-Some clients hide failures: they return "nothing was deleted" for a server that is down.
-So on these, writes are verified by reading them back.
+Clients that hide failures ("nothing was deleted", by a server that is down) are not
+believed: the write is read back.
 """
 
 from __future__ import annotations
@@ -55,31 +54,28 @@ async def invalidate_key(store: Store, name: str, key: str, hold: float = 0.0) -
     :param hold: seconds after it takes effect for which nothing is stored.
     """
     at_commit = functools.partial(
-        _at_commit, store, name, key, hold, store.clock.time()
+        _invalidate_after_commit, store, name, key, hold, store.clock.time()
     )
     # First, so that it is done at the commit even if the block fails.
     if await transactions.ask_connections(
         store, transactions.run_at_commit, store.alias, key, at_commit
     ):
-        await _block(store, name, key, BLOCK_FOR)
+        await _block_key(store, name, key, BLOCK_FOR)
     else:
-        await _invalidate(store, name, key, hold)
+        await _invalidate_now(store, name, key, hold)
 
 
-def _at_commit(
+def _invalidate_after_commit(
     store: Store, name: str, key: str, hold: float, blocked: float, last: bool
 ) -> None:
-    """Invalidate after a commit; block again if another transaction waits for this key.
-
-    :param blocked: when the key was blocked, in seconds since the epoch.
-    :param last: whether no other transaction waits for the key.
-    """
+    """Invalidate after a commit; block again unless this was the last transaction that
+    waited for the key. ``blocked`` is when the first block began, since the epoch."""
     here = Store(store.alias, store.breaker, store.clock)
     try:
         if last:
-            run(_invalidate(here, name, key, hold))
+            run(_invalidate_now(here, name, key, hold))
         else:
-            run(_block(here, name, key, BLOCK_FOR))
+            run(_block_key(here, name, key, BLOCK_FOR))
     except Exception as error:
         # An error here would skip the project's own hooks. While the block lasts, there
         # is no old entry, and none can be stored.
@@ -88,14 +84,14 @@ def _at_commit(
         logger.warning("%s: %r after the commit; the block will expire", name, error)
 
 
-async def _invalidate(store: Store, name: str, key: str, hold: float) -> None:
+async def _invalidate_now(store: Store, name: str, key: str, hold: float) -> None:
     if hold:
-        await _block(store, name, key, math.ceil(hold))
+        await _block_key(store, name, key, math.ceil(hold))
     else:
-        await _delete(store, name, key)
+        await _delete_key(store, name, key)
 
 
-async def _block(store: Store, name: str, key: str, seconds: int) -> None:
+async def _block_key(store: Store, name: str, key: str, seconds: int) -> None:
     """Replace the entry by a block: for ``seconds``, nothing is read or stored."""
     for _ in range(PATIENCE):
         await store.set(key, pack(BLOCK, store.clock.token()), seconds)
@@ -109,7 +105,7 @@ async def _block(store: Store, name: str, key: str, seconds: int) -> None:
     raise _write_lost(store, name)
 
 
-async def _delete(store: Store, name: str, key: str) -> None:
+async def _delete_key(store: Store, name: str, key: str) -> None:
     """Delete the key; raise if it may still hold an entry."""
     for _ in range(PATIENCE):
         if await store.delete(key) or not store.backend().swallows:
@@ -140,7 +136,7 @@ def _write_lost(store: Store, name: str) -> CacheDidNotAnswer:
 # --- tags ----------------------------------------------------------------------------
 
 
-def _stores(kind: type[Store], cache_alias: str | None) -> Iterable[Store]:
+def _open_stores(kind: type[Store], cache_alias: str | None) -> Iterable[Store]:
     for alias in aliases() if cache_alias is None else [cache_alias]:
         store = kind(alias, breaker_of(alias), Clock())
         if store.backend().stores:
@@ -150,11 +146,10 @@ def _stores(kind: type[Store], cache_alias: str | None) -> Iterable[Store]:
 async def _invalidate_tags(
     kind: type[Store], tags: Iterable[str], cache_alias: str | None
 ) -> None:
-    """Invalidate in every cache, even if another one fails; then raise the first
-    error."""
+    """Invalidate in every cache, even if some fail; then raise the first error."""
     first_error: Exception | None = None
     names = tags_of(tuple(tags), "invalidate_tags()")
-    for store in _stores(kind, cache_alias):
+    for store in _open_stores(kind, cache_alias):
         for tag in names:
             try:
                 key = tag_key(tag)

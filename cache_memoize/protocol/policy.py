@@ -22,8 +22,7 @@ __all__ = ["BACKEND", "Policy", "to_seconds"]
 
 BACKEND: Any = DEFAULT_TIMEOUT
 
-#: Seconds of the first and the longest pause of a waiting caller, and the factor from
-#: one pause to the next.
+#: First and longest pause of a waiting caller in seconds, and the factor of growth.
 FIRST_PAUSE, LONGEST_PAUSE, GROWTH = 0.010, 0.100, 1.5
 #: After a run that outlasted its lease, leases last this multiple of the slowest run.
 LEASE_FACTOR = 3
@@ -32,9 +31,8 @@ LEASE_FACTOR = 3
 BLOCK_FOR = 10
 #: Seconds of the longest pause after refreshes that failed.
 LONGEST_RETRY = 60.0
-#: A hit is early with probability exp(-(time left) / (beta * cost)). At this multiple
-#: of beta * cost before the timeout, that is one in five hundred million: before it, no
-#: random number is drawn.
+#: A hit is early with probability exp(-(time left) / (beta * cost)). With this multiple
+#: of beta * cost left, that is one in five hundred million; with more, none is early.
 EARLY_ZONE = 20
 
 
@@ -75,14 +73,14 @@ def to_seconds(value: Any, option: str, owner: str) -> Any:
     return float(value) if value <= sys.float_info.max else math.inf
 
 
-def _number_of_seconds(value: Any, option: str, owner: str) -> float:
+def _seconds(value: Any, option: str, owner: str) -> float:
     number = to_seconds(value, option, owner)
     if number is BACKEND:
         raise TypeError(f"cache_memoize: {option}= of {owner} takes seconds")
     return float(number)
 
 
-def _factor(value: Any, option: str, owner: str, most: float) -> float:
+def _check_factor(value: Any, option: str, owner: str, most: float = math.inf) -> float:
     """Return a number from 0 to ``most``."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(
@@ -116,19 +114,16 @@ class Policy:
     enabled: bool = True
 
     @classmethod
-    def from_options(
-        cls, owner: str, options: Options, *, enabled: bool = True
-    ) -> Policy:
-        """Return the policy of a function; raise TypeError or ValueError for a value
-        that cannot be right."""
+    def from_options(cls, owner: str, options: Options, enabled: bool = True) -> Policy:
+        """Return the policy; raise TypeError or ValueError for impossible values."""
         timeout, wait = options.timeout, options.wait
-        lease = _number_of_seconds(options.lease, "lease", owner)
+        lease = _seconds(options.lease, "lease", owner)
         if not 0 < lease < math.inf:
             raise ValueError(
                 f"cache_memoize: lease= of {owner} must be more than 0 seconds and "
                 "not unlimited: its end frees the key of a process that died"
             )
-        hold = _number_of_seconds(options.hold, "hold", owner)
+        hold = _seconds(options.hold, "hold", owner)
         if hold == math.inf:
             raise ValueError(
                 f"cache_memoize: hold= of {owner} must not be unlimited: nothing is "
@@ -140,15 +135,13 @@ class Policy:
             if callable(timeout)
             else to_seconds(timeout, "timeout", owner),
             store_result=bool(options.store_result),
-            cache_exceptions=_exceptions(options.cache_exceptions, owner),
+            cache_exceptions=_exception_classes(options.cache_exceptions, owner),
             cache_if=options.cache_if,
-            wait=None if wait is None else _number_of_seconds(wait, "wait", owner),
+            wait=None if wait is None else _seconds(wait, "wait", owner),
             lease=lease,
-            stale=_number_of_seconds(options.stale, "stale", owner),
-            early_refresh=_factor(
-                options.early_refresh, "early_refresh", owner, math.inf
-            ),
-            jitter=_factor(options.jitter, "jitter", owner, 1.0),
+            stale=_seconds(options.stale, "stale", owner),
+            early_refresh=_check_factor(options.early_refresh, "early_refresh", owner),
+            jitter=_check_factor(options.jitter, "jitter", owner, 1.0),
             hold=hold,
             enabled=enabled,
         )
@@ -166,8 +159,7 @@ class Policy:
 
     @property
     def early_zone(self) -> float:
-        """The time before its timeout in which an entry may be refreshed, as a multiple
-        of its cost."""
+        """The last part of a timeout, in which entries may be refreshed, in costs."""
         return EARLY_ZONE * self.early_refresh
 
     def is_early(self, age: float, timeout: float, cost: float, random: float) -> bool:
@@ -178,30 +170,27 @@ class Policy:
         """
         return age - cost * self.early_refresh * math.log(1 - random) >= timeout
 
-    def jittered(self, timeout: float, random: float) -> float:
+    def with_jitter(self, timeout: float, random: float) -> float:
         """Return ``timeout``, shortened by at most the fraction ``jitter``."""
         return timeout * (1 - self.jitter * random) if self.jitter else timeout
 
     def refresh_seconds(self, slowest: float, attempts: int) -> float:
-        """Return the seconds for which a refresh, after ``attempts`` failed ones, keeps
-        others from starting."""
+        """Return the seconds for which a refresh keeps others from starting."""
         longest = max(self._lease_after(slowest), LONGEST_RETRY)
         return float(min(self._lease_after(slowest) * 2 ** min(attempts, 20), longest))
 
     @staticmethod
     def retry_after(attempts: int) -> float:
-        """Return the seconds until a refresh that failed ``attempts`` times is tried
-        again."""
+        """Return the seconds until a refresh is tried again after that many failed."""
         return float(min(2 ** min(attempts - 1, 20), LONGEST_RETRY))
 
     @property
-    def stores(self) -> bool:
+    def can_store(self) -> bool:
         """Return whether results can be stored at all."""
         return self.enabled and bool(self.timeout != 0)
 
     def timeout_for(self, result: Any, args: Any, kwargs: Any) -> Any:
-        """Return the seconds for a result, ``math.inf`` or ``BACKEND``; 0: do not
-        store."""
+        """Return seconds, ``math.inf`` or ``BACKEND`` for a result; 0: do not store."""
         if not callable(self.timeout):
             return self.timeout
         given = self.timeout(result, *args, **kwargs)
@@ -225,21 +214,19 @@ class Policy:
         return self.lease if slowest <= self.lease else LEASE_FACTOR * slowest
 
     def wait_budget(self, slowest: float) -> float:
-        """Return the seconds that a caller waits for the computations of others, in
-        total."""
+        """Return the total seconds that a caller waits for other computations."""
         if self.wait is not None:
             return self.wait
         return self._lease_after(slowest)
 
     @staticmethod
     def wait_pause(attempt: int, random: float) -> float:
-        """Return the seconds before a waiting caller looks again; ``random`` in [0, 1]
-        spreads the callers."""
+        """Return the seconds to the next look; ``random`` in [0, 1] spreads callers."""
         grown: float = FIRST_PAUSE * GROWTH ** min(attempt, 20)
         return min(grown, LONGEST_PAUSE) * (0.5 + random / 2)
 
 
-def _exceptions(value: Any, owner: str) -> tuple[type[Exception], ...]:
+def _exception_classes(value: Any, owner: str) -> tuple[type[Exception], ...]:
     one = inspect.isclass(value) or isinstance(value, (str, BaseException))
     try:
         classes = (value,) if one else tuple(value or ())

@@ -147,7 +147,7 @@ def timeout_of(call: Call, result: Any) -> float:
     if timeout is BACKEND:
         timeout = call.store.default_timeout()
         timeout = math.inf if timeout is None else timeout
-    return call.policy.jittered(timeout, call.clock.random())
+    return call.policy.with_jitter(timeout, call.clock.random())
 
 
 def pack_entry(

@@ -1,25 +1,21 @@
 """The open transactions of this thread, and the actions that wait for their commit.
 
-A transaction that has written reads rows that no other one sees, and may be rolled
-back. A value that is computed inside it must not be stored for all; a call that it
-invalidates must be a miss for it at once, but is invalid for the others only from the
-commit on, and not at all after a rollback.
+A transaction that has written sees rows that no other one sees, and may be rolled back.
+Its results must not be stored for all. A call that it invalidates must be a miss for it
+at once, for the others from the commit on, and not at all after a rollback.
 
-So writes are noticed by an execute wrapper on each connection, as Django offers it for
-instrumentation (:meth:`connection.execute_wrapper`), and invalidations wait as
-``connection.on_commit`` callbacks. Django's list of callbacks holds the only strong
-reference to them: a rollback, also one to a savepoint, drops them without a call to
-this module.
+So an execute wrapper on each connection (:meth:`connection.execute_wrapper`) notices
+writes, and invalidations wait as ``connection.on_commit`` callbacks. Only Django's list
+of callbacks keeps them alive: a rollback, also one to a savepoint, drops them.
 
-The obvious scheme, ``transaction.on_commit(invalidate)`` alone, does half of it: until
-the commit the transaction itself would read old entries, and nothing would keep it from
-storing values that a rollback takes back.
+The obvious scheme, ``transaction.on_commit(invalidate)`` alone, is half of it: the
+transaction itself would read old entries, and store values that a rollback takes back.
 
-The blocks that a ``TestCase`` opens around a test are not transactions of the project.
-To leave them out, and to tell one transaction from the next, this module uses parts of
+Blocks that a ``TestCase`` opens around a test are no transactions of the project. To
+leave them out, and to tell one transaction from the next, this module uses parts of
 Django's connection that are not documented: ``atomic_blocks``, ``savepoint_ids``,
-``run_on_commit``, ``execute_wrappers``. No other module does (but for
-``cache/backends.py``), and ``tests/test_transactions.py`` fails when they change.
+``run_on_commit``, ``execute_wrappers``. ``tests/test_transactions.py`` fails when they
+change.
 """
 
 from __future__ import annotations
@@ -120,8 +116,7 @@ def _watch_of(connection: Connection) -> Watch:
         if isinstance(wrapper, Watch):
             return wrapper
     watch = Watch()
-    # For as long as the connection lives: the context manager that execute_wrapper()
-    # returns would remove it again.
+    # Not by execute_wrapper(), a context manager that removes it again.
     connection.execute_wrappers.append(watch)
     if connection.in_atomic_block:
         # It was opened before this library was imported, so it may have written.
@@ -159,10 +154,7 @@ def _connections_in_transaction() -> list[Connection]:
 
 
 async def ask_connections(store: Any, function: Callable[..., T], *args: Any) -> T:
-    """Call a function of this module in the thread that has the caller's connections.
-
-    Without a connection in the process, the thread does not matter.
-    """
+    """Call a function of this module in the thread with the caller's connections."""
     return await store.ask_thread(function, *args) if has_connected else function(*args)
 
 
@@ -175,11 +167,8 @@ def in_test_case() -> bool:
 
 
 def has_written() -> bool:
-    """Return whether an open transaction of this thread has written.
-
-    It then holds locks that a computation it waits for may need, and its results are
-    valid for itself alone.
-    """
+    """Return whether an open transaction of this thread has written: then it has locks
+    that other computations may need, and its results are valid for itself alone."""
     return any(_has_written(connection) for connection in _connections_in_transaction())
 
 
@@ -195,17 +184,15 @@ def can_share_results(hold: float, database: str | None = None) -> bool:
     """Return whether a result computed now in this thread is valid for other callers.
 
     It is not in a transaction that has written, nor in one that reads from a snapshot,
-    unless that is younger than ``hold``.
-
-    :param hold: seconds for which every invalidation blocks its key.
-    :param database: the database alias that the cache itself writes to, if any: other
-        connections do not see an entry that is written there before the commit.
+    unless that is younger than ``hold`` seconds, for which every invalidation blocks.
+    ``database`` is the alias that the cache itself writes to, if it is a database:
+    other callers do not see an entry written there before the commit.
     """
     for connection in _connections_in_transaction():
         if connection.alias == database or _has_written(connection):
             return False
         watch = _watch_of(connection)
-        # The block of the project, not that of a TestCase, begins the snapshot.
+        # In a TestCase, this is the age of the project's outermost block.
         age = time.monotonic() - watch.began
         if (watch.snapshot or reads_snapshot(connection)) and not age < hold:
             return False
@@ -243,8 +230,7 @@ def atomic_requests() -> list[tuple[str, bool]]:
 
 
 def without_atomic_requests(view: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the view exempt from ``ATOMIC_REQUESTS``: its invalidations take effect at
-    once, and its results are stored."""
+    """Exempt a view from ``ATOMIC_REQUESTS``: its invalidations take effect at once."""
     for alias in connections:
         view = transaction.non_atomic_requests(using=alias)(view)
     return view
@@ -337,7 +323,7 @@ def has_invalidated(alias: str, keys: Iterable[str]) -> bool:
 def run_at_commit(alias: str, key: str, action: Callable[[bool], None]) -> bool:
     """Run ``action`` at the commit of every open transaction; False if none is open.
 
-    Its argument is whether no other action waits for the key.
+    It is called with True if no other action waits for the key.
     """
     found = _connections_in_transaction()
     for connection in found:
