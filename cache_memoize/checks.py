@@ -94,7 +94,8 @@ def _report_unknown(alias: str, functions: list[FunctionInfo]) -> checks.CheckMe
     close = difflib.get_close_matches(alias, known, 1)
     return _make_error(
         "cache_memoize.E002",
-        f"There is no cache {alias!r} in CACHES, which {_join_names(functions)} use.",
+        f"There is no cache {alias!r} in CACHES; it is the cache_alias= of "
+        f"{_join_names(functions)}.",
         f"Did you mean {close[0]!r}?"
         if close
         else f"CACHES has {', '.join(map(repr, known))}.",
@@ -151,10 +152,8 @@ def check_deployment(app_configs: Any, **kwargs: Any) -> _Messages:
                 if backend.stores
                 else "stores nothing"
             )
-            hint = (
-                f"{_join_names(functions)} use it. Use a cache that all processes "
-                "share."
-            )
+            names = _join_names(functions)
+            hint = f"It is the cache of {names}. Use one that all processes share."
             message = f"The cache {alias!r} {problem}."
             found.append(_make_warning("cache_memoize.W006", message, hint))
         if (most := backend.most(cache)) is not None and most <= DJANGOS_MAX_ENTRIES:
