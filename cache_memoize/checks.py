@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from django.core import checks
@@ -31,16 +31,76 @@ __all__ = [
 #: Entries that Django's caches keep by default; memoized functions may need more.
 DJANGOS_MAX_ENTRIES = 300
 
-_Messages = list[checks.CheckMessage]
-_RAISED = "Until then every call of a memoized function raises this."
+#: By id: the message and the hint; an E is an error, a W a warning.
+TEXTS = {
+    "cache_memoize.E001": (
+        "{}",
+        "Until then every call of a memoized function raises this.",
+    ),
+    "cache_memoize.E002": (
+        "There is no cache {!r} in CACHES; it is the cache_alias= of {}.",
+        "{2}",
+    ),
+    "cache_memoize.E003": (
+        "{}.invalidate_on({!r}): there is no such model, so no call is ever "
+        "invalidated.",
+        "Write app_label.ModelName, of an app that is in INSTALLED_APPS.",
+    ),
+    "cache_memoize.E004": (
+        "The cache {!r} cannot be used: {}: {}",
+        "Until then every call of a memoized function raises this.",
+    ),
+    "cache_memoize.W001": (
+        "The cache {!r} has no socket time-out.",
+        "Without one, every call waits for as long as its server hangs. Set {1} in its "
+        "OPTIONS, in seconds.",
+    ),
+    "cache_memoize.W002": (
+        "Every request is a transaction on the database {!r}, which reads from a "
+        "snapshot: results that views compute are not stored.",
+        "A snapshot may be older than the last invalidation. Give the functions hold=, "
+        "longer than a request takes, or the views non_atomic_requests.",
+    ),
+    "cache_memoize.W003": (
+        "Every request is a transaction on the database that the cache {!r} is in: "
+        "results that views compute are not stored.",
+        "An entry written there is visible to other requests only after the commit, "
+        "and they would wait for it. Route the cache's table to a database alias of "
+        "its own (DATABASE_ROUTERS), or use another cache.",
+    ),
+    "cache_memoize.W004": (
+        "The cache {!r} cannot store bytes, so nothing is memoized.",
+        "Its serializer has to accept bytes, as pickle does and JSON does not. Give "
+        "the memoized functions a cache of their own.",
+    ),
+    "cache_memoize.W005": (
+        "The cache {!r} cannot replace a value atomically (compare-and-set).",
+        "An invalidated result is never served all the same, at the cost of a second "
+        "key per entry; but stale=, early_refresh= and the figures of the whole site "
+        "are not available. Django's own backends and django-redis can do it; pylibmc "
+        'needs {{"behaviors": {{"cas": True}}}} in its OPTIONS.',
+    ),
+    "cache_memoize.W006": (
+        "The cache {!r} {}.",
+        "It is the cache of {2}. Use one that all processes share.",
+    ),
+    "cache_memoize.W007": (
+        "The cache {!r} keeps {} entries, and drops others before their timeout.",
+        "That is Django's default. Set MAX_ENTRIES in its OPTIONS.",
+    ),
+    "cache_memoize.W008": (
+        "{} have one prefix={!r} in the cache {!r}: with equal arguments, one returns "
+        "the results of another.",
+        "Give each a prefix of its own, or leave prefix= out. If they are to share "
+        "their entries, put this check into SILENCED_SYSTEM_CHECKS.",
+    ),
+}
 
 
-def _make_error(id: str, message: str, hint: str) -> checks.CheckMessage:
-    return checks.Error(message, hint=hint, id=id)
-
-
-def _make_warning(id: str, message: str, hint: str) -> checks.CheckMessage:
-    return checks.Warning(message, hint=hint, id=id)
+def _make_message(id: str, *words: Any) -> checks.CheckMessage:
+    message, hint = TEXTS[id]
+    kind = checks.Error if ".E" in id else checks.Warning
+    return kind(message.format(*words), hint=hint.format(*words), id=id)
 
 
 def _functions_by_alias() -> dict[str, list[FunctionInfo]]:
@@ -53,17 +113,14 @@ def _functions_by_alias() -> dict[str, list[FunctionInfo]]:
     return found
 
 
-def _join_names(functions: Iterable[FunctionInfo]) -> str:
+def _join_names(functions: list[FunctionInfo]) -> str:
     """Return the paths of at most three functions, and the number of the others."""
     names = sorted({info.path for info in functions})
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more
 
 
-# --- settings ------------------------------------------------------------------------
-
-
-def check_settings(app_configs: Any, **kwargs: Any) -> _Messages:
+def check_settings(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
     """E001: the setting CACHE_MEMOIZE is wrong, by itself or for a function."""
     try:
         conf()
@@ -71,35 +128,28 @@ def check_settings(app_configs: Any, **kwargs: Any) -> _Messages:
             if vary.site in vary.parts(info.options.vary_on, info.name):
                 vary.site()
     except ImproperlyConfigured as error:
-        return [_make_error("cache_memoize.E001", str(error), _RAISED)]
+        return [_make_message("cache_memoize.E001", error)]
     return []
 
 
 # --- caches --------------------------------------------------------------------------
 
 
-def check_caches(app_configs: Any, **kwargs: Any) -> _Messages:
+def check_caches(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
     """E002, E004, W001, W004 and W005: caches that memoized functions use."""
-    found: _Messages = []
+    found: list[checks.CheckMessage] = []
     for alias, functions in _functions_by_alias().items():
         settings = connections.settings_of(alias)
         if settings is None:
-            found.append(_report_unknown(alias, functions))
+            known = connections.aliases()
+            close = difflib.get_close_matches(alias, known, 1)
+            hint = f"CACHES has {', '.join(map(repr, known))}."
+            hint = f"Did you mean {close[0]!r}?" if close else hint
+            words = alias, _join_names(functions), hint
+            found.append(_make_message("cache_memoize.E002", *words))
         else:
             found += _check_client(alias, settings)
     return found
-
-
-def _report_unknown(alias: str, functions: list[FunctionInfo]) -> checks.CheckMessage:
-    known = connections.aliases()
-    close = difflib.get_close_matches(alias, known, 1)
-    return _make_error(
-        "cache_memoize.E002",
-        f"There is no cache {alias!r} in CACHES, which {_join_names(functions)} use.",
-        f"Did you mean {close[0]!r}?"
-        if close
-        else f"CACHES has {', '.join(map(repr, known))}.",
-    )
 
 
 def _check_client(
@@ -109,37 +159,19 @@ def _check_client(
         cache, backend = connections.opened(alias)
         missing = _find_missing_timeout(settings)
     except Exception as error:  # of a client for its settings, or ours
-        message = f"The cache {alias!r} cannot be used: {type(error).__name__}: {error}"
-        yield _make_error("cache_memoize.E004", message, _RAISED)
+        yield _make_message("cache_memoize.E004", alias, type(error).__name__, error)
         return
     if missing:
-        yield _make_warning(
-            "cache_memoize.W001",
-            f"The cache {alias!r} has no socket time-out.",
-            "Without one, every call waits for as long as its server hangs. "
-            f"Set {missing} in its OPTIONS, in seconds.",
-        )
+        yield _make_message("cache_memoize.W001", alias, missing)
     if not backend.takes_bytes(cache):
-        yield _make_warning(
-            "cache_memoize.W004",
-            f"The cache {alias!r} cannot store bytes, so nothing is memoized.",
-            "Its serializer has to accept bytes, as pickle does and JSON does not. "
-            "Give the memoized functions a cache of their own.",
-        )
+        yield _make_message("cache_memoize.W004", alias)
     elif backend.stores and not backend.atomic:
-        yield _make_warning(
-            "cache_memoize.W005",
-            f"The cache {alias!r} cannot replace a value atomically (compare-and-set).",
-            "An invalidated result is never served all the same, at the cost of a "
-            "second key per entry; but stale=, early_refresh= and the figures of the "
-            "whole site are not available. Django's own backends and django-redis can "
-            'do it; pylibmc needs {"behaviors": {"cas": True}} in its OPTIONS.',
-        )
+        yield _make_message("cache_memoize.W005", alias)
 
 
-def check_deployment(app_configs: Any, **kwargs: Any) -> _Messages:
+def check_deployment(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
     """W006 and W007, with ``check --deploy``: caches that are for development."""
-    found: _Messages = []
+    found: list[checks.CheckMessage] = []
     for alias, functions in _functions_by_alias().items():
         try:
             cache, backend = connections.opened(alias)
@@ -152,19 +184,10 @@ def check_deployment(app_configs: Any, **kwargs: Any) -> _Messages:
                 if backend.stores
                 else "stores nothing"
             )
-            hint = (
-                f"{_join_names(functions)} use it. Use a cache that all processes "
-                "share."
-            )
-            message = f"The cache {alias!r} {problem}."
-            found.append(_make_warning("cache_memoize.W006", message, hint))
+            words = alias, problem, _join_names(functions)
+            found.append(_make_message("cache_memoize.W006", *words))
         if (most := backend.most(cache)) is not None and most <= DJANGOS_MAX_ENTRIES:
-            message = (
-                f"The cache {alias!r} keeps {most} entries, and drops others before "
-                "their timeout."
-            )
-            hint = "That is Django's default. Set MAX_ENTRIES in its OPTIONS."
-            found.append(_make_warning("cache_memoize.W007", message, hint))
+            found.append(_make_message("cache_memoize.W007", alias, most))
     return found
 
 
@@ -196,18 +219,13 @@ def _has_default_timeout() -> bool:
     return parameters["socket_timeout"].default is not None
 
 
-# --- functions -----------------------------------------------------------------------
+# --- functions and databases ---------------------------------------------------------
 
 
-def check_functions(app_configs: Any, **kwargs: Any) -> _Messages:
+def check_functions(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
     """E003 and W008: models that do not exist, and prefixes that are used twice."""
     found = [
-        _make_error(
-            "cache_memoize.E003",
-            f"{function}.invalidate_on({model!r}): there is no such model, so no call "
-            "is ever invalidated.",
-            "Write app_label.ModelName, of an app that is in INSTALLED_APPS.",
-        )
+        _make_message("cache_memoize.E003", function, model)
         for function, model in model_signals.unknown_models()
     ]
     for alias, functions in _functions_by_alias().items():
@@ -218,7 +236,8 @@ def check_functions(app_configs: Any, **kwargs: Any) -> _Messages:
         for (prefix, *_), same in alike.items():
             name = prefix if "prefix" in same[0].given else prefix.split(" ", 1)[0]
             if len({info.path for info in same}) > 1:
-                found.append(_report_prefix(alias, name, same))
+                words = _join_names(same), name, alias
+                found.append(_make_message("cache_memoize.W008", *words))
     return found
 
 
@@ -234,58 +253,23 @@ def _find_distinction(info: FunctionInfo) -> Any:
     )
 
 
-def _report_prefix(
-    alias: str, prefix: str, functions: list[FunctionInfo]
-) -> checks.CheckMessage:
-    return _make_warning(
-        "cache_memoize.W008",
-        f"{_join_names(functions)} have one prefix={prefix!r} in the cache {alias!r}: "
-        "with equal arguments, one returns the results of another.",
-        "Give each a prefix of its own, or leave prefix= out. If they are to share "
-        "their entries, put this check into SILENCED_SYSTEM_CHECKS.",
-    )
-
-
-# --- databases -----------------------------------------------------------------------
-
-
-def check_databases(app_configs: Any, **kwargs: Any) -> _Messages:
+def check_databases(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
     """W002 and W003: with ``ATOMIC_REQUESTS``, views would store nothing."""
     functions = _functions_by_alias()
-    found: _Messages = []
-    if not all(info.holds for group in functions.values() for info in group):
-        for database, snapshot in transactions.atomic_requests():
-            if snapshot:
-                found.append(_report_snapshot(database))
-    atomic = {database for database, _ in transactions.atomic_requests()}
+    held = all(info.holds for group in functions.values() for info in group)
+    atomic = dict(transactions.atomic_requests())
+    found = [
+        _make_message("cache_memoize.W002", database)
+        for database, snapshot in atomic.items()
+        if snapshot and not held
+    ]
     for alias in functions:
         try:
             if connections.database_of(alias) in atomic:
-                found.append(_report_database(alias))
+                found.append(_make_message("cache_memoize.W003", alias))
         except Exception:  # an error of check_caches
             continue
     return found
-
-
-def _report_snapshot(database: str) -> checks.CheckMessage:
-    return _make_warning(
-        "cache_memoize.W002",
-        f"Every request is a transaction on the database {database!r}, which reads "
-        "from a snapshot: results that views compute are not stored.",
-        "A snapshot may be older than the last invalidation. Give the functions "
-        "hold=, longer than a request takes, or the views non_atomic_requests.",
-    )
-
-
-def _report_database(alias: str) -> checks.CheckMessage:
-    return _make_warning(
-        "cache_memoize.W003",
-        f"Every request is a transaction on the database that the cache {alias!r} is "
-        "in: results that views compute are not stored.",
-        "An entry written there is visible to other requests only after the commit, "
-        "and they would wait for it. Route the cache's table to a database alias of "
-        "its own (DATABASE_ROUTERS), or use another cache.",
-    )
 
 
 for check in (check_settings, check_caches, check_databases, check_functions):

@@ -498,8 +498,7 @@ def test_the_messages_of_the_logger():
 
 def test_the_system_checks():
     source = inspect.getsource(checks)
-    in_code = re.findall(r'"(cache_memoize\.[EW]\d+)"', source)
-    assert sorted(first_literals("checks", "Checks")) == sorted(in_code)
+    assert sorted(first_literals("checks", "Checks")) == sorted(checks.TEXTS)
     cures = {literals(name)[0]: cure for name, _, cure in table("checks", "Checks")}
     for name in ("socket_timeout", "SOCKET_TIMEOUT", "timeout"):
         assert name in literals(cures["cache_memoize.W001"]) and f'"{name}"' in source

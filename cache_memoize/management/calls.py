@@ -167,7 +167,8 @@ def invalidate_calls(options: Options, stderr: OutputWrapper) -> Outcome:
     elif options["all"]:
         if options["arguments"] or options["instance"]:
             raise CommandError("--all means every call; leave the arguments out")
-        outcome, *used = _invalidate_function(name)
+        info = find_function(name)
+        outcome, used = _invalidate_function(name, info), [info.alias]
     else:
         call = _read_call(options)
         used = [call.info.alias]
@@ -179,8 +180,7 @@ def invalidate_calls(options: Options, stderr: OutputWrapper) -> Outcome:
     return outcome
 
 
-def _invalidate_function(name: str) -> tuple[Outcome, str]:
-    info = find_function(name)
+def _invalidate_function(name: str, info: FunctionInfo) -> Outcome:
     if not info.has_tags:
         raise CommandError(
             f"{name} has no tags, so its entries cannot be invalidated together; write "
@@ -190,7 +190,7 @@ def _invalidate_function(name: str) -> tuple[Outcome, str]:
     with cache_errors(info.alias):
         info.memoized.invalidate_all()
     result = {"name": name, "forgot": "all"}
-    return Outcome(result, [f"every call of {name} is invalidated"]), info.alias
+    return Outcome(result, [f"every call of {name} is invalidated"])
 
 
 def _invalidate_tags(tags: list[str], alias: str | None) -> Outcome:

@@ -94,7 +94,7 @@ def show_stats(options: Options, stderr: OutputWrapper) -> Outcome:
             errors.append(str(error))
             continue
         for path, figures in zip(paths[alias], found, strict=True):
-            rows.append(_make_row([path, alias], figures))
+            rows.append({"name": path, "alias": alias, **_make_row(figures)})
             texts = describe.describe_totals(figures.totals)
             cells.append([path, alias, *texts.values()])
     return Outcome(rows, _align_columns(cells, 2), "\n".join(errors))
@@ -117,18 +117,12 @@ def _read_figures(
     return [found[path] for path in paths]
 
 
-def _make_row(name: list[str], figures: sitewide.Figures) -> dict[str, Any]:
+def _make_row(figures: sitewide.Figures) -> dict[str, Any]:
     totals = figures.totals
-    counts = totals._asdict()
-    del counts["costs"], counts["spent"]
-    return {
-        **dict(zip(("name", "alias"), name, strict=True)),
-        **counts,
-        "hit_rate": totals.hit_rate,
-        "mean": totals.mean,
-        "p95": totals.p95,
-        "since": figures.since or None,
-    }
+    row = totals._asdict()
+    del row["costs"], row["spent"]
+    row |= {"hit_rate": totals.hit_rate, "mean": totals.mean, "p95": totals.p95}
+    return row | {"since": figures.since or None}
 
 
 def _align_columns(rows: list[list[str]], left: int = 5) -> list[str]:

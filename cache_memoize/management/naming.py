@@ -54,9 +54,10 @@ def find_bound(path: str, pk: str | None) -> FunctionInfo:
         return info
     owner = look_up(path)[1]
     if not (isinstance(owner, type) and issubclass(owner, Model)):
+        kind = getattr(owner, "__name__", type(owner).__name__)
         raise CommandError(
             f"{path} is a method, so a call of it has an instance, and "
-            f"{owner.__name__} is not a model; name it on an instance in a module: "
+            f"{kind} is not a model; name it on an instance in a module: "
             "app.module.instance.method"
         )
     if pk is None:
