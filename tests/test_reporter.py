@@ -393,7 +393,7 @@ def test_a_fork_waits_for_what_is_being_told_but_not_for_ever(sink, monkeypatch,
     assert telling.wait(10)
     # While the fork waits for it, it comes to its end, or does not.
     patience = 0.05 if hangs else 30
-    monkeypatch.setattr("cache_memoize.stats.reporter.FORK_PATIENCE", patience)
+    monkeypatch.setattr("cache_memoize.stats.reporter.FORK_WAIT", patience)
     timer = threading.Timer(0.05, go_on.set)
     if not hangs:
         timer.start()
