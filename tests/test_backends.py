@@ -202,14 +202,14 @@ def test_what_went_before_it_was_replaced_is_a_lost_race_and_no_trouble(backend)
     key = adapter.full_key(cache, "gone")
     _, version = cache._cache.gets(key)
     cache.delete("gone")
-    assert adapter.cas(cache._cache, key, b"2", version, 60) is False
+    assert adapter.compare_and_set(cache._cache, key, b"2", version, 60) is False
 
     class Broken:
         def cas(self, *args, **kwargs):
             raise ConnectionError("the server is away")
 
     with pytest.raises(ConnectionError):
-        adapter.cas(Broken(), key, b"2", version, 60)
+        adapter.compare_and_set(Broken(), key, b"2", version, 60)
 
 
 @pytest.mark.backends(ATOMIC)
@@ -217,7 +217,7 @@ def test_an_untagged_call_has_one_key_and_no_other(backend):
     world = World(backend, "sync")
     f = world.memoize(60, prefix="onekey")(lambda: 1)
     f(), f.refresh(), f()
-    assert world.cache.get(backends.Voucher.voucher(f.get_cache_key())) is None
+    assert world.cache.get(backends.Voucher.voucher_key(f.get_cache_key())) is None
     assert world.raw(f.get_cache_key())
 
 

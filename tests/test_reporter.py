@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import subprocess
@@ -275,7 +274,6 @@ def test_what_a_function_counted_that_is_gone_is_told_too(sink):
     with override_settings(CACHE_MEMOIZE={"STATS_INTERVAL": 60}):
         for number in range(3):
             hit(Stats(f"gone{number}"))
-        gc.collect()
         assert len(reporter._kept) == 3
         assert reporter.join() and not reporter._kept
     assert sorted(sink.told)[0] == ("gone0", Totals(hits=1, saved=0.5))
@@ -393,7 +391,7 @@ def test_a_fork_waits_for_what_is_being_told_but_not_for_ever(sink, monkeypatch,
     assert telling.wait(10)
     # While the fork waits for it, it comes to its end, or does not.
     patience = 0.05 if hangs else 30
-    monkeypatch.setattr("cache_memoize.stats.reporter.FORK_PATIENCE", patience)
+    monkeypatch.setattr("cache_memoize.stats.reporter.FORK_WAIT", patience)
     timer = threading.Timer(0.05, go_on.set)
     if not hangs:
         timer.start()

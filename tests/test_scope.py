@@ -692,7 +692,7 @@ def test_threads_that_open_blocks_do_not_trouble_who_forgets():
                 return iter([outer])
 
         outer.family = Changing([False, True, True])
-        assert outer.relatives() == [outer]
+        assert outer.related_scopes() == [outer]
 
 
 @pytest.mark.backends(["locmem"])

@@ -85,23 +85,22 @@ class Redis(Backend):
     def swap(
         self, cache: Cache, key: str, old: bytes, new: bytes, seconds: int | None
     ) -> bool:
-        client, full_key, encode = self.parts(cache, key)
-        limit = "" if seconds is None else seconds
-        done = client.eval(self.SCRIPT, 1, full_key, encode(old), encode(new), limit)
-        return bool(done == 1)
+        client, full_key, serialize = self.client_parts(cache, key)
+        values = serialize(old), serialize(new), "" if seconds is None else seconds
+        return bool(client.eval(self.SCRIPT, 1, full_key, *values) == 1)
 
     def takes_bytes(self, cache: Cache) -> bool:
         try:
-            encode = self.parts(cache, "key")[2]
+            serialize = self.client_parts(cache, "key")[2]
         except Exception:  # wrong settings are reported elsewhere
             return True
         try:
-            encode(b"\xff")
+            serialize(b"\xff")
         except Exception:
             return False
         return True
 
-    def parts(self, cache: Cache, key: str) -> tuple[Any, str, Any]:
+    def client_parts(self, cache: Cache, key: str) -> tuple[Any, str, Any]:
         full_key = cache.make_and_validate_key(key)
         client = cache._cache.get_client(full_key, write=True)
         return client, full_key, cache._cache._serializer.dumps
@@ -113,7 +112,7 @@ class DjangoRedis(Redis):
     def __init__(self, swallows: bool) -> None:
         self.swallows = swallows  # DJANGO_REDIS_IGNORE_EXCEPTIONS
 
-    def parts(self, cache: Cache, key: str) -> tuple[Any, str, Any]:
+    def client_parts(self, cache: Cache, key: str) -> tuple[Any, str, Any]:
         client = cache.client
         return client.get_client(write=True), client.make_key(key), client.encode
 
@@ -133,12 +132,12 @@ class Memcached(Backend):
         if found != old:
             return False
         limit = cache.get_backend_timeout(seconds)
-        return self.cas(cache._cache, full_key, new, version, limit)
+        return self.compare_and_set(cache._cache, full_key, new, version, limit)
 
     def full_key(self, cache: Cache, key: str) -> Any:
         return cache.make_and_validate_key(key)
 
-    def cas(
+    def compare_and_set(
         self, client: Any, key: Any, new: bytes, version: Any, timeout: int
     ) -> bool:
         done = client.cas(key, new, version, expire=timeout, noreply=False)
@@ -151,7 +150,7 @@ class PyLibMC(Memcached):
         # 1.6.3). It does not free bytes that it is given.
         return cache.make_and_validate_key(key).encode()
 
-    def cas(
+    def compare_and_set(
         self, client: Any, key: Any, new: bytes, version: Any, timeout: int
     ) -> bool:
         try:
@@ -191,7 +190,7 @@ class Database(Culled):
         connection = connections[router.db_for_write(cache.cache_model_class)]
         return bool(own_blocks(connection)) or has_autocommit_off(connection)
 
-    def guard(self, cache: Cache) -> Any:
+    def savepoint(self, cache: Cache) -> Any:
         """Return a savepoint if an error would break an open transaction."""
         alias = router.db_for_write(cache.cache_model_class)
         if connections[alias].in_atomic_block:
@@ -199,15 +198,15 @@ class Database(Culled):
         return contextlib.nullcontext()
 
     def get(self, cache: Cache, key: str) -> Any:
-        with self.guard(cache):
+        with self.savepoint(cache):
             return super().get(cache, key)
 
     def get_many(self, cache: Cache, keys: list[str]) -> dict[str, Any]:
-        with self.guard(cache):
+        with self.savepoint(cache):
             return super().get_many(cache, keys)
 
     def delete(self, cache: Cache, key: str) -> bool:
-        with self.guard(cache):
+        with self.savepoint(cache):
             return super().delete(cache, key)
 
     def add(self, cache: Cache, key: str, new: bytes, seconds: int | None) -> bool:
@@ -230,11 +229,11 @@ class Database(Culled):
     def swap(
         self, cache: Cache, key: str, old: bytes, new: bytes, seconds: int | None
     ) -> bool:
-        unchanged = ("value", "=", self._encode(cache, old))
+        unchanged = ("value", "=", self._serialize(cache, old))
         return self._update(cache, key, new, seconds, unchanged)
 
     @staticmethod
-    def _encode(cache: Cache, value: bytes) -> str:
+    def _serialize(cache: Cache, value: bytes) -> str:
         pickled = pickle.dumps(value, cache.pickle_protocol)
         return base64.b64encode(pickled).decode("latin1")
 
@@ -268,7 +267,7 @@ class Database(Culled):
         expires = adapt.adapt_datetimefield_value(until.replace(microsecond=0))
         with transaction.atomic(using=alias), connection.cursor() as cursor:
             cursor.execute(
-                statement, [self._encode(cache, new), expires, full_key, operand]
+                statement, [self._serialize(cache, new), expires, full_key, operand]
             )
             return bool(cursor.rowcount == 1)
 
@@ -277,7 +276,7 @@ class Files(Culled):
     """FileBasedCache: a lock file per directory, held for every change of ours."""
 
     @contextlib.contextmanager
-    def locked(self, cache: Cache) -> Iterator[None]:
+    def hold_lock(self, cache: Cache) -> Iterator[None]:
         cache._createdir()
         path = Path(cache._dir) / "cache_memoize.lock"
         with path.open("ab") as file:
@@ -288,21 +287,21 @@ class Files(Culled):
                 locks.unlock(file)
 
     def add(self, cache: Cache, key: str, new: bytes, seconds: int | None) -> bool:
-        with self.locked(cache):
+        with self.hold_lock(cache):
             return super().add(cache, key, new, seconds)
 
     def set(self, cache: Cache, key: str, new: bytes, seconds: int | None) -> None:
-        with self.locked(cache):
+        with self.hold_lock(cache):
             super().set(cache, key, new, seconds)
 
     def delete(self, cache: Cache, key: str) -> bool:
-        with self.locked(cache):
+        with self.hold_lock(cache):
             return super().delete(cache, key)
 
     def swap(
         self, cache: Cache, key: str, old: bytes, new: bytes, seconds: int | None
     ) -> bool:
-        with self.locked(cache):
+        with self.hold_lock(cache):
             if cache.get(key) != old:
                 return False
             super().set(cache, key, new, seconds)

@@ -25,7 +25,7 @@ from django.core.signals import request_finished, request_started
 from ..keys.tags import is_tag
 from .record import KIND_SIZE
 
-__all__ = ["afetching", "drop", "fetching", "local", "watch_requests"]
+__all__ = ["afetching", "drop_key", "fetching", "local", "watch_requests"]
 
 #: Calls per memory, and memories per scope, at most: a block may last for hours.
 MOST = 10_000
@@ -63,13 +63,13 @@ class Scope:
             memory = self._memories.setdefault(owner, {})
         return memory
 
-    def recall(self, alias: str, key: str, place: Place) -> bytes | None:
+    def get_entry(self, alias: str, key: str, place: Place) -> bytes | None:
         """Return the entry of a call with these tags, or None."""
         by_place = self.memory().get((alias, key))
         raw, tags = _NOTHING if by_place is None else by_place.get(place, _NOTHING)
         return raw if tags == getattr(key, "tags", ()) else None
 
-    def remember(
+    def keep_entry(
         self, alias: str, key: str, place: Place, raw: bytes, generation: object
     ) -> None:
         """Keep an entry, unless one was dropped since ``generation``, which is from
@@ -78,10 +78,10 @@ class Scope:
         if len(memory) >= MOST:
             memory.clear()
         memory.setdefault((alias, key), {})[place] = raw, getattr(key, "tags", ())
-        if self.generation is not generation:  # drop() replaces it first
+        if self.generation is not generation:  # drop_key() replaces it first
             memory.pop((alias, key), None)
 
-    def drop(self, alias: str, key: str) -> None:
+    def drop_key(self, alias: str, key: str) -> None:
         """Drop what is stored under ``key``: an entry, or all entries with a tag."""
         self.generation = object()
         for memory in list(self._memories.values()):
@@ -91,7 +91,7 @@ class Scope:
                     if any(key in tags for _, tags in list(by_place.values())):
                         memory.pop(call, None)
 
-    def relatives(self) -> list[Scope]:
+    def related_scopes(self) -> list[Scope]:
         while True:
             try:
                 return list(self.family)
@@ -119,12 +119,12 @@ def fetching(
         if scope is None or scope.closed:
             return fetch(alias, key)
         place = place_of(alias, key)
-        raw: Any = scope.recall(alias, key, place)
+        raw: Any = scope.get_entry(alias, key, place)
         if raw is None:
             generation = scope.generation
             raw = fetch(alias, key)
             if type(raw) is bytes and raw.endswith(kind):
-                scope.remember(alias, key, place, raw, generation)
+                scope.keep_entry(alias, key, place, raw, generation)
         return raw
 
     return from_memory
@@ -145,22 +145,22 @@ def afetching(
         place = place_of(alias, key)
         if place is None:
             return await fetch(alias, key)
-        raw: Any = scope.recall(alias, key, place)
+        raw: Any = scope.get_entry(alias, key, place)
         if raw is None:
             generation = scope.generation
             raw = await fetch(alias, key)
             if type(raw) is bytes and raw.endswith(kind):
-                scope.remember(alias, key, place, raw, generation)
+                scope.keep_entry(alias, key, place, raw, generation)
         return raw
 
     return from_memory
 
 
-def drop(alias: str, key: str) -> None:
+def drop_key(alias: str, key: str) -> None:
     """Drop what is known of ``key``, for all tenants: it was written."""
     scope = _scope.get()
-    for each in () if scope is None else scope.relatives():
-        each.drop(alias, key)
+    for each in () if scope is None else scope.related_scopes():
+        each.drop_key(alias, key)
 
 
 @contextmanager
@@ -177,12 +177,12 @@ def local() -> Iterator[None]:
             _scope.reset(before)
 
 
-def _begin(**kwargs: Any) -> None:
-    _end()  # of a request without a signal at its end
+def _begin_request(**kwargs: Any) -> None:
+    _end_request()  # of a request without a signal at its end
     _scope.set(Scope(_scope.get(), is_request=True))
 
 
-def _end(**kwargs: Any) -> None:
+def _end_request(**kwargs: Any) -> None:
     """Close the request, and the blocks in it: a generator may have left one open."""
     inner, scope = [], _scope.get()
     while scope is not None:
@@ -202,5 +202,5 @@ def watch_requests() -> None:
         tasks = importlib.import_module("django.tasks.signals")
         signals.append((tasks.task_started, tasks.task_finished))
     for started, finished in signals:
-        started.connect(_begin, dispatch_uid="cache_memoize.local")
-        finished.connect(_end, dispatch_uid="cache_memoize.local")
+        started.connect(_begin_request, dispatch_uid="cache_memoize.local")
+        finished.connect(_end_request, dispatch_uid="cache_memoize.local")

@@ -255,7 +255,7 @@ class Store:
             raise
         finally:
             if command in _WRITES:  # also if only the answer got lost
-                local.drop(self.alias, args[0])
+                local.drop_key(self.alias, args[0])
         if self.clock.monotonic() - started > SLOW:
             slow = CacheDidNotAnswer(f"the cache {self.alias!r} took over a second")
             self.trouble(slow)

@@ -96,7 +96,7 @@ class Voucher(Backend):
     swallows = True
 
     @staticmethod
-    def voucher(key: str) -> str:
+    def voucher_key(key: str) -> str:
         return f"{key}.v"
 
     def get(self, cache: Cache, key: str) -> Any:
@@ -104,7 +104,7 @@ class Voucher(Backend):
         found = record.parse(raw)
         # Read second: if the voucher is still stored now, no invalidation had ended
         # when the value was read.
-        if found and found.vouched and cache.get(self.voucher(key)) != found.token:
+        if found and found.vouched and cache.get(self.voucher_key(key)) != found.token:
             return VOID
         return raw
 
@@ -113,7 +113,7 @@ class Voucher(Backend):
         records = {key: record.parse(raw) for key, raw in found.items()}
         vouched = {key: each for key, each in records.items() if each and each.vouched}
         if vouched:  # second, as in get()
-            names = {key: self.voucher(key) for key in vouched}
+            names = {key: self.voucher_key(key) for key in vouched}
             tokens = super().get_many(cache, list(names.values()))
             for key, each in vouched.items():
                 if tokens.get(names[key]) != each.token:
@@ -131,7 +131,7 @@ class Voucher(Backend):
         super().set(cache, key, record.vouched(new), seconds)
 
     def delete(self, cache: Cache, key: str) -> bool:
-        deleted = cache.delete(self.voucher(key))
+        deleted = cache.delete(self.voucher_key(key))
         return super().delete(cache, key) and bool(deleted)
 
     def swap(
@@ -145,7 +145,7 @@ class Voucher(Backend):
             # entry; touch() does not restore a deleted key. Where the backend has no
             # touch(), the entry is valid as long as the lease would be.
             with contextlib.suppress(NotImplementedError):
-                cache.touch(self.voucher(key), seconds)
+                cache.touch(self.voucher_key(key), seconds)
             super().set(cache, key, record.vouched(new), seconds)
         else:
             super().set(cache, key, new, seconds)
@@ -154,7 +154,7 @@ class Voucher(Backend):
 
     def _vouch(self, cache: Cache, key: str, new: bytes, seconds: int | None) -> None:
         token = record.token_of(new)
-        super().set(cache, self.voucher(key), token, seconds)
+        super().set(cache, self.voucher_key(key), token, seconds)
 
 
 class UnshareableVoucher(Voucher):

@@ -118,7 +118,7 @@ class Binder:
         if left:
             bound += self._bind_others(left, args, kwargs)
         if any(value is _MISSING for _, value, _ in bound):
-            self._refuse(args, kwargs)
+            self._refuse_call(args, kwargs)
         if self.ignore:
             bound = [b for b in bound if not self._is_ignored(b[0], b[2])]
         return bound
@@ -147,13 +147,13 @@ class Binder:
 
     def _bind_further(self, args: Args, kwargs: Kwargs) -> list[Bound]:
         if self.var_positional is None:
-            self._refuse(args, kwargs)
+            self._refuse_call(args, kwargs)
         further = args[len(self.positional) :]
         return [(self.var_positional, value, False) for value in further]
 
     def _bind_others(self, left: Kwargs, args: Args, kwargs: Kwargs) -> list[Bound]:
         if self.var_keyword is None or not self.by_keyword.isdisjoint(left):
-            self._refuse(args, kwargs)
+            self._refuse_call(args, kwargs)
         return [(name, left[name], True) for name in sorted(left)]
 
     def _is_ignored(self, name: str, by_name: bool) -> bool:
@@ -162,7 +162,7 @@ class Binder:
             return own or self.var_keyword in self.ignore
         return name in self.ignore
 
-    def _refuse(self, args: Args, kwargs: Kwargs) -> NoReturn:
+    def _refuse_call(self, args: Args, kwargs: Kwargs) -> NoReturn:
         try:
             self.signature.bind(*args, **kwargs)
         except TypeError as error:

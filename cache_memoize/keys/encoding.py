@@ -19,7 +19,7 @@ from typing import Any, cast
 from django.db.models import Model
 from django.utils.functional import LazyObject, Promise
 
-from .values import UnkeyableArgument, class_name, name_of, refusing, rule_of
+from .values import UnkeyableArgument, class_name, name_of, refusal, rule_of
 
 __all__ = ["UnkeyableArgument", "digest", "encode", "label", "register_key"]
 
@@ -31,7 +31,7 @@ def digest(head: str) -> Callable[[str], str]:
     ``head`` is common to all texts and hashed once. Hosts in FIPS mode refuse MD5.
     Hexadecimal would be longer, and Django validates each character of a key.
     """
-    common = hashlib.sha256(_string(head).encode("utf-8", "surrogatepass"))
+    common = hashlib.sha256(_encode_string(head).encode("utf-8", "surrogatepass"))
 
     def of(text: str) -> str:
         whole = common.copy()
@@ -53,7 +53,7 @@ def encode(value: Any) -> str:
     return _encode_new(value) if write is None else write(value)
 
 
-def _string(value: str) -> str:
+def _encode_string(value: str) -> str:
     return f"s{len(value)}:{value}"
 
 
@@ -62,7 +62,7 @@ def _string(value: str) -> str:
 _LITERALS = frozenset({bool, bytes, float, int, str, type(None)})
 
 
-def _sequence(value: Any) -> str:
+def _encode_sequence(value: Any) -> str:
     """Encode a list or tuple; of literals in C, in a fifth of the time."""
     if _LITERALS.issuperset(map(type, value)):
         with suppress(ValueError):  # an integer of over 4,300 digits
@@ -72,13 +72,13 @@ def _sequence(value: Any) -> str:
     return ("[" if type(value) is list else "(") + "".join(map(encode, value)) + ")"
 
 
-def _unordered(values: Iterator[Any]) -> str:
+def _encode_members(values: Iterator[Any]) -> str:
     # The encoded members are sorted, not the members: those may not compare, and
     # their own order may depend on the hash seed.
     return "".join(sorted(map(encode, values))) + ")"
 
 
-def _mapping(value: Any) -> str:
+def _encode_mapping(value: Any) -> str:
     parts = [encode(key) + encode(each) for key, each in value.items()]
     parts.sort()
     return "d" + "".join(parts) + ")"
@@ -92,13 +92,13 @@ _PLAIN: dict[type, Callable[[Any], str]] = {
     int: lambda value: f"i{value:x};",
     # repr() is exact, writes 0.0 and -0.0 differently, and every NaN alike.
     float: lambda value: f"f{value!r};",
-    str: _string,
+    str: _encode_string,
     bytes: lambda value: f"b{len(value)}:{value.decode('latin-1')}",
-    tuple: _sequence,
-    list: _sequence,
-    set: lambda value: "{" + _unordered(value),
-    frozenset: lambda value: "<" + _unordered(value),
-    dict: _mapping,
+    tuple: _encode_sequence,
+    list: _encode_sequence,
+    set: lambda value: "{" + _encode_members(value),
+    frozenset: lambda value: "<" + _encode_members(value),
+    dict: _encode_mapping,
 }
 #: These, and the writers of all classes of which a value was encoded.
 _writers = dict(_PLAIN)
@@ -146,29 +146,29 @@ def register_key(type: type, function: Callable[[Any], Any]) -> None:
 def _encode_new(value: Any) -> str:
     """Encode a value of a class without a writer, and keep the writer."""
     cls, writers = type(value), _writers
-    write = _writer(cls)
+    write = _writer_of(cls)
     text = write(value)
     if not issubclass(cls, Promise):  # Django makes some of these classes repeatedly
         writers[cls] = write
     return text
 
 
-def _writer(cls: type) -> Callable[[Any], str]:
+def _writer_of(cls: type) -> Callable[[Any], str]:
     for base in cls.__mro__:
         if base in _REGISTERED:
-            return _naming(cls, _REGISTERED[base])
+            return _named_writer(cls, _REGISTERED[base])
     if issubclass(cls, LazyObject):
         return _encode_wrapped
     if issubclass(cls, Model):
         return _model_writer(cls)
     if issubclass(cls, Promise):  # of a class that Django makes inside a function
         if not hasattr(cls, "casefold"):
-            return refusing("it is lazy and no text; pass its result")
+            return refusal("it is lazy and no text; pass its result")
         return lambda value: "z" + encode(str(value))
-    return _naming(cls, rule_of(cls))
+    return _named_writer(cls, rule_of(cls))
 
 
-def _naming(cls: type, rule: Callable[[Any], Any]) -> Callable[[Any], str]:
+def _named_writer(cls: type, rule: Callable[[Any], Any]) -> Callable[[Any], str]:
     """Return a writer of the name of ``cls``, looked up once, and of the parts that
     ``rule`` returns for a value."""
     head: str | None = None
@@ -177,7 +177,7 @@ def _naming(cls: type, rule: Callable[[Any], Any]) -> Callable[[Any], str]:
         nonlocal head
         parts = rule(value)  # first: its refusal has the better reason
         if head is None:
-            head = "o" + _string(name_of(cls))
+            head = "o" + _encode_string(name_of(cls))
         return head + encode(parts)
 
     return write

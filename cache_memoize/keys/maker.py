@@ -53,7 +53,7 @@ def key_maker(
     """
     name = binder.name
     if key_generator is not None:
-        return functools.partial(_generate, key_generator, name)
+        return functools.partial(_generated_key, key_generator, name)
     fixed, extra_of = (None, extra) if callable(extra) else (extra, None)
     head = f"{encode(prefix)}{encode_part(version, name, 'version=')}"
     head += _shared_text(key_prefix, vary_on)
@@ -72,10 +72,10 @@ def key_maker(
         and binder.positional[:1] != ["self"]
     )
     if not vary_on:
-        return _remembering(compute) if remembers else compute
-    variant_of = functools.partial(_variant, vary_on, name)
+        return _remember_keys(compute) if remembers else compute
+    variant_of = functools.partial(_variant_text, vary_on, name)
     if remembers:
-        return _remembering_variants(compute, variant_of)
+        return _remember_variants(compute, variant_of)
     return lambda args, kwargs: compute(args, kwargs, variant_of())
 
 
@@ -86,7 +86,7 @@ def _shared_text(key_prefix: str, vary_on: tuple[Callable[[], Any], ...]) -> str
     return text
 
 
-def _generate(
+def _generated_key(
     generator: Callable[..., Any], name: str, args: Args, kwargs: Kwargs
 ) -> str:
     key = generator(*args, **kwargs)
@@ -125,7 +125,7 @@ def _text_maker(
     return text
 
 
-def _variant(vary_on: tuple[Callable[[], Any], ...], name: str) -> str:
+def _variant_text(vary_on: tuple[Callable[[], Any], ...], name: str) -> str:
     return _VARY + encode_part([part() for part in vary_on], name, "vary_on=")
 
 
@@ -149,7 +149,7 @@ def _is_small(value: Any) -> bool:
     return not isinstance(value, (bytes, str)) or len(value) <= 64
 
 
-def _remembering(compute: KeyOf) -> KeyOf:
+def _remember_keys(compute: KeyOf) -> KeyOf:
     # By value and type: f(1), f(True) and f(1.0) are three calls.
     @functools.lru_cache(REMEMBERED_CALLS, typed=True)
     def known(*args: Any, **kwargs: Any) -> str:
@@ -166,7 +166,7 @@ def _remembering(compute: KeyOf) -> KeyOf:
     return remember
 
 
-def _remembering_variants(
+def _remember_variants(
     compute: Callable[[Args, Kwargs, str], str], variant_of: Callable[[], str]
 ) -> KeyOf:
     @functools.lru_cache(REMEMBERED_CALLS, typed=True)

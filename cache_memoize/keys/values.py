@@ -35,7 +35,7 @@ from django.db.models.query import RawQuerySet
 from django.http import HttpRequest
 from django.utils.functional import cached_property as django_cached_property
 
-__all__ = ["UnkeyableArgument", "class_name", "name_of", "refusing", "rule_of"]
+__all__ = ["UnkeyableArgument", "class_name", "name_of", "refusal", "rule_of"]
 
 #: From a value to parts that can be encoded in its place.
 Rule = Callable[[Any], Any]
@@ -97,7 +97,7 @@ def class_name(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def refusing(reason: str) -> Rule:
+def refusal(reason: str) -> Rule:
     """Return a rule that refuses all values."""
 
     def refuse(value: Any) -> Any:
@@ -113,13 +113,13 @@ def _builtin_function(value: Any) -> Any:
     return (owner, value.__name__)
 
 
-def _zone(value: zoneinfo.ZoneInfo) -> Any:
+def _zone_name(value: zoneinfo.ZoneInfo) -> Any:
     if value.key is None:
-        return refusing("a time zone read from a file has no name")(value)
+        return refusal("a time zone read from a file has no name")(value)
     return value.key
 
 
-def _moment(cls: Any) -> Rule:
+def _moment_rule(cls: Any) -> Rule:
     replace, text = cls.replace, cls.isoformat  # a subclass may override them
 
     def moment(value: Any) -> Any:
@@ -127,19 +127,19 @@ def _moment(cls: Any) -> Rule:
         if zone is datetime.UTC:
             zone = 0  # shorter, and no other zone is an integer
         elif type(zone) is zoneinfo.ZoneInfo:
-            zone = _zone(zone)
+            zone = _zone_name(zone)
         return (text(replace(value, tzinfo=None)), value.fold, zone)
 
     return moment
 
 
-def _tuple(value: Any) -> Any:
+def _tuple_items(value: Any) -> Any:
     if hasattr(type(value), "n_sequence_fields"):  # os.stat_result has more than items
         return value.__reduce__()[1]
     return tuple(tuple.__iter__(value))
 
 
-def _exception(value: BaseException) -> Any:
+def _exception_parts(value: BaseException) -> Any:
     # __reduce__ has what C keeps of an exception, as the filename of an OSError. It
     # has an empty dict of attributes only after the attributes were read once.
     reduced: Any = value.__reduce__()
@@ -155,7 +155,7 @@ _VALUES: dict[type, Rule] = {
     int: int.__index__,
     float: float.__float__,
     bytes: lambda value: bytes(memoryview(value)),
-    tuple: _tuple,
+    tuple: _tuple_items,
     list: lambda value: list(list.__iter__(value)),
     set: lambda value: set(set.__iter__(value)),
     frozenset: lambda value: frozenset(frozenset.__iter__(value)),
@@ -180,13 +180,13 @@ _VALUES: dict[type, Rule] = {
     fractions.Fraction: lambda value: (value.numerator, value.denominator),
     uuid.UUID: lambda value: value.bytes,
     datetime.date: datetime.date.isoformat,
-    datetime.datetime: _moment(datetime.datetime),
-    datetime.time: _moment(datetime.time),
+    datetime.datetime: _moment_rule(datetime.datetime),
+    datetime.time: _moment_rule(datetime.time),
     datetime.timedelta: lambda value: (value.days, value.seconds, value.microseconds),
     datetime.timezone: lambda value: (value.utcoffset(None), value.tzname(None)),
-    zoneinfo.ZoneInfo: _zone,
+    zoneinfo.ZoneInfo: _zone_name,
     pathlib.PurePath: pathlib.PurePath.__str__,
-    BaseException: _exception,
+    BaseException: _exception_parts,
 }
 #: Rules for a class and its subclasses, whose attributes are not part of the text.
 _NAMES: dict[type, Rule] = {
@@ -198,32 +198,32 @@ _NAMES: dict[type, Rule] = {
     type: _qualified_name,
     type(Ellipsis): lambda value: None,
     re.Pattern: lambda value: (value.pattern, value.flags),
-    QuerySet: refusing("a QuerySet is a query, not a value; pass what it filters by"),
-    RawQuerySet: refusing("a raw query is not a value; pass what it selects by"),
-    BaseManager: refusing("a manager makes queries and is not a value"),
-    HttpRequest: refusing(
+    QuerySet: refusal("a QuerySet is a query, not a value; pass what it filters by"),
+    RawQuerySet: refusal("a raw query is not a value; pass what it selects by"),
+    BaseManager: refusal("a manager makes queries and is not a value"),
+    HttpRequest: refusal(
         "a request names a URL but not the user, the language or the session; pass "
         "what the function reads from it"
     ),
-    File: refusing("a file is more than its name; pass its content, or a digest of it"),
+    File: refusal("a file is more than its name; pass its content, or a digest of it"),
 }
 
 
-def _both(rule: Rule, more: Rule) -> Rule:
+def _both_rules(rule: Rule, more: Rule) -> Rule:
     return lambda value: (rule(value), more(value))
 
 
 def rule_of(cls: type) -> Rule:
     """Return the rule for values of ``cls``, for registered classes aside."""
     if issubclass(cls, enum.Enum):
-        return _member
+        return _member_name
     for base in cls.__mro__:
         if base in _NAMES:
             return _NAMES[base]
         if base in _VALUES:
             rule = _VALUES[base]
-            return rule if cls is base else _both(rule, _attributes_of(cls, base))
-    return _describing(cls)
+            return rule if cls is base else _both_rules(rule, _attributes_of(cls, base))
+    return _fallback_rule(cls)
 
 
 def name_of(cls: type) -> str:
@@ -232,7 +232,7 @@ def name_of(cls: type) -> str:
     return class_name(cls) if has_rule else _qualified_name(cls)
 
 
-def _member(value: enum.Enum) -> Any:
+def _member_name(value: enum.Enum) -> Any:
     return value.name if value.name is not None else value.value
 
 
@@ -240,23 +240,23 @@ _CACHED_PROPERTIES = (functools.cached_property, django_cached_property)
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{4}")
 
 
-def _describing(cls: type) -> Rule:
+def _fallback_rule(cls: type) -> Rule:
     """Return a rule for a class without one: its attributes, or else its own text.
 
     A text is made for people and may leave out what matters, as that of a file leaves
     out the content; so it is used only for values without attributes.
     """
     if cls is object:
-        return refusing("a bare object() has nothing but its address")
+        return refusal("a bare object() has nothing but its address")
     if hasattr(cls, "__array__"):
-        return refusing("an array or table may keep data that no attribute shows")
+        return refusal("an array or table may keep data that no attribute shows")
     # As the standard library's copyreg does: more bytes than the attributes need are
     # state in C that no attribute shows (a file, a lock, a generator).
-    words = len(_slots(cls, object))
+    words = len(_declared_slots(cls, object))
     words += (cls.__dictoffset__ > 0) + (cls.__weakrefoffset__ > 0)
     known = object.__basicsize__ + words * struct.calcsize("P")
     if cls.__basicsize__ > known or cls.__itemsize__:
-        return refusing("it holds state that no attribute shows")
+        return refusal("it holds state that no attribute shows")
     attributes = _attributes_of(cls, object)
     return lambda value: attributes(value) or _own_texts(value)
 
@@ -264,19 +264,19 @@ def _describing(cls: type) -> Rule:
 def _own_texts(value: Any) -> list[str]:
     texts = []
     for name, write in (("__repr__", repr), ("__str__", str)):
-        if isinstance(_defined(type(value), name), types.FunctionType):
+        if isinstance(_class_attribute(type(value), name), types.FunctionType):
             text = write(value)
             if _ADDRESS.search(text):
-                refusing("its text holds a memory address")(value)
+                refusal("its text holds a memory address")(value)
             texts.append(text)
     return texts
 
 
-def _defined(cls: type, name: str) -> Any:
+def _class_attribute(cls: type, name: str) -> Any:
     return next((vars(base)[name] for base in cls.__mro__ if name in vars(base)), None)
 
 
-def _slots(cls: type, base: type) -> dict[str, Any]:
+def _declared_slots(cls: type, base: type) -> dict[str, Any]:
     """Return the slots that the classes between ``cls`` and ``base`` declare."""
     own = cls.__mro__[: cls.__mro__.index(base)]
     return {
@@ -294,12 +294,12 @@ def _attributes_of(cls: type, base: type) -> Callable[[Any], dict[str, Any]]:
     Values of cached properties are left out: the same object must have the same key
     before and after the property was read.
     """
-    slots, has_dict = list(_slots(cls, base)), cls.__dictoffset__ != 0
+    slots, has_dict = list(_declared_slots(cls, base)), cls.__dictoffset__ != 0
     cached = {
         name
         for each in cls.__mro__
         for name in vars(each)
-        if isinstance(_defined(cls, name), _CACHED_PROPERTIES)
+        if isinstance(_class_attribute(cls, name), _CACHED_PROPERTIES)
     }
 
     if has_dict and not slots and not cached:

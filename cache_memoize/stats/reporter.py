@@ -42,7 +42,7 @@ Sink = Callable[[Any, Totals], None]
 #: in a view, for instance, is gone before the next round.
 MOST = 1_000
 #: Seconds for which a fork waits for each lock.
-FORK_PATIENCE = 1.0
+FORK_WAIT = 1.0
 #: Seconds for which a process that ends waits for a cache that does not answer.
 LAST = 10.0
 
@@ -139,11 +139,11 @@ class Reporter:
     def start_thread(self) -> None:
         """Start the thread, if it is needed and not running."""
         with self._lock:
-            needed = self._told and self._known and _interval()
+            needed = self._told and self._known and _read_interval()
             if self._thread is not None or not needed:
                 return
             thread = threading.Thread(
-                target=self._work, name="cache_memoize", daemon=True
+                target=self._run_thread, name="cache_memoize", daemon=True
             )
             try:
                 thread.start()  # it waits for the lock
@@ -151,7 +151,7 @@ class Reporter:
                 return
             self._thread = thread
 
-    def _work(self) -> None:
+    def _run_thread(self) -> None:
         try:
             self._run_rounds()
         finally:
@@ -166,7 +166,7 @@ class Reporter:
         ending = False
         while True:
             with self._lock:
-                seconds = _interval()
+                seconds = _read_interval()
                 if ending or not (self._told and seconds):
                     self._ending.clear()
                     self._kept.clear()
@@ -197,7 +197,7 @@ class Reporter:
     def at_exit(self) -> None:
         """Report the rest. If there is a thread, it does that: a cache that hangs must
         not keep the process from ending, and a daemon thread ends with it."""
-        if _interval() and self.join(LAST):
+        if _read_interval() and self.join(LAST):
             self.flush_stats()
 
     # --- forks ---
@@ -208,7 +208,7 @@ class Reporter:
         self._held.extend(
             lock
             for lock in (self._telling, *self.guarded)
-            if lock.acquire(timeout=FORK_PATIENCE)
+            if lock.acquire(timeout=FORK_WAIT)
         )
 
     def after_fork_in_parent(self) -> None:
@@ -225,7 +225,7 @@ class Reporter:
                 told[source] = source.totals()
 
 
-def _interval() -> float:
+def _read_interval() -> float:
     try:
         return float(min(conf().STATS_INTERVAL, threading.TIMEOUT_MAX))
     except ImproperlyConfigured:  # reported where the settings are used

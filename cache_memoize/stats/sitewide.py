@@ -123,18 +123,18 @@ def _tell(store: Store, key: str, new: Totals) -> None:
             store.clock.sleep(store.clock.random() * tried * STEP)
         old = run(store.raw(key))
         if isinstance(old, bytes):
-            added = run(store.swap(key, old, _added(old, new, now), KEPT_FOR))
+            added = run(store.swap(key, old, _add_report(old, new, now), KEPT_FOR))
         else:
             if old is not None:  # a foreign value
                 run(store.delete(key))
-            added = run(store.add(key, _added(b"", new, now), KEPT_FOR))
+            added = run(store.add(key, _add_report(b"", new, now), KEPT_FOR))
         if added:
             return
     raise OSError(f"the cache {store.alias!r} did not take the figures")
 
 
-def _added(old: bytes, new: Totals, now: float) -> bytes:
-    figures, minute = _loads(old), int(now // 60)
+def _add_report(old: bytes, new: Totals, now: float) -> bytes:
+    figures, minute = _parse_figures(old), int(now // 60)
     minutes = {m: f for m, f in figures.minutes.items() if m > minute - MINUTES}
     before = minutes.get(minute, Minute())
     more = (new.hits, new.misses, new.stale, new.errors)
@@ -146,7 +146,7 @@ def _added(old: bytes, new: Totals, now: float) -> bytes:
     ).encode()
 
 
-def _loads(raw: bytes) -> Figures:
+def _parse_figures(raw: Any) -> Figures:
     """Return the figures in ``raw``; empty ones if it cannot be read."""
     try:
         counts, costs, since, minutes = json.loads(raw)
@@ -166,11 +166,8 @@ def read(alias: str, paths: list[str]) -> dict[str, Figures]:
     if store is None or not paths:
         return {path: Figures() for path in paths}
     keys = {path: _key(path) for path in paths}
-    found = run(store.raw_many(list(keys.values())))
-    return {
-        path: _loads(raw) if isinstance(raw := found.get(key), bytes) else Figures()
-        for path, key in keys.items()
-    }
+    stored = run(store.raw_many(list(keys.values())))
+    return {path: _parse_figures(stored.get(key)) for path, key in keys.items()}
 
 
 def up_to_date(alias: str, paths: list[str]) -> dict[str, Figures]:
