@@ -1,8 +1,8 @@
 """One decorator that puts any Python function behind Django's cache framework."""
 
 from . import checks as _checks  # noqa: F401  # registers them
+from .cache.errors import CacheDidNotAnswer
 from .cache.local import local
-from .cache.store import CacheDidNotAnswer
 from .decorator import Memoized, cache_memoize
 from .keys.encoding import UnkeyableArgument, register_key
 from .model_signals import ainvalidate_model, invalidate_model

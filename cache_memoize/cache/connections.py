@@ -22,11 +22,10 @@ from .. import process
 from ..keys.tags import TaggedKey
 from . import record, signing
 from .backends import Backend, backend_of
-from .errors import MISTAKES, hangs, is_decoding_error
+from .errors import is_decoding_error
 from .record import TRAILER_SIZE, Record
 
 __all__ = [
-    "MISTAKES",
     "UNREAD",
     "UNREADABLE",
     "afetch",
@@ -39,10 +38,8 @@ __all__ = [
     "fetch_many",
     "fetch_tagged",
     "genuine",
-    "hangs",
     "has_key_function",
     "have_key_functions",
-    "is_decoding_error",
     "is_forged",
     "is_in_memory",
     "opened",

@@ -43,7 +43,7 @@ from .errors import (
 )
 from .record import Record
 
-__all__ = ["AsyncStore", "CacheDidNotAnswer", "Look", "Store", "no_answer", "run"]
+__all__ = ["AsyncStore", "Look", "Store", "run"]
 
 T = TypeVar("T")
 

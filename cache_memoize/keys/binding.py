@@ -142,7 +142,7 @@ class Binder:
         )
         missing = any(v is _MISSING for v in (*positional, *by_name.values()))
         if too_many or unknown or missing:
-            self._refuse(args, kwargs)
+            self._refuse_call(args, kwargs)
         return tuple(positional), by_name | left
 
     def _bind_further(self, args: Args, kwargs: Kwargs) -> list[Bound]:

@@ -84,34 +84,16 @@ def _taken(
     by_position = [p for p in parameters if p.kind in _BY_POSITION]
     first, rest = by_position[:leading], by_position[leading:]
     takes_any = any(p.kind is p.VAR_POSITIONAL for p in parameters)
-    names = {*binder.positional, *binder.keyword_only}
-    asked = {p.name for p in rest}
-    by_names = asked <= names and not asked.isdisjoint(binder.keyword_only)
-    if binder.var_positional:
-        all_by_position = takes_any or not asked <= names
+    if takes_any or _fits_by_position(rest, binder):
+        positional, in_order = None, rest[: len(binder.positional)]
     else:
-        enough = len(rest) >= len(binder.positional) and not by_names
-        all_by_position = takes_any or enough
-    positional, in_order = None, rest[: len(binder.positional)]
-    if not all_by_position:
-        # A hook in C, such as list.append, names nothing; for a key that is no excuse.
-        hooks = option in ("hit_callable", "miss_callable")
-        in_order = [p for p in rest if hooks and p.kind is p.POSITIONAL_ONLY]
+        in_order = _in_order(rest, option)
         positional = len(in_order)
-    by_name = [p for p in parameters if p.kind in _BY_NAME and p not in in_order]
-    reached = set(binder.keyword_only) if all_by_position else names
-    missing = [
-        p.name
-        for p in (*rest, *(p for p in parameters if p.kind is p.KEYWORD_ONLY))
-        if p.default is p.empty
-        and p not in in_order
-        and (p.name not in reached or p.kind is p.POSITIONAL_ONLY)
-    ]
+    others = [p for p in parameters if p not in first and p not in in_order]
     if len(first) < leading and not takes_any:
         missing = ["a parameter for the result"]
-    # *args and **kwargs of the function may hold everything.
-    elif binder.var_positional or binder.var_keyword:
-        missing = []
+    else:
+        missing = _missing(others, binder, positional)
     if missing:
         name = binder.name
         raise TypeError(
@@ -121,4 +103,38 @@ def _taken(
         )
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return _Taken(positional, None)
-    return _Taken(positional, frozenset(p.name for p in by_name if p not in first))
+    return _Taken(positional, frozenset(p.name for p in others if p.kind in _BY_NAME))
+
+
+def _fits_by_position(rest: list[Parameter], binder: Binder) -> bool:
+    """Return whether these parameters get all positional arguments by position."""
+    names = {p.name for p in rest}
+    known = names <= {*binder.positional, *binder.keyword_only}
+    if binder.var_positional:
+        return not known
+    named = known and not names.isdisjoint(binder.keyword_only)
+    return len(rest) >= len(binder.positional) and not named
+
+
+def _in_order(rest: list[Parameter], option: str) -> list[Parameter]:
+    """Return the parameters that get the first arguments by position: a hook in C, such
+    as list.append, names nothing. (For a key that is no excuse.)"""
+    if option not in ("hit_callable", "miss_callable"):
+        return []
+    return [p for p in rest if p.kind is p.POSITIONAL_ONLY]
+
+
+def _missing(
+    others: list[Parameter], binder: Binder, positional: int | None
+) -> list[str]:
+    """Return the names of the parameters that no call has a value for."""
+    if binder.var_positional or binder.var_keyword:
+        return []  # they may hold everything
+    names = {*binder.keyword_only, *(() if positional is None else binder.positional)}
+    return [
+        p.name
+        for p in others
+        if p.kind in (*_BY_POSITION, Parameter.KEYWORD_ONLY)
+        and p.default is p.empty
+        and (p.name not in names or p.kind is p.POSITIONAL_ONLY)
+    ]

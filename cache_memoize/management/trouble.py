@@ -15,8 +15,9 @@ from django.core.management.base import CommandError, OutputWrapper
 
 from .. import signals
 from ..cache.breaker import Breaker
-from ..cache.connections import MISTAKES, opened
-from ..cache.store import CacheDidNotAnswer, Store, run
+from ..cache.connections import opened
+from ..cache.errors import MISTAKES, CacheDidNotAnswer
+from ..cache.store import Store, run
 from ..clock import Clock
 from ..describe import FunctionInfo
 from ..signals import Event

@@ -20,20 +20,10 @@ from enum import Enum
 from typing import Any
 
 from ..cache import record
-from ..cache.connections import (
-    MISTAKES,
-    UNREAD,
-    UNREADABLE,
-    is_decoding_error,
-)
+from ..cache.connections import UNREAD, UNREADABLE
+from ..cache.errors import MISTAKES, CacheDidNotAnswer, is_decoding_error, no_answer
 from ..cache.record import Record, Stamp, pack
-from ..cache.store import (
-    PATIENCE,
-    CacheDidNotAnswer,
-    Look,
-    Store,
-    no_answer,
-)
+from ..cache.store import PATIENCE, Look, Store
 from ..stats.counters import logger
 from . import threads, transactions
 from .call import Call, Claim, computing, decode

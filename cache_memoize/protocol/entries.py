@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ..cache.connections import MISTAKES, UNREADABLE
+from ..cache.connections import UNREADABLE
+from ..cache.errors import MISTAKES
 from .call import Call, decode, encode
 from .claim import overtake
 from .invalidation import invalidate_key

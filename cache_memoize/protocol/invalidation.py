@@ -21,6 +21,7 @@ from collections.abc import Iterable
 
 from ..cache.breaker import breaker_of
 from ..cache.connections import UNREADABLE, aliases
+from ..cache.errors import CacheDidNotAnswer
 from ..cache.record import (
     BLOCK,
     FAILED,
@@ -28,13 +29,7 @@ from ..cache.record import (
     Record,
     pack,
 )
-from ..cache.store import (
-    PATIENCE,
-    AsyncStore,
-    CacheDidNotAnswer,
-    Store,
-    run,
-)
+from ..cache.store import PATIENCE, AsyncStore, Store, run
 from ..clock import Clock
 from ..keys.tags import tag_key, tags_of
 from ..signals import Event

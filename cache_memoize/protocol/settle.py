@@ -6,7 +6,8 @@ import math
 from typing import Any
 
 from ..cache import record, signing
-from ..cache.connections import MISTAKES, UNREADABLE
+from ..cache.connections import UNREADABLE
+from ..cache.errors import MISTAKES
 from ..cache.record import Record, Stamp, pack
 from ..cache.store import PATIENCE, Store
 from ..stats.counters import logger
