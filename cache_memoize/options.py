@@ -1,9 +1,9 @@
 """The options of the decorator: each one once, with its default and its type. Pure.
 
-The signature of :func:`cache_memoize`, the options of ``CACHE_MEMOIZE["DEFAULTS"]`` and
-the reference are made of :class:`Options`. To add an option, add a field, refuse values
-of a wrong form in :meth:`Options.check`, and use it in ``protocol/policy.py`` or
-``planning.py``.
+The signature of :func:`cache_memoize` and what a project may set in ``CACHE_MEMOIZE``
+are made of :class:`Options`; the overload in ``decorator.py``, which type checkers read,
+and ``docs/reference.rst`` are compared with it by tests. CONTRIBUTING has the steps to
+add an option.
 """
 
 from __future__ import annotations

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from django.core.cache import caches
@@ -15,7 +18,7 @@ from cache_memoize.cache import backends, record
 from cache_memoize.cache.backends import backend_of
 from cache_memoize.cache.connections import opened
 from cache_memoize.cache.store import Store
-from tests.conftest import ATOMIC, BACKENDS, PYLIBMC, World
+from tests.conftest import ATOMIC, BACKENDS, PYLIBMC, World, close_connections
 from tests.needs import need
 
 EXPECTED = {
@@ -90,6 +93,44 @@ def test_swap_replaces_only_what_is_expected(backend):
     how.set(cache, "key", new, None)
     assert cache.get("key")[:3] == b"new"
     how.delete(cache, "key")
+
+
+@pytest.mark.backends(ATOMIC, lean=ATOMIC)
+def test_of_several_swaps_at_once_one_succeeds(backend):
+    """Also on a busy machine, where threads are switched in the middle."""
+    rounds, start = 10_000 if backend == "locmem" else 25, threading.Barrier(4)
+    won: list[int] = []
+
+    def value(turn):
+        return record.pack(record.LEASE, b"%08d" % turn)
+
+    def swap_all():
+        cache, how = opened(backend)
+        start.wait()
+        for turn in range(rounds):
+            if how.swap(cache, "key", value(turn), value(turn + 1), 60):
+                won.append(turn)
+
+    def work(_):
+        try:
+            swap_all()
+        except BaseException:
+            start.abort()
+            raise
+        finally:
+            close_connections()
+
+    backend_of(caches[backend]).set(caches[backend], "key", value(0), 60)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(work, range(4)))
+    finally:
+        sys.setswitchinterval(interval)
+    # A thread that is late finds nothing to replace, and the others go on.
+    assert len(set(won)) == len(won)
+    backend_of(caches[backend]).delete(caches[backend], "key")
 
 
 @pytest.mark.backends(["sqlite", "postgresql"])

@@ -79,7 +79,8 @@ class Function:
 
     @property
     def path(self) -> str:
-        """Module and qualified name: the name of the function in logs and figures."""
+        """Module and qualified name, as in events, figures and labels. (Warnings and
+        errors have the qualified name alone: ``name``.)"""
         return self.stats.path
 
     @property
@@ -89,7 +90,8 @@ class Function:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A frozen snapshot of a function's options under the present settings."""
+    """A frozen snapshot of a function's options under the present settings, made by
+    ``planning.make_plan()``."""
 
     options: Any
     policy: Policy
