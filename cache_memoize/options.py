@@ -1,9 +1,9 @@
 """The options of the decorator: each one once, with its default and its type. Pure.
 
 The signature of :func:`cache_memoize` and what a project may set in ``CACHE_MEMOIZE``
-are made of :class:`Options`; the overload in ``decorator.py``, which type checkers read,
-and ``docs/reference.rst`` are compared with it by tests. CONTRIBUTING has the steps to
-add an option.
+are made of :class:`Options`. The overload in ``decorator.py``, which type checkers
+read, and ``docs/reference.rst`` are compared with it by tests. CONTRIBUTING has the
+steps to add an option.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import signal
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 
 import hypothesis
 import pytest
+import redis
 from asgiref.sync import async_to_sync, sync_to_async
 from django.conf import settings
 from django.core.cache import caches
@@ -227,6 +229,10 @@ def servers() -> Iterator[Callable[[str], Any]]:
 
     yield start
     close_connections()
+    # Django's caches for Redis have no close(): their pools end with the process.
+    for each in gc.get_objects():
+        if isinstance(each, redis.ConnectionPool):
+            each.disconnect()
     for server in SERVERS.values():
         server.stop()
 
