@@ -6,8 +6,7 @@ made from it register with :func:`on_change`.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -15,9 +14,9 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
-from .options import PROJECT_WIDE
+from .options import PROJECT_WIDE, suggestion
 
-__all__ = ["Conf", "changed", "conf", "on_change", "secrets", "site_id", "suggestion"]
+__all__ = ["Conf", "changed", "conf", "on_change", "secrets", "site_id"]
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,8 @@ class Conf:
         if unknown:
             raise ImproperlyConfigured(
                 f"CACHE_MEMOIZE has unknown names {sorted(unknown, key=str)}"
-                f"{suggestion(unknown, kinds)}; known are {sorted(kinds)}"
+                f"{suggestion(unknown, kinds)}; known are {sorted(kinds)}; options of "
+                "the decorator go into DEFAULTS, as {'timeout': 300}"
             )
         for name, value in given.items():
             if not kinds[name].fits(value):
@@ -145,16 +145,6 @@ def changed(**changes: Any) -> dict[str, Any]:
     """Return the whole setting with these changes."""
     conf()
     return {**getattr(settings, "CACHE_MEMOIZE", {}), **changes}
-
-
-def suggestion(unknown: Iterable[str], known: Iterable[str]) -> str:
-    """Return " (did you mean ...?)" if a known name is close, else an empty string."""
-    close = {
-        match
-        for name in unknown
-        for match in difflib.get_close_matches(str(name), sorted(known), 1)
-    }
-    return f" (did you mean {', '.join(sorted(close))}?)" if close else ""
 
 
 def secrets() -> list[str | bytes]:

@@ -103,17 +103,26 @@ class Memoized(Generic[P, R, T]):
         def __get__(self, instance: Any, owner: Any = None) -> Any: ...
 
     def _call(self, args: Any, kwargs: Any, *, is_async: bool = False) -> Call:
+        return self._calls(args, kwargs, is_async=is_async)[0]
+
+    def _calls(self, args: Any, kwargs: Any, *, is_async: bool = False) -> list[Call]:
+        """Return the call that a control is meant for; two if that is ambiguous."""
         function, plan = self._memoized, plan_of(self._memoized)
         kwargs.pop("_refresh", None)
-        args = (*self._receiver, *args)
-        if function.needs_class and not (args and isinstance(args[0], type)):
-            raise TypeError(
-                f"{function.name}: this control does not know the class, because "
-                "another decorator stands above @cache_memoize; put @cache_memoize "
-                "above @classmethod, or pass the class as the first argument"
-            )
         store: Store = plan.astore if is_async else plan.store
-        return Call(function, plan, store, plan.key_of(args, kwargs), args, kwargs)
+        return [
+            Call(function, plan, store, plan.key_of(whole, kwargs), whole, kwargs)
+            for whole in self._whole_arguments(args, kwargs)
+        ]
+
+    def _whole_arguments(self, args: Any, kwargs: Any) -> list[tuple[Any, ...]]:
+        """Return the arguments with the instance of a method."""
+        function = self._memoized
+        first = args[0] if args else None
+        known = args or function.owner is None  # else the binder says what is missing
+        if known and not function.fits_receiver(first):
+            raise TypeError(f"{function.name}: {_explain_receiver(function, args)}")
+        return [args]
 
     # --- one call ---
 
@@ -126,25 +135,27 @@ class Memoized(Generic[P, R, T]):
         call = self._memoized.wrapper
         if inspect.iscoroutinefunction(call):
             call = async_to_sync(call)
-        return call(*self._receiver, *args, **{**kwargs, "_refresh": True})  # type: ignore
+        whole = self._whole_arguments(args, kwargs)[0]
+        return call(*whole, **{**kwargs, "_refresh": True})  # type: ignore
 
     async def arefresh(self, /, *args: P.args, **kwargs: P.kwargs) -> T:
         call = self._memoized.wrapper
         if not inspect.iscoroutinefunction(call):
             call = sync_to_async(call)
-        return await call(*self._receiver, *args, **{**kwargs, "_refresh": True})  # type: ignore
+        whole = self._whole_arguments(args, kwargs)[0]
+        return await call(*whole, **{**kwargs, "_refresh": True})  # type: ignore
 
     def invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> None:
         """Invalidate this call, and the results of computations under way.
 
         Raises the error of the cache, or :exc:`CacheDidNotAnswer`, if that failed.
         """
-        call = self._call(args, kwargs)
-        run(_invalidate(call, call.key, call.policy.hold))
+        for call in self._calls(args, kwargs):
+            run(_invalidate(call, call.key, call.policy.hold))
 
     async def ainvalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> None:
-        call = self._call(args, kwargs, is_async=True)
-        await _invalidate(call, call.key, call.policy.hold)
+        for call in self._calls(args, kwargs, is_async=True):
+            await _invalidate(call, call.key, call.policy.hold)
 
     def get_cache_key(self, /, *args: P.args, **kwargs: P.kwargs) -> str:
         """Return the key of this call, without Django's KEY_PREFIX and version."""
@@ -343,6 +354,21 @@ class Memoized(Generic[P, R, T]):
 
     async def asite_info(self) -> CacheInfo:
         return await sync_to_async(self.site_info)()
+
+
+def _explain_receiver(function: Function, args: Any) -> str:
+    if function.owner is None:
+        return (
+            "this control does not know the class, because another decorator stands "
+            "above @cache_memoize; put @cache_memoize above @classmethod, or pass the "
+            "class as the first argument"
+        )
+    kind = "a subclass" if function.needs_class else "an instance"
+    return (
+        f"the first argument must be {kind} of {function.owner.__qualname__}, not "
+        f"{type(args[0]).__name__}; use the control of the bound method "
+        "(obj.m.invalidate(...)), or pass the instance first"
+    )
 
 
 async def _invalidate(call: Call, key: str, hold: float = 0.0) -> None:

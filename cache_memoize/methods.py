@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import inspect
 import types
+import warnings
 from typing import Any, ParamSpec, TypeVar
 
 from .memoized import Memoized
@@ -54,7 +55,10 @@ class MemoizedMethod:
         )
 
     def __set_name__(self, owner: type, name: str) -> None:
-        self._wrapper._memoized.needs_class = False  # no decorator is above ours
+        """Learn the class; called only if no other decorator is above."""
+        memoized = self._wrapper._memoized
+        memoized.owner = owner
+        memoized.needs_class = isinstance(self, MemoizedClassMethod)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["_wrapper"], name)
@@ -86,6 +90,28 @@ class BoundMethod(functools.partial, Memoized[P, R, T]):  # type: ignore[type-ar
     @property
     def _receiver(self) -> tuple[Any, ...]:  # type: ignore[override]
         return self.args
+
+    def _whole_arguments(self, args: Any, kwargs: Any) -> list[tuple[Any, ...]]:
+        """Return the arguments with the instance.
+
+        Code for version 0.2.1 passes it again: obj.m.invalidate(obj, 1). If that fits
+        both as the instance and as an argument, two calls may be meant.
+        """
+        whole = (*self.args, *args)
+        if not args or args[0] is not self.args[0]:
+            return [whole]
+        binder = self._memoized.binder
+        if not binder.fits(args, kwargs):
+            return [whole]
+        if binder.fits(whole, kwargs):
+            return [whole, args]
+        warnings.warn(
+            f"{self._memoized.name}: the control of a bound method knows its instance; "
+            f"write obj.{self.func.__name__}.invalidate(...) without it",
+            DeprecationWarning,
+            stacklevel=5,
+        )
+        return [args]
 
     def __getattr__(self, name: str) -> Any:
         # All others are the function's: __name__, attributes set by other decorators.

@@ -698,18 +698,23 @@ def test_async_functions(client: Client) -> None:
     assert "no entry" in do(client, f, "look", "1")
 
 
-def test_methods_of_rows_of_the_database(client: Client) -> None:
-    class Shop:
+def test_methods_of_rows_of_the_database(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Titled:
         @cache_memoize(60)
-        def title(self, lang: str) -> str:
-            return f"{self.title} ({lang})"
+        def title_in(self, lang: str) -> str:
+            return f"{self.title} ({lang})"  # type: ignore[attr-defined]
 
+    title_in: Any = Titled.title_in
+    monkeypatch.setattr(Post, "title_in", vars(Titled)["title_in"], raising=False)
     post = Post.objects.create(title="Tea")
     call = f"tests.Post(pk={post.pk}), 'en'"
-    assert "This is a method" in text_of(client.get(page(Shop.title)))
-    assert "and its result is stored" in do(client, Shop.title, "refresh", call)
-    entry = Shop.title.peek(post, "en")
-    assert entry.value == "Tea (en)"
+    assert "This is a method" in text_of(client.get(page(title_in)))
+    assert "and its result is stored" in do(client, title_in, "refresh", call)
+    assert title_in.peek(post, "en").value == "Tea (en)"
+    said = do(client, title_in, "invalidate", f"{post.pk}, 'en'")
+    assert "the first argument must be an instance of" in said
 
 
 @pytest.mark.parametrize(

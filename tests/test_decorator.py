@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import dis
 import functools
@@ -11,6 +12,7 @@ import pickle
 import re
 import sys
 import types
+import typing
 from datetime import timedelta
 
 import pytest
@@ -535,3 +537,127 @@ def test_a_bound_method_that_is_memoized_follows_its_instance():
     assert price("x") == (1, "x")
     shop.number = 2
     assert price("x") == (2, "x")
+
+
+# --- what a careless caller writes ---------------------------------------------------
+
+
+class Node:
+    """Something that may be an argument of its own method."""
+
+    def __init__(self, number):
+        self.number = number
+
+    @cache_memoize(60)
+    def only(self, item):
+        return self.number, item
+
+    @cache_memoize(60)
+    def apart(self, other, more=None):
+        return self.number, getattr(other, "number", other), more
+
+    @cache_memoize(60)
+    @classmethod
+    def kind(cls, item):
+        return cls.__name__, item
+
+
+def test_the_instance_given_again_is_taken_and_deprecated():
+    """So 0.2.1 wants it: obj.method.invalidate(obj, ...)."""
+    one = Node(1)
+    for spelled in ((one, 5), (5,)):
+        one.only(5)
+        expected = (
+            pytest.deprecated_call if len(spelled) == 2 else contextlib.nullcontext
+        )
+        with expected():
+            assert one.only.get_cache_key(*spelled) == Node.only.get_cache_key(one, 5)
+        with expected():
+            assert one.only.peek(*spelled).value == (1, 5)
+        with expected():
+            one.only.invalidate(*spelled)
+        assert one.only.peek(5) is None
+    with pytest.deprecated_call(match=r"Node.only: .* write obj.only.invalidate"):
+        assert one.only.refresh(one, item=6) == (1, 6)
+    Node.kind(5)
+    with pytest.deprecated_call():
+        Node.kind.invalidate(Node, 5)
+    assert Node.kind.peek(5) is None
+
+
+def test_where_the_instance_may_be_an_argument_too_both_calls_are_invalidated():
+    one, two = Node(1), Node(2)
+    one.apart(one, two), one.apart(two), one.apart(one)
+    one.apart.invalidate(one, two)
+    assert one.apart.peek(two) is None and one.apart.peek(one, two) is None
+    assert one.apart.peek(one) is not None
+    asyncio.run(one.apart.ainvalidate(one))
+    assert one.apart.peek(one) is None
+
+
+class Leaf(Node):
+    pass
+
+
+class Borrower:
+    number = 7
+
+
+Borrower.only = vars(Node)["only"]
+
+
+def test_a_control_of_the_class_takes_an_instance_first():
+    """And not an argument in its place, of which nothing would be invalidated."""
+    said = r"an instance of Node, not \w+; use the"
+    assert Node.only.get_cache_key(Borrower(), 5) == Borrower().only.get_cache_key(5)
+    assert Node.only.get_cache_key(Leaf(1), 5) == Leaf(1).only.get_cache_key(5)
+    for control in ("invalidate", "peek", "get_cache_key", "refresh"):
+        for wrong in ((1,), (Node, 1), (Shop(1), 1), ("1", 2)):
+            with pytest.raises(TypeError, match=said):
+                getattr(Node.only, control)(*wrong)
+    with pytest.raises(TypeError, match="missing a required argument: 'self'"):
+        Node.only.invalidate()
+    with pytest.raises(TypeError, match="a subclass of Node, not int"):
+        Node.kind.__func__.invalidate(5)
+
+
+@pytest.mark.parametrize("value", [False, 0, "0", "", None, 1, "True", [1]])
+def test_only_true_refreshes(value):
+    """Not what a visitor writes into a query: f(**request.GET.dict())."""
+    f = cache_memoize(60, prefix="only true")(lambda x=0: [x])
+    f(1)
+    computed = f.cache_info().computations
+    assert f(1, _refresh=value) == [1]
+    assert f.cache_info().computations == computed
+    f(1, _refresh=True)
+    assert f.cache_info().computations == computed + 1
+
+
+@pytest.mark.parametrize(
+    "word, option",
+    [
+        ("ttl", "timeout"),
+        ("expire", "timeout"),
+        ("timout", "timeout"),
+        ("alias", "cache_alias"),
+        ("key", "key_generator_callable"),
+        ("tag", "tags"),
+        ("per_user", "vary_on"),
+        ("stale_ttl", "stale"),
+    ],
+)
+def test_words_of_other_libraries_are_understood_but_not_taken(word, option):
+    with pytest.raises(TypeError, match=rf"{word}' \(did you mean {option}\?\)"):
+        cache_memoize(**{word: 5})
+
+
+def test_the_overload_has_every_option_with_its_default():
+    """Type checkers read it."""
+    overload = typing.get_overloads(cache_memoize)[-1]
+    written, known = inspect.signature(overload), inspect.signature(cache_memoize)
+    assert [(p.name, p.kind) for p in written.parameters.values()] == [
+        (p.name, p.kind) for p in known.parameters.values()
+    ]
+    for name, parameter in list(written.parameters.items())[1:]:
+        assert parameter.default == known.parameters[name].default, name
+        assert f":param {name}:" in cache_memoize.__doc__

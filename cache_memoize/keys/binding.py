@@ -123,6 +123,14 @@ class Binder:
             bound = [b for b in bound if not self._is_ignored(b[0], b[2])]
         return bound
 
+    def fits(self, args: Args, kwargs: Kwargs) -> bool:
+        """Return whether a call has the arguments that the parameters ask for."""
+        try:
+            self.normalize(args, kwargs)
+        except TypeError:
+            return False
+        return True
+
     def normalize(self, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
         """Return the same call with positional parameters by position, defaults filled
         in, and the others by keyword."""

@@ -21,9 +21,9 @@ from django.db.models import Model
 
 from ..arguments import load_instance, parse_literal
 from ..cache.connections import aliases
-from ..conf import suggestion
 from ..describe import FunctionInfo, info_of
 from ..methods import BoundMethod
+from ..options import suggestion
 
 
 def find_function(path: str) -> FunctionInfo:

@@ -20,8 +20,8 @@ __all__ = ["CODES", "Finding", "find", "find_in"]
 CODES = {
     "M000": ("{} cannot be read: {}", "look at this file by hand"),
     "M001": (
-        "{} is given the instance twice: the controls of a method are bound now, so "
-        "another call is invalidated, or a TypeError is raised",
+        "{} is given the instance twice: the controls of a bound method know it, so "
+        "this is deprecated, and invalidates two calls if both readings fit",
         "leave the instance out",
     ),
     "M002": (

@@ -47,6 +47,7 @@ class Function:
         "many",
         "name",
         "needs_class",
+        "owner",
         "plan",
         "prefix",
         "slowest",
@@ -64,7 +65,9 @@ class Function:
         self.given = given
         self.clock = clock
         self.stats = Stats(self.name, f"{module}.{self.name}", func)
-        #: Whether a decorator above may pass a class that our controls do not know.
+        #: The class in whose body a method stands, unless another decorator is above.
+        self.owner: type | None = None
+        #: Whether the first argument is a class.
         self.needs_class = False
         #: Computes many results at once, for map() and warm().
         self.many: Callable[..., Any] | None = None
@@ -82,6 +85,17 @@ class Function:
         """Module and qualified name, as in events, figures and labels. (Warnings and
         errors have the qualified name alone: ``name``.)"""
         return self.stats.path
+
+    def fits_receiver(self, first: Any) -> bool:
+        """Return whether an argument may be the instance, or class, of a method."""
+        owner = self.owner
+        if owner is None:
+            return not self.needs_class or isinstance(first, type)
+        if self.needs_class:
+            return isinstance(first, type) and issubclass(first, owner)
+        # Or of another class that has the same method.
+        found = getattr(type(first), self.wrapper.__name__, None)
+        return isinstance(first, owner) or found is self.wrapper
 
     @property
     def is_async(self) -> bool:
