@@ -665,7 +665,7 @@ def test_refresh_says_that_nothing_was_stored(caplog):
 def test_invalidate_takes_one_call():
     shop.price(1), shop.price(2)
     said = memoize("invalidate", "tests.shop.price", "item=1", "--json")
-    assert said.json == {"name": "tests.shop.price", "forgot": "call"}
+    assert said.json == {"name": "tests.shop.price", "invalidated": "call"}
     assert shop.price.peek(1) is None and shop.price.peek(2) is not None
     shop.rate.refresh("NOK")
     said = memoize("invalidate", "tests.shop.rate", '"NOK"')
@@ -724,7 +724,7 @@ def test_invalidate_takes_tags():
     with override_settings(CACHES={"default": caches.settings["default"]}):
         shop.step(1), shop.step(2)
         said = memoize("invalidate", "--tag", "step:1", "--json")
-        assert said.json == {"tags": ["step:1"], "alias": None, "forgot": "tags"}
+        assert said.json == {"tags": ["step:1"], "alias": None, "invalidated": "tags"}
         assert shop.step.peek(1) is None and shop.step.peek(2) is not None
         said = memoize("invalidate", "--tag=step:2", "--tag", "x", "--alias", "default")
         assert said.out == (

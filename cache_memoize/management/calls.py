@@ -174,7 +174,7 @@ def invalidate_calls(options: Options, stderr: OutputWrapper) -> Outcome:
         used = [call.info.alias]
         with cache_errors(call.info.alias):
             call.use_control("invalidate")
-        result = {"name": name, "forgot": "call"}
+        result = {"name": name, "invalidated": "call"}
         outcome = Outcome(result, [f"one call of {name} is invalidated"])
     warn_of_own_memory(options, stderr, *used)
     return outcome
@@ -189,7 +189,7 @@ def _invalidate_function(name: str, info: FunctionInfo) -> Outcome:
     check_alias(info.alias)
     with cache_errors(info.alias):
         info.memoized.invalidate_all()
-    result = {"name": name, "forgot": "all"}
+    result = {"name": name, "invalidated": "all"}
     return Outcome(result, [f"every call of {name} is invalidated"])
 
 
@@ -203,6 +203,6 @@ def _invalidate_tags(tags: list[str], alias: str | None) -> Outcome:
             raise CommandError(str(error)) from error
     where = f"the cache {alias!r}" if alias else "all caches"
     named = " or ".join(map(repr, tags))
-    result = {"tags": tags, "alias": alias, "forgot": "tags"}
+    result = {"tags": tags, "alias": alias, "invalidated": "tags"}
     line = f"every call with the tag {named} is invalidated, in {where}"
     return Outcome(result, [line])
