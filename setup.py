@@ -15,7 +15,7 @@ VERSION = re.search(
 setup(
     name="django-cache-memoize",
     version=VERSION,
-    description="A decorator that stores the results of any Python function in Django's cache",
+    description="A decorator that stores results of Python functions in Django's cache",
     long_description=(HERE / "README.rst").read_text("utf-8"),
     long_description_content_type="text/x-rst",
     license="MPL-2.0",

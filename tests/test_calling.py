@@ -184,3 +184,31 @@ def test_a_call_that_does_not_fit_the_function_reaches_no_callable():
         with pytest.raises(TypeError, match="two|only"):
             received(lambda *args, **kwargs: asked.append(1), function)(*args, **kwargs)
     assert not asked
+
+
+def test_a_callable_that_does_not_say_its_parameters_gets_all_or_the_result():
+    """As some builtins do not."""
+    assert received(max, two)(b=7, a=1) == 7
+    assert fit(max, "cache_if", Binder(two, "two"), 1)([1, 7], 3, b=9) == 7
+    f = cache_memoize(60, prefix="max", cache_if=max, extra=max)(lambda a, b=2: [a, b])
+    assert f(0, 0) == [0, 0] and f.peek(0, 0) is None
+    assert f(0, 1) == [0, 1] and f.peek(0, 1) is not None
+
+
+def test_what_args_rewrite_takes_is_in_the_key_only_by_its_result():
+    for ask in (
+        lambda *args, **more: "same",
+        lambda a, b: "same",
+        lambda **more: "same",
+    ):
+        f = cache_memoize(60, prefix="all taken", args_rewrite=ask)(two)
+        assert f.get_cache_key(1, 2) == f.get_cache_key(3, b=4)
+    g = cache_memoize(60, prefix="none", args_rewrite=lambda **all_: "x")(by_name)
+    assert g.get_cache_key(1, lang="de") == g.get_cache_key(2)
+
+
+def test_a_name_that_is_all_there_is_is_taken_by_name():
+    def lang_only(*rest, lang="en"): ...
+
+    assert received(lambda lang: lang, lang_only)(1, 2, lang="de") == "de"
+    assert received(lambda lang, *, b=1: (lang, b), lang_only)() == ("en", 1)

@@ -31,14 +31,11 @@ class _Taken(NamedTuple):
     #: Parameters that it takes by name; None: all keyword arguments.
     named: frozenset[str] | None
 
-    def leaves_out(self, binder: Binder, name: str, by_name: bool) -> bool:
+    def leaves_out(self, name: str, by_name: bool) -> bool:
         """Return whether the callable does not get a bound argument."""
-        if not by_name:
-            if self.positional is None:
-                return False
-            if name in binder.positional[: self.positional]:
-                return False
-        return self.named is not None and name not in self.named
+        if self.named is None or (self.positional is None and not by_name):
+            return False
+        return name not in self.named
 
 
 def fit(
@@ -69,7 +66,7 @@ def fit(
             error.add_note(f"Raised by {option}= of {binder.name}.")
             raise
 
-    ask.leaves_out = functools.partial(taken.leaves_out, binder)  # type: ignore[attr-defined]
+    ask.leaves_out = taken.leaves_out  # type: ignore[attr-defined]
     return ask
 
 
