@@ -4,6 +4,7 @@ on them."""
 from __future__ import annotations
 
 import asyncio
+import functools
 import importlib
 import inspect
 import types
@@ -293,3 +294,27 @@ def test_it_can_be_an_argument_of_another():
     assert call(related, 2) == [2]
     assert len(runs) == 2
     assert call.get_cache_key(related) != call.get_cache_key(arelated)
+
+
+# --- together with other decorators --------------------------------------------------
+
+
+def test_it_may_stand_above_lru_cache_and_below_a_partial_of_itself():
+    runs = []
+
+    @cache_memoize(60, prefix="above")
+    @functools.lru_cache
+    def double(x, y=2):
+        runs.append(x)
+        return [x, y]
+
+    assert double(1) == double(x=1, y=2) == [1, 2] and runs == [1]
+    assert double.get_cache_key(1) == double.get_cache_key(y=2, x=1)
+    mine = functools.partial(cache_memoize, cache_alias="locmem")
+
+    @mine(timeout=60)
+    def own(x):
+        return x
+
+    assert own(1) == 1 and caches["locmem"].get(own.get_cache_key(1))
+    own.invalidate(1)

@@ -208,13 +208,16 @@ class Binder:
 
 def _signature(function: Callable[..., Any], name: str) -> Signature:
     """Return the signature of the function itself; that of the function it wraps only
-    if it passes all arguments on."""
+    if it passes all arguments on, or has none (``lru_cache``)."""
     try:
         own = signature(function, follow_wrapped=False)
         kinds = {p.kind for p in own.parameters.values()}
-        if kinds == {Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD}:
-            return signature(function)
-        return own
+        if kinds != {Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD}:
+            return own
+    except ValueError:
+        pass
+    try:
+        return signature(function)
     except ValueError as error:
         raise TypeError(
             f"cache_memoize: {name} has no signature that can be inspected ({error}); "
