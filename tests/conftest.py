@@ -231,7 +231,7 @@ def servers() -> Iterator[Callable[[str], Any]]:
     close_connections()
     # Django's caches for Redis have no close(): their pools end with the process.
     for each in gc.get_objects():
-        if isinstance(each, redis.ConnectionPool):
+        if issubclass(type(each), redis.ConnectionPool):  # not of lazy objects
             each.disconnect()
     for server in SERVERS.values():
         server.stop()

@@ -75,7 +75,7 @@ def test_it_is_one():
         models.JSONField(default=related),
         models.IntegerField(validators=[is_positive]),
         models.FileField(upload_to=related),
-        models.IntegerField(db_default=1, default=related),
+        models.IntegerField(default=related, choices=[(1, "one")]),
     ],
 )
 def test_migrations_write_its_name(field):
