@@ -26,16 +26,14 @@ class Progress(NamedTuple):
     total: int | None
 
 
-class Steps(Generic[T]):
-    """The iterator of ``warm``. Warns if it is dropped before it was iterated over."""
-
+class _Begun(Generic[T]):
     def __init__(self, name: str, steps: T) -> None:
         self.name = name
         self.steps = steps
-        self.begun = False
 
     def __iter__(self) -> T:
-        self.begun = True
+        # Without __del__ from now on: Python drops a Ctrl-C that comes there.
+        self.__class__ = _Begun
         return self.steps
 
     __aiter__ = __iter__
@@ -44,14 +42,17 @@ class Steps(Generic[T]):
         steps: Any = self.__iter__()
         return next(steps)  # type: ignore[no-any-return]
 
+
+class Steps(_Begun[T]):
+    """The iterator of ``warm``. Warns if it is dropped before it was iterated over."""
+
     def __del__(self) -> None:
-        if not self.begun:
-            warnings.warn(
-                f"{self.name}.warm() did nothing, because it was not iterated over; "
-                "write 'for step in ...'",
-                RuntimeWarning,
-                stacklevel=2,
-            )
+        warnings.warn(
+            f"{self.name}.warm() did nothing, because it was not iterated over; "
+            "write 'for step in ...'",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
 
 # --- chunks --------------------------------------------------------------------------
