@@ -1108,7 +1108,7 @@ def numbers(*given: int) -> str:
 
 
 def interrupt(process: subprocess.Popen[str]) -> int:
-    """Press Ctrl-C, and once more if Python has dropped that, as it does in a finalizer.
+    """Press Ctrl-C, and again if Python has dropped that, as it does in a finalizer.
     Return the exit code."""
     process.send_signal(signal.SIGINT)
     try:
