@@ -158,8 +158,12 @@ def suggestion(unknown: Iterable[str], known: Iterable[str]) -> str:
 
 
 def secrets() -> list[str | bytes]:
-    """Return the secrets that verify signatures; the first one makes them."""
-    return [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
+    """Return the secrets that verify signatures; the first one makes them.
+
+    An empty one is no secret: anybody could sign with it.
+    """
+    fallbacks = [secret for secret in settings.SECRET_KEY_FALLBACKS if secret]
+    return [settings.SECRET_KEY, *fallbacks]
 
 
 def site_id() -> Any:
