@@ -40,6 +40,7 @@ from .errors import (
     MISTAKES,
     CacheDidNotAnswer,
     hangs,
+    is_about_call,
     is_decoding_error,
     no_answer,
 )
@@ -286,6 +287,8 @@ class Store:
         """Report an error to the breaker, and log it if that opens the breaker."""
         if isinstance(error, TransactionManagementError):
             return  # a broken transaction of the project, and a cache in its database
+        if is_about_call(error):
+            return
         # By then a client that hides its errors has hidden eight of them.
         hanging = isinstance(error, CacheDidNotAnswer) or hangs(error)
         if self.breaker.failure(self.clock.monotonic(), hanging=hanging):
