@@ -163,7 +163,7 @@ def _parse_figures(raw: Any) -> Figures:
             _count(int(minute)): Minute(*map(_count, figures))
             for minute, figures in minutes.items()
         }
-        totals = Totals(*numbers, by_bucket)  # type: ignore[arg-type]
+        totals = Totals._make([*numbers, by_bucket])
         if not totals.is_whole or len(numbers) != len(Totals._fields) - 1:
             return Figures()
         return Figures(totals, _seconds(since), by_minute)
