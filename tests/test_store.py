@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import warnings
 
 import pytest
-from django.core.cache import caches
+from django.core.cache import CacheKeyWarning, caches
 from django.db import DataError
 
 from cache_memoize.cache import record, store
@@ -189,8 +190,10 @@ def test_a_refused_key_or_value_says_nothing_of_the_server(monkeypatch, watched,
     assert watched.breaker.state(0) == "closed" and not watched.breaker._failures
 
 
+@pytest.mark.parametrize("warned", ["error", "ignore"])
 @pytest.mark.backends(["postgresql"])
-def test_calls_whose_key_has_a_nul_take_the_cache_from_no_other_call(world):
+def test_calls_whose_key_has_a_nul_take_the_cache_from_no_other_call(world, warned):
+    warnings.simplefilter(warned, CacheKeyWarning)
     f, _ = counted(world, key_generator_callable=lambda n: f"nul\x00{n}")
     g, runs = counted(world)
     for n in range(8):

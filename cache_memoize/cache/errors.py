@@ -47,8 +47,8 @@ _DECODING_NAMES = {"UnpicklingError", "PickleError", "error"}  # "error": zlib, 
 _DECODING_TEXTS = ("WRONGTYPE", "Failed to decompress")
 
 #: Raised for a key or a value that the server cannot store, as one with a NUL: by
-#: databases and redis-py, pymemcache, and pylibmc.
-_REFUSALS = {"DataError", "MemcacheIllegalInputError", "TooBig"}
+#: databases and redis-py, pymemcache, pylibmc, and Django where warnings are errors.
+_REFUSALS = {"DataError", "MemcacheIllegalInputError", "TooBig", "CacheKeyWarning"}
 
 
 class CacheDidNotAnswer(Exception):
