@@ -35,12 +35,15 @@ _SPELLINGS = {"true": "True", "false": "False", "null": "None", "none": "None"}
 # --- one text for all arguments: the admin -------------------------------------------
 
 
-def parse_call(text: str) -> _Arguments:
+def parse_call(text: str, user: Any = None) -> _Arguments:
     """Return the arguments that `text` has, as written between the parentheses of a
     call: ``42, lang="en"``.
 
     Raises ValueError, which names the argument and what to write instead. The text
     itself is not part of the message.
+
+    :param user: must have the permission to view the models of instances; None: may
+        view all.
     """
     if len(text) > LONGEST:
         raise ValueError(
@@ -49,7 +52,7 @@ def parse_call(text: str) -> _Arguments:
         )
     parsed = _parse_text(text)
     args = tuple(
-        _evaluate_argument(node, f"argument {number}")
+        _evaluate_argument(node, f"argument {number}", user)
         for number, node in enumerate(parsed.args, 1)
     )
     kwargs: dict[str, Any] = {}
@@ -60,7 +63,7 @@ def parse_call(text: str) -> _Arguments:
             )
         if keyword.arg in kwargs:
             raise ValueError(f"{keyword.arg}= is given twice; write it once")
-        kwargs[keyword.arg] = _evaluate_argument(keyword.value, f"{keyword.arg}=")
+        kwargs[keyword.arg] = _evaluate_argument(keyword.value, f"{keyword.arg}=", user)
     return args, kwargs
 
 
@@ -81,11 +84,11 @@ def _parse_text(text: str) -> ast.Call:
     )
 
 
-def _evaluate_argument(node: ast.expr, where: str) -> Any:
+def _evaluate_argument(node: ast.expr, where: str, user: Any) -> Any:
     found = _find_instance(node)
     if found is None:
         return _evaluate_literal(node, where)
-    return load_instance(found[0], _evaluate_literal(found[1], f"pk of {where}"))
+    return load_instance(found[0], _evaluate_literal(found[1], f"pk of {where}"), user)
 
 
 def _evaluate_literal(node: ast.expr, where: str) -> Any:
@@ -171,11 +174,11 @@ def parse_literal(text: str, before: str = "") -> Any:
 # --- model instances -----------------------------------------------------------------
 
 
-def load_instance(label: str, pk: Any) -> Any:
+def load_instance(label: str, pk: Any, user: Any = None) -> Any:
     """Return the instance of the model ``"app.Model"`` with this primary key.
 
-    Raises ValueError if the model or the row does not exist. The primary key itself is
-    not part of the message.
+    Raises ValueError if the model or the row does not exist, or if the user may not
+    view the model, with one message for both. The primary key itself is not part of it.
     """
     try:
         model = apps.get_model(label)
@@ -184,14 +187,18 @@ def load_instance(label: str, pk: Any) -> Any:
             f"{str(error).rstrip('.')}; write the label of the app and the name of the "
             "model, as app.Model(pk=1)"
         ) from None
+    permission = f"{model._meta.app_label}.view_{model._meta.model_name}"
     try:
-        return model._base_manager.get(pk=pk)
+        if user is None or user.has_perm(permission):
+            return model._base_manager.get(pk=pk)
     except model.DoesNotExist:
-        raise ValueError(
-            f"{label} has no row with this primary key; invalidate what depends on a "
-            "deleted row by its tags, or all calls"
-        ) from None
+        pass
     except (ValueError, TypeError, ValidationError, OverflowError):
         raise ValueError(
             f"this cannot be a primary key of {label}; write it as the database has it"
         ) from None
+    yours = "" if user is None else ", or you have no permission to view the model"
+    raise ValueError(
+        f"{label} has no row with this primary key{yours}; invalidate what depends on "
+        "a deleted row by its tags, or all calls"
+    )

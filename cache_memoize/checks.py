@@ -94,6 +94,11 @@ TEXTS = {
         "Give each a prefix of its own, or leave prefix= out. If they are to share "
         "their entries, put this check into SILENCED_SYSTEM_CHECKS.",
     ),
+    "cache_memoize.W009": (
+        "The cache {!r} is in the folder {!r}, to which every user of the machine may "
+        "write: an entry of another user runs code when it is read.",
+        "Use a folder of the project's own, with mode 0700.",
+    ),
 }
 
 
@@ -170,7 +175,7 @@ def _check_client(
 
 
 def check_deployment(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
-    """W006 and W007, with ``check --deploy``: caches that are for development."""
+    """W006, W007 and W009, with ``check --deploy``: caches for development."""
     found: list[checks.CheckMessage] = []
     for alias, functions in _functions_by_alias().items():
         try:
@@ -188,6 +193,8 @@ def check_deployment(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessag
             found.append(_make_message("cache_memoize.W006", *words))
         if (most := backend.most(cache)) is not None and most <= DJANGOS_MAX_ENTRIES:
             found.append(_make_message("cache_memoize.W007", alias, most))
+        if (folder := backend.open_folder(cache)) is not None:
+            found.append(_make_message("cache_memoize.W009", alias, folder))
     return found
 
 

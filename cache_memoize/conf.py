@@ -148,8 +148,12 @@ def changed(**changes: Any) -> dict[str, Any]:
 
 
 def secrets() -> list[str | bytes]:
-    """Return the secrets that verify signatures; the first one makes them."""
-    return [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
+    """Return the secrets that verify signatures; the first one makes them.
+
+    An empty one is no secret: anybody could sign with it.
+    """
+    fallbacks = [secret for secret in settings.SECRET_KEY_FALLBACKS if secret]
+    return [settings.SECRET_KEY, *fallbacks]
 
 
 def site_id() -> Any:

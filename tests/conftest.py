@@ -372,7 +372,7 @@ def nothing_left_behind(
 
     def remember(self: Store, name: str, key: Any, *args: Any) -> Any:
         result = command(self, name, key, *args)
-        if name != "read_many":
+        if not name.startswith("read"):
             written.add((self.alias, key))
         return result
 

@@ -77,9 +77,10 @@ def user(name: str, *permissions: str, is_staff: bool = True) -> User:
 
 @pytest.fixture
 def client() -> Client:
-    """Somebody who may do everything here, and nothing else."""
-    client = Client()
-    client.force_login(user("keeper", "view", "invalidate"))
+    """Somebody who may do everything here, and view posts."""
+    client, keeper = Client(), user("keeper", "view", "invalidate")
+    keeper.user_permissions.add(Permission.objects.get(codename="view_post"))
+    client.force_login(keeper)
     return client
 
 
@@ -728,7 +729,10 @@ def test_methods_of_rows_of_the_database(
         ("1, y=2", "unexpected keyword argument 'y'"),
         ("tests.Nope(1)", "doesn't have a 'Nope' model; write the label of the app"),
         ("nope.Post(1)", "No installed app with label 'nope'"),
-        ("tests.Post(pk=12345)", "tests.Post has no row with this primary key; inv"),
+        (
+            "tests.Post(pk=12345)",
+            "tests.Post has no row with this primary key, or you have no permission",
+        ),
         ("tests.Post('x')", "this cannot be a primary key of tests.Post; write it"),
         ("'\x00'", "Null characters are not allowed|not Python"),
     ],
@@ -950,3 +954,25 @@ def test_an_instance_is_loaded_by_its_key() -> None:
     for pk in (10**30, [], None, 2.5j):
         with pytest.raises(ValueError, match=r"write it|no row"):
             arguments.load_instance("tests.Post", pk)
+
+
+@pytest.mark.parametrize("action", [name for name in ACTIONS if name[-3:] != "all"])
+@pytest.mark.parametrize("argument", ["auth.User(pk={})", "x=auth.User({})"])
+def test_rows_of_models_that_a_user_may_not_view_are_not_told_from_none(
+    client: Client, action: str, argument: str
+) -> None:
+    @cache_memoize(60)
+    def f(x: Any) -> int:
+        return 1
+
+    def answers() -> set[str]:
+        pks = (User.objects.get(username="keeper").pk, 10**6, 10**30, "'no number'")
+        calls = [{"arguments": argument.format(pk)} for pk in pks]
+        pages = [client.post(page(f, action), call) for call in calls]
+        return {str(each.context["form"].errors) for each in pages}
+
+    (only,) = answers()
+    assert "auth.User has no row with this primary key, or you have no perm" in only
+    keeper = User.objects.get(username="keeper")
+    keeper.user_permissions.add(Permission.objects.get(codename="view_user"))
+    assert answers() > {only, ""}

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from django.core.cache import caches
 from django.core.cache.backends.base import BaseCache
+from django.core.cache.backends.filebased import FileBasedCache
 from django.core.cache.backends.locmem import LocMemCache
 from django.test import override_settings
 
@@ -311,3 +312,40 @@ def test_a_backend_that_nobody_knows_needs_the_public_api_only(kind):
         f.invalidate()
         assert f.peek() is None
         Minimal.entries.clear()
+
+
+@pytest.mark.parametrize("target", ["there", "not there"])
+def test_the_lock_of_files_follows_no_link(tmp_path, target):
+    """Another user may have put one into the folder."""
+    files = "django.core.cache.backends.filebased.FileBasedCache"
+    folder, victim = tmp_path / "cache", tmp_path / "victim"
+    folder.mkdir()
+    if target == "there":
+        victim.write_text("precious")
+    (folder / "cache_memoize.lock").symlink_to(victim)
+    runs = []
+
+    @cache_memoize(60, prefix=f"lock {target}")
+    def f():
+        runs.append(1)
+        return len(runs)
+
+    cache = {"BACKEND": files, "LOCATION": folder}
+    with override_settings(CACHES={"default": cache}):
+        assert [f(), f()] == [1, 2]
+    assert victim.exists() == (target == "there")
+    with override_settings(CACHES={"default": {**cache, "LOCATION": tmp_path / "own"}}):
+        assert [f(), f()] == [3, 3]
+    lock = tmp_path / "own" / "cache_memoize.lock"
+    assert lock.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("mode", "is_open"),
+    [(0o700, False), (0o755, False), (0o777, True), (0o1777, True), (0o702, True)],
+)
+def test_a_folder_to_which_everybody_may_write_is_known(tmp_path, mode, is_open):
+    cache = FileBasedCache(str(tmp_path), {})
+    tmp_path.chmod(mode)
+    found = backends.Files().open_folder(cache)
+    assert found == (str(tmp_path) if is_open else None)

@@ -184,6 +184,17 @@ def test_a_cache_without_atomic_replacement():
     assert found.id == "cache_memoize.W005" and '"cas": True' in found.hint
 
 
+def test_a_folder_for_everybody_is_found_before_deployment(tmp_path):
+    files = "django.core.cache.backends.filebased.FileBasedCache"
+    options = {"MAX_ENTRIES": 10_000}
+    cache = {"BACKEND": files, "LOCATION": tmp_path, "OPTIONS": options}
+    with override_settings(CACHES={"default": cache}):
+        assert ours.check_deployment(None) == []
+        tmp_path.chmod(0o777)
+        (found,) = ours.check_deployment(None)
+    assert found.id == "cache_memoize.W009" and str(tmp_path) in found.msg
+
+
 def test_caches_for_development_are_found_before_deployment():
     (memory, most) = ours.check_deployment(None)
     assert (memory.id, most.id) == ("cache_memoize.W006", "cache_memoize.W007")

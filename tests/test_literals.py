@@ -104,7 +104,7 @@ def test_a_refusal_does_not_repeat_what_was_typed() -> None:
 
 @pytest.fixture
 def loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arguments, "load_instance", lambda label, pk: (label, pk))
+    monkeypatch.setattr(arguments, "load_instance", lambda label, pk, user: (label, pk))
 
 
 @pytest.mark.usefixtures("loaded")

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import pickle
 import sys
+import threading
 
 import pytest
+from django.core.cache import caches
 from django.test import override_settings
 
+from cache_memoize import cache_memoize
 from cache_memoize.cache import connections, record, signing
-from cache_memoize.cache.store import Store
 from cache_memoize.cache.vouchers import Voucher
-from cache_memoize.keys.tags import TaggedKey
 from tests.conftest import ATOMIC, counted, plan_of
 
 SIGN = {"SIGN": True}
@@ -95,13 +97,11 @@ def test_not_a_bit_of_it_can_be_changed(world):
     assert f(1) == 1
     key = f.get_cache_key(1)
     raw = world.cache.get(key)
-    found = record.parse(raw)
-    assert signing.is_genuine(key, found)
+    name = connections.name_of(world.alias, world.cache, key)
+    assert signing.unseal(name, raw) is not None
     for n in range(len(raw)):
         bent = raw[:n] + bytes((raw[n] ^ 1,)) + raw[n + 1 :]
-        there = record.parse(bent)
-        if there is not None and there.kind in record.ENTRIES:
-            assert not signing.is_genuine(key, there), n
+        assert signing.unseal(name, bent) is None, n
 
 
 @pytest.mark.backends(["locmem", "valkey", "unknown"])
@@ -181,11 +181,101 @@ def test_a_secret_that_changes_during_a_refresh_stores_nothing(world):
     assert len(runs) >= 2
 
 
-def test_leases_and_marks_are_not_signed():
-    raw = record.pack(record.LEASE, b"8 bytes!")
-    assert signing.seal("key", raw) == raw
+@pytest.mark.parametrize("kind", sorted(record._KINDS - {record.TAG}))
+def test_every_kind_of_record_is_signed(kind):
+    raw = record.pack(kind, b"8 bytes!")
+    assert signing.unseal("key", signing.seal("key", raw)) == raw
+    assert signing.unseal("another", signing.seal("key", raw)) is None
+    assert signing.unseal("key", raw) is None
+
+
+def test_tags_and_foreign_values_are_not_signed():
+    tag = record.pack(record.TAG, b"8 bytes!")
+    assert signing.unseal("key", signing.seal("key", tag)) == tag
     assert signing.seal("key", b"foreign") == b"foreign"
-    assert not signing.is_genuine("key", record.parse(raw))
+    assert signing.unseal("key", b"foreign") is None
+
+
+@pytest.mark.parametrize("tags", [None, "t"])
+@pytest.mark.parametrize("kind", [record.LEASE, record.RETRY, record.BLOCK])
+@pytest.mark.backends(["locmem", "valkey", "unknown"])
+def test_forged_leases_and_marks_are_nothing(world, kind, tags):
+    """A guard takes no forged lease for a running computation, and no caller waits."""
+    f, runs = counted(world, tags=tags, store_result=False)
+    forged = record.pack(
+        kind, b"8 bytes!", tags=record.tokens([record.pack(record.TAG, b"a tag's!")])
+    )
+    for raw in (forged, record.pack(kind, b"8 bytes!")):
+        f.invalidate(1)
+        world.cache.set(f.get_cache_key(1), raw, 60)
+        before = len(runs), world.clock.monotonic()
+        f(1)
+        assert (len(runs), world.clock.monotonic()) == (before[0] + 1, before[1])
+        assert f(1) is True and len(runs) == before[0] + 1
+
+
+@pytest.mark.parametrize(
+    "other", [{"KEY_PREFIX": "b"}, {"VERSION": 2}, {"KEY_FUNCTION": lambda *k: str(k)}]
+)
+def test_the_signature_names_the_full_key(other):
+    """An entry of one tenant is none of another's, though both use one key."""
+    ours = {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
+    with override_settings(CACHES={"default": ours, "other": {**ours, **other}}):
+        cache, raw = caches["default"], record.pack(record.ENTRY, b"8 bytes!", b"N.")
+        signed = signing.seal(connections.name_of("default", cache, "key"), raw)
+        assert connections.genuine("default", cache, "key", signed) == raw
+        there = connections.genuine("default", caches["other"], "key", signed)
+        assert there is connections.UNREADABLE
+
+
+@override_settings(
+    CACHES={
+        alias: {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
+        for alias in ("default", "a b", "a")
+    }
+)
+def test_the_signature_names_the_alias():
+    names = {
+        connections.name_of(alias, caches["default"], key)
+        for alias, key in [("a", "key"), ("a b", "key"), ("a", "b key"), ("", "key")]
+    }
+    assert len(names) == 4
+
+
+def key_of_thread(key, prefix, version):
+    return f"{threading.get_ident()}:{key}"
+
+
+def test_the_key_is_that_of_the_thread_that_runs_the_command(tmp_path):
+    """A KEY_FUNCTION may see another tenant in the event loop."""
+    files = "django.core.cache.backends.filebased.FileBasedCache"
+    cache = {"BACKEND": files, "LOCATION": tmp_path, "KEY_FUNCTION": key_of_thread}
+    runs = []
+
+    @cache_memoize(60)
+    async def f(n):
+        runs.append(n)
+        return len(runs)
+
+    async def use():
+        return await f(1), await f(1), await f.arefresh(1), await f(1)
+
+    with override_settings(CACHES={"default": cache}):
+        assert asyncio.run(use()) == (1, 1, 2, 2)
+
+
+@pytest.mark.parametrize("empty", ["", b"", None])
+@pytest.mark.backends(["locmem", "valkey"])
+def test_an_empty_secret_is_no_secret(world, empty):
+    f, runs = counted(world)
+    f(1)
+    key = f.get_cache_key(1)
+    name = connections.name_of(world.alias, world.cache, key)
+    raw = signing.unseal(name, world.cache.get(key))
+    world.cache.set(key, signing.seal(name, raw, empty or ""), 60)
+    with override_settings(SECRET_KEY_FALLBACKS=[empty]):
+        assert signing.seals(name, raw) == [signing.seal(name, raw)]
+        assert f(1) == 2
 
 
 # --- whatever stands there -----------------------------------------------------------
@@ -228,23 +318,14 @@ def forgeries(now, token, tags):
                 yield whole[len(whole) - length :]
 
 
-@pytest.mark.parametrize("tagged", [False, True])
-def test_nothing_of_any_length_kind_and_flag_is_given_to_a_hit(tagged, reached):
-    """And what is no lease or mark of ours is nothing to the protocol either."""
+def test_nothing_of_any_length_kind_and_flag_is_read(reached):
+    """Only the record of a tag, which holds nothing, needs no signature."""
     tag = record.pack(record.TAG, b"a tag's!")
-    key = TaggedKey("key") if tagged else "key"
-    if tagged:
-        key.tags = ("tag",)
+    cache = caches["default"]
     for raw in forgeries(1e9, b"8 bytes!", record.tokens([tag])):
-        given = connections._pick_entry(key, {"key": raw, "tag": tag})
-        assert (
-            given is connections.UNREADABLE or type(given) is dict or len(given) >= 26
-        )
-        if type(given) is bytes:
-            assert record.parse(given).kind not in record.ENTRIES
-        found = Store.read("key", raw)
-        if found is not connections.UNREADABLE:
-            assert found.kind not in record.ENTRIES
+        given = connections.genuine("default", cache, "key", raw)
+        if given is not connections.UNREADABLE:
+            assert record.parse(given).kind == record.TAG
     assert reached == []
 
 
@@ -267,7 +348,7 @@ def test_calls_unpickle_nothing_of_any_length(world, kind, tags, reached):
     )
     ends = {f.get_cache_key(n): whole[len(whole) - n :] for n in range(131)}
     if vouched:
-        world.cache.set_many(dict.fromkeys(map(Voucher.voucher, ends), token), 60)
+        world.cache.set_many(dict.fromkeys(map(Voucher.voucher_key, ends), token), 60)
     world.cache.set_many(ends, 60)
     assert [n for n in range(131) if f.peek(n) is not None] == []
     before = len(runs)

@@ -275,3 +275,54 @@ def test_callers_keep_a_cache_whose_figures_somebody_has_locked(backend, monkeyp
         in_thread(tell)
         assert not breaker.breaker_of(backend).tripped
         assert set(sitewide._rests) == {backend}, "asked once"
+
+
+COUNTS = "[1,1,0,0,0,1,0.5,0.0]"
+MINUTE = str(int(NOW // 60))
+
+
+@pytest.mark.parametrize(
+    "poison",
+    [
+        "[" * 40_000,
+        "[" * 200_000,
+        '{"a":' * 9_000,
+        "null",
+        "[null,null,null,null]",
+        "[[null,1,0,0,0,1,0.5,0.0],{},0,{}]",
+        "[[1,1,0,0,0,1,0.5],{},0,{}]",
+        "[[1,1,0,0,0,1,0.5,0.0,0.0],{},0,{}]",
+        "[[1,1,0,0,0,1,0.5,0.0,{}],{},0,{}]",
+        "[[-1,1,0,0,0,1,0.5,0.0],{},0,{}]",
+        "[[1e3,1,0,0,0,1,0.5,0.0],{},0,{}]",
+        "[[true,1,0,0,0,1,0.5,0.0],{},0,{}]",
+        "[[1,1,5,0,0,1,0.5,0.0],{},0,{}]",
+        "[[1,1,0,0,0,1,NaN,0.0],{},0,{}]",
+        "[[1,1,0,0,0,1,Infinity,0.0],{},0,{}]",
+        "[[1,1,0,0,0,1,1e308,0.0],{},0,{}]",
+        f"[[{'9' * 5_000},1,0,0,0,1,0.5,0.0],{{}},0,{{}}]",
+        f'[{COUNTS},{{"1000000000":1}},0,{{}}]',
+        f'[{COUNTS},{{"-1000000000":1}},0,{{}}]',
+        f'[{COUNTS},{{"1":null}},0,{{}}]',
+        f'[{COUNTS},{{"1":-1}},0,{{}}]',
+        f"[{COUNTS},[],0,{{}}]",
+        f"[{COUNTS},{{}},null,{{}}]",
+        f'[{COUNTS},{{}},"now",{{}}]',
+        f"[{COUNTS},{{}},NaN,{{}}]",
+        f'[{COUNTS},{{}},0,{{"{MINUTE}":[null,0,0,0]}}]',
+        f'[{COUNTS},{{}},0,{{"{MINUTE}":[1,0,0,0,0]}}]',
+        f'[{COUNTS},{{}},0,{{"-5":[1,0,0,0]}}]',
+        f'[{COUNTS},{{}},0,{{"x":[1,0,0,0]}}]',
+    ],
+    ids=lambda text: text[:40],
+)
+@pytest.mark.backends(["locmem"])
+def test_figures_that_cannot_be_true_are_none_and_are_replaced(backend, now, poison):
+    key, one = sitewide._key("blog.related.related"), Totals(hits=1)
+    sitewide.tell(Source(backend, "another"), one)
+    caches[backend].set(key, poison.encode())
+    found = sitewide.read(backend, ["blog.related.related", "another"])
+    assert found["blog.related.related"] == Figures()
+    assert found["another"].totals == one
+    sitewide.tell(Source(backend), one)
+    assert figures(backend).totals == one

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+import warnings
 
 import pytest
-from django.core.cache import caches
+from django.core.cache import CacheKeyWarning, caches
+from django.db import DataError
 
 from cache_memoize.cache import record, store
 from cache_memoize.cache.breaker import Breaker
 from cache_memoize.cache.connections import UNREAD, UNREADABLE
 from cache_memoize.cache.store import CacheDidNotAnswer, Store, run
 from cache_memoize.keys.tags import TaggedKey, tag_key
-from tests.conftest import FakeClock
+from tests.conftest import FakeClock, counted
 
 ENTRY = record.pack(record.ENTRY, b"8 bytes!", b"payload", timeout=60.0)
 LEASE = record.pack(record.LEASE, b"8 bytes!")
@@ -169,6 +171,34 @@ def test_a_mistake_in_the_project_says_nothing_of_the_server(
 ):
     failing(monkeypatch, watched, error("a mistake"))
     assert not watched.breaker._failures
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        DataError("PostgreSQL text fields cannot contain NUL (0x00) bytes"),
+        DataError("value too long for type character varying(255)"),
+        type("MemcacheIllegalInputError", (Exception,), {})("Key contains a space"),
+        type("TooBig", (Exception,), {})("error 37 from memcached_set"),
+        type("MemcacheServerError", (Exception,), {})(b"object too large for cache"),
+    ],
+)
+def test_a_refused_key_or_value_says_nothing_of_the_server(monkeypatch, watched, error):
+    for _ in range(5):
+        failing(monkeypatch, watched, error)
+        watched.trouble(error)
+    assert watched.breaker.state(0) == "closed" and not watched.breaker._failures
+
+
+@pytest.mark.parametrize("warned", ["error", "ignore"])
+@pytest.mark.backends(["postgresql"])
+def test_calls_whose_key_has_a_nul_take_the_cache_from_no_other_call(world, warned):
+    warnings.simplefilter(warned, CacheKeyWarning)
+    f, _ = counted(world, key_generator_callable=lambda n: f"nul\x00{n}")
+    g, runs = counted(world)
+    for n in range(8):
+        f(n)
+    assert g(1) == g(1) == 1
 
 
 def test_trouble_is_counted_and_told_once_by_name(monkeypatch, watched, caplog):

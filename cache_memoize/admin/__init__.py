@@ -136,7 +136,7 @@ class MemoizedFunctionAdmin(Base):
         info = overview.find_function(object_id)
         if info is None:
             return self._render_unknown(request)
-        return self._render_function(request, info, CallForm(info))
+        return self._render_function(request, info, CallForm(info, request.user))
 
     def action_view(
         self, request: HttpRequest, object_id: str, name: str
@@ -153,7 +153,7 @@ class MemoizedFunctionAdmin(Base):
             refused = self._render_refusal(request, _("Nothing was done"), text, 405)
             refused["Allow"] = "POST"
             return refused
-        form = CallForm(info, request.POST)
+        form = CallForm(info, request.user, request.POST)
         call: tuple[Any, Any] = ((), {})
         if name != "invalidate-all":
             if not form.is_valid():

@@ -21,13 +21,13 @@ class CallForm(forms.Form):
 
     arguments = forms.CharField(required=False)
 
-    def __init__(self, info: FunctionInfo, *args: Any) -> None:
+    def __init__(self, info: FunctionInfo, user: Any, *args: Any) -> None:
         super().__init__(*args)
-        self.info = info
+        self.info, self.user = info, user
 
     def clean_arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         try:
-            args, kwargs = parse_call(self.cleaned_data["arguments"])
+            args, kwargs = parse_call(self.cleaned_data["arguments"], self.user)
             self.info.memoized.get_cache_key(*args, **kwargs)
         except (UnkeyableArgument, ImproperlyConfigured, ValueError) as error:
             raise forms.ValidationError(str(error)) from None

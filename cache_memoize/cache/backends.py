@@ -15,7 +15,9 @@ from __future__ import annotations
 import base64
 import contextlib
 import datetime
+import os
 import pickle
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -272,14 +274,25 @@ class Database(Culled):
             return bool(cursor.rowcount == 1)
 
 
+def _open_no_link(path: Path) -> int:
+    """Open a file for writing. Raise OSError for a link, which another user may have
+    put into the folder."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
+    return os.open(path, flags, 0o600)
+
+
 class Files(Culled):
     """FileBasedCache: a lock file per directory, held for every change of ours."""
+
+    def open_folder(self, cache: Cache) -> str | None:
+        mode = Path(cache._dir).stat().st_mode
+        return str(cache._dir) if mode & stat.S_IWOTH else None
 
     @contextlib.contextmanager
     def hold_lock(self, cache: Cache) -> Iterator[None]:
         cache._createdir()
         path = Path(cache._dir) / "cache_memoize.lock"
-        with path.open("ab") as file:
+        with os.fdopen(_open_no_link(path), "ab") as file:
             locks.lock(file, locks.LOCK_EX)
             try:
                 yield

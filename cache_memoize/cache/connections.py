@@ -23,7 +23,7 @@ from ..keys.tags import TaggedKey
 from . import record, signing
 from .backends import Backend, backend_of
 from .errors import is_decoding_error
-from .record import TRAILER_SIZE, Record
+from .record import TRAILER_SIZE
 
 __all__ = [
     "UNREAD",
@@ -40,12 +40,13 @@ __all__ = [
     "genuine",
     "has_key_function",
     "have_key_functions",
-    "is_forged",
     "is_in_memory",
+    "name_of",
     "opened",
     "place_from_afar",
     "place_of",
     "read_many",
+    "read_raw_many",
     "settings_of",
 ]
 
@@ -176,11 +177,12 @@ def fetch(alias: str, key: str) -> Any:
     """Return the value stored under ``key``: the whole I/O of a hit."""
     has = _thread.has
     if has.settings is caches.settings and alias in has.memory:
-        raw = has.memory[alias].get(key)
+        cache = has.memory[alias]
+        raw = cache.get(key)
     else:
         cache, backend = opened(alias)
         raw = backend.get(cache, key)
-    return raw if signing.state is False else genuine(key, raw)
+    return raw if signing.state is False else genuine(alias, cache, key, raw)
 
 
 def fetch_tagged(alias: str, key: TaggedKey) -> Any:
@@ -194,7 +196,7 @@ def fetch_many(alias: str, keys: list[str]) -> dict[str, Any]:
     one ``get_many``."""
     tags = {tag for key in keys if isinstance(key, TaggedKey) for tag in key.tags}
     found = read_many(alias, *opened(alias), [*keys, *tags])
-    if not tags and signing.state is False:
+    if not tags:
         return found
     return {key: _pick_entry(key, found) for key in keys}
 
@@ -207,7 +209,7 @@ def _pick_entry(key: str, found: dict[str, Any]) -> Any:
         tokens = record.tokens([found.get(tag) for tag in key.tags])
         if not tokens or not raw.endswith(tokens, 0, -TRAILER_SIZE):
             return found
-    return raw if signing.state is False else genuine(key, raw)
+    return raw
 
 
 def is_in_memory(alias: str) -> bool:
@@ -243,6 +245,16 @@ _single: set[str] = set()
 def read_many(
     alias: str, cache: Any, backend: Backend, keys: list[str]
 ) -> dict[str, Any]:
+    """Return the genuine records under these keys; see :func:`genuine`."""
+    found = read_raw_many(alias, cache, backend, keys)
+    if signing.state is False:
+        return found
+    return {key: genuine(alias, cache, key, raw) for key, raw in found.items()}
+
+
+def read_raw_many(
+    alias: str, cache: Any, backend: Backend, keys: list[str]
+) -> dict[str, Any]:
     """Return the values stored under these keys, by one command if possible.
 
     Redis Cluster accepts only keys of one slot (CROSSSLOT), and the tags of a call
@@ -270,20 +282,19 @@ def read_many(
     return found
 
 
-def genuine(key: str, raw: Any) -> Any:
-    """Return ``raw`` if a hit may unpickle it: None, or a record whose signature is
-    right or not needed. Otherwise return ``UNREADABLE``."""
-    found = record.parse(raw)
-    if found is None:
-        return None if raw is None else UNREADABLE
-    return UNREADABLE if is_forged(key, found) else raw
+def genuine(alias: str, cache: Any, key: str, raw: Any) -> Any:
+    """Return a stored value if it may be unpickled: None, or a record, without its
+    signature. Otherwise return ``UNREADABLE``."""
+    if raw is None or not signing.is_on():
+        return raw
+    found = signing.unseal(name_of(alias, cache, key), raw)
+    if found is not None:
+        return found
+    if record.parse(raw) is not None:
+        logger.warning("a record whose signature is wrong, under %r: it is a miss", key)
+    return UNREADABLE
 
 
-def is_forged(key: str, found: Record) -> bool:
-    """Return whether an entry that has to be signed has no right signature."""
-    if found.kind not in record.ENTRIES or not signing.is_on():
-        return False
-    if signing.is_genuine(key, found):
-        return False
-    logger.warning("an entry whose signature is wrong, under %s: it is a miss", key)
-    return True
+def name_of(alias: str, cache: Any, key: str) -> str:
+    """Return the name of a record in signatures: its alias, and its full key."""
+    return f"{len(alias)}:{alias}{cache.make_key(key)}"

@@ -14,7 +14,14 @@ from django.core.cache import InvalidCacheBackendError
 from django.core.cache.backends.base import InvalidCacheKey
 from django.core.exceptions import ImproperlyConfigured, SynchronousOnlyOperation
 
-__all__ = ["MISTAKES", "CacheDidNotAnswer", "hangs", "is_decoding_error", "no_answer"]
+__all__ = [
+    "MISTAKES",
+    "CacheDidNotAnswer",
+    "hangs",
+    "is_about_call",
+    "is_decoding_error",
+    "no_answer",
+]
 
 #: Mistakes in the project, which must not look like an outage.
 MISTAKES = (
@@ -39,6 +46,10 @@ _DECODING_NAMES = {"UnpicklingError", "PickleError", "error"}  # "error": zlib, 
 #: Redis, where a list is stored under our key; pylibmc, where the value is no zip.
 _DECODING_TEXTS = ("WRONGTYPE", "Failed to decompress")
 
+#: Raised for a key or a value that the server cannot store, as one with a NUL: by
+#: databases and redis-py, pymemcache, pylibmc, and Django where warnings are errors.
+_REFUSALS = {"DataError", "MemcacheIllegalInputError", "TooBig", "CacheKeyWarning"}
+
 
 class CacheDidNotAnswer(Exception):
     """The cache client reported success, or nothing, and the server did not act.
@@ -61,6 +72,12 @@ def is_decoding_error(error: BaseException) -> bool:
         or type(error).__name__ in _DECODING_NAMES
         or str(error).startswith(_DECODING_TEXTS)
     )
+
+
+def is_about_call(error: BaseException) -> bool:
+    """Return whether the server refused a key or a value, and would take others."""
+    names = {cls.__name__ for cls in type(error).__mro__}
+    return not names.isdisjoint(_REFUSALS) or "too large" in str(error).lower()
 
 
 def hangs(error: BaseException) -> bool:

@@ -1,24 +1,28 @@
-"""Signatures: only entries that were written with the project's secret are unpickled.
+"""Signatures: only records that were written with the project's secret are read.
 
-``CACHE_MEMOIZE["SIGN"]`` turns them on. The signature covers the record and its key,
-with HMAC-SHA256 (RFC 2104) by :func:`django.utils.crypto.salted_hmac`, on which
-:class:`django.core.signing.Signer` is built too. It follows the payload, where
-``pickle.loads`` does not look.
+``CACHE_MEMOIZE["SIGN"]`` turns them on. The signature covers the record and its name:
+the alias of the cache and the key as the backend makes it. It is an HMAC-SHA256 (RFC
+2104) by :func:`django.utils.crypto.salted_hmac`, on which
+:class:`django.core.signing.Signer` is built too, and follows the payload, where
+``pickle.loads`` does not look. Records are signed on their way to the cache and lose
+their signature on the way back, in the thread of the command: a ``KEY_FUNCTION`` may
+make another key in another thread.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from django.utils.crypto import constant_time_compare, salted_hmac
 
 from ..conf import conf, on_change, secrets
 from .record import (
-    ENTRIES,
+    TAG,
     VOUCHED,
-    Record,
     parse,
 )
 
-__all__ = ["SIZE", "is_genuine", "is_on", "seal"]
+__all__ = ["SIZE", "is_on", "seal", "seals", "unseal"]
 
 SIZE = 32
 _SALT = "cache_memoize.cache.signing"
@@ -42,35 +46,47 @@ def _reset() -> None:
 on_change(_reset)
 
 
-def seal(key: str, raw: bytes) -> bytes:
-    """Return an entry with its signature if signatures are on, other records as they
-    are."""
-    if not is_on():
-        return raw
+def seal(name: str, raw: bytes, secret: str | bytes | None = None) -> bytes:
+    """Return a record with its signature; tags and foreign values as they are.
+
+    A tag needs none: its token is compared with those in signed entries.
+    """
     found = parse(raw)
-    if found is None or found.kind not in ENTRIES:
+    if found is None or found.kind == TAG:
         return raw
     head, rest = raw[: found.end], raw[found.end :]
-    return head + _signature(secrets()[0], key, head, rest) + rest
+    secret = secrets()[0] if secret is None else secret
+    return head + _signature(secret, name, head, rest) + rest
 
 
-def is_genuine(key: str, found: Record) -> bool:
-    """Return whether a record has the signature of one of the project's secrets."""
+def seals(name: str, raw: bytes) -> list[bytes]:
+    """Return the forms in which a record may be stored: one for each secret."""
+    return [seal(name, raw, secret) for secret in secrets()]
+
+
+def unseal(name: str, stored: Any) -> bytes | None:
+    """Return a record without its signature; None if the signature is not one of the
+    project's, or if ``stored`` is no record."""
+    found = parse(stored)
+    if found is None:
+        return None
+    raw = found.raw
+    if found.kind == TAG:
+        return raw
     start = found.end - SIZE
     if start < 0:
-        return False
-    raw = found.raw
+        return None
     head, signature, rest = raw[:start], raw[start : found.end], raw[found.end :]
-    return any(
-        constant_time_compare(signature, _signature(secret, key, head, rest))
-        for secret in secrets()
-    )
+    for secret in secrets():
+        if constant_time_compare(signature, _signature(secret, name, head, rest)):
+            return head + rest
+    return None
 
 
-def _signature(secret: str | bytes, key: str, head: bytes, rest: bytes) -> bytes:
-    # Without the flag VOUCHED, which is set after the entry was signed (vouchers.py).
+def _signature(secret: str | bytes, name: str, head: bytes, rest: bytes) -> bytes:
+    # Without the flag VOUCHED, which is set after the record was signed (vouchers.py).
     kind = int.from_bytes(rest[-2:], "little") & ~VOUCHED
-    name = key.encode()
-    signed = b"%d:%b%d:%b%b" % (len(name), name, len(head), head, rest[:-2])
+    named = name.encode("utf-8", "surrogatepass")
+    signed = b"%d:%b%d:%b%b" % (len(named), named, len(head), head, rest[:-2])
     signed += kind.to_bytes(2, "little")
     return salted_hmac(_SALT, signed, secret=secret, algorithm="sha256").digest()

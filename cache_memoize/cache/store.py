@@ -29,15 +29,18 @@ from .connections import (
     UNREAD,
     UNREADABLE,
     database_of,
-    is_forged,
+    genuine,
     is_in_memory,
+    name_of,
     opened,
     read_many,
+    read_raw_many,
 )
 from .errors import (
     MISTAKES,
     CacheDidNotAnswer,
     hangs,
+    is_about_call,
     is_decoding_error,
     no_answer,
 )
@@ -187,7 +190,7 @@ class Store:
         return (await self.raw_many([key])).get(key)
 
     async def raw_many(self, keys: list[str]) -> dict[str, Any]:
-        found: dict[str, Any] = await self._run("read_many", keys)
+        found: dict[str, Any] = await self._run("read_raw_many", keys)
         return found
 
     @staticmethod
@@ -195,13 +198,7 @@ class Store:
         if raw is None:
             return None
         found = record.parse(raw)
-        if found is None:
-            return UNREADABLE  # type: ignore[no-any-return]
-        if is_forged(key, found):
-            return UNREADABLE  # type: ignore[no-any-return]
-        if found.kind in record.ENTRIES and signing.is_on():
-            found = found._replace(end=found.end - signing.SIZE)
-        return found
+        return UNREADABLE if found is None else found
 
     async def add(self, key: str, new: bytes, seconds: int | None) -> bool:
         return bool(await self._run("add", key, new, seconds))
@@ -243,12 +240,7 @@ class Store:
         started = self.clock.monotonic()
         try:
             cache, backend = opened(self.alias)
-            if command in ("add", "set", "swap"):
-                args = (*args[:-1], backend.lifetime(args[-1]))
-            if command == "read_many":
-                result: Any = read_many(self.alias, cache, backend, *args)
-            else:
-                result = getattr(backend, command)(cache, *args)
+            result = self._execute(cache, backend, command, args)
         except Exception as error:
             if not is_decoding_error(error) and not isinstance(error, MISTAKES):
                 self.trouble(error)
@@ -266,10 +258,37 @@ class Store:
             logger.warning("cache %r works again", self.alias)
         return result
 
+    def _execute(
+        self, cache: Any, backend: Backend, command: str, args: tuple[Any, ...]
+    ) -> Any:
+        """Run one command; sign what it writes, and verify what it reads."""
+        if command == "read_many":
+            return read_many(self.alias, cache, backend, *args)
+        if command == "read_raw_many":
+            return read_raw_many(self.alias, cache, backend, *args)
+        if command == "get":
+            return genuine(self.alias, cache, args[0], backend.get(cache, *args))
+        if command == "delete":
+            return backend.delete(cache, *args)
+        key, *old, new, seconds = args
+        stored_for = backend.lifetime(seconds)
+        if not signing.is_on():
+            return getattr(backend, command)(cache, key, *old, new, stored_for)
+        name = name_of(self.alias, cache, key)
+        new = signing.seal(name, new)
+        if not old:
+            return getattr(backend, command)(cache, key, new, stored_for)
+        return any(
+            backend.swap(cache, key, each, new, stored_for)
+            for each in signing.seals(name, old[0])
+        )
+
     def trouble(self, error: BaseException) -> None:
         """Report an error to the breaker, and log it if that opens the breaker."""
         if isinstance(error, TransactionManagementError):
             return  # a broken transaction of the project, and a cache in its database
+        if is_about_call(error):
+            return
         # By then a client that hides its errors has hidden eight of them.
         hanging = isinstance(error, CacheDidNotAnswer) or hangs(error)
         if self.breaker.failure(self.clock.monotonic(), hanging=hanging):

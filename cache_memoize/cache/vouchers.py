@@ -55,6 +55,10 @@ class Backend:
         """Return the number of entries after which it removes some; None: unlimited."""
         return None
 
+    def open_folder(self, cache: Cache) -> str | None:
+        """Return the folder of the cache if every user may write to it, else None."""
+        return None
+
     def get(self, cache: Cache, key: str) -> Any:
         return cache.get(key)
 

@@ -16,7 +16,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ..cache import record, signing
+from ..cache import record
 from ..cache.breaker import Breaker
 from ..cache.connections import UNREAD
 from ..cache.record import Record, Stamp
@@ -231,7 +231,7 @@ class Call(NamedTuple):
         left = min(entry.remaining(self.clock.time()), entry.timeout)
         limit = max(left + self.policy.stale, float(self.lease_seconds()))
         token = self.clock.token()
-        new = signing.seal(self.key, record.restamp(entry, token, stamped))
+        new = record.restamp(entry, token, stamped)
         swapped = await self.store.swap(self.key, entry.raw, new, lifetime(limit))
         return new if swapped else None
 

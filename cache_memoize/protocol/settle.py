@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..cache import record, signing
+from ..cache import record
 from ..cache.connections import UNREADABLE
 from ..cache.errors import MISTAKES
 from ..cache.record import Record, Stamp, pack
@@ -140,7 +140,7 @@ def _stamped_like(store: Store, key: str, new: bytes, found: Record) -> bytes:
     ours = store.read(key, new)
     assert isinstance(ours, Record)
     stamped = found.stamp if found.stamp.seconds else None
-    return signing.seal(key, record.restamp(ours, found.token, stamped))
+    return record.restamp(ours, found.token, stamped)
 
 
 def timeout_of(call: Call, result: Any) -> float:
@@ -156,7 +156,7 @@ def pack_entry(
 ) -> bytes:
     """Return the record of a result, with the token of its lease."""
     assert claim.lease is not None
-    raw = pack(
+    return pack(
         kind,
         record.token_of(claim.lease),
         payload,
@@ -165,7 +165,6 @@ def pack_entry(
         cost=cost,
         tags=claim.tags,
     )
-    return signing.seal(call.key, raw)
 
 
 async def release(call: Call, claim: Claim) -> None:

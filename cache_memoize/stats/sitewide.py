@@ -26,7 +26,7 @@ from ..clock import Clock
 from ..conf import conf
 from ..keys.encoding import digest, label
 from .reporter import reporter
-from .totals import Totals
+from .totals import Totals, bucket
 
 __all__ = ["MINUTES", "Figures", "Minute", "kept", "read", "tell", "up_to_date"]
 
@@ -38,6 +38,11 @@ KEPT_FOR = 30 * 24 * 60 * 60
 TRIES = 20
 #: Seconds by which the pauses between attempts grow, at most.
 STEP = 0.002
+
+#: Bytes of figures at most: with 60 minutes and all buckets there are fewer.
+LONGEST = 50_000
+#: The largest count, and the largest number of seconds, that can be true.
+LARGEST = 10**15
 
 #: Until when a cache that hung is left alone, in monotonic seconds, by alias.
 _rests: dict[str, float] = {}
@@ -147,14 +152,41 @@ def _add_report(old: bytes, new: Totals, now: float) -> bytes:
 
 
 def _parse_figures(raw: Any) -> Figures:
-    """Return the figures in ``raw``; empty ones if it cannot be read."""
+    """Return the figures in ``raw``; empty ones if it has none that can be true."""
     try:
+        if type(raw) is not bytes or len(raw) > LONGEST:
+            return Figures()
         counts, costs, since, minutes = json.loads(raw)
-        by_bucket = {int(bucket): int(number) for bucket, number in costs.items()}
-        totals = Totals._make([*counts, by_bucket])
-        return Figures(totals, since, {int(m): Minute(*f) for m, f in minutes.items()})
-    except (ValueError, TypeError, AttributeError):
+        numbers = [*map(_count, counts[:6]), *map(_seconds, counts[6:])]
+        by_bucket = {_bucket(key): _count(number) for key, number in costs.items()}
+        by_minute = {
+            _count(int(minute)): Minute(*map(_count, figures))
+            for minute, figures in minutes.items()
+        }
+        totals = Totals._make([*numbers, by_bucket])
+        if not totals.is_whole or len(numbers) != len(Totals._fields) - 1:
+            return Figures()
+        return Figures(totals, _seconds(since), by_minute)
+    except (ValueError, TypeError, AttributeError, RecursionError):
         return Figures()
+
+
+def _count(found: Any) -> int:
+    if type(found) is not int or not 0 <= found <= LARGEST:
+        raise ValueError(found)
+    return found
+
+
+def _seconds(found: Any) -> float:
+    if type(found) not in (int, float) or not 0 <= found <= LARGEST:
+        raise ValueError(found)
+    return float(found)
+
+
+def _bucket(found: str) -> int:
+    if not bucket(0.0) <= (number := int(found)) <= bucket(LARGEST):
+        raise ValueError(found)
+    return number
 
 
 def read(alias: str, paths: list[str]) -> dict[str, Figures]:
