@@ -45,6 +45,12 @@ CURES = (
     "args_rewrite=, teach the type to the library with cache_memoize.register_key(type,"
     " function), or, if no result depends on it, leave it out of the key with ignore="
 )
+CURES_OF_CAPTURED = (
+    "capture something plain in its place (an id, for instance), teach the type to the "
+    "library with cache_memoize.register_key(type, function), or, if no result depends "
+    "on it, name the function with prefix=: then captured variables are not part of "
+    "the key"
+)
 
 
 class UnkeyableArgument(TypeError):
@@ -60,19 +66,23 @@ class UnkeyableArgument(TypeError):
         reason: str,
         function: str | None = None,
         parameter: str | None = None,
+        kind: str = "argument",
     ) -> None:
-        super().__init__(type_name, reason, function, parameter)
+        super().__init__(type_name, reason, function, parameter, kind)
         self.type_name = type_name
         self.reason = reason
         self.function = function
         self.parameter = parameter
+        #: ``"argument"``, or ``"captured variable"`` of a nested function.
+        self.kind = kind
 
     def __str__(self) -> str:
         where = f"{self.function}(): " if self.function else ""
-        what = f"the argument {self.parameter!r}" if self.parameter else "a value"
+        what = f"the {self.kind} {self.parameter!r}" if self.parameter else "a value"
+        cures = CURES if self.kind == "argument" else CURES_OF_CAPTURED
         return (
             f"{where}{what} of type {self.type_name} cannot be part of a cache key: "
-            f"{self.reason}. Cure: {CURES}."
+            f"{self.reason}. Cure: {cures}."
         )
 
 
