@@ -61,7 +61,7 @@ def key_maker(
     """
     name = binder.name
     if key_generator is not None:
-        return functools.partial(_generated_key, key_generator, name)
+        return _key_generator(key_generator, name, vary_on)
     fixed, extra_of = (None, extra) if callable(extra) else (extra, None)
     head = f"{encode(prefix)}{encode_part(version, name, 'version=')}"
     head += _shared_text(key_prefix, vary_on)
@@ -117,6 +117,22 @@ def _shared_text(key_prefix: str, vary_on: tuple[Callable[[], Any], ...]) -> str
     if vary_on:  # by name too: "en" may be a language, or a tenant
         text += _VARY + encode([getattr(part, "__qualname__", "") for part in vary_on])
     return text
+
+
+def _key_generator(
+    generator: Callable[..., Any], name: str, vary_on: tuple[Callable[[], Any], ...]
+) -> KeyOf:
+    """Return the function from a call to the key that ``generator`` makes; the parts of
+    a project-wide ``vary_on`` are put in front of it."""
+    key_of = functools.partial(_generated_key, generator, name)
+    if not vary_on:
+        return key_of
+    digest_of = digest(_shared_text("", vary_on))
+
+    def key_with_parts(args: Args, kwargs: Kwargs) -> str:
+        return f"{digest_of(_variant_text(vary_on, name))}:{key_of(args, kwargs)}"
+
+    return key_with_parts
 
 
 def _generated_key(

@@ -16,6 +16,7 @@ recursion depth, and ``StopIteration`` would change its meaning.
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from enum import Enum
 from typing import Any
 
@@ -336,12 +337,10 @@ async def _check_arguments(call: Call, mine: Claim) -> Claim:
     their owner has changed them since the key was made."""
     if mine.lease is None or mine.found is not None:
         return mine
-    try:
+    with suppress(Exception):  # else they cannot be part of a key any more
         state = call.state()
         if state is None or call.key_now() == call.key:
             return mine._replace(state=state)
-    except Exception as changed:  # they cannot be part of a key any more
-        logger.debug("%s: %r", call.function.name, changed)
     await give_up(call, mine)
     return mine._replace(lease=None, keeps=None)
 
