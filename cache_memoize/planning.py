@@ -195,6 +195,7 @@ def _plan(function: Function, project: Conf) -> Plan:
         astore=AsyncStore(alias, breaker, function.clock),
         key_of=key_of,
         state_of=state_of,
+        captured=captured,
         fetch=read,
         afetch=aread,
         hit_kind=hit_kind,

@@ -12,7 +12,13 @@ import pytest
 from django.http import HttpRequest
 from django.utils.functional import SimpleLazyObject
 
-from cache_memoize import UnkeyableArgument, cache_memoize, planning, register_key
+from cache_memoize import (
+    UnkeyableArgument,
+    cache_memoize,
+    describe,
+    planning,
+    register_key,
+)
 from cache_memoize.keys.closure import captured_text_of, default_prefix
 from tests.models import Post
 
@@ -514,3 +520,10 @@ def test_a_generated_key_that_changes_is_not_stored_under_the_old_one():
         return sum(items)
 
     assert total([5]) == 6 and total.peek([5]) is None
+
+
+def test_the_admin_has_a_page_for_each_function_of_a_factory():
+    """Also where a captured variable cannot be part of a key."""
+    one, other, held = map(capturing, ([1], [2], Held()))
+    ids = [describe.FunctionInfo(f._memoized).id for f in (one, other, held)]
+    assert len(set(ids)) == 3

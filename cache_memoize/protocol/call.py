@@ -101,6 +101,8 @@ class Plan:
     key_of: Callable[[Any, Any], str]
     #: Returns the arguments of a call as text; None if they are plain values.
     state_of: Callable[[Any, Any], str | None]
+    #: Returns the captured variables in the key as text; None: there are none.
+    captured: Callable[[], str] | None
     #: Reads the value under a key: the only I/O of a hit.
     fetch: Callable[[str, str], Any]
     afetch: Callable[[str, str], Any]
