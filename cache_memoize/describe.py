@@ -10,6 +10,7 @@ import hashlib
 import inspect
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -74,6 +75,7 @@ class FunctionInfo:
         self.options = plan.options
         #: Text that only the keys of this function begin with.
         self.prefix = record.prefix or record.path
+        self._captured = plan.captured
         self.has_tags = plan.tag is not None
         self.has_many = record.many is not None
         self.timeout: Any = plan.policy.timeout
@@ -83,8 +85,11 @@ class FunctionInfo:
 
     @property
     def id(self) -> str:
-        """20 hexadecimal digits, the same in every process, of the name and prefix."""
+        """20 hexadecimal digits, the same in every process, of the name, the prefix and
+        the captured variables."""
         whole = f"{self.path} {self.prefix}"
+        with suppress(TypeError):  # UnkeyableArgument
+            whole += self._captured() if self._captured else ""
         return hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()[:20]
 
     @property

@@ -31,9 +31,10 @@ from .cache.connections import (
 from .cache.store import AsyncStore, Store
 from .clock import Clock
 from .conf import Conf, conf, on_change
-from .keys.binding import Binder, default_prefix
+from .keys.binding import Binder
 from .keys.calling import fit
-from .keys.maker import key_maker
+from .keys.closure import captured_text_of, default_prefix
+from .keys.maker import key_maker, state_maker
 from .keys.tags import function_tag, tagging
 from .options import CALLED, Options, check_given
 from .protocol.call import Function, Plan
@@ -93,39 +94,31 @@ def make_function(
     function.binder = Binder(func, function.name, options.ignore)
     function.prefix = options.prefix or ""
     if not function.prefix and options.key_generator_callable is None:
-        function.prefix, whole = default_prefix(func)
-        _warn_if_shared(function.prefix, whole, func)
+        function.prefix = default_prefix(func)
+        _warn_if_shared(function.prefix, func)
     _plan(function, Conf())
     with _listing:
         _functions.add(function)
     return function
 
 
-_ambiguous: set[str] = set()
 _by_prefix: WeakValueDictionary[str, Any] = WeakValueDictionary()
 
 
-def _warn_if_shared(prefix: str, whole: bool, func: Callable[..., Any]) -> None:
-    """Warn if two functions have the same default prefix.
-
-    :param whole: False if the closure of the function holds a value that cannot be part
-        of the prefix; otherwise only functions of different code, both alive, collide.
-    """
+def _warn_if_shared(prefix: str, func: Callable[..., Any]) -> None:
+    """Warn if two functions of different code, both alive, have one default prefix."""
     code = getattr(func, "__code__", None)
+    if code is None:
+        return
     other = getattr(_by_prefix.get(prefix), "__code__", None)
-    if prefix in _ambiguous or (other is not None and other != code):
-        name = prefix.split(" ", 1)[0]  # the values of the closure follow
+    if other is not None and other != code:
         warnings.warn(
-            f"cache_memoize: two functions are both known as {name!r}, and their "
-            "difference cannot be part of a key, so they would share their entries; "
-            "give each its own prefix=",
+            f"cache_memoize: two functions are both known as {prefix!r}, so they would "
+            "share their entries; give each its own prefix=",
             RuntimeWarning,
             stacklevel=5,
         )
-    if not whole:
-        _ambiguous.add(prefix)
-    if code is not None:
-        _by_prefix[prefix] = func
+    _by_prefix[prefix] = func
 
 
 # --- its plan ------------------------------------------------------------------------
@@ -162,6 +155,7 @@ def _plan(function: Function, project: Conf) -> Plan:
     alias = function.stats.alias = options.cache_alias
     breaker = breaker_of(alias)
     varied = vary.parts(options.vary_on, name)
+    captured = None if options.prefix else captured_text_of(function.func, name)
     key_of: Callable[[Any, Any], str] = key_maker(
         function.binder,
         function.prefix,
@@ -170,7 +164,14 @@ def _plan(function: Function, project: Conf) -> Plan:
         args_rewrite=called.args_rewrite,
         key_generator=called.key_generator_callable,
         vary_on=varied,
+        captured=captured,
         key_prefix=project.KEY_PREFIX,
+    )
+    state_of = state_maker(
+        function.binder,
+        args_rewrite=called.args_rewrite,
+        key_generator=called.key_generator_callable,
+        captured=captured,
     )
     read: Any = fetch
     aread: Any = afetch
@@ -193,6 +194,8 @@ def _plan(function: Function, project: Conf) -> Plan:
         store=Store(alias, breaker, function.clock),
         astore=AsyncStore(alias, breaker, function.clock),
         key_of=key_of,
+        state_of=state_of,
+        captured=captured,
         fetch=read,
         afetch=aread,
         hit_kind=hit_kind,

@@ -17,13 +17,14 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
+from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connection
+from django.db import connection, router
 from django.utils import timezone, translation
 
 from .conf import site_id
 
-__all__ = ["language", "parts", "site", "tenant", "time_zone", "travel"]
+__all__ = ["database", "language", "parts", "site", "tenant", "time_zone", "travel"]
 
 
 def language() -> str | None:
@@ -73,11 +74,23 @@ def tenant() -> str:
     return schema
 
 
+def database() -> tuple[str, ...]:
+    """Return the aliases of the databases to which ``DATABASE_ROUTERS`` send the writes
+    of all models: for projects with a database per tenant, where one primary key names
+    another row in each. Routers without ``db_for_write`` are asked for reading."""
+    if not router.routers:
+        return ()
+    writes = any(hasattr(each, "db_for_write") for each in router.routers)
+    route = router.db_for_write if writes else router.db_for_read
+    return tuple(sorted({route(model) for model in apps.get_models()}))
+
+
 _READY_MADE: dict[str, Callable[[], Any]] = {
     "language": language,
     "time_zone": time_zone,
     "site": site,
     "tenant": tenant,
+    "database": database,
 }
 
 

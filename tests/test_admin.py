@@ -801,7 +801,7 @@ def test_an_old_entry_is_not_taken_for_the_new_one(
     runs: list[int] = []
     clock, command = FakeClock(), Store._command
 
-    @cache_memoize(60, _clock=clock)
+    @cache_memoize(60, prefix="test_admin.deaf", _clock=clock)
     def f() -> int:
         runs.append(1)
         return len(runs)

@@ -439,7 +439,7 @@ def test_bare_and_called_decorators_do_the_same():
     assert cache_memoize(None)(function)(2) == 2
 
 
-def test_two_functions_of_one_factory_that_cannot_be_told_apart_warn():
+def test_functions_of_one_factory_differ_by_what_they_captured():
     def factory(captured):
         @cache_memoize(60)
         def made():
@@ -448,9 +448,7 @@ def test_two_functions_of_one_factory_that_cannot_be_told_apart_warn():
         return made
 
     assert (factory(1)(), factory(2)(), factory("1")()) == (1, 2, "1")
-    assert factory([1])() == [1]
-    with pytest.warns(RuntimeWarning, match="give each its own prefix="):
-        factory([2])
+    assert (factory([1])(), factory([2])()) == ([1], [2])
 
 
 def test_refresh_false_is_an_ordinary_call_and_controls_drop_it():

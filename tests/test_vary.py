@@ -11,7 +11,7 @@ from datetime import timedelta
 import pytest
 from asgiref.sync import sync_to_async
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connections
+from django.db import connections, router
 from django.test import override_settings
 from django.utils import timezone, translation
 
@@ -304,3 +304,48 @@ def test_every_spelling_of_a_call_is_one_with_parts_too():
     f = of(vary.language)
     assert f.get_cache_key(x=[1]) == f.get_cache_key([1]) != f.get_cache_key([2])
     assert f.get_cache_key(x=1) == f.get_cache_key(1) != f.get_cache_key(2)
+
+
+class TenantRouter:
+    current = "default"
+
+    def db_for_write(self, model, **hints):
+        return "default" if model._meta.app_label == "auth" else self.current
+
+
+class ReadingRouter:
+    def db_for_read(self, model, **hints):
+        return TenantRouter.current
+
+
+@pytest.mark.parametrize("kind", [TenantRouter, ReadingRouter])
+def test_a_database_per_tenant(kind, monkeypatch):
+    monkeypatch.setattr(router, "routers", [kind()])
+
+    @cache_memoize(60, vary_on=["database"], prefix=f"test_vary.{kind.__name__}")
+    def name(pk):
+        return TenantRouter.current
+
+    found = []
+    for alias in ("one", "two", "one"):
+        monkeypatch.setattr(TenantRouter, "current", alias)
+        found.append(name(1))
+    assert found == ["one", "two", "one"] and name.cache_info().hits == 1
+
+
+def test_without_routers_the_database_is_no_part(monkeypatch):
+    monkeypatch.setattr(router, "routers", [])
+    assert vary.database() == ()
+
+
+def test_project_wide_parts_are_put_in_front_of_a_generated_key():
+    f = cache_memoize(60, key_generator_callable=lambda x: f"k{x}")(in_thread)
+    assert f.get_cache_key(1) == "k1"
+    with override_settings(CACHE_MEMOIZE={"DEFAULTS": {"vary_on": ["language"]}}):
+        keys = []
+        for language in ("de", "fr", "de"):
+            with translation.override(language):
+                keys.append(f.get_cache_key(1))
+        assert keys[0] == keys[2] != keys[1]
+        assert all(key.endswith(":k1") and key.isascii() for key in keys)
+        assert f.get_cache_key(1) != f.get_cache_key(2)

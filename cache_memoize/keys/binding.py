@@ -7,14 +7,13 @@ error message, when a call does not fit the parameters.
 from __future__ import annotations
 
 import functools
-import types
 from collections.abc import Callable, Iterable
 from inspect import Parameter, Signature, signature
 from typing import Any, NoReturn
 
 from .encoding import UnkeyableArgument, encode
 
-__all__ = ["FIXED", "Binder", "address", "default_prefix"]
+__all__ = ["FIXED", "Binder", "address", "encode_part"]
 
 Args = tuple[Any, ...]
 Kwargs = dict[str, Any]
@@ -229,7 +228,9 @@ def _is_fixed(default: Any) -> bool:
     return type(default) in FIXED or type(default) is float
 
 
-def encode_part(value: Any, function: str, parameter: str) -> str:
+def encode_part(
+    value: Any, function: str, parameter: str, kind: str = "argument"
+) -> str:
     """Like :func:`encode`, with an error that names the function and the parameter."""
     try:
         return encode(value)
@@ -237,10 +238,7 @@ def encode_part(value: Any, function: str, parameter: str) -> str:
         why = error.type_name, error.reason
     except RecursionError:
         why = type(value).__name__, "it contains itself, or is nested too deeply"
-    raise UnkeyableArgument(*why, function, parameter) from None
-
-
-# --- the default prefix --------------------------------------------------------------
+    raise UnkeyableArgument(*why, function, parameter, kind) from None
 
 
 def address(function: Callable[..., Any]) -> tuple[str, str]:
@@ -250,50 +248,3 @@ def address(function: Callable[..., Any]) -> tuple[str, str]:
         function = function.func
     named: Any = function if hasattr(function, "__qualname__") else type(function)
     return named.__module__ or "", named.__qualname__
-
-
-def default_prefix(function: Callable[..., Any]) -> tuple[str, bool]:
-    """Return the address of a function with its captured values, and whether that is
-    unique.
-
-    Functions made by a factory share their address and differ by their closure, so
-    captured plain values are part of the prefix. It is not unique when the closure
-    holds other values, which the prefix cannot tell apart.
-    """
-    if isinstance(function, functools.partial):
-        prefix, whole = default_prefix(function.func)
-        owner = getattr(function.func, "__self__", None)
-        parts = (owner, function.args, function.keywords)
-        bound = encode_part(parts, prefix, "functools.partial")
-        return f"{prefix} {bound}", whole
-    name = getattr(function, "__qualname__", None)
-    if name is None or "<lambda>" in name.rsplit(".", 1)[-1]:
-        raise TypeError(
-            "cache_memoize: a lambda, or a callable object, has no name of its own; "
-            "write prefix='something.unique', or use def (and timeout= before it, if "
-            "it was to be the timeout)"
-        )
-    prefix, whole = f"{function.__module__}.{name}", True
-    code = getattr(function, "__code__", None)
-    cells = getattr(function, "__closure__", None) or ()
-    for variable, cell in zip(getattr(code, "co_freevars", ()), cells, strict=False):
-        try:
-            value = cell.cell_contents
-        except ValueError:  # not yet assigned; harmless if it is the function itself
-            whole = whole and variable == function.__name__
-            continue
-        try:
-            if not _is_frozen(value):
-                raise UnkeyableArgument(type(value).__name__, "it may change")
-            prefix += f" {variable}={encode(value)}"
-        except UnkeyableArgument:
-            whole = False
-    return prefix, whole
-
-
-def _is_frozen(value: Any) -> bool:
-    if isinstance(value, (tuple, frozenset)):
-        return all(map(_is_frozen, value))
-    return value is None or isinstance(
-        value, (bool, int, float, str, bytes, type, types.FunctionType)
-    )

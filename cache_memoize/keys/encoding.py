@@ -112,7 +112,8 @@ def _model_writer(cls: type[Model]) -> Callable[[Any], str]:
 
     def write(value: Model) -> str:
         pk = value.pk
-        if pk is None or (isinstance(pk, tuple) and None in pk):
+        keys = pk if isinstance(pk, tuple) else (pk,)
+        if None in keys or ("" in keys and value._state.adding):
             reason = "an unsaved model instance has no identity"
             raise UnkeyableArgument(class_name(cls), reason)
         return head + encode(pk) + ")"
@@ -164,6 +165,8 @@ def _writer_of(cls: type) -> Callable[[Any], str]:
     if issubclass(cls, Promise):  # of a class that Django makes inside a function
         if not hasattr(cls, "casefold"):
             return refusal("it is lazy and no text; pass its result")
+        if hasattr(cls, "_get_number_value"):  # ngettext_lazy(..., "number")
+            return refusal("its text depends on a number; pass the text")
         return lambda value: "z" + encode(str(value))
     return _named_writer(cls, rule_of(cls))
 

@@ -15,18 +15,24 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from .binding import FIXED, Args, Binder, Kwargs, encode_part
 from .encoding import digest, encode, label
 
-__all__ = ["REMEMBERED_CALLS", "key_maker"]
+__all__ = ["REMEMBERED_CALLS", "key_maker", "state_maker"]
 
 KeyOf = Callable[[Args, Kwargs], str]
 TextOf = Callable[[Args, Kwargs], str]
 
 #: Calls of one function whose keys are remembered, at most.
 REMEMBERED_CALLS = 1024
+#: Characters of captured variables and ``vary_on`` in a remembered key, at most.
+_LONGEST_VARIANT = 256
+
+#: Types whose values cannot change.
+_UNCHANGING = FIXED | {float}
 
 #: Section marks in the text of a call. No encoded value starts with one of them.
 _REWRITTEN = "*"
@@ -44,16 +50,18 @@ def key_maker(
     args_rewrite: Callable[..., Any] | None = None,
     key_generator: Callable[..., Any] | None = None,
     vary_on: tuple[Callable[[], Any], ...] = (),
+    captured: Callable[[], str] | None = None,
     key_prefix: str = "",
 ) -> KeyOf:
     """Return the function from ``(args, kwargs)`` to the cache key.
 
     :param vary_on: functions whose results become part of the key.
+    :param captured: returns the captured variables of a nested function as text.
     :param key_prefix: part of all keys of the project.
     """
     name = binder.name
     if key_generator is not None:
-        return functools.partial(_generated_key, key_generator, name)
+        return _key_generator(key_generator, name, vary_on)
     fixed, extra_of = (None, extra) if callable(extra) else (extra, None)
     head = f"{encode(prefix)}{encode_part(version, name, 'version=')}"
     head += _shared_text(key_prefix, vary_on)
@@ -71,12 +79,37 @@ def key_maker(
         and binder.has_fixed_defaults()
         and binder.positional[:1] != ["self"]
     )
-    if not vary_on:
+    variant_of = _variant_maker(vary_on, captured, name)
+    if variant_of is None:
         return _remember_keys(compute) if remembers else compute
-    variant_of = functools.partial(_variant_text, vary_on, name)
     if remembers:
         return _remember_variants(compute, variant_of)
     return lambda args, kwargs: compute(args, kwargs, variant_of())
+
+
+def state_maker(
+    binder: Binder,
+    *,
+    args_rewrite: Callable[..., Any] | None = None,
+    key_generator: Callable[..., Any] | None = None,
+    captured: Callable[[], str] | None = None,
+) -> Callable[[Args, Kwargs], str | None]:
+    """Return the function from a call to the part of its key that can change while the
+    call runs: its arguments. None for plain values.
+
+    Neither ``extra`` nor ``vary_on``: the function itself may activate a language.
+    """
+    text_of = _text_maker(binder, args_rewrite, None)
+    if key_generator is not None:
+        text_of = functools.partial(_generated_key, key_generator, binder.name)
+
+    def state_of(args: Args, kwargs: Kwargs) -> str | None:
+        types = map(type, (*args, *kwargs.values()))
+        if captured is None and _UNCHANGING.issuperset(types):
+            return None
+        return text_of(args, kwargs) + (captured() if captured else "")
+
+    return state_of
 
 
 def _shared_text(key_prefix: str, vary_on: tuple[Callable[[], Any], ...]) -> str:
@@ -84,6 +117,22 @@ def _shared_text(key_prefix: str, vary_on: tuple[Callable[[], Any], ...]) -> str
     if vary_on:  # by name too: "en" may be a language, or a tenant
         text += _VARY + encode([getattr(part, "__qualname__", "") for part in vary_on])
     return text
+
+
+def _key_generator(
+    generator: Callable[..., Any], name: str, vary_on: tuple[Callable[[], Any], ...]
+) -> KeyOf:
+    """Return the function from a call to the key that ``generator`` makes; the parts of
+    a project-wide ``vary_on`` are put in front of it."""
+    key_of = functools.partial(_generated_key, generator, name)
+    if not vary_on:
+        return key_of
+    digest_of = digest(_shared_text("", vary_on))
+
+    def key_with_parts(args: Args, kwargs: Kwargs) -> str:
+        return f"{digest_of(_variant_text(vary_on, name))}:{key_of(args, kwargs)}"
+
+    return key_with_parts
 
 
 def _generated_key(
@@ -123,6 +172,20 @@ def _text_maker(
         return found
 
     return text
+
+
+def _variant_maker(
+    vary_on: tuple[Callable[[], Any], ...],
+    captured: Callable[[], str] | None,
+    name: str,
+) -> Callable[[], str] | None:
+    """Return the function that returns what keys depend on besides arguments."""
+    if not vary_on:
+        return captured
+    variant_of = functools.partial(_variant_text, vary_on, name)
+    if captured is None:
+        return variant_of
+    return lambda: variant_of() + captured()
 
 
 def _variant_text(vary_on: tuple[Callable[[], Any], ...], name: str) -> str:
@@ -176,10 +239,9 @@ def _remember_variants(
 
     def remember(args: Args, kwargs: Kwargs) -> str:
         variant = variant_of()
-        try:
-            return known(variant, *args, **kwargs)
-        except Exception:
-            pass
+        if len(variant) <= _LONGEST_VARIANT:
+            with suppress(Exception):
+                return known(variant, *args, **kwargs)
         return compute(args, kwargs, variant)
 
     return remember

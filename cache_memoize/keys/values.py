@@ -26,8 +26,10 @@ import types
 import uuid
 import zoneinfo
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
+from django.contrib.sessions.backends.base import SessionBase
 from django.core.files import File
 from django.db.models import QuerySet
 from django.db.models.manager import BaseManager
@@ -45,6 +47,12 @@ CURES = (
     "args_rewrite=, teach the type to the library with cache_memoize.register_key(type,"
     " function), or, if no result depends on it, leave it out of the key with ignore="
 )
+CURES_OF_CAPTURED = (
+    "capture something plain in its place (an id, for instance), teach the type to the "
+    "library with cache_memoize.register_key(type, function), or, if no result depends "
+    "on it, name the function with prefix=: then captured variables are not part of "
+    "the key"
+)
 
 
 class UnkeyableArgument(TypeError):
@@ -60,19 +68,23 @@ class UnkeyableArgument(TypeError):
         reason: str,
         function: str | None = None,
         parameter: str | None = None,
+        kind: str = "argument",
     ) -> None:
-        super().__init__(type_name, reason, function, parameter)
+        super().__init__(type_name, reason, function, parameter, kind)
         self.type_name = type_name
         self.reason = reason
         self.function = function
         self.parameter = parameter
+        #: ``"argument"``, or ``"captured variable"`` of a nested function.
+        self.kind = kind
 
     def __str__(self) -> str:
         where = f"{self.function}(): " if self.function else ""
-        what = f"the argument {self.parameter!r}" if self.parameter else "a value"
+        what = f"the {self.kind} {self.parameter!r}" if self.parameter else "a value"
+        cures = CURES if self.kind == "argument" else CURES_OF_CAPTURED
         return (
             f"{where}{what} of type {self.type_name} cannot be part of a cache key: "
-            f"{self.reason}. Cure: {CURES}."
+            f"{self.reason}. Cure: {cures}."
         )
 
 
@@ -205,6 +217,10 @@ _NAMES: dict[type, Rule] = {
         "a request names a URL but not the user, the language or the session; pass "
         "what the function reads from it"
     ),
+    SessionBase: refusal(
+        "a session names its row but not its content; pass what the function reads "
+        "from it"
+    ),
     File: refusal("a file is more than its name; pass its content, or a digest of it"),
 }
 
@@ -222,7 +238,11 @@ def rule_of(cls: type) -> Rule:
             return _NAMES[base]
         if base in _VALUES:
             rule = _VALUES[base]
-            return rule if cls is base else _both_rules(rule, _attributes_of(cls, base))
+            if cls is base:
+                return rule
+            if base is not BaseException and _has_hidden_state(cls, base):
+                return refusal(_HIDDEN)
+            return _both_rules(rule, _attributes_of(cls, base))
     return _fallback_rule(cls)
 
 
@@ -233,10 +253,13 @@ def name_of(cls: type) -> str:
 
 
 def _member_name(value: enum.Enum) -> Any:
-    return value.name if value.name is not None else value.value
+    # A member may have properties of its own named "name" and "value".
+    return value._name_ if value._name_ is not None else value._value_
 
 
 _CACHED_PROPERTIES = (functools.cached_property, django_cached_property)
+#: Attributes that other libraries add: no part of a value, and filled by its use.
+_ADDED = frozenset({"_attrs_cached_hash", "__pydantic_fields_set__"})
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{4}")
 
 
@@ -250,15 +273,34 @@ def _fallback_rule(cls: type) -> Rule:
         return refusal("a bare object() has nothing but its address")
     if hasattr(cls, "__array__"):
         return refusal("an array or table may keep data that no attribute shows")
-    # As the standard library's copyreg does: more bytes than the attributes need are
-    # state in C that no attribute shows (a file, a lock, a generator).
-    words = len(_declared_slots(cls, object))
-    words += (cls.__dictoffset__ > 0) + (cls.__weakrefoffset__ > 0)
-    known = object.__basicsize__ + words * struct.calcsize("P")
-    if cls.__basicsize__ > known or cls.__itemsize__:
-        return refusal("it holds state that no attribute shows")
-    attributes = _attributes_of(cls, object)
-    return lambda value: attributes(value) or _own_texts(value)
+    if cls.__itemsize__ or _has_hidden_state(cls, object):
+        return refusal(_HIDDEN)
+    attributes, dict_of = _attributes_of(cls, object), _dict_reader(cls)
+
+    def parts(value: Any) -> Any:
+        found = attributes(value)
+        if not found and dict_of is not None and dict_of(value):
+            refusal("its only attributes are values of cached properties")(value)
+        return found or _own_texts(value)
+
+    return parts
+
+
+_HIDDEN = "it holds state that no attribute shows"
+
+
+def _has_hidden_state(cls: type, base: type) -> bool:
+    """Return whether ``cls`` adds state in C to its ancestor ``base``: a file, a lock,
+    the nanoseconds of a timestamp.
+
+    As the standard library's copyreg does: more bytes than the attributes need.
+    """
+    words = len(_declared_slots(cls, base))
+    if cls.__dictoffset__ != base.__dictoffset__:
+        words += cls.__dictoffset__ > 0 or cls.__itemsize__ > 0
+    if cls.__weakrefoffset__ != base.__weakrefoffset__:
+        words += cls.__weakrefoffset__ > 0
+    return cls.__basicsize__ > base.__basicsize__ + words * struct.calcsize("P")
 
 
 def _own_texts(value: Any) -> list[str]:
@@ -276,40 +318,80 @@ def _class_attribute(cls: type, name: str) -> Any:
     return next((vars(base)[name] for base in cls.__mro__ if name in vars(base)), None)
 
 
-def _declared_slots(cls: type, base: type) -> dict[str, Any]:
-    """Return the slots that the classes between ``cls`` and ``base`` declare."""
+def _declared_slots(cls: type, base: type) -> list[tuple[str, Any]]:
+    """Return name and descriptor of all slots that the classes between ``cls`` and
+    ``base`` declare."""
     own = cls.__mro__[: cls.__mro__.index(base)]
-    return {
-        name: member
+    return [
+        (name, member)
         for each in own
         if "__slots__" in vars(each)
         for name, member in vars(each).items()
         if isinstance(member, types.MemberDescriptorType)
-    }
+    ]
+
+
+def _dict_reader(cls: type) -> Callable[[Any], dict[str, Any]] | None:
+    """Return a function that returns the attributes of a value, also where a property
+    hides its ``__dict__``; None if values of ``cls`` have no dict."""
+    kinds = (types.GetSetDescriptorType, types.MemberDescriptorType)
+    for base in cls.__mro__:
+        found = vars(base).get("__dict__")
+        if isinstance(found, kinds):
+            return found.__get__
+    return refusal(_HIDDEN) if cls.__dictoffset__ else None
+
+
+def _is_cached(attribute: Any) -> bool:
+    """Return whether a class attribute is a cached property, of any library."""
+    kind = type(attribute)
+    if isinstance(attribute, _CACHED_PROPERTIES):
+        return True
+    name = kind.__name__.lower().replace("_", "")
+    return hasattr(kind, "__get__") and ("cachedproperty" in name or name == "reify")
+
+
+def _is_added(member: Any) -> bool:
+    """Return whether attrs has added a slot that is no field: for the value of a cached
+    property, or for the hash."""
+    fields = vars(member.__objclass__).get("__attrs_attrs__")
+    names = [getattr(field, "name", "") for field in fields or ()]
+    return fields is not None and member.__name__ not in names
 
 
 def _attributes_of(cls: type, base: type) -> Callable[[Any], dict[str, Any]]:
     """Return a rule for the attributes that ``cls`` adds to its ancestor ``base``.
 
     Values of cached properties are left out: the same object must have the same key
-    before and after the property was read.
+    before and after the property was read. Slots are read by their descriptors, which
+    run no code of the class.
     """
-    slots, has_dict = list(_declared_slots(cls, base)), cls.__dictoffset__ != 0
-    cached = {
+    slots: dict[str, Any] = {}
+    for name, member in _declared_slots(cls, base):
+        if name in slots:  # a subclass has hidden it
+            name = f"{member.__objclass__.__qualname__}.{name}"
+        if not _is_added(member):
+            slots[name] = member
+    dict_of = _dict_reader(cls)
+    left_out = {
         name
         for each in cls.__mro__
         for name in vars(each)
-        if isinstance(_class_attribute(cls, name), _CACHED_PROPERTIES)
+        if _is_cached(_class_attribute(cls, name))
     }
-
-    if has_dict and not slots and not cached:
-        return vars
+    if slots or hasattr(cls, "__attrs_attrs__"):
+        left_out |= _ADDED
+    elif not left_out and dict_of is not None:
+        return dict_of
 
     def attributes(value: Any) -> dict[str, Any]:
-        found = {name: getattr(value, name) for name in slots if hasattr(value, name)}
-        if has_dict:
-            found |= vars(value)
-        for name in cached & found.keys() if cached else ():
+        found = {}
+        for name, member in slots.items():
+            with suppress(AttributeError):
+                found[name] = member.__get__(value)
+        if dict_of is not None:
+            found |= dict_of(value)
+        for name in left_out & found.keys():
             del found[name]
         return found
 

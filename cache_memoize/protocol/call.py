@@ -115,6 +115,10 @@ class Plan:
     astore: AsyncStore
     #: Returns the key of a call from its arguments.
     key_of: Callable[[Any, Any], str]
+    #: Returns the arguments of a call as text; None if they are plain values.
+    state_of: Callable[[Any, Any], str | None]
+    #: Returns the captured variables in the key as text; None: there are none.
+    captured: Callable[[], str] | None
     #: Reads the value under a key: the only I/O of a hit.
     fetch: Callable[[str, str], Any]
     afetch: Callable[[str, str], Any]
@@ -178,6 +182,10 @@ class Call(NamedTuple):
     def key_now(self) -> str:
         """Return the key of the arguments as they are now."""
         return self.plan.key_of(self.args, self.kwargs)
+
+    def state(self) -> str | None:
+        """Return the arguments as text; None if they cannot change."""
+        return self.plan.state_of(self.args, self.kwargs)
 
     # --- before reading and storing ---
 
@@ -250,6 +258,8 @@ class Claim(NamedTuple):
     tags: bytes = b""
     #: The entry that readers still get, stamped with the token of ``lease``.
     keeps: Record | None = None
+    #: The arguments as text when the right to store was taken; None: plain values.
+    state: str | None = None
     started: float = 0.0
     began: float = 0.0
 

@@ -14,7 +14,7 @@ from ..stats.counters import logger
 from .call import Call, Claim, computing, encode, lifetime
 from .policy import BACKEND
 
-__all__ = ["fail", "postpone_refresh", "release", "settle"]
+__all__ = ["fail", "give_up", "postpone_refresh", "release", "settle"]
 
 
 async def settle(call: Call, claim: Claim, result: Any) -> None:
@@ -91,6 +91,9 @@ async def _store(call: Call, claim: Claim, kind: int, result: Any, cost: float) 
     # The function itself may have written in a transaction that is still open.
     if left <= 0 or not wanted or not await call.may_store():
         return await release(call, claim)
+    if _is_changed(call, claim):
+        call.stats.warn_once("nothing is stored", _CHANGED)
+        return await give_up(call, claim)
     try:
         payload = await call.store.call(encode, kind, result)
     except Exception as error:  # a class decides what pickling raises
@@ -108,6 +111,22 @@ async def _store(call: Call, claim: Claim, kind: int, result: Any, cost: float) 
     except Exception as error:
         call.stats.trouble_once("the cache did not take the result", error)
         await release(call, claim)
+
+
+_CHANGED = ValueError(
+    "an argument, or a captured variable, was changed during the call; pass what the "
+    "function reads, or describe it with args_rewrite="
+)
+
+
+def _is_changed(call: Call, claim: Claim) -> bool:
+    """Return whether the arguments have changed since the right to store was taken."""
+    if claim.state is None:
+        return False
+    try:
+        return call.state() != claim.state
+    except Exception:  # they cannot be part of a key any more
+        return True
 
 
 async def put(call: Call, claim: Claim, new: bytes, left: float) -> bool:
@@ -178,6 +197,14 @@ async def release(call: Call, claim: Claim) -> None:
         raise
     except Exception as error:
         call.stats.trouble("the cache failed after the call", error)
+
+
+async def give_up(call: Call, claim: Claim) -> None:
+    """Give up the right to store; an entry that readers still get stays."""
+    if claim.keeps is None:
+        await release(call, claim)
+    else:
+        await postpone_refresh(call, claim, tried=False)
 
 
 async def postpone_refresh(call: Call, claim: Claim, *, tried: bool) -> None:

@@ -1,0 +1,232 @@
+"""Captured variables of nested functions as text; the default prefix. Pure.
+
+A nested function has the name of all functions that its ``def`` makes, and returns what
+its captured variables make of its arguments: so these are arguments too. Their values
+at the call are part of the key, by the rules for arguments, and refused by these. The
+values at decoration would not do: a loop, ``nonlocal`` or a later assignment changes
+them. Captured functions are part of the key by module, name and code, with what they
+capture themselves.
+
+Two kinds of variables are left out. What a decorator captured around a function of a
+module does not count: the name of the function leads to one function only. Neither does
+a variable that the function only writes to (``calls.append(x)``).
+"""
+
+from __future__ import annotations
+
+import dis
+import functools
+import sys
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from .binding import FIXED, encode_part
+from .encoding import digest, encode
+
+__all__ = ["captured_text_of", "default_prefix"]
+
+#: Marks in the text of captured variables. No encoded value starts with one of them.
+_CAPTURED, _FUNCTION, _AGAIN, _UNASSIGNED = "&@%?"
+
+#: Decorators are looked through to this depth.
+_DEPTH = 20
+
+
+def default_prefix(function: Callable[..., Any]) -> str:
+    """Return module and qualified name; with a digest of the code, where functions of
+    that name are made at each call of another one."""
+    if isinstance(function, functools.partial):
+        prefix = default_prefix(function.func)
+        owner = getattr(function.func, "__self__", None)
+        parts = (owner, function.args, function.keywords)
+        return f"{prefix} {encode_part(parts, prefix, 'functools.partial')}"
+    name = getattr(function, "__qualname__", None)
+    if name is None or "<lambda>" in name.rsplit(".", 1)[-1]:
+        raise TypeError(
+            "cache_memoize: a lambda, or a callable object, has no name of its own; "
+            "write prefix='something.unique', or use def (and timeout= before it, if "
+            "it was to be the timeout)"
+        )
+    prefix = f"{function.__module__}.{name}"
+    if "<locals>" not in name:
+        return prefix
+    code = getattr(function, "__code__", None)
+    if code is None:
+        raise TypeError(
+            f"cache_memoize: {prefix} is made inside a function and has no Python code "
+            "that tells it from others of that name; write prefix='something.unique'"
+        )
+    return f"{prefix} {_digest_of_code(code)}"
+
+
+def captured_text_of(
+    function: Callable[..., Any], whose: str
+) -> Callable[[], str] | None:
+    """Return a function that returns the captured variables of ``function`` as text;
+    None if it captures none.
+
+    :param whose: the name of the function in errors.
+    """
+    inner: Any = function
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    inner = getattr(inner, "__func__", inner)
+    variables = list(_variables(inner))
+    if not variables:
+        return None
+    start = _CAPTURED + _digest_of_code(inner.__code__)
+    within = (inner,)
+
+    def text() -> str:
+        parts = [_variable_text(*each, whose, within) for each in variables]
+        return start + "".join(parts)
+
+    if "<locals>" in inner.__qualname__:
+        return text
+    is_named = False
+
+    def text_of_unnamed() -> str:
+        nonlocal is_named  # not before a module is loaded
+        is_named = is_named or _is_known_by_name(inner)
+        return "" if is_named else text()
+
+    return text_of_unnamed
+
+
+def _variables(function: Any) -> Iterator[tuple[str, types.CellType]]:
+    """Return the captured variables that the result of a function may depend on."""
+    code = getattr(function, "__code__", None)
+    cells = getattr(function, "__closure__", None)
+    if isinstance(code, types.CodeType) and cells:
+        for variable, cell in zip(code.co_freevars, cells, strict=True):
+            if not _is_only_written(code, variable):
+                yield variable, cell
+
+
+def _variable_text(
+    variable: str, cell: types.CellType, whose: str, within: tuple[Any, ...]
+) -> str:
+    try:
+        value = cell.cell_contents
+    except ValueError:
+        return _UNASSIGNED
+    if type(value) in FIXED:
+        return encode(value)
+    function = _unwrap_memoized(value)
+    if type(function) is types.FunctionType:
+        return _function_text(function, variable, whose, within)
+    if variable == within[0].__name__ and _leads_to(value, within[0]):
+        return f"{_AGAIN}0;"  # recursion, through a decorator that is no function
+    return encode_part(value, whose, variable, "captured variable")
+
+
+def _function_text(
+    function: types.FunctionType, variable: str, whose: str, within: tuple[Any, ...]
+) -> str:
+    for number, outer in enumerate(within):
+        if function is outer:
+            return f"{_AGAIN}{number:x};"
+    name = function.__module__, function.__qualname__
+    text = _FUNCTION + encode(name) + encode(_digest_of_code(function.__code__))
+    if not _is_known_by_name(function):
+        held = {k: v for k, v in vars(function).items() if not k.startswith("__")}
+        parts = (function.__defaults__, function.__kwdefaults__, held)
+        text += encode_part(parts, whose, variable, "captured variable")
+        within = (*within, function)
+        for each in _variables(function):
+            text += _variable_text(*each, whose, within)
+    return text + ")"
+
+
+def _unwrap_memoized(value: Any) -> Any:
+    """Return the function that a memoized one calls; other values as they are."""
+    for _ in range(_DEPTH):
+        if type(value) is not types.FunctionType or "_memoized" not in vars(value):
+            break
+        value = vars(value)["_memoized"].func
+    return value
+
+
+def _is_known_by_name(function: Any) -> bool:
+    """Return whether module and qualified name lead to ``function``, or to decorators
+    above it: then no other function has that name."""
+    found: Any = sys.modules.get(function.__module__)
+    for name in function.__qualname__.split("."):
+        found = getattr(found, "__dict__", {}).get(name)
+    return _leads_to(found, function)
+
+
+def _leads_to(value: Any, function: Any) -> bool:
+    for _ in range(_DEPTH):
+        if value is function:
+            return True
+        names = ("__wrapped__", "__func__", "fget", "func")
+        value = next((v for n in names if (v := getattr(value, n, None))), None)
+        if value is None:
+            break
+    return False
+
+
+# --- code ----------------------------------------------------------------------------
+
+_of_code = digest("cache_memoize code")
+
+
+@functools.lru_cache(1024)
+def _digest_of_code(code: types.CodeType) -> str:
+    """Return a digest of code, the same in every process of one version of Python."""
+    return _of_code(_code_text(code))
+
+
+def _code_text(code: types.CodeType) -> str:
+    names = code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars
+    counts = code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount
+    constants = [
+        _code_text(each) if isinstance(each, types.CodeType) else encode(each)
+        for each in code.co_consts
+    ]
+    whole = encode((code.co_code, names, counts, code.co_flags))
+    return f"{_FUNCTION}{whole}{''.join(constants)})"
+
+
+#: Methods that write to their object, called for nothing else if the result is dropped.
+_WRITING = frozenset({"add", "append", "appendleft", "extend", "insert", "update"})
+
+
+@functools.lru_cache(1024)
+def _is_only_written(code: types.CodeType, variable: str) -> bool:
+    """Return whether code does nothing with a variable but call methods that write to
+    it, and drops their results: so no result depends on it."""
+    if any(
+        isinstance(c, types.CodeType) and variable in c.co_freevars
+        for c in code.co_consts
+    ):
+        return False
+    steps = list(dis.get_instructions(code))
+    uses = [
+        number
+        for number, step in enumerate(steps)
+        if step.argval == variable
+        and step.opname != "COPY_FREE_VARS"
+        and step.opcode in dis.hasfree
+    ]
+    return bool(uses) and all(_is_writing(steps, number) for number in uses)
+
+
+def _is_writing(steps: list[dis.Instruction], number: int) -> bool:
+    """Return whether the statement that loads a variable here is the call of a writing
+    method."""
+    method = steps[number + 1]
+    if steps[number].opname != "LOAD_DEREF" or method.argval not in _WRITING:
+        return False
+    if method.opname not in ("LOAD_ATTR", "LOAD_METHOD"):
+        return False
+    depth = 1
+    for before, step in zip(steps[number:], steps[number + 1 :], strict=False):
+        if step.opcode in dis.hasjrel or step.opcode in dis.hasjabs:
+            return False
+        depth += dis.stack_effect(step.opcode, step.arg)
+        if depth <= 0:
+            return step.opname == "POP_TOP" and before.opname.startswith("CALL")
+    return False
