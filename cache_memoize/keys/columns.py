@@ -25,7 +25,8 @@ def as_stored(instance: Any) -> Any:
                 changed[field.attname] = stored
     if not changed:
         return instance
-    view = type(instance).__new__(type(instance))
+    cls: Any = type(instance)
+    view = cls.__new__(cls)
     vars(view).update(has | changed)  # past descriptors, which drop related instances
     return view
 
