@@ -209,13 +209,23 @@ class Memoized(Generic[P, R, T]):
 
     @overload
     def invalidate_on(
-        self, model: type[M], calls: Callable[[M], Calls] | None = None
+        self,
+        model: type[M],
+        calls: Callable[[M], Calls] | None = None,
+        *,
+        before: bool = True,
     ) -> None: ...
     @overload
     def invalidate_on(
-        self, model: str, calls: Callable[[Any], Calls] | None = None
+        self,
+        model: str,
+        calls: Callable[[Any], Calls] | None = None,
+        *,
+        before: bool = True,
     ) -> None: ...
-    def invalidate_on(self, model: Any, calls: Any = None) -> None:
+    def invalidate_on(
+        self, model: Any, calls: Any = None, *, before: bool = True
+    ) -> None:
         """Invalidate calls whenever an instance of ``model`` is saved or deleted, or
         one of its many-to-many relations changes.
 
@@ -224,12 +234,14 @@ class Memoized(Generic[P, R, T]):
             to invalidate as a tuple, several of them as a list of tuples, or None for
             nothing. Without it, every call is invalidated, for which the function
             needs ``tags=``.
+        :param before: ask the callable with the row as it was before a save, too, which
+            takes one query more per save; False if none of its values ever changes.
         :raises TypeError: for what is not a model, and where ``tags=`` is missing.
         """
         tag = plan_of(self._memoized).tag
         every = None if tag is None else self.invalidate_all
         model_signals.add_dependency(
-            model, self._memoized.name, self._invalidate_args, every, calls
+            model, self._memoized.name, self._invalidate_args, every, calls, before
         )
 
     def _invalidate_args(self, args: tuple[Any, ...]) -> None:

@@ -2,8 +2,13 @@
 
 A change of one row may affect instances of several models (a parent, a child, the other
 end of a relation), some only as they were before it. So a :class:`Dependency` collects
-actions before a deletion or a change of a relation, keeps them on the instance of the
-signal, and runs them after it, together with those that the new state demands.
+actions before a change, keeps them on the instance of the signal, and runs them after
+it, together with those that the new state demands. Before a save, the row is read: the
+instance itself already has the new values.
+
+An instance may hold values in another form than the database (``"5"`` for 5, a member
+of ``TextChoices``), which would be the arguments of another call. So callables get a
+copy of it with the values that a read would return (:func:`as_stored`).
 
 The obvious scheme, one receiver for every save in the project, would slow all models:
 Django looks for receivers before it writes, and where it finds none it deletes many
@@ -34,6 +39,8 @@ from django.db.models import Model, Q, signals
 from django.db.models.fields.related import lazy_related_operation
 from django.db.models.utils import make_model_tuple
 
+from .keys.columns import as_stored
+
 __all__ = ["add_dependency", "ainvalidate_model", "invalidate_model", "unknown_models"]
 
 logger = logging.getLogger("cache_memoize")
@@ -55,6 +62,8 @@ class Dependency:
     invalidate_call: Callable[[Args], object]
     invalidate_all: Action | None
     calls: Callable[[Any], object] | None
+    #: Whether the callable is asked with the row as it was before a save, too.
+    before: bool
 
     def __str__(self) -> str:
         name = getattr(self.model, "__name__", repr(self.model))
@@ -78,7 +87,7 @@ class Dependency:
         return actions
 
     def arguments_of(self, calls: Callable[[Any], Any], instance: Any) -> list[Args]:
-        answer = calls(instance)
+        answer = calls(as_stored(instance))
         many = answer if isinstance(answer, list) else [answer]
         wrong = [type(one).__name__ for one in many if not isinstance(one, tuple)]
         if answer is None or not wrong:
@@ -106,6 +115,19 @@ class Dependency:
         view = self.model.__new__(self.model)
         vars(view).update(vars(instance))
         return view
+
+    def stored_objects(self, instance: Any, using: str, rows: dict[Any, Any]) -> Any:
+        """Return the instances of our model that a save of ``instance`` will change, as
+        they are in the database. ``rows`` keeps what was read for one signal."""
+        if not isinstance(instance, self.base):
+            return self.affected_objects(instance, using)
+        pk = self.as_model(instance).pk
+        if pk is None or hasattr(pk, "resolve_expression"):  # it will be a new row
+            return []
+        if self.base not in rows:
+            found = self.base._base_manager.using(using).filter(pk=pk)
+            rows[self.base] = list(found)
+        return [self.as_model(row) for row in rows[self.base]]
 
     def affected_objects(self, instance: Any, using: str) -> Any:
         """Return the instances of our model affected by a change of ``instance``."""
@@ -159,6 +181,7 @@ def add_dependency(
     invalidate_call: Callable[[Args], object],
     invalidate_all: Action | None = None,
     calls: Callable[[Any], object] | None = None,
+    before: bool = True,
 ) -> None:
     """Invalidate calls of the function ``name`` on ``post_save`` (fixtures too),
     ``post_delete`` and ``m2m_changed`` of ``model``: a class, abstract or proxy too, or
@@ -166,14 +189,15 @@ def add_dependency(
 
     ``calls(instance)`` returns the arguments of one call as a tuple, a list of such
     tuples, or None; without it, ``invalidate_all()`` is called. It is called before a
-    deletion, and before and after a change of a relation. Its errors reach the code
-    that saves, after all other dependencies had their turn.
+    deletion, and before and after a save or a change of a relation; ``before=False``
+    leaves out the row before a save, and the query that reads it. Its errors reach the
+    code that saves, after all other dependencies had their turn.
 
     Raises TypeError for what is no model or not callable, and if ``invalidate_all`` is
     needed and None (no tags); ValueError for a malformed name; LookupError for an
     unknown one if all models are loaded: otherwise :func:`unknown_models` lists it.
     """
-    new = Dependency(model, name, invalidate_call, invalidate_all, calls)
+    new = Dependency(model, name, invalidate_call, invalidate_all, calls, before)
     if calls is None and invalidate_all is None:
         raise TypeError(
             f"{new} without a callable invalidates every call, which needs tags: write "
@@ -295,6 +319,8 @@ def _connect_new_class(sender: Class, **kwargs: Any) -> None:
 
 def _connect_class(one: Dependency, model: Class) -> None:
     if issubclass(model, with_parents(one.base)):
+        if one.calls and one.before:
+            _connect_signal(signals.pre_save, model, one)
         _connect_signal(signals.post_save, model, one)
     if issubclass(model, one.base):  # deleting a parent signals its children too
         _connect_signal(signals.pre_delete, model, one)
@@ -336,25 +362,37 @@ def _receive_signal(
     sender: Class, signal: Any, instance: Any, using: str, **event: Any
 ) -> None:
     when, _, what = event.get("action", "").partition("_")
-    before = when == "pre" or signal is signals.pre_delete
+    saves = signal in (signals.pre_save, signals.post_save)
+    before = when == "pre" or signal in (signals.pre_delete, signals.pre_save)
     kept: Any = vars(instance._state).setdefault("cache_memoize", KeptActions())
+    rows: dict[Any, Any] = {}
 
     def handle(one: Dependency, field: Any) -> None:
         """Before a change, keep the actions; after it, run them and those that the new
         state demands."""
-        objects, actions = kept.pop((one, field, what), None) or (None, {})
-        if before or objects is None:
-            objects, actions = one.affected_objects(instance, using), {}
+        objects, actions = kept.pop((one, field, what, saves), None) or (None, {})
+        if signal is signals.pre_save:
+            objects = one.stored_objects(instance, using, rows)
+        elif before or objects is None:
+            objects = one.affected_objects(instance, using)
+            actions = actions if saves else {}
             if field:
                 others = one.related_objects(field, instance, using, event)
                 objects = [*objects, *others]
         actions = actions | one.collect_actions(objects)
-        if before:  # a deleted row cannot be read later
+        if saves and before:
+            # Added to those of a save that this one is part of, or that has failed.
+            kept[one, field, what, saves] = None, actions
+        elif before:  # a deleted row cannot be read later
             later = [] if signal is signals.pre_delete else objects
-            kept[one, field, what] = later, actions
+            kept[one, field, what, saves] = later, actions
         else:
             _run_all(actions.values())
 
+    # As Django does, take a new instance whose key has a default for a new row.
+    new = instance._state.adding and instance._meta.pk.has_default()
+    if signal is signals.pre_save and new and not event["raw"]:
+        return
     if event.get("pk_set") != set():
         _run_all(
             partial(one.run_named, partial(handle, one, field))

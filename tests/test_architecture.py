@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "signals": "",
     "options": "",
     "arguments": "",
-    "model_signals": "",
+    "model_signals": "keys",
     "conf": "options",
     "vary": "conf",
     "keys": "",

@@ -10,12 +10,16 @@ import pickle
 import subprocess
 import sys
 import weakref
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
 from pathlib import Path
+from uuid import UUID, uuid4
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.apps import apps
 from django.core import serializers
-from django.db import models, transaction
+from django.db import IntegrityError, models, transaction
 from django.db.migrations.state import ModelState, ProjectState
 from django.db.models.deletion import Collector
 from django.db.models.signals import (
@@ -24,10 +28,15 @@ from django.db.models.signals import (
     post_delete,
     post_save,
     pre_delete,
+    pre_save,
 )
+from django.utils import timezone
 from django.utils.connection import ConnectionDoesNotExist
+from django.utils.safestring import mark_safe
+from django.utils.translation import gettext_lazy
 
 from cache_memoize import cache_memoize, model_signals
+from cache_memoize.keys.columns import as_stored
 from cache_memoize.model_signals import (
     add_dependency,
     ainvalidate_model,
@@ -51,7 +60,7 @@ from tests.models import (
     Tag,
 )
 
-SIGNALS = [class_prepared, m2m_changed, post_delete, post_save, pre_delete]
+SIGNALS = [class_prepared, m2m_changed, post_delete, post_save, pre_delete, pre_save]
 pytestmark = pytest.mark.django_db
 
 
@@ -248,6 +257,276 @@ def test_the_database_of_the_change_is_queried():
         post_save.send(sender=Place, instance=Place(pk=1), using="another")
 
 
+# --- values as they are stored, and as they were -------------------------------------
+
+
+class Colour(models.TextChoices):
+    RED = "red"
+
+
+class Size(models.IntegerChoices):
+    BIG = 5
+
+
+class ListOf(models.Field):
+    """A field whose to_python() does not understand its own values."""
+
+    def to_python(self, value):
+        return [int(part) for part in value.split(",")]
+
+
+MOMENT = datetime(2020, 1, 2, 3, 4, tzinfo=UTC)
+MONEY = models.DecimalField(max_digits=5, decimal_places=2)
+VALUES = [
+    (models.CharField(), Colour.RED, "red"),
+    (models.CharField(), mark_safe("red"), "red"),
+    (models.TextField(), 5, "5"),
+    (models.CharField(), gettext_lazy("red"), "red"),
+    (models.IntegerField(), Size.BIG, 5),
+    (models.BigIntegerField(), "5", 5),
+    (models.IntegerField(), True, 1),
+    (models.BooleanField(), "1", True),
+    (models.FloatField(), 5, 5.0),
+    (models.DateField(), "2020-01-02", date(2020, 1, 2)),
+    (models.DateField(), datetime(2020, 1, 2, 12, tzinfo=UTC), date(2020, 1, 2)),
+    (models.TimeField(), "03:04", time(3, 4)),
+    (models.DurationField(), "60", timedelta(minutes=1)),
+    (
+        models.DateTimeField(),
+        "2020-01-02T03:04Z",
+        MOMENT,
+    ),
+    (
+        models.DateTimeField(),
+        datetime(2020, 1, 2, 3, 4, tzinfo=ZoneInfo("Asia/Tokyo")),
+        datetime(2020, 1, 1, 18, 4, tzinfo=UTC),
+    ),
+    (MONEY, "5", Decimal("5.00")),
+    (
+        MONEY,
+        Decimal("5"),
+        Decimal("5.00"),
+    ),
+    (MONEY, 1.005, Decimal("1.00")),
+    (MONEY, "1.2E1", Decimal("12.00")),
+    (models.UUIDField(), "0" * 32, UUID(int=0)),
+    (models.GenericIPAddressField(), "::FFFF:0A0A:0A0A", "::ffff:10.10.10.10"),
+    (models.ForeignKey(Tag, models.CASCADE), "5", 5),
+    (models.ForeignKey(Article, models.CASCADE, to_field="title"), 5, "5"),
+    (models.OneToOneField(Shop, models.CASCADE), mark_safe("s"), "s"),
+    (models.IntegerField(), models.F("id") + 1, None),
+    (models.CharField(), models.Value("red"), None),
+    (models.IntegerField(), "five", None),
+    (models.JSONField(), {"a": 1}, None),
+    (ListOf(), [1], None),
+    (models.CharField(), None, None),
+]
+
+
+@pytest.mark.parametrize(("field", "given", "stored"), VALUES)
+def test_a_value_is_taken_as_the_field_would_store_it(
+    field, given, stored, no_later_models, settings
+):
+    settings.USE_TZ = True
+    Late = later("LateValue", models.Model, value=field)
+    one = Late(pk="7", **{field.attname: given})
+    seen = as_stored(one)
+    assert type(seen) is Late and seen.pk == 7 and one.pk == "7"
+    got = getattr(seen, field.attname)
+    if stored is None:
+        assert got is given
+    else:
+        assert (type(got), repr(got)) == (type(stored), repr(stored))
+        assert getattr(one, field.attname) is given
+    assert vars(as_stored(seen)) == vars(seen)
+
+
+def test_dates_without_zones_stay_without(no_later_models, settings):
+    settings.USE_TZ = False
+    Late = later("LateMoment", models.Model, value=models.DateTimeField())
+    seen = as_stored(Late(value="2020-01-02 03:04"))
+    assert seen.value == datetime(2020, 1, 2, 3, 4)
+
+
+def test_a_naive_date_is_in_the_default_zone(no_later_models, settings):
+    settings.USE_TZ, settings.TIME_ZONE = True, "Asia/Tokyo"
+    Late = later("LateMoment", models.Model, value=models.DateTimeField())
+    with timezone.override("America/New_York"):
+        seen = as_stored(Late(value="2020-01-02 03:04"))
+    assert repr(seen.value) == repr(datetime(2020, 1, 1, 18, 4, tzinfo=UTC))
+
+
+def test_an_instance_that_is_as_stored_is_passed_itself():
+    got = []
+    Invalidated(Post, lambda post: got.append(post))
+    post = Post.objects.create(title="a")
+    assert got == [post] and got[0] is post
+
+
+def test_a_text_for_a_key_invalidates_the_readers_of_the_number():
+    reader, article = Reader.objects.create(), Article.objects.create(title="a")
+    invalidated = Invalidated(Loan, lambda loan: (loan.reader_id, loan.reader.pk))
+    Loan.objects.create(reader_id=str(reader.pk), article=article)
+    assert invalidated == [(reader.pk, reader.pk)]
+    invalidated.clear()
+    Loan(
+        pk=str(Loan.objects.get().pk), reader_id=str(reader.pk), article_id="a"
+    ).delete()
+    assert invalidated == [(reader.pk, reader.pk)]
+
+
+def by_title(post):
+    return (post.title,)
+
+
+def test_a_value_that_moves_invalidates_both_calls(django_assert_num_queries):
+    invalidated = Invalidated(Post, by_title)
+    twice = Invalidated(SpecialPost, lambda post: (type(post).__name__ + post.title,))
+    with django_assert_num_queries(1):
+        post = Post.objects.create(title="a")
+    assert invalidated.seen() == ["a"] and twice.seen() == ["SpecialPosta"]
+    post.title = "b"
+    with django_assert_num_queries(2):  # however many functions are registered
+        post.save()
+    assert invalidated.seen() == ["a", "b"]
+    assert twice.seen() == ["SpecialPosta", "SpecialPostb"]
+    post.save()
+    assert invalidated.seen() == ["b"]
+
+
+def test_before_can_be_left_out(django_assert_num_queries):
+    seen = []
+    add_dependency(Post, "f", lambda args: seen.append(args[0]), None, by_title, False)
+    post = Post.objects.create(title="a")
+    post.title = "b"
+    with django_assert_num_queries(1):
+        post.save()
+    assert seen == ["a", "b"]
+    assert not pre_save.has_listeners(Post)
+
+
+def test_every_call_is_invalidated_without_a_query_more(django_assert_num_queries):
+    Invalidated(Post)
+    post = Post.objects.create(title="a")
+    with django_assert_num_queries(1):
+        post.save()
+
+
+@pytest.mark.parametrize(
+    "save",
+    [
+        lambda pk: Post(pk=pk, title="b").save(),
+        lambda pk: Post(pk=str(pk), title="b").save(force_update=True),
+        lambda pk: Post.objects.update_or_create({"title": "b"}, pk=pk),
+        lambda pk: setattr_and_save(Post.objects.only("id").get(), title="b"),
+        lambda pk: setattr_and_save(Post.objects.defer("title").get(), title="b"),
+        lambda pk: setattr_and_save(SpecialPost.objects.get(), title="b"),
+        lambda pk: next(
+            serializers.deserialize(
+                "json",
+                f'[{{"model": "tests.post", "pk": {pk}, "fields": {{"title": "b"}}}}]',
+            )
+        ).save(),
+    ],
+)
+def test_however_it_is_saved(save):
+    post = Post.objects.create(title="a")
+    invalidated = Invalidated(Post, by_title)
+    save(post.pk)
+    assert invalidated.seen() == ["a", "b"]
+
+
+def setattr_and_save(one, **values):
+    for name, value in values.items():
+        setattr(one, name, value)
+    one.save()
+
+
+def test_a_field_that_is_not_saved_invalidates_what_the_row_has():
+    one = Restaurant.objects.create(name="a")
+    invalidated = Invalidated(Restaurant, lambda one: (one.name,))
+    one.name = "b"
+    one.save(update_fields=["stars"])
+    assert invalidated.seen() == ["a", "b"]
+
+
+def test_a_new_row_is_not_read(django_assert_num_queries, no_later_models):
+    Invalidated(Post, by_title)
+    with django_assert_num_queries(1):
+        Post(title="a").save()
+    Late = later(
+        "LateKey", models.Model, id=models.UUIDField(primary_key=True, default=uuid4)
+    )
+    got = []
+    add_dependency(Late, "f", print, None, got.append)
+    new = Late()
+    with django_assert_num_queries(0):
+        pre_save.send(Late, instance=new, raw=False, using="default")
+        given = Late(pk=models.Value("x"))
+        given._state.adding = False
+        pre_save.send(Late, instance=given, raw=False, using="default")
+    assert got == []
+
+
+def test_a_row_is_read_from_the_database_that_it_is_saved_to():
+    Invalidated(Post, by_title)
+    with pytest.raises(ConnectionDoesNotExist, match="another"):
+        pre_save.send(Post, instance=Post(pk=1), raw=False, using="another")
+
+
+@pytest.mark.parametrize("registered", [Place, Restaurant, Bistro])
+@pytest.mark.parametrize("saved", [Place, Restaurant, Bistro])
+def test_parents_and_children_are_asked_as_they_were(registered, saved):
+    Bistro.objects.create(name="a")
+    invalidated = Invalidated(registered, lambda one: (one.name,))
+    setattr_and_save(saved.objects.get(), name="b")
+    assert invalidated.seen() == ["a", "b"]
+
+
+def test_a_child_that_is_added_to_a_row_of_its_parent():
+    place = Place.objects.create(name="a")
+    invalidated = Invalidated(Place, lambda one: (one.name,))
+    Bar(place_ptr=place, name="b").save()
+    assert invalidated.seen() == ["a", "b"]
+    shop = Shop.objects.create(name="c", code="s")
+    invalidated.clear()
+    setattr_and_save(shop, name="d")
+    assert invalidated.seen() == ["c", "d"]
+
+
+def test_a_save_inside_a_save_loses_no_value():
+    post = Post.objects.create(title="a")
+
+    def again(instance, **kwargs):
+        if instance.title == "b":
+            setattr_and_save(instance, title="c")
+
+    post_save.connect(again, sender=Post)  # before ours
+    invalidated = Invalidated(Post, by_title)
+    setattr_and_save(post, title="b")
+    assert invalidated.seen() == ["a", "b", "c"]
+
+
+def test_a_save_that_failed_leaves_what_it_would_have_invalidated():
+    Article.objects.create(title="taken")
+    article = Article.objects.create(title="a")
+    invalidated = Invalidated(Article, by_title)
+    article.title = "taken"
+    with pytest.raises(IntegrityError), transaction.atomic():
+        article.save()
+    assert invalidated.seen() == []
+    setattr_and_save(article, title="b")
+    assert invalidated.seen() == ["a", "b"]
+
+
+def test_a_save_and_a_deletion_keep_apart():
+    post = Post.objects.create(title="a")
+    invalidated = Invalidated(Post, by_title)
+    pre_save.send(Post, instance=post, raw=False, using="default")
+    post.delete()
+    assert invalidated.seen() == ["a"]
+
+
 # --- proxies -------------------------------------------------------------------------
 
 
@@ -316,7 +595,7 @@ def test_a_parent_that_is_saved_finds_its_child(child, saved):
     parent = saved.objects.get(name="a")
     parent.name = "b"
     parent.save()
-    assert invalidated == [("Bistro", one.pk, "b")]
+    assert invalidated == [("Bistro", one.pk, "a"), ("Bistro", one.pk, "b")]
 
 
 def test_a_parent_finds_a_child_with_a_key_of_its_own():
@@ -352,7 +631,7 @@ def test_a_sister_that_shares_the_parent_invalidates():
     invalidated = Invalidated(Restaurant, lambda one: (one.name,))
     bar.name = "c"
     bar.save()
-    assert invalidated.seen() == ["c"]
+    assert invalidated.seen() == ["b", "c"]
     Bar.objects.create(name="another place")
     assert invalidated.seen() == []
 
@@ -981,3 +1260,16 @@ def test_a_memoized_function_follows_its_model():
     post.title = "b"
     post.save()
     assert title_of(post.pk) == "b"
+
+
+def test_before_is_an_option_of_invalidate_on():
+    function = cache_memoize(60, prefix="tests.dependencies.before")(
+        lambda title: title
+    )
+    function.invalidate_on(Post, by_title, before=False)
+    assert not pre_save.has_listeners(Post)
+    function.invalidate_on(Post, by_title)
+    post = Post.objects.create(title="a")
+    function("a")
+    setattr_and_save(post, title="b")
+    assert function.peek("a") is None

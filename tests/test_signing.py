@@ -252,7 +252,7 @@ def test_the_key_is_that_of_the_thread_that_runs_the_command(tmp_path):
     cache = {"BACKEND": files, "LOCATION": tmp_path, "KEY_FUNCTION": key_of_thread}
     runs = []
 
-    @cache_memoize(60)
+    @cache_memoize(60, prefix="the key of the thread")
     async def f(n):
         runs.append(n)
         return len(runs)
