@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 from django.http import HttpRequest
+from django.utils import translation
 from django.utils.functional import SimpleLazyObject
 
 from cache_memoize import (
@@ -527,3 +528,36 @@ def test_the_admin_has_a_page_for_each_function_of_a_factory():
     one, other, held = map(capturing, ([1], [2], Held()))
     ids = [describe.FunctionInfo(f._memoized).id for f in (one, other, held)]
     assert len(set(ids)) == 3
+
+
+def test_captured_variables_and_vary_on_are_parts_of_one_key():
+    def make(captured):
+        @cache_memoize(60, vary_on="language", extra=lambda x: [])
+        def f(x):
+            return captured
+
+        @cache_memoize(60, vary_on="language")
+        def g(x):
+            return captured
+
+        return f, g
+
+    keys = set()
+    for language in ("de", "en"):
+        with translation.override(language):
+            keys |= {f.get_cache_key(1) for made in (1, 2, 1) for f in make(made)}
+    assert len(keys) == 8
+
+
+def test_a_decorator_that_says_it_wraps_itself_is_followed_for_a_while(monkeypatch):
+    def captured_by(value):
+        def function():
+            return value
+
+        function.__qualname__ = "odd"
+        return captured_text_of(function, "odd")()
+
+    odd = SimpleNamespace()
+    odd.__wrapped__ = odd
+    monkeypatch.setitem(globals(), "odd", odd)
+    assert captured_by(1) == captured_by(1) != captured_by(2)

@@ -194,6 +194,7 @@ def fetch_tagged(alias: str, key: TaggedKey) -> Any:
 def fetch_many(alias: str, keys: list[str]) -> dict[str, Any]:
     """Return the result of ``fetch`` or ``fetch_tagged`` for each of these keys, with
     one ``get_many``."""
+    # All of one function: either each of them has tags, or none.
     tags = {tag for key in keys if isinstance(key, TaggedKey) for tag in key.tags}
     found = read_many(alias, *opened(alias), [*keys, *tags])
     if not tags:
@@ -201,14 +202,14 @@ def fetch_many(alias: str, keys: list[str]) -> dict[str, Any]:
     return {key: _pick_entry(key, found) for key in keys}
 
 
-def _pick_entry(key: str, found: dict[str, Any]) -> Any:
+def _pick_entry(key: Any, found: dict[str, Any]) -> Any:
+    """Return the entry of a call with tags if it has their tokens, else ``found``."""
     raw = found.get(key)
-    if isinstance(key, TaggedKey):
-        if type(raw) is not bytes:
-            return found
-        tokens = record.tokens([found.get(tag) for tag in key.tags])
-        if not tokens or not raw.endswith(tokens, 0, -TRAILER_SIZE):
-            return found
+    if type(raw) is not bytes:
+        return found
+    tokens = record.tokens([found.get(tag) for tag in key.tags])
+    if not tokens or not raw.endswith(tokens, 0, -TRAILER_SIZE):
+        return found
     return raw
 
 

@@ -141,9 +141,7 @@ def _function_text(
 
 def _unwrap_memoized(value: Any) -> Any:
     """Return the function that a memoized one calls; other values as they are."""
-    for _ in range(_DEPTH):
-        if type(value) is not types.FunctionType or "_memoized" not in vars(value):
-            break
+    while type(value) is types.FunctionType and "_memoized" in vars(value):
         value = vars(value)["_memoized"].func
     return value
 
@@ -158,14 +156,12 @@ def _is_known_by_name(function: Any) -> bool:
 
 
 def _leads_to(value: Any, function: Any) -> bool:
-    for _ in range(_DEPTH):
-        if value is function:
-            return True
-        names = ("__wrapped__", "__func__", "fget", "func")
+    names = ("__wrapped__", "__func__", "fget", "func")
+    depth = 0
+    while value is not None and value is not function and depth < _DEPTH:
         value = next((v for n in names if (v := getattr(value, n, None))), None)
-        if value is None:
-            break
-    return False
+        depth += 1
+    return value is function
 
 
 # --- code ----------------------------------------------------------------------------
@@ -218,15 +214,17 @@ def _is_writing(steps: list[dis.Instruction], number: int) -> bool:
     """Return whether the statement that loads a variable here is the call of a writing
     method."""
     method = steps[number + 1]
-    if steps[number].opname != "LOAD_DEREF" or method.argval not in _WRITING:
+    if (
+        steps[number].opname != "LOAD_DEREF"
+        or method.opname not in ("LOAD_ATTR", "LOAD_METHOD")
+        or method.argval not in _WRITING
+    ):
         return False
-    if method.opname not in ("LOAD_ATTR", "LOAD_METHOD"):
-        return False
-    depth = 1
-    for before, step in zip(steps[number:], steps[number + 1 :], strict=False):
-        if step.opcode in dis.hasjrel or step.opcode in dis.hasjabs:
+    depth, last = 1, number
+    while depth > 0:  # until the value, or the result of the call, is off the stack
+        last += 1
+        if steps[last].opcode in dis.hasjrel or steps[last].opcode in dis.hasjabs:
             return False
-        depth += dis.stack_effect(step.opcode, step.arg)
-        if depth <= 0:
-            return step.opname == "POP_TOP" and before.opname.startswith("CALL")
-    return False
+        depth += dis.stack_effect(steps[last].opcode, steps[last].arg)
+    called = steps[last - 1].opname.startswith("CALL")
+    return called and steps[last].opname == "POP_TOP"
