@@ -48,7 +48,6 @@ __all__ = [
     "make_function",
     "make_plan",
     "plan_of",
-    "planned",
 ]
 
 #: Options that a guard (store_result=False) cannot have, and does not take from
@@ -67,14 +66,6 @@ def functions() -> list[Function]:
     """Return all memoized functions of this process."""
     with _listing:
         return list(_functions)
-
-
-def planned() -> list[Function]:
-    """Return all memoized functions, with plans; raise ImproperlyConfigured."""
-    found = functions()
-    for function in found:
-        plan_of(function)
-    return found
 
 
 # --- a function ----------------------------------------------------------------------

@@ -509,7 +509,7 @@ def test_a_child_has_locks_of_its_own():
     f, held = memoized(60), planning._lock
     planning._after_fork()
     assert planning._lock is not held and f() == 1
-    assert f._memoized in planning.planned()
+    assert f._memoized in planning.functions()
 
 
 @pytest.mark.parametrize(
