@@ -341,7 +341,7 @@ async def _check_arguments(call: Call, mine: Claim) -> Claim:
         state = call.state()
         if state is None or call.key_now() == call.key:
             return mine._replace(state=state)
-    await give_up(call, mine)
+    await give_up(call, mine, tried=False)
     return mine._replace(lease=None, keeps=None)
 
 

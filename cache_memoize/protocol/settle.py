@@ -65,7 +65,7 @@ async def _settle(call: Call, claim: Claim, kind: int, result: Any) -> None:
     except BaseException as error:
         # If a refresh is cancelled while it stores, another thread finishes it.
         if claim.keeps is None or isinstance(error, Exception):
-            await call.store.shield(release(call, claim))
+            await call.store.shield(give_up(call, claim, tried=True))
         raise
 
 
@@ -89,16 +89,18 @@ async def _store(call: Call, claim: Claim, kind: int, result: Any, cost: float) 
         result, call.args, call.kwargs
     )
     # The function itself may have written in a transaction that is still open.
-    if left <= 0 or not wanted or not await call.may_store():
+    if not await call.may_store():
         return await release(call, claim)
+    if left <= 0 or not wanted:
+        return await give_up(call, claim, tried=True)
     if _is_changed(call, claim):
         call.stats.warn_once("nothing is stored", _CHANGED)
-        return await give_up(call, claim)
+        return await give_up(call, claim, tried=False)
     try:
         payload = await call.store.call(encode, kind, result)
     except Exception as error:  # a class decides what pickling raises
         call.stats.trouble_once("the result cannot be pickled", error)
-        return await release(call, claim)
+        return await give_up(call, claim, tried=True)
     if call.store.breaker.blocks(call.clock.monotonic()):
         return  # the breaker opened during the computation
     new = pack_entry(call, claim, kind, payload, timeout, cost)
@@ -110,7 +112,7 @@ async def _store(call: Call, claim: Claim, kind: int, result: Any, cost: float) 
         raise
     except Exception as error:
         call.stats.trouble_once("the cache did not take the result", error)
-        await release(call, claim)
+        await give_up(call, claim, tried=True)
 
 
 _CHANGED = ValueError(
@@ -199,12 +201,13 @@ async def release(call: Call, claim: Claim) -> None:
         call.stats.trouble("the cache failed after the call", error)
 
 
-async def give_up(call: Call, claim: Claim) -> None:
-    """Give up the right to store; an entry that readers still get stays."""
+async def give_up(call: Call, claim: Claim, *, tried: bool) -> None:
+    """Give up the right to store; an entry that readers still get stays, as after a
+    refresh that raised if the function was ``tried``."""
     if claim.keeps is None:
         await release(call, claim)
     else:
-        await postpone_refresh(call, claim, tried=False)
+        await postpone_refresh(call, claim, tried=tried)
 
 
 async def postpone_refresh(call: Call, claim: Claim, *, tried: bool) -> None:
