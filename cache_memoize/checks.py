@@ -17,7 +17,7 @@ from . import model_signals, vary
 from .cache import connections
 from .conf import conf
 from .describe import FunctionInfo, list_functions
-from .keys.encoding import encode
+from .planning import distinction
 from .protocol import transactions
 
 __all__ = [
@@ -239,25 +239,15 @@ def check_functions(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage
         alike: dict[Any, list[FunctionInfo]] = {}
         for info in functions:
             if info.options.key_generator_callable is None:
-                alike.setdefault(_find_distinction(info), []).append(info)
+                alike.setdefault(distinction(info.record, info.options), []).append(
+                    info
+                )
         for (prefix, *_), same in alike.items():
             name = prefix if "prefix" in same[0].given else prefix.split(" ", 1)[0]
             if len({info.path for info in same}) > 1:
                 words = _join_names(same), name, alias
                 found.append(_make_message("cache_memoize.W008", *words))
     return found
-
-
-def _find_distinction(info: FunctionInfo) -> Any:
-    """Return all that makes a function's keys differ from others, the prefix first."""
-    options, extra = info.options, info.options.extra
-    return (
-        info.prefix,
-        encode(options.version),
-        callable(extra) or encode(extra),
-        options.args_rewrite is None,
-        *vary.parts(options.vary_on, info.name),
-    )
 
 
 def check_databases(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:

@@ -67,6 +67,7 @@ class FunctionInfo:
 
     def __init__(self, record: Function, memoized: Any = None) -> None:
         plan = plan_of(record)
+        self.record = record
         self.function, self.given = record.func, record.given
         #: The function with its controls, perhaps bound to an instance or class.
         self.memoized: Any = record.wrapper if memoized is None else memoized

@@ -34,6 +34,7 @@ from .conf import Conf, conf, on_change
 from .keys.binding import Binder
 from .keys.calling import fit
 from .keys.closure import captured_text_of, default_prefix
+from .keys.encoding import encode
 from .keys.maker import key_maker, state_maker
 from .keys.tags import function_tag, tagging
 from .options import CALLED, Options, check_given
@@ -44,6 +45,7 @@ from .stats.reporter import reporter
 __all__ = [
     "Function",
     "Plan",
+    "distinction",
     "functions",
     "make_function",
     "make_plan",
@@ -88,6 +90,8 @@ def make_function(
         function.prefix = default_prefix(func)
         _warn_if_shared(function.prefix, func)
     _plan(function, Conf())
+    if options.prefix and options.key_generator_callable is None:
+        _warn_if_taken(function, options)
     with _listing:
         _functions.add(function)
     return function
@@ -110,6 +114,49 @@ def _warn_if_shared(prefix: str, func: Callable[..., Any]) -> None:
             stacklevel=5,
         )
     _by_prefix[prefix] = func
+
+
+_by_distinction: WeakValueDictionary[Any, Function] = WeakValueDictionary()
+
+
+def distinction(function: Function, options: Options) -> Any:
+    """Return all that makes a function's keys differ from others, the prefix first."""
+    extra = options.extra
+    return (
+        function.prefix or function.path,
+        encode(options.version),
+        callable(extra) or encode(extra),
+        options.args_rewrite is None,
+        *vary.parts(options.vary_on, function.name),
+    )
+
+
+def _warn_if_taken(function: Function, options: Options) -> None:
+    """Warn if another function has the same ``prefix=``, but other parameters.
+
+    Functions with the same ones may share their entries on purpose. Functions made in
+    two different functions may not live at the same time.
+    """
+    key = options.cache_alias, distinction(function, options)
+    other = _by_distinction.get(key)
+    _by_distinction[key] = function
+    if other is None:
+        return
+    if other.path == function.path and not function.name.endswith("<lambda>"):
+        return  # it was made again, or its module was reloaded
+    here, there = (one.path.rpartition(".<locals>.")[0] for one in (function, other))
+    one, two = (
+        [(p.name, p.kind) for p in each.binder.signature.parameters.values()]
+        for each in (function, other)
+    )
+    if one != two and not (here and there and here != there):
+        warnings.warn(
+            f"cache_memoize: {function.path} and {other.path} have one prefix="
+            f"{options.prefix!r}, but different parameters, so one would return the "
+            "results of the other; give each its own prefix=",
+            RuntimeWarning,
+            stacklevel=5,
+        )
 
 
 # --- its plan ------------------------------------------------------------------------

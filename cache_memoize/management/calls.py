@@ -6,14 +6,17 @@ import json
 import pprint
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, NamedTuple
 
+from django.core.checks import Tags, run_checks
 from django.core.management.base import CommandError, OutputWrapper
 
 from .. import process
 from ..arguments import parse_words
 from ..cache.connections import aliases, opened, place_of
-from ..describe import FunctionInfo, format_duration
+from ..describe import FunctionInfo, format_duration, list_functions
+from ..keys.tags import may_be_returned, undeclared
 from ..protocol.invalidation import invalidate_tags
 from ..protocol.refresh import with_context
 from . import Options, Outcome, waiting_for
@@ -204,5 +207,10 @@ def _invalidate_tags(tags: list[str], alias: str | None) -> Outcome:
     where = f"the cache {alias!r}" if alias else "all caches"
     named = " or ".join(map(repr, tags))
     result = {"tags": tags, "alias": alias, "invalidated": "tags"}
-    line = f"every call with the tag {named} is invalidated, in {where}"
-    return Outcome(result, [line])
+    lines = [f"every call with the tag {named} is invalidated, in {where}"]
+    with suppress(Exception):  # the tags are invalidated all the same
+        run_checks(tags=[Tags.urls])  # it imports the functions that the site serves
+        list_functions()  # it reads their options
+    unless = ", unless a callable returns it" * may_be_returned()
+    lines += [f"no function has the tag {tag!r}{unless}" for tag in undeclared(tags)]
+    return Outcome(result, lines)
