@@ -8,10 +8,12 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
+from django.urls import get_resolver
 
 from . import model_signals, vary
 from .cache import connections
@@ -99,6 +101,12 @@ TEXTS = {
         "write: an entry of another user runs code when it is read.",
         "Use a folder of the project's own, with mode 0700.",
     ),
+    "cache_memoize.W010": (
+        "{}.invalidate_on() is called by a module that Django does not import when it "
+        "starts: processes that do not import it (shells, workers, commands) never "
+        "invalidate.",
+        "Import the module in the ready() of an AppConfig, or in models.py.",
+    ),
 }
 
 
@@ -109,13 +117,22 @@ def _make_message(id: str, *words: Any) -> checks.CheckMessage:
 
 
 def _functions_by_alias() -> dict[str, list[FunctionInfo]]:
+    """Return the functions that the site serves by the alias of their cache."""
     found: dict[str, list[FunctionInfo]] = {}
+    _import_urlconf()
     try:
         for info in list_functions():
             found.setdefault(info.alias, []).append(info)
     except ImproperlyConfigured:  # an error of check_settings
         return {}
     return found
+
+
+def _import_urlconf() -> None:
+    """Import the modules of the views. The check of Django reports its errors, but may
+    run later than ours."""
+    with suppress(Exception):
+        _ = get_resolver().url_patterns
 
 
 def _join_names(functions: list[FunctionInfo]) -> str:
@@ -230,12 +247,16 @@ def _has_default_timeout() -> bool:
 
 
 def check_functions(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
-    """E003 and W008: models that do not exist, and prefixes that are used twice."""
+    """E003, W008 and W010: models that do not exist, prefixes that are used twice, and
+    registrations that some processes do not see."""
+    by_alias = _functions_by_alias()
     found = [
         _make_message("cache_memoize.E003", function, model)
         for function, model in model_signals.unknown_models()
     ]
-    for alias, functions in _functions_by_alias().items():
+    for path in model_signals.late_functions():
+        found.append(_make_message("cache_memoize.W010", path))
+    for alias, functions in by_alias.items():
         alike: dict[Any, list[FunctionInfo]] = {}
         for info in functions:
             if info.options.key_generator_callable is None:

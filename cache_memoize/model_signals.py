@@ -18,6 +18,7 @@ raises, the signal does not reach ours.
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
@@ -38,7 +39,14 @@ from .cascades import (
 )
 from .dependency import Action, Args, Change, Class, Dependency
 
-__all__ = ["add_dependency", "ainvalidate_model", "invalidate_model", "unknown_models"]
+__all__ = [
+    "add_dependency",
+    "ainvalidate_model",
+    "invalidate_model",
+    "late_functions",
+    "unknown_models",
+    "warn_if_late",
+]
 
 logger = logging.getLogger("cache_memoize")
 #: One receiver per signal and sender.
@@ -51,6 +59,10 @@ _abstract: list[Dependency] = []
 _registered: list[Dependency] = []
 #: The dependencies that a signal of a sender concerns, each with the relation if any.
 _connected: dict[tuple[signals.ModelSignal, Class], list[tuple[Dependency, Any]]] = {}
+
+
+#: The functions that were registered after the apps were ready, by their path.
+_late: dict[str, None] = {}
 
 
 class KeptActions(dict[Any, Any]):
@@ -106,6 +118,32 @@ def add_dependency(
 def unknown_models() -> list[tuple[str, str]]:
     """Return (function, model) for registrations whose model is not loaded."""
     return [(one.name, model) for one, model in _unresolved.items()]
+
+
+def late_functions() -> list[str]:
+    """Return the functions that a process registers only if it imports more modules
+    than Django does when it starts."""
+    return list(_late)
+
+
+def warn_if_late(function: Callable[..., Any], path: str) -> None:
+    """Warn, once per function, of a registration after the apps are ready, unless the
+    function is of a shell, a script, or another function."""
+    code = getattr(function, "__code__", None)
+    typed = code is not None and code.co_filename.startswith("<")
+    if not apps.ready or typed or path in _late or "<locals>" in path:
+        return
+    if function.__module__ == "__main__":
+        return
+    _late[path] = None
+    warnings.warn(
+        f"{path}.invalidate_on() is called after the apps are ready, by a module that "
+        "Django does not import when it starts: processes that do not import it, such "
+        "as shells, workers and commands, never invalidate. Import that module in the "
+        "ready() of an AppConfig, or in models.py",
+        RuntimeWarning,
+        stacklevel=3,
+    )
 
 
 def invalidate_model(model: Class | str) -> None:

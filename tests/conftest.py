@@ -377,6 +377,7 @@ def nothing_left_behind(
         return result
 
     monkeypatch.setattr(Store, "_command", remember)
+    monkeypatch.setattr("cache_memoize.model_signals._late", {})
     yield
     assert pool.join(), "a refresh in the background has not ended"
     for one in breaker._breakers.values():

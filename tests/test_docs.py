@@ -229,6 +229,8 @@ def with_examples():
             yield pytest.param(path, marks=marks, id=path.stem)
 
 
+# A page is no module that an app imports.
+@pytest.mark.filterwarnings("ignore:.* is called after the apps are ready")
 @pytest.mark.parametrize("path", list(with_examples()))
 def test_the_examples_run(path, page_module):
     # invalidate_tags() goes to all caches, and here no server is to be needed.
