@@ -28,6 +28,7 @@ __all__ = [
     "check_deployment",
     "check_functions",
     "check_settings",
+    "check_sharing",
 ]
 
 #: Entries that Django's caches keep by default; memoized functions may need more.
@@ -191,23 +192,29 @@ def _check_client(
         yield _make_message("cache_memoize.W005", alias)
 
 
-def check_deployment(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
-    """W006, W007 and W009, with ``check --deploy``: caches for development."""
-    found: list[checks.CheckMessage] = []
+def check_sharing(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
+    """W006: caches that other processes do not see."""
+    return list(_check_sharing(stores=True))
+
+
+def _check_sharing(*, stores: bool) -> Iterator[checks.CheckMessage]:
     for alias, functions in _functions_by_alias().items():
+        with suppress(Exception):  # an error of check_caches
+            problem = connections.unshared(alias)
+            if problem and connections.opened(alias)[1].stores is stores:
+                words = alias, problem, _join_names(functions)
+                yield _make_message("cache_memoize.W006", *words)
+
+
+def check_deployment(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
+    """W006, W007 and W009, with ``check --deploy``: caches for development. One that
+    stores nothing is common on a developer's machine, and returns no old value."""
+    found = list(_check_sharing(stores=False))
+    for alias in _functions_by_alias():
         try:
             cache, backend = connections.opened(alias)
         except Exception:  # an error of check_caches
             continue
-        if backend.in_memory:
-            problem = (
-                "is the memory of one process: with several workers, an entry that one "
-                "invalidates is still served by the others"
-                if backend.stores
-                else "stores nothing"
-            )
-            words = alias, problem, _join_names(functions)
-            found.append(_make_message("cache_memoize.W006", *words))
         if (most := backend.most(cache)) is not None and most <= DJANGOS_MAX_ENTRIES:
             found.append(_make_message("cache_memoize.W007", alias, most))
         if (folder := backend.open_folder(cache)) is not None:
@@ -290,6 +297,12 @@ def check_databases(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage
     return found
 
 
-for check in (check_settings, check_caches, check_databases, check_functions):
+for check in (
+    check_settings,
+    check_caches,
+    check_sharing,
+    check_databases,
+    check_functions,
+):
     checks.register(check, checks.Tags.caches)
 checks.register(check_deployment, checks.Tags.caches, deploy=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 from weakref import WeakSet, WeakValueDictionary
@@ -27,10 +28,11 @@ from .cache.connections import (
     fetch_tagged,
     place_from_afar,
     place_of,
+    unshared,
 )
 from .cache.store import AsyncStore, Store
 from .clock import Clock
-from .conf import Conf, conf, on_change
+from .conf import Conf, conf, is_debug, on_change
 from .keys.binding import Binder
 from .keys.calling import fit
 from .keys.closure import captured_text_of, default_prefix
@@ -40,6 +42,7 @@ from .keys.tags import function_tag, tagging
 from .options import CALLED, Options, check_given
 from .protocol.call import Function, Plan
 from .protocol.policy import Policy
+from .stats.counters import logger
 from .stats.reporter import reporter
 
 __all__ = [
@@ -62,6 +65,9 @@ _lock = threading.RLock()
 #: Held only while a function is added to the register, or the register is listed.
 _listing = threading.RLock()
 _functions: WeakSet[Function] = WeakSet()
+#: Aliases of which the log has said that other processes do not see the entries, or
+#: has had no reason to.
+looked_at: set[str] = set()
 
 
 def functions() -> list[Function]:
@@ -168,6 +174,16 @@ def plan_of(function: Function) -> Plan:
 
 
 def make_plan(function: Function) -> Plan:
+    plan = _make_plan(function)
+    if plan.stores and plan.alias not in looked_at and not is_debug():
+        looked_at.add(plan.alias)
+        with suppress(Exception):  # it cannot be opened: the call raises that
+            if problem := unshared(plan.alias):
+                logger.warning("the cache %r %s", plan.alias, problem)
+    return plan
+
+
+def _make_plan(function: Function) -> Plan:
     with _lock:
         if function.plan is not None:  # made by another thread, meanwhile
             return function.plan

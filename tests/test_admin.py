@@ -439,6 +439,28 @@ def test_a_cache_that_does_not_answer(
     assert "not used" in text_of(client.get(LIST))
 
 
+def test_a_cache_in_the_memory_of_this_process(
+    client: Client, told: None, tmp_path: Any
+) -> None:
+    @cache_memoize(60)
+    def f(x: int) -> int:
+        return x
+
+    text = text_of(client.get(LIST))
+    note = "The cache default is the memory of this process only"
+    assert note in text and "the figures are of this process only" in text
+    assert note in text_of(client.get(page(f)))
+    files = "django.core.cache.backends.filebased.FileBasedCache"
+    shared = {"BACKEND": files, "LOCATION": tmp_path}
+    with override_settings(CACHES={"default": shared}):
+        text = text_of(client.get(LIST))
+        assert "this process only" not in text
+        assert "the figures are of the whole site" in text
+    dummy = {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}
+    with override_settings(CACHES={"default": dummy}):
+        assert "is the memory" not in text_of(client.get(LIST))
+
+
 def test_a_cache_that_keeps_no_figures(client: Client, told: None) -> None:
     @cache_memoize(60, cache_alias="unknown")
     def f(x: int) -> int:

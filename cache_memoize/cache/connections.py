@@ -41,6 +41,7 @@ __all__ = [
     "has_key_function",
     "have_key_functions",
     "is_in_memory",
+    "unshared",
     "name_of",
     "opened",
     "place_from_afar",
@@ -219,6 +220,19 @@ def is_in_memory(alias: str) -> bool:
     if has.settings is caches.settings and alias in has.memory:
         return True
     return backend_of(caches[alias]).in_memory
+
+
+def unshared(alias: str) -> str | None:
+    """Return, as a predicate, why other processes do not see the entries of a cache."""
+    backend = opened(alias)[1]
+    if not backend.in_memory:
+        return None
+    if not backend.stores:
+        return "stores nothing"
+    return (
+        "is the memory of one process: with several workers, an entry that one "
+        "invalidates is still served by the others"
+    )
 
 
 async def afetch(alias: str, key: str) -> Any:
