@@ -7,11 +7,17 @@ An instance may hold values in another form than the database (``"5"`` for 5, a 
 of ``TextChoices``), which would be the arguments of another call. So callables get a
 copy of it with the values that a read would return (:func:`as_stored`). It may also
 hold values that are not saved: so before a change, the row is read.
+
+Some rows change without a signal because another row is deleted. ``SET_NULL`` and its
+relatives are an UPDATE. With ``DB_CASCADE`` and its relatives (Django 6.1), the
+database itself changes or deletes the rows, over any number of foreign keys. So the
+targets of such foreign keys are watched; the rows that refer to a target are read
+before it is deleted, because afterwards they are gone or refer to nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial, reduce
 from itertools import chain
@@ -20,18 +26,38 @@ from types import NoneType
 from typing import Any
 from uuid import UUID
 
+from django.apps import apps
+from django.db import models
 from django.db.models import Model, Q
 
-from .cascades import concrete_model, reached_rows, with_parents
 from .keys.columns import as_stored
 
-__all__ = ["Action", "Args", "Change", "Class", "Dependency"]
+__all__ = [
+    "Action",
+    "Args",
+    "Change",
+    "Class",
+    "Dependency",
+    "concrete_model",
+    "deletes_silently",
+    "silent_fields",
+    "with_parents",
+    "with_subclasses",
+]
 
 Class = type[Model]
 Action = Callable[[], object]
 Args = tuple[Any, ...]
 #: Types whose values are equal if their representations are.
 PLAIN_TYPES = {bool, int, str, UUID, NoneType}
+#: These signal each row, refuse the deletion, or leave the rows as they are.
+NOT_SILENT = models.CASCADE, models.PROTECT, models.RESTRICT, models.DO_NOTHING, None
+DB_CASCADE = getattr(models, "DB_CASCADE", None)
+#: Rows that one query asks for, at most.
+BATCH = 500
+
+
+# --- a registration ------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,10 +147,8 @@ class Dependency:
 
     def read_again(self, objects: Any, using: str) -> list[Any]:
         """Return those of the instances that still exist, as they are now."""
-        found = self.model._base_manager.using(using).in_bulk(
-            [one.pk for one in objects]
-        )
-        return list(found.values())
+        rows = self.model._base_manager.using(using)
+        return list(rows.in_bulk([one.pk for one in objects]).values())
 
     def objects_at_end(self, field: Any, near: bool, keys: Any, using: str) -> Any:
         """Return the instances of our model at one end of a many-to-many relation, at
@@ -136,6 +160,7 @@ class Dependency:
             return []
         to = link_field(field, near).target_field.name  # not always the pk
         found = model._base_manager.using(using).filter(**{f"{to}__in": keys})
+        found = found[:1] if self.calls is None else found  # one is enough
         return [self.as_model(one) for one in found]
 
     def linked_objects(
@@ -156,6 +181,9 @@ class Dependency:
                 continue
             found += self.objects_at_end(field, near, keys, using)
         return found
+
+
+# --- a signal ------------------------------------------------------------------------
 
 
 @dataclass
@@ -210,7 +238,8 @@ class Change:
         fields = {other for _, other, _ in one.watched}
         links = {other for other in fields if other.many_to_many}
         if field not in links:
-            rows = list(reached_rows(field, rows, fields - links, using))
+            enough = one.base if one.calls is None else None
+            rows = list(reached_rows(field, rows, fields - links, using, enough))
             for row in rows:
                 yield from one.affected_objects(row, using)
         else:
@@ -238,3 +267,73 @@ def link_field(field: Any, near: bool) -> Any:
     """Return the foreign key of a relation's table to one of its ends."""
     name = field.m2m_field_name() if near else field.m2m_reverse_field_name()
     return field.remote_field.through._meta.get_field(name)
+
+
+# --- models --------------------------------------------------------------------------
+
+
+def concrete_model(model: Class) -> Class:
+    return model._meta.concrete_model or model  # None: it is abstract
+
+
+def with_parents(base: Class) -> tuple[Class, ...]:
+    """Return the model and its parents: a subclass of any of them may have a part of
+    the same row."""
+    return base, *base._meta.get_parent_list()
+
+
+def with_subclasses(model: Class) -> set[Class]:
+    """Return the model and its subclasses, without abstract ones, those of migrations,
+    and one whose class statement is still running."""
+    found = set().union(*(with_subclasses(one) for one in model.__subclasses__()))
+    meta: Any = vars(model).get("_meta")
+    is_real = meta is not None and not meta.abstract and meta.apps is apps
+    return {model, *found} if is_real else found
+
+
+# --- cascades ------------------------------------------------------------------------
+
+
+def silent_fields(model: Class) -> list[Any]:
+    """Return the foreign keys in the model's own table, for which a deletion of the
+    target changes rows without a signal."""
+    fields: Any = model._meta.local_concrete_fields
+    rules = [(f, getattr(f.remote_field, "on_delete", None)) for f in fields]
+    return [field for field, on_delete in rules if on_delete not in NOT_SILENT]
+
+
+def deletes_silently(field: Any) -> bool:
+    """Return whether the database deletes the rows together with their target."""
+    return DB_CASCADE is not None and field.remote_field.on_delete is DB_CASCADE
+
+
+def reached_rows(
+    field: Any,
+    targets: list[Any],
+    fields: Iterable[Any],
+    using: str,
+    enough: Class | None = None,
+) -> Iterator[Any]:
+    """Yield the rows that refer to one of ``targets`` by ``field``; where the database
+    deletes them, also those that refer to them by one of ``fields``, and so on. Of the
+    model ``enough``, yield one row at most per query."""
+    todo: list[tuple[Any, list[Any]]] = [(field, targets)]
+    seen: set[Any] = set()
+    while todo:
+        field, targets = todo.pop()
+        to = field.target_field.attname
+        keys = {(field, getattr(one, to)) for one in targets} - seen
+        seen |= keys
+        values = [value for _, value in keys if value is not None]
+        model = field.model
+        for start in range(0, len(values), BATCH):
+            only = {f"{field.name}__in": values[start : start + BATCH]}
+            found = model._base_manager.using(using).filter(**only)
+            rows = list(found[:1] if enough and issubclass(model, enough) else found)
+            yield from rows
+            if rows and deletes_silently(field):
+                todo += [(f, rows) for f in fields if refers_to(f, model)]
+
+
+def refers_to(field: Any, model: Class) -> bool:
+    return concrete_model(field.related_model) is concrete_model(model)

@@ -30,14 +30,18 @@ from django.db.models import Model, signals
 from django.db.models.fields.related import lazy_related_operation
 from django.db.models.utils import make_model_tuple
 
-from .cascades import (
+from .dependency import (
+    Action,
+    Args,
+    Change,
+    Class,
+    Dependency,
     concrete_model,
     deletes_silently,
     silent_fields,
     with_parents,
     with_subclasses,
 )
-from .dependency import Action, Args, Change, Class, Dependency
 
 __all__ = [
     "add_dependency",

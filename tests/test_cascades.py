@@ -6,6 +6,7 @@ import pytest
 from django.core.management import call_command
 from django.db import connections, models, transaction
 from django.db.models.signals import pre_delete
+from django.test.utils import CaptureQueriesContext
 
 from cache_memoize import model_signals
 from tests import models as ours
@@ -101,8 +102,11 @@ def test_without_a_callable_every_call_is_invalidated_if_a_row_is_reached():
     invalidated = Invalidated(Book)
     empty.delete()
     assert invalidated == []
-    shelf.delete()
-    assert "all" in invalidated
+    Book.objects.create(title="y", shelf=shelf)
+    with CaptureQueriesContext(connections["default"]) as queries:
+        shelf.delete()
+    assert set(invalidated) == {"all"}
+    assert sum("LIMIT 1" in query["sql"] for query in queries) == 3, "one is enough"
 
 
 def test_one_query_per_relation(django_assert_num_queries):
@@ -121,7 +125,7 @@ def test_one_query_per_relation(django_assert_num_queries):
 
 
 def test_many_rows_are_asked_for_in_batches(monkeypatch):
-    monkeypatch.setattr("cache_memoize.cascades.BATCH", 2)
+    monkeypatch.setattr("cache_memoize.dependency.BATCH", 2)
     shelves = [Shelf.objects.create(name=name) for name in "abcde"]
     for shelf in shelves:
         Book.objects.create(title=shelf.name, shelf=shelf)
@@ -390,7 +394,7 @@ def test_models_for_database_cascades_pass_the_checks_of_django():
 
 def test_a_cascade_by_the_database_is_followed_over_keys_and_links(monkeypatch):
     """On any Django: SET_NULL reaches the rows that DB_CASCADE would."""
-    monkeypatch.setattr("cache_memoize.cascades.DB_CASCADE", models.SET_NULL)
+    monkeypatch.setattr("cache_memoize.dependency.DB_CASCADE", models.SET_NULL)
     shelf = Shelf.objects.create(name="a")
     first = Book.objects.create(title="x", shelf=shelf)
     second = Book.objects.create(title="y", sequel_of=first)
