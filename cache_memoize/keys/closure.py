@@ -189,6 +189,10 @@ def _code_text(code: types.CodeType) -> str:
 #: Methods that write to their object, called for nothing else if the result is dropped.
 _WRITING = frozenset({"add", "append", "appendleft", "extend", "insert", "update"})
 
+#: Instructions that may name a variable, but do not use it. (``dis.hasfree`` is empty in
+#: Python 3.14; an attribute of the same name counts as a use, which is safe.)
+_NO_USES = ("COPY_FREE_VARS", "LOAD_CONST")
+
 
 @functools.lru_cache(1024)
 def _is_only_written(code: types.CodeType, variable: str) -> bool:
@@ -203,9 +207,7 @@ def _is_only_written(code: types.CodeType, variable: str) -> bool:
     uses = [
         number
         for number, step in enumerate(steps)
-        if step.argval == variable
-        and step.opname != "COPY_FREE_VARS"
-        and step.opcode in dis.hasfree
+        if variable == step.argval and step.opname not in _NO_USES
     ]
     return bool(uses) and all(_is_writing(steps, number) for number in uses)
 
