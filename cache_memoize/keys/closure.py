@@ -189,8 +189,8 @@ def _code_text(code: types.CodeType) -> str:
 #: Methods that write to their object, called for nothing else if the result is dropped.
 _WRITING = frozenset({"add", "append", "appendleft", "extend", "insert", "update"})
 
-#: Instructions that may name a variable, but do not use it. (``dis.hasfree`` is empty in
-#: Python 3.14; an attribute of the same name counts as a use, which is safe.)
+#: Instructions that may name a variable, but do not use it. (``dis.hasfree`` is empty
+#: in Python 3.14; an attribute of the same name counts as a use, which is safe.)
 _NO_USES = ("COPY_FREE_VARS", "LOAD_CONST")
 
 _JUMPS = {*dis.hasjrel, *dis.hasjabs}
