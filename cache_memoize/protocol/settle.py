@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import Any
 
 from ..cache import record
@@ -14,7 +15,7 @@ from ..stats.counters import logger
 from .call import Call, Claim, computing, encode, lifetime
 from .policy import BACKEND
 
-__all__ = ["fail", "give_up", "postpone_refresh", "release", "settle"]
+__all__ = ["confirm", "fail", "postpone_refresh", "release", "settle"]
 
 
 async def settle(call: Call, claim: Claim, result: Any) -> None:
@@ -65,7 +66,7 @@ async def _settle(call: Call, claim: Claim, kind: int, result: Any) -> None:
     except BaseException as error:
         # If a refresh is cancelled while it stores, another thread finishes it.
         if claim.keeps is None or isinstance(error, Exception):
-            await call.store.shield(give_up(call, claim, tried=True))
+            await call.store.shield(_give_up(call, claim, tried=True))
         raise
 
 
@@ -92,15 +93,15 @@ async def _store(call: Call, claim: Claim, kind: int, result: Any, cost: float) 
     if not await call.may_store():
         return await release(call, claim)
     if left <= 0 or not wanted:
-        return await give_up(call, claim, tried=True)
+        return await _give_up(call, claim, tried=True)
     if _is_changed(call, claim):
         call.stats.warn_once("nothing is stored", _CHANGED)
-        return await give_up(call, claim, tried=False)
+        return await _give_up(call, claim, tried=True)
     try:
         payload = await call.store.call(encode, kind, result)
     except Exception as error:  # a class decides what pickling raises
         call.stats.trouble_once("the result cannot be pickled", error)
-        return await give_up(call, claim, tried=True)
+        return await _give_up(call, claim, tried=True)
     if call.store.breaker.blocks(call.clock.monotonic()):
         return  # the breaker opened during the computation
     new = pack_entry(call, claim, kind, payload, timeout, cost)
@@ -112,12 +113,12 @@ async def _store(call: Call, claim: Claim, kind: int, result: Any, cost: float) 
         raise
     except Exception as error:
         call.stats.trouble_once("the cache did not take the result", error)
-        await give_up(call, claim, tried=True)
+        await _give_up(call, claim, tried=True)
 
 
 _CHANGED = ValueError(
-    "an argument, or a captured variable, was changed during the call; pass what the "
-    "function reads, or describe it with args_rewrite="
+    "an argument, a captured variable or the value of extra= was changed during the "
+    "call; pass what the function reads, or describe it with args_rewrite="
 )
 
 
@@ -201,7 +202,24 @@ async def release(call: Call, claim: Claim) -> None:
         call.stats.trouble("the cache failed after the call", error)
 
 
-async def give_up(call: Call, claim: Claim, *, tried: bool) -> None:
+async def confirm(call: Call, claim: Claim, *, afresh: bool = False) -> Claim:
+    """Return the claim with the state of the arguments, before the computation. Give up
+    the right to store if their owner has changed them since the key was made.
+
+    :param afresh: compare the keys of plain arguments too: another thread may have
+        another context.
+    """
+    if claim.lease is None:
+        return claim
+    with suppress(Exception):  # else they cannot be part of a key any more
+        state = call.state()
+        if (state is None and not afresh) or call.key_now() == call.key:
+            return claim._replace(state=state)
+    await _give_up(call, claim, tried=False)
+    return claim._replace(lease=None, keeps=None)
+
+
+async def _give_up(call: Call, claim: Claim, *, tried: bool) -> None:
     """Give up the right to store; an entry that readers still get stays, as after a
     refresh that raised if the function was ``tried``."""
     if claim.keeps is None:
