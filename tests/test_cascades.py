@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from django.core.cache import caches
 from django.core.management import call_command
 from django.db import connections, models, transaction
 from django.db.models.signals import pre_delete
 from django.test.utils import CaptureQueriesContext
 
-from cache_memoize import model_signals
+from cache_memoize import cache_memoize, model_signals
 from tests import models as ours
 from tests.models import (
     Article,
@@ -33,7 +34,10 @@ from tests.test_dependencies import (  # noqa: F401  # the fixtures
     setattr_and_save,
 )
 
-pytestmark = pytest.mark.django_db(databases=["default", "postgresql"])
+pytestmark = [
+    pytest.mark.django_db(databases=["default", "postgresql"]),
+    pytest.mark.filterwarnings("ignore:.* is called after the apps are ready"),
+]
 
 needs_db_cascade = pytest.mark.skipif(
     not hasattr(models, "DB_CASCADE"), reason="Django 6.1 has database cascades"
@@ -404,3 +408,83 @@ def test_a_cascade_by_the_database_is_followed_over_keys_and_links(monkeypatch):
     invalidated = Invalidated(Book, by_title)
     shelf.delete()
     assert invalidated.seen() == ["x", "y", "z"]
+
+
+# --- each kind of write --------------------------------------------------------------
+
+
+@cache_memoize(60, prefix="tests.cascades.shown")
+def shown(pk):
+    book = Book.objects.filter(pk=pk).first()
+    return book and (book.title, book.shelf and book.shelf.name)
+
+
+@cache_memoize(60, prefix="tests.cascades.titled")
+def titled(title):
+    return set(Book.objects.filter(title=title).values_list("pk", flat=True))
+
+
+def save_deferred(book, shelf):
+    setattr_and_save(Book.objects.only("shelf").get(pk=book.pk), title="b")
+
+
+def save_after_a_refresh(book, shelf):
+    book.title = "c"
+    book.refresh_from_db()
+    setattr_and_save(book, title="b")
+
+
+def save_under_another_key(book, shelf):
+    setattr_and_save(book, pk=book.pk + 1, title="b")
+
+
+def save_some_fields(book, shelf):
+    book.title = "c"
+    book.save(update_fields=["shelf"])
+
+
+def delete_a_renamed_child(book, shelf):
+    book.title = "b"
+    book.delete()
+
+
+def delete_a_child_only(book, shelf):
+    book.title = "b"
+    book.delete(keep_parents=True)
+
+
+@pytest.mark.parametrize("model", [Book, Novel])
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda book, shelf: setattr_and_save(book, title="b"),
+        lambda book, shelf: setattr_and_save(book, shelf=None),
+        lambda book, shelf: setattr_and_save(Book.objects.get(), title="b"),
+        lambda book, shelf: Book.objects.update_or_create({"title": "b"}, pk=book.pk),
+        lambda book, shelf: shelf.delete(),
+        lambda book, shelf: Shelf.objects.all().delete(),
+        lambda book, shelf: shelf.book_set.add(book, bulk=False),
+        lambda book, shelf: shelf.book_set.clear(bulk=False),
+        lambda book, shelf: Book.objects.all().delete(),
+        save_deferred,
+        save_after_a_refresh,
+        save_under_another_key,
+        save_some_fields,
+        delete_a_renamed_child,
+        delete_a_child_only,
+    ],
+)
+def test_a_memoized_function_follows_each_kind_of_write(model, write):
+    if write is delete_a_child_only and model is Book:
+        pytest.skip("it is no child")
+    caches["default"].clear()
+    shown.invalidate_on(Book, by_pk)
+    titled.invalidate_on(Book, by_title)
+    shelf = Shelf.objects.create(name="s")
+    book = model.objects.create(title="a", shelf=shelf)
+    calls = [(shown, book.pk), (shown, book.pk + 1), *((titled, t) for t in "abc")]
+    for function, argument in calls:
+        function(argument)
+    write(book, shelf)
+    for function, argument in calls:
+        assert function(argument) == function.__wrapped__(argument)
