@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 import textwrap
+import time
+import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from django.conf import settings
+from django.core.cache import CacheKeyWarning
+from django.core.cache.backends.base import InvalidCacheKey
+from django.test import override_settings
 
+from cache_memoize import cache_memoize
+from cache_memoize import local as memory
+from cache_memoize.cache.breaker import breaker_of
 from tests.test_binding import both, remembering
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -143,3 +154,66 @@ def test_types_are_looked_at_before_anything_is_hashed(options):
     again = key(Hashed()), key(1, Hashed()), key(1, c=Hashed()), key(a=Hashed())
     assert first == again
     assert binder.written == 8
+
+
+# --- keys ----------------------------------------------------------------------------
+
+SERVERS = ["locmem", "file", "sqlite", "postgresql", "redis", "django_redis"]
+SERVERS += ["pymemcache", "pylibmc", "unknown"]
+KEYS = ["a\0b", "a\ud800b", "a\nb", "a b", "x" * 300, "\x1b[2J", "é" * 100]
+
+
+def try_often(f, backend):
+    """Call with arguments whose keys are impossible; then nothing else has changed."""
+    for number in range(8):
+        with suppress(InvalidCacheKey):  # of Memcached, for this call alone
+            assert f(number) == "result"
+    assert breaker_of(backend).state(time.monotonic()) == "closed"
+    assert not breaker_of(backend)._failures
+
+
+@pytest.mark.parametrize("warned", ["error", "ignore"])
+@pytest.mark.parametrize("bad", KEYS, ids=ascii)
+@pytest.mark.backends(SERVERS, lean=SERVERS)
+def test_a_key_that_no_server_takes_is_the_trouble_of_its_call(backend, bad, warned):
+    warnings.simplefilter(warned, CacheKeyWarning)
+    options = {"cache_alias": backend, "stale": 60}
+
+    @cache_memoize(60, key_generator_callable=lambda x: f"{bad}{x}", **options)
+    def f(x):
+        return "result"
+
+    try_often(f, backend)
+    try_often(cache_memoize(60, tags=(), **options)(f.__wrapped__), backend)
+
+
+def raise_error(*args):
+    raise RuntimeError("no tenant")
+
+
+def raise_lookup_error(*args):
+    raise KeyError("no tenant")
+
+
+@pytest.mark.parametrize(
+    "made",
+    [raise_error, raise_lookup_error, lambda *args: None, lambda *args: 1]
+    + [lambda key, *args, bad=bad: f"{bad}{key}" for bad in KEYS],
+    ids=["RuntimeError", "KeyError", "None", "int", *map(ascii, KEYS)],
+)
+@pytest.mark.parametrize("tags", [None, ()], ids=["plain", "tagged"])
+@pytest.mark.backends(SERVERS, lean=SERVERS)
+def test_neither_is_a_key_function_that_fails_for_some(backend, made, tags):
+    """As one that needs a tenant, in code that has none."""
+    warnings.simplefilter("ignore", CacheKeyWarning)
+    settings_of = copy.deepcopy(settings.CACHES)
+    settings_of[backend]["KEY_FUNCTION"] = made
+    with override_settings(CACHES=settings_of):
+        for local in (None, "request"):
+
+            @cache_memoize(60, cache_alias=backend, tags=tags, local=local)
+            def f(x):
+                return "result"
+
+            with memory():
+                try_often(f, backend)
