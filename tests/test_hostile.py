@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import copy
+import functools
+import gc
+import itertools
 import subprocess
 import sys
 import textwrap
 import time
+import tracemalloc
 import warnings
 from contextlib import suppress
 from pathlib import Path
@@ -17,9 +21,12 @@ from django.core.cache import CacheKeyWarning
 from django.core.cache.backends.base import InvalidCacheKey
 from django.test import override_settings
 
-from cache_memoize import cache_memoize
+from cache_memoize import cache_memoize, invalidate_tags
 from cache_memoize import local as memory
+from cache_memoize.cache import local as scope
 from cache_memoize.cache.breaker import breaker_of
+from cache_memoize.keys.tags import tag_key
+from tests.conftest import in_thread
 from tests.test_binding import both, remembering
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -217,3 +224,125 @@ def test_neither_is_a_key_function_that_fails_for_some(backend, made, tags):
 
             with memory():
                 try_often(f, backend)
+
+
+# --- memory --------------------------------------------------------------------------
+
+
+def long_text(number):
+    return f"{number}{'x' * 10_000}"
+
+
+def noop(x=None, *args, **kwargs): ...
+
+
+def forget_errors(function):
+    def call(number):
+        with suppress(TypeError, ValueError):
+            function(number)
+
+    return call
+
+
+def memoize(function=noop, **options):
+    return cache_memoize(60, **{"cache_alias": "dummy", "prefix": "hostile"} | options)(
+        function
+    )
+
+
+def nested(number):
+    text = long_text(number)
+
+    def inner():
+        return text
+
+    memoize(inner, prefix=None)()
+
+
+#: Ways for a text of a visitor to reach the library.
+WAYS = {
+    "argument": lambda f: lambda number: f(long_text(number)),
+    "bytes": lambda f: lambda number: f(long_text(number).encode()),
+    "integer": lambda f: lambda number: f(number << 80_000),
+    "keyword argument": lambda f: lambda number: f(x=long_text(number)),
+    "name": lambda f: lambda number: f(**{long_text(number): 1}),
+    "unexpected name": lambda f: lambda number: memoized_one(**{long_text(number): 1}),
+    "many arguments": lambda f: lambda number: f(*range(number, number + 1_000)),
+    "many names": lambda f: lambda n: f(**{f"{n} {m}": 1 for m in range(200)}),
+    "list": lambda f: lambda number: f([long_text(number)]),
+    "unkeyable": lambda f: lambda number: f(object(), long_text(number)),
+    "key": lambda f: lambda number: f.get_cache_key(long_text(number)),
+    "invalidated": lambda f: lambda number: f.invalidate(long_text(number)),
+    "tag": lambda f: (
+        lambda number: invalidate_tags(long_text(number), cache_alias="dummy")
+    ),
+    "captured variable": lambda f: nested,
+}
+OPTIONS = {
+    "plain": {},
+    "tagged": {"tags": lambda x=None, *args, **kwargs: [str(x)]},
+    "varied": {"vary_on": lambda: long_text(next(numbers))},
+    "rewritten": {"args_rewrite": lambda x=None, *args, **kwargs: (x, kwargs)},
+    "generated": {"key_generator_callable": lambda *args, **kwargs: "a"},
+}
+numbers = itertools.count()
+
+
+@functools.partial(cache_memoize, 60, cache_alias="dummy")()
+def memoized_one(x): ...
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("way", WAYS)
+def test_nothing_that_is_long_is_remembered(way, options):
+    """10,000 characters or 1,000 arguments at a time: 600 KB and more, if they were."""
+    send = forget_errors(WAYS[way](memoize(**OPTIONS[options])))
+    for number in range(5):
+        send(number)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for number in range(1000, 1060):
+            send(number)
+        gc.collect()
+        kept = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert kept < 200_000
+
+
+def test_what_is_long_has_the_same_key_as_before():
+    for size in (1, 63, 64, 65, 66, 1000):
+        texts = ["x" * size, "y" * size]
+        active = []
+        f = memoize(vary_on=functools.partial(max, active))
+        found = []
+        for language in [*texts, *texts]:
+            active[:] = [language]
+            found.append(f.get_cache_key(1))
+            assert f.get_cache_key(1) == f.get_cache_key(x=1) == found[-1]
+            assert tag_key(language) == tag_key(language)
+        assert found[:2] == found[2:] and len(set(found)) == 2
+
+
+@pytest.mark.backends(["locmem", "file"], lean=["locmem", "file"])
+def test_the_memory_of_a_request_has_a_bound_in_bytes(backend):
+    @cache_memoize(60, cache_alias=backend, local="request", tags=())
+    def f(number, size):
+        return bytes(size)
+
+    def total():
+        memories = scope._scope.get()._memories.values()
+        places = [place for each in memories for place in each.values()]
+        return sum(len(raw) for place in places for raw, _ in place.values())
+
+    with memory():
+        for number in range(100):
+            for _ in range(2):
+                f(number, 1_000_000)
+            in_thread(lambda number=number: f(number, 500_000))
+            assert total() <= scope.MOST_BYTES
+        f(0, 17_000_000), f(0, 17_000_000)
+        assert total() <= scope.MOST_BYTES
+        f(0, 10), f(0, 10)
+        assert total() > 0

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .binding import FIXED, Args, Binder, Kwargs, encode_part
-from .encoding import digest, encode, label
+from .encoding import LONGEST_REMEMBERED, digest, encode, label
 
 __all__ = ["REMEMBERED_CALLS", "key_maker", "state_maker"]
 
@@ -27,8 +27,6 @@ TextOf = Callable[[Args, Kwargs], str]
 
 #: Calls of one function whose keys are remembered, at most.
 REMEMBERED_CALLS = 1024
-#: Characters of a text, a name or a variant that is remembered as it is, at most.
-_LONGEST = 64
 #: Arguments of a remembered call, at most.
 _MOST_ARGUMENTS = 16
 
@@ -217,7 +215,7 @@ def _refuse_large(args: Args, kwargs: Kwargs) -> None:
 def _is_small(value: Any) -> bool:
     if isinstance(value, int):
         return value.bit_length() <= 64
-    return not isinstance(value, (bytes, str)) or len(value) <= _LONGEST
+    return not isinstance(value, (bytes, str)) or len(value) <= LONGEST_REMEMBERED
 
 
 def _remember_keys(compute: KeyOf) -> KeyOf:
@@ -255,7 +253,7 @@ def _remember_variants(
 
     def remember(args: Args, kwargs: Kwargs) -> str:
         variant = variant_of()
-        if len(variant) > _LONGEST:
+        if len(variant) > LONGEST_REMEMBERED:
             variant = _SHORTENED + _of_variant(variant)
         for value in (*args, *kwargs.values()):
             if type(value) not in FIXED:

@@ -13,7 +13,7 @@ import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from .encoding import digest
+from .encoding import LONGEST_REMEMBERED, digest
 
 __all__ = ["TaggedKey", "function_tag", "tag_key", "tagging", "tags_of"]
 
@@ -33,9 +33,15 @@ class TaggedKey(str):
     tags: tuple[str, ...]
 
 
-@functools.lru_cache(4096)
 def tag_key(tag: str) -> str:
     """Return the key under which the token of a tag is stored."""
+    if len(tag) <= LONGEST_REMEMBERED:
+        return _key_of_short_tag(tag)
+    return f"{_TAG}{_of_tag(tag)}"
+
+
+@functools.lru_cache(4096)
+def _key_of_short_tag(tag: str) -> str:
     return f"{_TAG}{_of_tag(tag)}"
 
 
