@@ -23,7 +23,6 @@ raises, the signal does not reach ours.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial, reduce
@@ -40,10 +39,10 @@ from django.db.models.fields.related import lazy_related_operation
 from django.db.models.utils import make_model_tuple
 
 from .keys.columns import as_stored
+from .log import logger
 
 __all__ = ["add_dependency", "ainvalidate_model", "invalidate_model", "unknown_models"]
 
-logger = logging.getLogger("cache_memoize")
 Class = type[Model]
 Action = Callable[[], object]
 Args = tuple[Any, ...]

@@ -10,16 +10,15 @@ requests, gets no signal from Django to close its connections: it calls
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable
 from typing import TypeVar
 
+from .log import logger
+
 __all__ = ["after_fork", "at_thread_end", "end_thread"]
 
 F = TypeVar("F", bound=Callable[[], None])
-
-logger = logging.getLogger("cache_memoize")
 
 _at_thread_end: list[Callable[[], None]] = []
 

@@ -6,6 +6,7 @@ import copy
 import functools
 import gc
 import itertools
+import logging
 import subprocess
 import sys
 import textwrap
@@ -14,19 +15,30 @@ import tracemalloc
 import warnings
 from contextlib import suppress
 from pathlib import Path
+from typing import Annotated
+from unittest import mock
 
 import pytest
 from django.conf import settings
 from django.core.cache import CacheKeyWarning
 from django.core.cache.backends.base import InvalidCacheKey
+from django.core.management import ManagementUtility
 from django.test import override_settings
+from django.urls import reverse
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cache_memoize import cache_memoize, invalidate_tags
 from cache_memoize import local as memory
 from cache_memoize.cache import local as scope
 from cache_memoize.cache.breaker import breaker_of
+from cache_memoize.checks import check_caches, check_functions
+from cache_memoize.describe import describe_options, info_of
 from cache_memoize.keys.tags import tag_key
-from tests.conftest import in_thread
+from cache_memoize.log import printable
+from cache_memoize.panels import MemoizePanel
+from cache_memoize.stats.counters import Stats
+from tests.conftest import FakeClock, in_thread
 from tests.test_binding import both, remembering
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -346,3 +358,244 @@ def test_the_memory_of_a_request_has_a_bound_in_bytes(backend):
         assert total() <= scope.MOST_BYTES
         f(0, 10), f(0, 10)
         assert total() > 0
+
+
+# --- text ----------------------------------------------------------------------------
+
+#: A forged line, a title for the terminal, text from right to left, and a secret.
+HOSTILE = "a\r\nERROR forged\x1b]0;x\x07\x9b\u202e\u2028\0b"
+SECRET = "sk-secret"
+
+
+def is_harmless(text, keep="\n"):
+    return all(char in keep or printable(char) == char for char in text)
+
+
+@given(st.text() | st.just(HOSTILE))
+def test_what_is_printable_stays_and_nothing_else(text):
+    shown = printable(text)
+    assert is_harmless(shown, keep="") and printable(shown) == shown
+    assert shown == text or not is_harmless(text, keep="")
+    shown.encode()
+    for char in "é\u05d0\u200d\xa0 \N{PILE OF POO}":
+        assert printable(char) == char
+
+
+class Hostile:
+    """A value whose repr is hostile, and which cannot be pickled."""
+
+    def __repr__(self):
+        return f"{SECRET}{HOSTILE}"
+
+    def __reduce__(self):
+        raise HostileError(repr(self))
+
+
+class HostileError(Exception): ...
+
+
+def raise_hostile(*args, **kwargs):
+    raise HostileError(f"{SECRET}{HOSTILE}")
+
+
+class Unreadable:
+    """A value that is written, and cannot be read."""
+
+    def __reduce__(self):
+        return raise_hostile, ()
+
+
+def call_hostile_hook():
+    cache_memoize(60, prefix="hook", hit_callable=raise_hostile)(noop)()
+    cache_memoize(60, prefix="hook", hit_callable=raise_hostile)(noop)()
+
+
+def refresh_hostile():
+    stale = FakeClock()
+
+    @cache_memoize(5, prefix="refreshed", stale=60, _clock=stale)
+    def f():
+        return raise_hostile() if stale.time() > began else 1
+
+    began = stale.time()
+    with override_settings(CACHE_MEMOIZE={"REFRESH": "inline"}):
+        f()
+        stale.tick(10)
+        f()
+
+
+def store_hostile_exception():
+    @cache_memoize(60, cache_exceptions=HostileError)
+    def f():
+        error = HostileError(SECRET + HOSTILE)
+        error.value = Hostile()
+        raise error
+
+    with suppress(HostileError):
+        f()
+
+
+def compute(result, times=1, **options):
+    f = cache_memoize(60, prefix="result", **options)(lambda: result)
+    for _ in range(times):
+        f()
+
+
+def generate(x):
+    return HOSTILE + SECRET[:0]
+
+
+def sign():
+    with override_settings(CACHE_MEMOIZE={"SIGN": True}):
+        f = cache_memoize(60, key_generator_callable=generate)(noop)
+        f(1)
+        with override_settings(SECRET_KEY="another"):
+            f(1)
+
+
+#: Ways for hostile text into the log. A traceback shows what the project raised.
+LOGGED = {
+    "unpicklable": (lambda: compute(Hostile()), True),
+    "unpicklable exception": (store_hostile_exception, True),
+    "unreadable": (lambda: compute(Unreadable(), 2), True),
+    "hook": (call_hostile_hook, False),
+    "refresh": (refresh_hostile, False),
+    "key": (lambda: cache_memoize(60, key_generator_callable=generate)(noop)(1), True),
+    "signature": (sign, True),
+    "error of the cache": (
+        lambda: Stats("f", "m.f", noop).trouble("x", HostileError(HOSTILE)),
+        True,
+    ),
+}
+
+
+@pytest.mark.parametrize("way", LOGGED)
+@pytest.mark.backends(["locmem"])
+def test_no_line_of_a_log_is_forged_and_none_shows_a_result(backend, caplog, way):
+    warnings.simplefilter("ignore", CacheKeyWarning)
+    caplog.set_level(logging.DEBUG, "cache_memoize")
+    act, is_secret = LOGGED[way]
+    with suppress(HostileError):
+        act()
+    formatter = logging.Formatter("LEVEL %(levelname)s %(message)s")
+    lines = "\n".join(map(formatter.format, caplog.records)).split("\n")
+    assert any("HostileError" in each or "forged" in each for each in lines)
+    assert all(each.startswith(("LEVEL ", "  ")) for each in lines)
+    assert all(map(is_harmless, lines))
+    assert not (is_secret and SECRET in "".join(lines))
+
+
+def shout(x=HOSTILE, *, token=SECRET, limit=10, price=12345, flag=True, none=None):
+    return Hostile()
+
+
+shown = cache_memoize(60, extra=SECRET, tags=[HOSTILE])(shout)
+shown.__wrapped__.__doc__ = HOSTILE
+
+
+@cache_memoize(60)
+def text_of(x):
+    return Shown()
+
+
+class Shown:
+    def __repr__(self):
+        return HOSTILE
+
+
+@cache_memoize(60, args_rewrite=lambda x: int(f"{SECRET}{x}"))
+def rewritten(x): ...
+
+
+def raise_own_text(x):
+    raise ValueError(f"{SECRET} {x}")
+
+
+@cache_memoize(60, args_rewrite=raise_own_text)
+def refused(x): ...
+
+
+failing = cache_memoize(60, prefix="failing")(raise_hostile)
+
+
+def test_values_of_defaults_and_parts_of_keys_are_masked():
+    info = info_of(shown)
+    assert info.signature == (
+        "shout(x=<str>, *, token=<str>, limit=10, price=<int>, flag=True, none=None)"
+    )
+    assert SECRET not in str(describe_options(info))
+
+    def f(a, b, c): ...
+
+    f.__annotations__ = {"a": Annotated[int, SECRET], "b": "Literal['sk-secret']"}
+    f.__annotations__ |= {"c": list[int], "return": "dict[str, int] | None"}
+    signature = info_of(cache_memoize(60)(f)).signature
+    assert signature.endswith("f(a, b, c: list[int]) -> dict[str, int] | None")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["peek", "text_of", "1"],
+        ["key", "text_of", f"'{HOSTILE}'"],
+        ["key", "text_of", HOSTILE],
+        ["key", HOSTILE],
+        ["invalidate", "--tag", HOSTILE],
+        ["invalidate", "--tag", "a", "--alias", HOSTILE],
+        ["refresh", "failing"],
+        ["refresh", "failing", "--traceback"],
+        ["key", "rewritten", "1"],
+        ["key", "refused", "1"],
+        ["warm", "shown", "--from", "tests.test_hostile.raise_hostile"],
+        ["warm", "failing", "--from", "tests.test_hostile.hostile_items"],
+        ["list"],
+    ],
+    ids=lambda words: ascii(" ".join(words))[:40],
+)
+@pytest.mark.backends(["locmem"])
+def test_the_terminal_gets_no_control_characters(backend, words, capsys):
+    text_of(1)
+    words = [f"tests.test_hostile.{w}" if w in globals() else w for w in words]
+    with suppress(SystemExit):
+        ManagementUtility(["manage.py", "memoize", *words]).execute()
+    shown = capsys.readouterr()
+    assert is_harmless(shown.out + shown.err) and shown.out + shown.err
+    if "--traceback" not in words:
+        assert SECRET not in shown.out + shown.err
+
+
+def hostile_items():
+    return [HOSTILE]
+
+
+@pytest.mark.django_db
+def test_no_page_shows_control_characters_or_texts_of_the_project(admin_client):
+    for memoized in (shown, rewritten, refused, failing):
+        object_id = info_of(memoized).id
+        page = reverse("admin:cache_memoize_memoizedfunction_change", args=[object_id])
+        for name in ("", "look/", "invalidate/", "refresh/"):
+            for arguments in ("1", f"'{HOSTILE}'", HOSTILE, ""):
+                asked = admin_client.post if name else admin_client.get
+                response = asked(page + name, {"arguments": arguments})
+                text = response.content.decode()
+                assert is_harmless(text, keep="\n\t\r") and SECRET not in text
+    text = admin_client.get(
+        reverse("admin:cache_memoize_memoizedfunction_changelist")
+    ).content.decode()
+    assert is_harmless(text, keep="\n\t\r") and "forged" in text
+
+
+def test_checks_show_no_control_characters():
+    options = {"prefix": HOSTILE, "cache_alias": HOSTILE}
+    kept = [cache_memoize(60, **options)(noop), cache_memoize(60, **options)(shout)]
+    found = check_functions(None) + check_caches(None)
+    assert kept and any("forged" in each.msg for each in found)
+    assert all(is_harmless(f"{each.msg}{each.hint}", keep="") for each in found)
+
+
+def test_the_panel_shows_no_control_characters():
+    assert not is_harmless(HOSTILE)
+    panel = MemoizePanel(None, None)
+    events = {"events": [{"key": HOSTILE, "function": HOSTILE, "alias": HOSTILE}]}
+    with mock.patch.object(MemoizePanel, "_shown", events):
+        assert is_harmless(panel.content, keep="\n\t\r")

@@ -11,7 +11,6 @@ errors are counted by the circuit breaker of the cache.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple, TypeVar
 
@@ -23,6 +22,7 @@ from django.db.transaction import TransactionManagementError
 
 from ..clock import Clock
 from ..keys.tags import TaggedKey
+from ..log import logger
 from . import local, record, signing
 from .backends import Backend, backend_of
 from .breaker import SLOW, Breaker
@@ -50,8 +50,6 @@ from .record import Record
 __all__ = ["AsyncStore", "Look", "Store", "run"]
 
 T = TypeVar("T")
-
-logger = logging.getLogger("cache_memoize")
 
 
 class Look(NamedTuple):

@@ -13,7 +13,7 @@ from django.core.management.base import CommandError, OutputWrapper
 from .. import process
 from ..arguments import parse_words
 from ..cache.connections import aliases, opened, place_of
-from ..describe import FunctionInfo, format_duration
+from ..describe import FunctionInfo, describe_error, format_duration
 from ..protocol.invalidation import invalidate_tags
 from ..protocol.refresh import with_context
 from . import Options, Outcome, waiting_for
@@ -46,7 +46,7 @@ def _read_call(options: Options) -> _Call:
     try:
         key = info.memoized.get_cache_key(*args, **kwargs)
     except Exception as error:
-        raise CommandError(f"{name}: {type(error).__name__}: {error}") from error
+        raise CommandError(f"{name}: {describe_error(error)}") from error
     return _Call(name, info, args, kwargs, key)
 
 
@@ -115,8 +115,7 @@ def refresh_call(options: Options, stderr: OutputWrapper) -> Outcome:
             if troubles:
                 probe_cache(alias)
             raise CommandError(
-                f"{call.name} raised {type(error).__name__}: {error}; "
-                "--traceback shows where"
+                f"{call.name} raised {describe_error(error)}; --traceback shows where"
             ) from error
         seconds = time.monotonic() - began
         stored = call.use_control("peek") is not None and not troubles

@@ -261,7 +261,8 @@ async def _serve(caller: _Caller, look: Look, now: float) -> Claim | None:
     try:
         ours = Claim(found, decode(found))
     except Exception as unreadable:  # a class decides what unpickling raises
-        logger.info("%s: unreadable entry: %r", call.function.name, unreadable)
+        kind = type(unreadable).__name__  # its text may show the value
+        logger.info("%s: unreadable entry: %s", call.function.name, kind)
         return await _take(caller, look)
     if not _wants_refresh(call, found, now):
         return ours

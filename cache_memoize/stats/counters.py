@@ -8,13 +8,12 @@ from typing import Any, NamedTuple
 
 from .. import signals
 from ..conf import conf
+from ..log import logger
 from ..signals import Event
 from .reporter import reporter
 from .totals import Totals, bucket
 
 __all__ = ["CacheInfo", "Stats"]
-
-logger = logging.getLogger("cache_memoize")
 
 #: Events without a line at DEBUG: of hits there are too many, and an error is logged as
 #: a warning.
