@@ -30,12 +30,13 @@ from hypothesis import strategies as st
 
 from cache_memoize import cache_memoize, invalidate_tags
 from cache_memoize import local as memory
+from cache_memoize.arguments import parse_literal
 from cache_memoize.cache import local as scope
 from cache_memoize.cache.breaker import breaker_of
 from cache_memoize.checks import check_caches, check_functions
-from cache_memoize.describe import describe_options, info_of
+from cache_memoize.describe import describe_error, describe_options, info_of
 from cache_memoize.keys.tags import tag_key
-from cache_memoize.log import printable
+from cache_memoize.log import logger, printable
 from cache_memoize.panels import MemoizePanel
 from cache_memoize.stats.counters import Stats
 from tests.conftest import FakeClock, in_thread
@@ -483,6 +484,27 @@ def test_no_line_of_a_log_is_forged_and_none_shows_a_result(backend, caplog, way
     assert all(each.startswith(("LEVEL ", "  ")) for each in lines)
     assert all(map(is_harmless, lines))
     assert not (is_secret and SECRET in "".join(lines))
+
+
+def test_messages_of_a_project_to_the_same_logger_are_as_they_were(caplog):
+    logger.warning("%(done)d of %(total)s", {"done": 1, "total": 2})
+    logger.warning("%s %r %d %.1f%%", "a", "b", 3, 4.5)
+    assert caplog.messages == ["1 of 2", "a 'b' 3 4.5%"]
+
+
+def test_the_text_of_an_exception_is_shown_only_if_it_is_ours():
+    def described(function, *args):
+        with pytest.raises(Exception) as caught:
+            function(*args)
+        return describe_error(caught.value)
+
+    assert described(memoize(tags=()).invalidate_all, 1).startswith("TypeError")
+    assert described(raise_hostile) == "HostileError"
+    assert described(int, SECRET) == "ValueError"
+    assert described(raise_own_text, 1) == "ValueError"
+    assert described(memoized_one).startswith("TypeError: memoized_one(): missing")
+    assert described(parse_literal, "[1").startswith("ValueError: [1 is not a Python")
+    assert describe_error(ValueError(SECRET)) == "ValueError"
 
 
 def shout(x=HOSTILE, *, token=SECRET, limit=10, price=12345, flag=True, none=None):

@@ -13,7 +13,7 @@ from ..signals import Event
 from .reporter import reporter
 from .totals import Totals, bucket
 
-__all__ = ["CacheInfo", "Stats"]
+__all__ = ["CacheInfo", "Stats", "logger"]
 
 #: Events without a line at DEBUG: of hits there are too many, and an error is logged as
 #: a warning.

@@ -67,12 +67,12 @@ def _add_call(option: Callable[..., Any], **kwargs: Any) -> None:
 class _Printable(OutputWrapper):
     """An output of the command, without control characters of others."""
 
-    def __init__(self, output: OutputWrapper) -> None:
+    def __init__(self, output: Any) -> None:
         super().__init__(getattr(output, "_out", output), output.ending)
         self.style_func = output.style_func
 
-    def write(self, msg: str = "", *args: Any, **kwargs: Any) -> None:
-        super().write(printable(msg, keep="\n"), *args, **kwargs)
+    def write(self, msg: str = "", *args: Any, **kwargs: Any) -> Any:
+        return super().write(printable(msg, keep="\n"), *args, **kwargs)
 
 
 class Command(BaseCommand):
