@@ -13,6 +13,7 @@ import textwrap
 import time
 import tracemalloc
 import warnings
+import weakref
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -39,6 +40,7 @@ from cache_memoize.keys.tags import tag_key
 from cache_memoize.log import logger, printable
 from cache_memoize.panels import MemoizePanel
 from cache_memoize.stats.counters import Stats
+from cache_memoize.stats.reporter import reporter
 from tests.conftest import FakeClock, in_thread
 from tests.test_binding import both, remembering
 
@@ -336,6 +338,21 @@ def test_what_is_long_has_the_same_key_as_before():
             assert f.get_cache_key(1) == f.get_cache_key(x=1) == found[-1]
             assert tag_key(language) == tag_key(language)
         assert found[:2] == found[2:] and len(set(found)) == 2
+
+
+def test_counts_that_wait_to_be_reported_keep_no_captured_variable(monkeypatch):
+    class Large:
+        def __call__(self):
+            return 1
+
+    captured = Large()
+    made = memoize(captured)
+    made()
+    stats, gone = made._memoized.stats, weakref.ref(captured)
+    monkeypatch.setattr(reporter, "_kept", {stats})
+    del made, captured
+    gc.collect()
+    assert gone() is None and stats.totals().misses == 1
 
 
 @pytest.mark.backends(["locmem", "file"], lean=["locmem", "file"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -59,7 +60,9 @@ class Stats:
     ) -> None:
         self.name = name
         self.path = path or name
-        self.function = function
+        #: Returns the function, while it is alive: the reporter keeps these counters
+        #: longer, and what a nested function captured may be large.
+        self._function = _refer_to(function)
         self.alias = ""
         self.hits = self.misses = self.stale = self.waits = self.errors = 0
         self.computations = 0
@@ -143,7 +146,7 @@ class Stats:
         is_logged = kind not in _NOT_LOGGED and logger.isEnabledFor(logging.DEBUG)
         if is_logged or signals.ALL[kind].receivers:
             event = Event(kind, self.path, self.alias, key, seconds, detail)
-            announce(event, self.function)
+            announce(event, self._function())
 
     # --- the log, and hooks ----------------------------------------------------------
 
@@ -175,6 +178,13 @@ class Stats:
         except Exception:
             name = getattr(hook, "__qualname__", type(hook).__qualname__)
             logger.exception("%s: %s raised; the call goes on", self.name, name)
+
+
+def _refer_to(function: Any) -> Callable[[], Any]:
+    try:
+        return weakref.ref(function)
+    except TypeError:  # an object with slots, or None
+        return lambda: function
 
 
 def announce(event: Event, function: Any = None) -> None:
