@@ -18,7 +18,7 @@ from .cache import connections
 from .conf import conf
 from .describe import FunctionInfo, list_functions
 from .keys.encoding import encode
-from .log import printable
+from .process import printable
 from .protocol import transactions
 
 __all__ = [

@@ -39,7 +39,7 @@ from django.db.models.fields.related import lazy_related_operation
 from django.db.models.utils import make_model_tuple
 
 from .keys.columns import as_stored
-from .log import logger
+from .process import logger
 
 __all__ = ["add_dependency", "ainvalidate_model", "invalidate_model", "unknown_models"]
 

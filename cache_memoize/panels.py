@@ -30,7 +30,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 from .describe import format_duration, list_functions
-from .log import printable
+from .process import printable
 from .signals import ALL, Event
 
 __all__ = ["MemoizePanel"]

@@ -15,18 +15,17 @@ PACKAGE = Path(cache_memoize.__file__).parent
 #: What each room, a folder or a module beside them, may import besides itself.
 MAY_IMPORT = {
     "clock": "",
-    "process": "log",
+    "process": "",
     "signals": "",
-    "log": "",
     "options": "",
     "arguments": "",
-    "model_signals": "keys log",
+    "model_signals": "keys process",
     "conf": "options",
     "vary": "conf",
     "keys": "",
-    "cache": "keys conf clock process log",
-    "stats": "keys cache conf signals clock process log",
-    "protocol": "options keys cache stats conf signals clock process log",
+    "cache": "keys conf clock process",
+    "stats": "keys cache conf signals clock process",
+    "protocol": "options keys cache stats conf signals clock process",
     "planning": "options vary keys cache stats protocol conf signals clock process",
     "describe": "planning options protocol stats conf",
     "methods": "memoized protocol",
@@ -251,4 +250,4 @@ def test_a_module_fits_in_the_head():
 def test_all_log_by_one_logger():
     """Its filter makes text of others printable."""
     for module, path in MODULES.items():
-        assert module == "log" or "getLogger" not in path.read_text(), module
+        assert module == "process" or "getLogger" not in path.read_text(), module

@@ -37,8 +37,8 @@ from cache_memoize.cache.breaker import breaker_of
 from cache_memoize.checks import check_caches, check_functions
 from cache_memoize.describe import describe_error, describe_options, info_of
 from cache_memoize.keys.tags import tag_key
-from cache_memoize.log import logger, printable
 from cache_memoize.panels import MemoizePanel
+from cache_memoize.process import logger, printable
 from cache_memoize.stats.counters import Stats
 from cache_memoize.stats.reporter import reporter
 from tests.conftest import FakeClock, in_thread

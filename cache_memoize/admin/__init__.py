@@ -26,8 +26,8 @@ from ..describe import (
     describe_totals,
     list_functions,
 )
-from ..log import printable
 from ..models import MemoizedFunction
+from ..process import printable
 from ..protocol import transactions
 from . import overview
 from .actions import ACTIONS, CallForm, run_action

@@ -19,7 +19,7 @@ from django.core.cache.backends.base import default_key_func
 
 from .. import process
 from ..keys.tags import TaggedKey
-from ..log import logger
+from ..process import logger
 from . import record, signing
 from .backends import Backend, backend_of
 from .errors import is_decoding_error

@@ -22,7 +22,7 @@ from django.db.transaction import TransactionManagementError
 
 from ..clock import Clock
 from ..keys.tags import TaggedKey
-from ..log import logger
+from ..process import logger
 from . import local, record, signing
 from .backends import Backend, backend_of
 from .breaker import SLOW, Breaker

@@ -17,7 +17,7 @@ from django.core.management.base import CommandError, OutputWrapper
 from .. import process
 from ..cache.connections import opened
 from ..describe import FunctionInfo
-from ..log import printable
+from ..process import printable
 from ..protocol.many import CHUNK
 from ..protocol.refresh import with_context
 from . import FAILED_AT_MOST, INTERRUPTED, NOT_RUN, Options, Outcome, waiting_for

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 
 from .. import process
-from ..log import logger
+from ..process import logger
 
 __all__ = ["is_full", "join", "submit"]
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from .. import signals
 from ..conf import conf
-from ..log import logger
+from ..process import logger
 from ..signals import Event
 from .reporter import reporter
 from .totals import Totals, bucket

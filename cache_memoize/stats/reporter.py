@@ -26,7 +26,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from .. import process
 from ..conf import conf, on_change
-from ..log import logger
+from ..process import logger
 from .totals import Totals
 
 __all__ = ["Reporter", "Sink", "flush_stats", "reporter"]

@@ -17,7 +17,7 @@ from django.core.management.base import (
     OutputWrapper,
 )
 
-from ...log import printable
+from ...process import printable
 from .. import INTERRUPTED, NOT_RUN, Options, Outcome, calls, listing
 from ..warming import warm
 
