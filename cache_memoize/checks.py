@@ -20,6 +20,7 @@ from .cache import connections
 from .conf import conf
 from .describe import FunctionInfo, list_functions
 from .planning import distinction
+from .process import printable
 from .protocol import transactions
 
 __all__ = [
@@ -114,7 +115,8 @@ TEXTS = {
 def _make_message(id: str, *words: Any) -> checks.CheckMessage:
     message, hint = TEXTS[id]
     kind = checks.Error if ".E" in id else checks.Warning
-    return kind(message.format(*words), hint=hint.format(*words), id=id)
+    message, hint = (printable(each.format(*words)) for each in (message, hint))
+    return kind(message, hint=hint, id=id)
 
 
 def _functions_by_alias() -> dict[str, list[FunctionInfo]]:

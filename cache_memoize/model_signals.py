@@ -17,7 +17,6 @@ raises, the signal does not reach ours.
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -42,6 +41,7 @@ from .dependency import (
     with_parents,
     with_subclasses,
 )
+from .process import logger
 
 __all__ = [
     "add_dependency",
@@ -52,7 +52,6 @@ __all__ = [
     "warn_if_late",
 ]
 
-logger = logging.getLogger("cache_memoize")
 #: One receiver per signal and sender.
 UID = "cache_memoize"
 

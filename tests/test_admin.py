@@ -544,7 +544,7 @@ def test_the_page_of_a_function(client: Client, told: None) -> None:
         price("tea")
         response = client.get(page(price))
     text = text_of(response)
-    assert "price(item: 'str', lang: 'str' = 'en') -> 'str'" in text
+    assert "price(item: str, lang: str = <str>) -> str" in text
     line = price.__wrapped__.__code__.co_firstlineno
     assert f" tests/test_admin.py:{line} ," in text
     assert "What it costs. In the currency of the language." in text
@@ -575,7 +575,7 @@ def test_what_is_shown_of_options() -> None:
     options = describe.describe_options(describe.info_of(f))
     shown = {o.name: o.value for o in options.explicit + options.defaults}
     assert shown["cache_exceptions"] == "KeyError, ValueError"
-    assert shown["extra"] == "dict"
+    assert shown["extra"] == "<dict>"
     assert shown["hit_callable"] == "print"
     assert shown["ignore"] == "()"
     assert shown["timeout"].endswith("<lambda>")

@@ -10,7 +10,6 @@ that Django closes them.
 
 from __future__ import annotations
 
-import logging
 import threading
 from typing import Any
 
@@ -20,6 +19,7 @@ from django.core.cache.backends.base import default_key_func
 
 from .. import process
 from ..keys.tags import TaggedKey
+from ..process import logger
 from . import record, signing
 from .backends import Backend, backend_of
 from .errors import is_decoding_error
@@ -50,8 +50,6 @@ __all__ = [
     "read_raw_many",
     "settings_of",
 ]
-
-logger = logging.getLogger("cache_memoize")
 
 #: Stands for a value that this library has not written, or that cannot be read.
 UNREADABLE: Any = object()

@@ -8,7 +8,7 @@ computes, and the circuit breaker counts.
 
 from __future__ import annotations
 
-from typing import Any
+import traceback
 
 from django.core.cache import InvalidCacheBackendError
 from django.core.cache.backends.base import InvalidCacheKey
@@ -17,10 +17,10 @@ from django.core.exceptions import ImproperlyConfigured, SynchronousOnlyOperatio
 __all__ = [
     "MISTAKES",
     "CacheDidNotAnswer",
+    "KeyNotTaken",
     "hangs",
     "is_about_call",
     "is_decoding_error",
-    "no_answer",
 ]
 
 #: Mistakes in the project, which must not look like an outage.
@@ -49,6 +49,7 @@ _DECODING_TEXTS = ("WRONGTYPE", "Failed to decompress")
 #: Raised for a key or a value that the server cannot store, as one with a NUL: by
 #: databases and redis-py, pymemcache, pylibmc, and Django where warnings are errors.
 _REFUSALS = {"DataError", "MemcacheIllegalInputError", "TooBig", "CacheKeyWarning"}
+_REFUSALS |= {"KeyNotTaken"}
 
 
 class CacheDidNotAnswer(Exception):
@@ -58,14 +59,13 @@ class CacheDidNotAnswer(Exception):
     """
 
 
-def no_answer(store: Any) -> CacheDidNotAnswer:
-    return CacheDidNotAnswer(
-        f"the cache {store.alias!r} says that a key is taken, and that it has no value"
-    )
+class KeyNotTaken(CacheDidNotAnswer):
+    """The cache keeps nothing under a key that Django warns of: one that is long, as
+    on PostgreSQL, or has spaces or control characters."""
 
 
 def is_decoding_error(error: BaseException) -> bool:
-    if isinstance(error, (*MISTAKES, OSError)):
+    if isinstance(error, (*MISTAKES, OSError)) or _is_of_key_function(error):
         return False
     return (
         isinstance(error, _DECODING)
@@ -75,9 +75,18 @@ def is_decoding_error(error: BaseException) -> bool:
 
 
 def is_about_call(error: BaseException) -> bool:
-    """Return whether the server refused a key or a value, and would take others."""
+    """Return whether the server refused a key or a value, and would take others; or
+    whether there is no key, because ``KEY_FUNCTION`` raised."""
     names = {cls.__name__ for cls in type(error).__mro__}
-    return not names.isdisjoint(_REFUSALS) or "too large" in str(error).lower()
+    if not names.isdisjoint(_REFUSALS) or "too large" in str(error).lower():
+        return True
+    return _is_of_key_function(error)
+
+
+def _is_of_key_function(error: BaseException) -> bool:
+    """Return whether the error was raised below ``make_key()`` of any backend."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_code.co_name == "make_key" for frame, _ in frames)
 
 
 def hangs(error: BaseException) -> bool:

@@ -21,7 +21,18 @@ from django.utils.functional import LazyObject, Promise
 
 from .values import UnkeyableArgument, class_name, name_of, refusal, rule_of
 
-__all__ = ["UnkeyableArgument", "digest", "encode", "label", "register_key"]
+__all__ = [
+    "LONGEST_REMEMBERED",
+    "UnkeyableArgument",
+    "digest",
+    "encode",
+    "label",
+    "register_key",
+]
+
+
+#: Characters of a text that is remembered as it is, at most: a visitor may send any.
+LONGEST_REMEMBERED = 64
 
 
 def digest(head: str) -> Callable[[str], str]:

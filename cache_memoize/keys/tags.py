@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from .encoding import digest
+from .encoding import LONGEST_REMEMBERED, digest
 
 __all__ = [
     "TaggedKey",
@@ -48,9 +48,15 @@ class TaggedKey(str):
     tags: tuple[str, ...]
 
 
-@functools.lru_cache(4096)
 def tag_key(tag: str) -> str:
     """Return the key under which the token of a tag is stored."""
+    if len(tag) <= LONGEST_REMEMBERED:
+        return _key_of_short_tag(tag)
+    return f"{_TAG}{_of_tag(tag)}"
+
+
+@functools.lru_cache(4096)
+def _key_of_short_tag(tag: str) -> str:
     return f"{_TAG}{_of_tag(tag)}"
 
 

@@ -15,7 +15,12 @@ from django.core.management.base import CommandError, OutputWrapper
 from .. import process
 from ..arguments import parse_words
 from ..cache.connections import aliases, opened, place_of
-from ..describe import FunctionInfo, format_duration, list_functions
+from ..describe import (
+    FunctionInfo,
+    describe_error,
+    format_duration,
+    list_functions,
+)
 from ..keys.tags import may_be_returned, undeclared
 from ..protocol.invalidation import invalidate_tags
 from ..protocol.refresh import with_context
@@ -49,7 +54,7 @@ def _read_call(options: Options) -> _Call:
     try:
         key = info.memoized.get_cache_key(*args, **kwargs)
     except Exception as error:
-        raise CommandError(f"{name}: {type(error).__name__}: {error}") from error
+        raise CommandError(f"{name}: {describe_error(error)}") from error
     return _Call(name, info, args, kwargs, key)
 
 
@@ -118,8 +123,7 @@ def refresh_call(options: Options, stderr: OutputWrapper) -> Outcome:
             if troubles:
                 probe_cache(alias)
             raise CommandError(
-                f"{call.name} raised {type(error).__name__}: {error}; "
-                "--traceback shows where"
+                f"{call.name} raised {describe_error(error)}; --traceback shows where"
             ) from error
         seconds = time.monotonic() - began
         stored = call.use_control("peek") is not None and not troubles
