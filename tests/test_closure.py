@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import functools
 import logging
+import textwrap
 import threading
 from types import SimpleNamespace
 
@@ -366,6 +367,113 @@ def test_a_variable_that_is_only_written_does_not_count():
 
     assert [function(1), function(1), function(1, b=3)] == [3, 3, 4]
     assert len(calls) == 2 and tags == {1}
+
+
+class Writer:
+    """Its methods write to their argument."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def update(self, target):
+        target["number"] = self.number
+
+    add = append = appendleft = extend = insert = update
+
+
+METHODS = ["add", "append", "appendleft", "extend", "insert", "update"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_no_container_may_write_to_the_result(method):
+    scope = {"cache_memoize": cache_memoize, "__name__": __name__}
+    source = f"""
+    def make(writer):
+        @cache_memoize(60)
+        def inner():
+            target = dict()
+            writer.{method}(target)
+            return target
+        return inner
+    """
+    exec(textwrap.dedent(source), scope)
+    assert [scope["make"](Writer(n))() for n in (1, 2)] == [
+        {"number": 1},
+        {"number": 2},
+    ]
+
+
+def attribute_of_itself(number):
+    def inner():
+        return inner.rate
+
+    inner.rate = number
+    return cache_memoize(60)(inner)
+
+
+def attribute_of_itself_memoized(number):
+    @cache_memoize(60)
+    def inner():
+        return inner.rate
+
+    inner.rate = number
+    return inner
+
+
+def attribute_of_another(number):
+    @cache_memoize(60)
+    def another(): ...
+
+    another.rate = number
+
+    @cache_memoize(60)
+    def inner():
+        return another.rate
+
+    return inner
+
+
+@pytest.mark.parametrize(
+    "make", [attribute_of_itself, attribute_of_itself_memoized, attribute_of_another]
+)
+def test_attributes_of_captured_functions_are_part_of_the_key(make):
+    assert [make([1])(), make([2])(), make([1])()] == [[1], [2], [1]]
+
+
+def test_an_attribute_of_a_captured_function_may_be_refused():
+    with pytest.raises(UnkeyableArgument, match="captured variable 'inner'"):
+        attribute_of_itself(Held())()
+
+
+def with_else(first, second):
+    def inner():
+        try:
+            first()
+        except ValueError:
+            return "caught"
+        else:
+            second()
+        return "done"
+
+    return inner
+
+
+def without_else(first, second):
+    def inner():
+        try:
+            first()
+            second()
+        except ValueError:
+            return "caught"
+        return "done"
+
+    return inner
+
+
+def test_code_differs_by_what_its_exception_handlers_cover():
+    one, other = with_else(0, 0), without_else(0, 0)
+    other.__qualname__ = one.__qualname__  # and their instructions are the same
+    assert default_prefix(one) != default_prefix(other)
 
 
 def read_by_result(found):

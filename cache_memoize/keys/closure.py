@@ -9,11 +9,13 @@ capture themselves.
 
 Two kinds of variables are left out. What a decorator captured around a function of a
 module does not count: the name of the function leads to one function only. Neither does
-a variable that the function only writes to (``calls.append(x)``).
+a list, set or dict that the function only writes to (``calls.append(x)``); a method of
+another type may write to its argument too, and so to the result.
 """
 
 from __future__ import annotations
 
+import collections
 import dis
 import functools
 import sys
@@ -94,18 +96,22 @@ def captured_text_of(
     return text_of_unnamed
 
 
-def _variables(function: Any) -> Iterator[tuple[str, types.CellType]]:
-    """Return the captured variables that the result of a function may depend on."""
+def _variables(function: Any) -> Iterator[tuple[str, types.CellType, bool]]:
+    """Return the captured variables of a function, each with whether the function only
+    writes to it."""
     code = getattr(function, "__code__", None)
     cells = getattr(function, "__closure__", None)
     if isinstance(code, types.CodeType) and cells:
         for variable, cell in zip(code.co_freevars, cells, strict=True):
-            if not _is_only_written(code, variable):
-                yield variable, cell
+            yield variable, cell, _is_only_written(code, variable)
 
 
 def _variable_text(
-    variable: str, cell: types.CellType, whose: str, within: tuple[Any, ...]
+    variable: str,
+    cell: types.CellType,
+    is_only_written: bool,
+    whose: str,
+    within: tuple[Any, ...],
 ) -> str:
     try:
         value = cell.cell_contents
@@ -113,30 +119,47 @@ def _variable_text(
         return _UNASSIGNED
     if type(value) in FIXED:
         return encode(value)
-    function = _unwrap_memoized(value)
-    if type(function) is types.FunctionType:
-        return _function_text(function, variable, whose, within)
+    if is_only_written and type(value) in _CONTAINERS:
+        return ""
+    if type(_unwrap_memoized(value)) is types.FunctionType:
+        return _function_text(value, variable, whose, within)
     if variable == within[0].__name__ and _leads_to(value, within[0]):
         return f"{_AGAIN}0;"  # recursion, through a decorator that is no function
     return encode_part(value, whose, variable, "captured variable")
 
 
 def _function_text(
-    function: types.FunctionType, variable: str, whose: str, within: tuple[Any, ...]
+    value: types.FunctionType, variable: str, whose: str, within: tuple[Any, ...]
 ) -> str:
+    """Return a captured function, memoized or not, as text."""
+    function = _unwrap_memoized(value)
+    held = _attributes(function) | _attributes(value)
     for number, outer in enumerate(within):
         if function is outer:
-            return f"{_AGAIN}{number:x};"
+            text = f"{_AGAIN}{number:x};"
+            if held:
+                text += encode_part(held, whose, variable, "captured variable")
+            return text
     name = function.__module__, function.__qualname__
     text = _FUNCTION + encode(name) + encode(_digest_of_code(function.__code__))
     if not _is_known_by_name(function):
-        held = {k: v for k, v in vars(function).items() if not k.startswith("__")}
         parts = (function.__defaults__, function.__kwdefaults__, held)
         text += encode_part(parts, whose, variable, "captured variable")
         within = (*within, function)
         for each in _variables(function):
             text += _variable_text(*each, whose, within)
     return text + ")"
+
+
+def _attributes(function: Any) -> dict[str, Any]:
+    """Return what a project has set on a function."""
+    return {
+        name: value
+        for name, value in vars(function).items()
+        if not name.startswith("__")
+        and not hasattr(getattr(value, "__self__", value), "_memoized")
+        and name != "_memoized"
+    }
 
 
 def _unwrap_memoized(value: Any) -> Any:
@@ -182,12 +205,19 @@ def _code_text(code: types.CodeType) -> str:
         _code_text(each) if isinstance(each, types.CodeType) else encode(each)
         for each in code.co_consts
     ]
-    whole = encode((code.co_code, names, counts, code.co_flags))
+    steps = code.co_code, code.co_exceptiontable
+    whole = encode((steps, names, counts, code.co_flags))
     return f"{_FUNCTION}{whole}{''.join(constants)})"
 
 
 #: Methods that write to their object, called for nothing else if the result is dropped.
 _WRITING = frozenset({"add", "append", "appendleft", "extend", "insert", "update"})
+
+#: Types of which these methods write to nothing else.
+_CONTAINERS = frozenset(
+    {bytearray, dict, list, set, collections.Counter, collections.OrderedDict}
+    | {collections.defaultdict, collections.deque}
+)
 
 #: Instructions that may name a variable, but do not use it. (``dis.hasfree`` is empty
 #: in Python 3.14; an attribute of the same name counts as a use, which is safe.)
