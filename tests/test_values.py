@@ -137,7 +137,39 @@ class Theirs:
         return self.x**2
 
 
+class KeptHash:
+    """Keeps its hash, which differs from process to process."""
+
+    def __init__(self, x):
+        self.x = x
+        self.__kept = None
+
+    def __hash__(self):
+        if self.__kept is None:
+            self.__kept = hash(str(self.x))
+        return self.__kept
+
+
+class KeptFrozen(KeptHash):
+    __slots__ = ("_hash",)
+
+    def __hash__(self):
+        found = hash(str(self.x))
+        object.__setattr__(self, "_hash", found)
+        return found
+
+
+class FromAttribute:
+    def __init__(self, x):
+        self.file_hash = x
+
+    def __hash__(self):
+        return hash(getattr(self, "file_hash"))  # noqa: B009
+
+
 PAIRS = {
+    "an object that keeps its hash": (KeptHash(1), KeptHash(2)),
+    "a hash of an attribute named so": (FromAttribute(1), FromAttribute(2)),
     "an enum with a name of its own": (Named.ONE, Named.TWO),
     "a flag with a name of its own": (NamedFlag.ONE, NamedFlag.TWO),
     "flags together": (NamedFlag(0), NamedFlag.ONE | NamedFlag.TWO),
@@ -163,6 +195,8 @@ def test_two_values_are_two_keys(one, other):
     [
         (lambda: Frozen(1), hash),
         (lambda: Hashed(1), hash),
+        (lambda: KeptHash(1), hash),
+        (lambda: KeptFrozen(1), hash),
         (lambda: Computing(2), lambda value: value.area),
         (lambda: Theirs(2), lambda value: value.area),
     ],
