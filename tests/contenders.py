@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 from django.core.cache import caches
 from django.test import override_settings
-from django.utils.timezone import get_current_timezone_name
+from django.utils import timezone
 from django.utils.translation import get_language
 
 from tests.models import Post
@@ -51,7 +51,10 @@ class Contender:
     #: What is written by hand where there is no ready-made part of keys.
     parts: ClassVar[dict[str, Any]] = {
         "language": get_language,
-        "time_zone": get_current_timezone_name,
+        "time_zone": lambda: (
+            timezone.get_current_timezone_name(),
+            str(timezone.get_current_timezone().utcoffset(None)),
+        ),
     }
 
     def __init__(self, port: int, folder: Path, *, memory: bool) -> None:

@@ -1456,49 +1456,51 @@ def forged(peer: Any) -> Verdicts:
     """With signatures, an entry that the project did not write is no entry."""
     try:
         with peer.signed():
-            yield from forgeries(peer)
+            for memoize in (peer.plain, peer.memoize):
+                yield from forgeries(peer, memoize)
     except Unknown:
         yield "signatures", NONE
 
 
-def forgeries(peer: Any) -> Verdicts:
+def forgeries(peer: Any, memoize: Any) -> Verdicts:
     def function(number):
         return f"right {number}"
 
     def other(number):
         return "another function's"
 
-    keys = []
-    f, g = peer.memoize(named(function)), peer.memoize(named(other))
-    for each, number in ((f, 1), (f, 2), (g, 1)):
-        before = set(peer.stored())
-        each(number)
-        keys += list(set(peer.stored()) - before)[:1]
-    good, *others = [peer.stored()[key] for key in keys]
-    key = keys[0]
+    before = list(peer.stored())
+    f, g = memoize(named(function)), memoize(named(other))
+    f(1)
+    keys = [key for key in peer.stored() if key not in before]  # with those of tags
+    f(2), g(1)
+    others = [raw for key, raw in peer.stored().items() if key not in [*before, *keys]]
+    for key in keys:
+        good = peer.stored()[key]
+        for label, raw in forgeries_of(good, others):
+            if raw != good:
+                peer.write(key, raw)
+                RAN.clear()
+                verdict = judge(lambda: f(1), "right 1")
+                yield label, WRONG if RAN else verdict
+
+
+def forgeries_of(good: bytes, others: list[bytes]) -> Iterator[tuple[str, bytes]]:
     evil = pickle.dumps(Evil())
-    tried: dict[object, bytes] = {"empty": b"", "evil": evil, "twice": good + good}
-    tried |= {f"of another call {n}": each for n, each in enumerate(others)}
+    yield from (("empty", b""), ("evil", evil), ("twice", good + good))
+    yield from ((f"of another call {n}", each) for n, each in enumerate(others))
     for size in range(131):
         tail = good[len(good) - size :] if size <= len(good) else bytes(size) + good
-        tried[f"evil and {size} bytes"] = evil + tail
-        tried[f"{size} bytes"] = tail
-        tried[f"zeros {size}"] = bytes(size)
+        yield f"evil and {size} bytes", evil + tail
+        yield f"5 and {size} bytes", b"I5\n." + tail  # as short as a pickle can be
+        yield f"{size} bytes", tail
+        yield f"zeros {size}", bytes(size)
     for place in range(len(good)):
         for bit in (1, 128):
-            changed = good[place] ^ bit
-            tried[f"bit {bit} of {place}"] = (
-                good[:place] + bytes([changed]) + good[place + 1 :]
-            )
-        tried[f"without {place}"] = good[:place] + good[place + 1 :]
-        tried[f"until {place}"] = good[:place]
-    for label, raw in tried.items():
-        if raw == good:
-            continue
-        peer.write(key, raw)
-        RAN.clear()
-        verdict = judge(lambda: f(1), "right 1")
-        yield label, WRONG if RAN else verdict
+            changed = bytes([good[place] ^ bit])
+            yield f"bit {bit} of {place}", good[:place] + changed + good[place + 1 :]
+        yield f"without {place}", good[:place] + good[place + 1 :]
+        yield f"until {place}", good[:place]
 
 
 def unsynced(kind: Callable[[Any], Verdicts]) -> Callable[[Any], Verdicts]:

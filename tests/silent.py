@@ -66,11 +66,9 @@ def one(title: str, folder: Path, some: list[str], *, child: bool) -> None:
     comparison.prepare(
         ["cacheops"] if title.startswith("cacheops") else [], memory=False
     )
-    from django.conf import settings
 
     from tests import contenders, kinds
 
-    settings.CACHEOPS["tests.parcel"] = {"ops": (), "timeout": 60}
     logging.getLogger("cache_memoize").setLevel(logging.CRITICAL)
     known = {**contenders.CONTENDERS, BEFORE: contenders.Before}
     peer: Any = known[title](server.port, folder, memory=False)
@@ -142,8 +140,9 @@ def main() -> None:
         version, found = collect(title, folder, given.kind)
         by_title[title] = {name: counts for name, (counts, _) in found.items()}
         versions[title] = f"{title.removesuffix(' 0.2')} {version}"
-        for name, (_, wrong) in found.items() if given.why else ():
-            print("\n".join(f"{title}: {name}: {each}" for each in wrong))
+        for name, (counts, wrong) in found.items() if given.why else ():
+            print(f"{title}: {name}: {counts}")
+            print(*(f"{title}: {name}: {each}" for each in wrong), sep="\n")
     if OURS in by_title:
         text = text_of(by_title, versions)
         about = f"Python {platform.python_version()}"
