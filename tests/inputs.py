@@ -312,6 +312,10 @@ def triple(number):
     return 3 * number
 
 
+def shown_rows(rows):
+    return repr(rows)
+
+
 # --- pools ---------------------------------------------------------------------------
 
 

@@ -295,6 +295,17 @@ def made_with_a_partial(number: int, memoize: Any) -> Any:
     return memoize(functools.wraps(inner)(functools.partial(inner, number)))
 
 
+def made_with_a_changed_partial(number: int, memoize: Any) -> Any:
+    rows = [0]
+    held = functools.wraps(inputs.shown_rows)(
+        functools.partial(inputs.shown_rows, rows)
+    )
+    f = memoize(held)
+    f()
+    rows.append(number)
+    return f
+
+
 def made_in_a_class(number: int, memoize: Any) -> Any:
     class Holder:
         def get(self):
@@ -351,6 +362,7 @@ FACTORIES: list[Callable[[int, Any], Any]] = [
     functools.partial(made_with_a_processor, method="append"),
     functools.partial(made_with_a_processor, method="add"),
     made_with_a_partial,
+    made_with_a_changed_partial,
     made_in_a_class,
     made_two_deep,
     made_in_an_expression,
@@ -512,6 +524,15 @@ def one_name(peer: Any) -> Verdicts:
             return outcome(peer.memoize(made_by(source)), 1)
 
         yield source, judge(call, wanted)
+
+    for number in range(10):  # scripts, whose module is named __main__
+
+        def call(number: int = number) -> Any:
+            scope = {"__name__": "__main__"}
+            exec(f"def total(a):\n return a + {number}", scope)
+            return peer.memoize(scope["total"])(1)
+
+        yield f"__main__ {number}", judge(call, 1 + number)
 
     def audited(function):
         def wrapper(*args):

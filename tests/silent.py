@@ -21,6 +21,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import django
+
 from tests import comparison
 from tests.servers import SERVERS
 
@@ -139,14 +141,16 @@ def main() -> None:
     for title in given.only or TITLES:
         version, found = collect(title, folder, given.kind)
         by_title[title] = {name: counts for name, (counts, _) in found.items()}
-        versions[title] = f"{title.removesuffix(' 0.2')} {version}"
+        ours = {OURS: "this library", BEFORE: "before"}
+        versions[title] = ours.get(title, f"{title.removesuffix(' 0.2')} {version}")
         for name, (counts, wrong) in found.items() if given.why else ():
             print(f"{title}: {name}: {counts}")
             print(*(f"{title}: {name}: {each}" for each in wrong), sep="\n")
     if OURS in by_title:
         text = text_of(by_title, versions)
-        about = f"Python {platform.python_version()}"
-        print(text, about, sep="\n")
+        about = f"Python {platform.python_version()}, Django {django.__version__}"
+        text += f"\n{about}, Valkey.\n"
+        print(text)
         if given.rst:
             given.rst.write_text(text, "utf-8")
 

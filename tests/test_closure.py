@@ -537,6 +537,37 @@ def test_a_partial_of_a_nested_function_has_its_variables():
     assert [make([1])(2), make([2])(2)] == [[1], [2]]
 
 
+def shown(*values):
+    return repr(values)
+
+
+def test_what_a_partial_holds_is_taken_as_it_is_at_the_call():
+    held, row = [1], Row("a")
+    f = cache_memoize(60)(functools.partial(shown, held))
+    g = cache_memoize(60)(functools.partial(row.pages))
+    assert [f(2), g()] == ["([1], 2)", "a"]
+    held.append(5)
+    row.name = "b"
+    assert [f(2), g(), f(2)] == ["([1, 5], 2)", "b", "([1, 5], 2)"]
+    assert (f.cache_info().hits, g.cache_info().hits) == (1, 0)
+
+
+@pytest.mark.parametrize("method", ["a".upper, {"a": 1}.get, dict.fromkeys])
+def test_a_method_of_a_built_in_object_is_refused(method):
+    with pytest.raises(TypeError, match="is a method of a built-in object"):
+        cache_memoize(60)(method)
+
+
+def test_functions_of_two_scripts_differ_by_their_code():
+    made = []
+    for number in (1, 1, 2):
+        scope = {"__name__": "__main__"}
+        exec(f"def total():\n return {number}", scope)
+        made.append(default_prefix(scope["total"]))
+    assert made[0] == made[1] != made[2]
+    assert all(each.startswith("__main__.total ") for each in made)
+
+
 def test_what_is_made_inside_a_function_and_has_no_code_asks_for_a_prefix():
     compiled = SimpleNamespace(__module__="m", __qualname__="f.<locals>.compiled")
     with pytest.raises(TypeError, match="m.f.<locals>.compiled .* prefix="):

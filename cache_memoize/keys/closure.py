@@ -37,12 +37,17 @@ _DEPTH = 20
 
 def default_prefix(function: Callable[..., Any]) -> str:
     """Return module and qualified name; with a digest of the code, where functions of
-    that name are made at each call of another one."""
+    that name are made at each call of another one, or in each script."""
     if isinstance(function, functools.partial):
         prefix = default_prefix(function.func)
-        owner = getattr(function.func, "__self__", None)
-        parts = (owner, function.args, function.keywords)
-        return f"{prefix} {encode_part(parts, prefix, 'functools.partial')}"
+        return f"{prefix} {_partial_text(function, prefix)}"
+    if isinstance(function, types.BuiltinFunctionType) and not isinstance(
+        function.__self__, types.ModuleType | None
+    ):
+        raise TypeError(
+            f"cache_memoize: {function.__qualname__} is a method of a built-in object, "
+            "which is not part of its name; memoize a function that calls it"
+        )
     name = getattr(function, "__qualname__", None)
     if name is None or "<lambda>" in name.rsplit(".", 1)[-1]:
         raise TypeError(
@@ -51,9 +56,11 @@ def default_prefix(function: Callable[..., Any]) -> str:
             "it was to be the timeout)"
         )
     prefix = f"{function.__module__}.{name}"
-    if "<locals>" not in name:
-        return prefix
     code = getattr(function, "__code__", None)
+    if "<locals>" not in name:
+        # Scripts are all named __main__, and so is each new version in a notebook.
+        is_script = function.__module__ == "__main__" and code is not None
+        return f"{prefix} {_digest_of_code(code)}" if is_script else prefix
     if code is None:
         raise TypeError(
             f"cache_memoize: {prefix} is made inside a function and has no Python code "
@@ -71,8 +78,13 @@ def captured_text_of(
     :param whose: the name of the function in errors.
     """
     inner: Any = function
-    while isinstance(inner, functools.partial):
-        inner = inner.func
+    if isinstance(inner, functools.partial):
+        texts = [captured_text_of(inner.func, whose)]
+        parts = getattr(inner.func, "__self__", None), *inner.args
+        if not FIXED.issuperset(map(type, (*parts, *inner.keywords.values()))):
+            texts.append(functools.partial(_partial_text, inner, whose))
+        given = [text for text in texts if text is not None]
+        return (lambda: "".join(text() for text in given)) if given else None
     inner = getattr(inner, "__func__", inner)
     variables = list(_variables(inner))
     if not variables:
@@ -94,6 +106,12 @@ def captured_text_of(
         return "" if is_named else text()
 
     return text_of_unnamed
+
+
+def _partial_text(function: functools.partial[Any], whose: str) -> str:
+    owner = getattr(function.func, "__self__", None)
+    parts = (owner, function.args, function.keywords)
+    return encode_part(parts, whose, "functools.partial")
 
 
 def _variables(function: Any) -> Iterator[tuple[str, types.CellType, bool]]:
