@@ -265,6 +265,50 @@ class Document(pydantic.BaseModel):
     pages: int = 1
 
 
+class Extra(pydantic.BaseModel, extra="allow"):
+    _private: object = pydantic.PrivateAttr(0)
+
+
+@attrs.define(eq=False)
+class Unseen:
+    left: object = attrs.field(repr=False)
+
+
+class TableWithLabel(dict):
+    __slots__ = ("label",)
+
+    def __init__(self, label: object) -> None:
+        super().__init__()
+        self.label = label
+
+
+class TupleWithLabel(tuple):
+    def __new__(cls, label: object) -> TupleWithLabel:
+        self = super().__new__(cls)
+        self.label = label
+        return self
+
+
+class Unlisted(enum.Enum):
+    """Members that are made as needed, all of one name."""
+
+    ONE = 1
+
+    @classmethod
+    def _missing_(cls, value: object) -> Unlisted:
+        member = object.__new__(cls)
+        member._name_, member._value_ = "OTHER", value
+        return member
+
+
+class SlottedFault(Exception):
+    __slots__ = ("code",)
+
+    def __init__(self, code: object) -> None:
+        super().__init__()
+        self.code = code
+
+
 class Shop:
     def __init__(self, name):
         self.name = name
@@ -415,6 +459,8 @@ def texts() -> list[Any]:
 
 
 def containers() -> list[Any]:
+    pairs = [(1, 2), (3, 4)]
+    ordered = [collections.OrderedDict(each) for each in (pairs, pairs[::-1])]
     found: list[Any] = [[], (), {}, set(), frozenset(), [[]], ((),), [()], ([],), [{}]]
     for one in (1, True, 1.0, "1", b"1", None, decimal.Decimal(1)):
         found += [[one], (one,), {one}, frozenset({one}), {one: 0}, {0: one}, [[one]]]
@@ -459,7 +505,11 @@ def containers() -> list[Any]:
         collections.UserList([1]),
         ImmutableList([1, 2]),
     ]
-    found += [types.MappingProxyType({1: 1}), types.MappingProxyType({1: 2})]
+    found += [
+        types.MappingProxyType({1: 1}),
+        types.MappingProxyType({1: 2}),
+        *map(types.MappingProxyType, ordered),
+    ]
     found += [
         range(3),
         range(1, 3),
@@ -510,6 +560,7 @@ def moments() -> list[Any]:
 def projects() -> list[Any]:
     """Enums, lazy values, model instances."""
     found: list[Any] = [Colour.RED, Colour.BLUE, Size.RED, Titled.FIRST, Titled.SECOND]
+    found += [Unlisted.ONE, Unlisted(2), Unlisted(3)]
     found += [Access.READ, Access.WRITE, Access.READ | Access.WRITE, Access(0)]
     found += [State.DRAFT, Level.LOW, Level.HIGH, Colour, Size, "RED", 1, 2, "draft"]
     found += [
@@ -557,6 +608,12 @@ def objects() -> list[Any]:
             types.SimpleNamespace(a=one),
             Pair([Pair(one)]),
         ]
+    for one in (1, True, "1", None):
+        found += [Extra(left=one), Unseen(one), TableWithLabel(one), SlottedFault(one)]
+        found += [TupleWithLabel(one)]
+    for word in ("a", "b"):
+        found += [NameError("c", name=word), AttributeError("c", name=word)]
+        found += [ImportError("c", name=word), ImportError("c", path=word)]
     found += [Keeps(1), Keeps(2), Hashed(1), Hashed(2), Document(title="a")]
     found += [Document(title="b"), Document(title="a", pages=2), SingletonLike()]
     found += [uuid.UUID(int=n) for n in (0, 1, 2)] + [ipaddress.ip_address("::1")]

@@ -6,6 +6,7 @@ import collections
 import datetime
 import enum
 import functools
+import types
 
 import attrs
 import pydantic
@@ -167,7 +168,31 @@ class FromAttribute:
         return hash(getattr(self, "file_hash"))  # noqa: B009
 
 
+class Unlisted(enum.Enum):
+    """Its other members all have one name."""
+
+    ONE = 1
+
+    @classmethod
+    def _missing_(cls, value):
+        member = object.__new__(cls)
+        member._name_, member._value_ = "OTHER", value
+        return member
+
+
+ORDERED = collections.OrderedDict([(1, 2), (3, 4)])
+
 PAIRS = {
+    "members that are made as needed": (Unlisted(2), Unlisted(3)),
+    "a proxy of an ordered dict": (
+        types.MappingProxyType(ORDERED),
+        types.MappingProxyType(collections.OrderedDict(reversed(ORDERED.items()))),
+    ),
+    "the name in a NameError": (NameError("a", name="x"), NameError("a", name="y")),
+    "the name in an AttributeError": (
+        AttributeError("a", name="x"),
+        AttributeError("a", name="y"),
+    ),
     "an object that keeps its hash": (KeptHash(1), KeptHash(2)),
     "a hash of an attribute named so": (FromAttribute(1), FromAttribute(2)),
     "an enum with a name of its own": (Named.ONE, Named.TWO),

@@ -57,8 +57,8 @@ def _own_field(field: Any) -> Any:
 #: Types of which fields return values of subclasses as they are, while the database
 #: returns the type itself; subclasses first.
 _BASES: dict[type, Callable[[Any], Any]] = {
-    datetime.datetime: lambda v: datetime.datetime(
-        *v.timetuple()[:6], v.microsecond, v.tzinfo, fold=v.fold
+    datetime.datetime: lambda v: datetime.datetime.combine(
+        datetime.date(v.year, v.month, v.day), _as_base(v.timetz())
     ),
     datetime.date: lambda v: datetime.date(v.year, v.month, v.day),
     datetime.time: lambda v: datetime.time(

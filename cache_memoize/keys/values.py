@@ -19,6 +19,7 @@ import dis
 import enum
 import fractions
 import functools
+import gc
 import pathlib
 import re
 import struct
@@ -157,6 +158,8 @@ def _exception_parts(value: BaseException) -> Any:
     # has an empty dict of attributes only after the attributes were read once.
     reduced: Any = value.__reduce__()
     _, args, *attributes = reduced
+    if isinstance(value, (AttributeError, NameError)):  # it has no more of these
+        attributes.append(value.name)
     return (value.args, args, *filter(None, attributes))
 
 
@@ -187,7 +190,7 @@ _VALUES: dict[type, Rule] = {
         value.maxlen,
         list(collections.deque.__iter__(value)),
     ),
-    types.MappingProxyType: dict,
+    types.MappingProxyType: gc.get_referents,  # the mapping, which may be ordered
     functools.partial: lambda value: (value.func, value.args, value.keywords),
     decimal.Decimal: decimal.Decimal.__str__,
     fractions.Fraction: lambda value: (value.numerator, value.denominator),
@@ -254,8 +257,11 @@ def name_of(cls: type) -> str:
 
 
 def _member_name(value: enum.Enum) -> Any:
-    # A member may have properties of its own named "name" and "value".
-    return value._name_ if value._name_ is not None else value._value_
+    # A member may have properties of its own named "name" and "value"; and one that
+    # _missing_() makes may have any name.
+    name = value._name_
+    is_listed = type(value)._member_map_.get(name) is value
+    return name if is_listed else (name, value._value_)
 
 
 def _kept_by_hash(cls: type) -> set[str]:
