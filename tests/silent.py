@@ -102,10 +102,11 @@ def collect(title: str, folder: Path, some: list[str]) -> tuple[str, dict[str, A
     command += ["--peers", str(folder), "--one", title]
     command += [f"--kind={name}" for name in some]
     with tempfile.TemporaryDirectory() as place:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        path = [str(ROOT), os.environ.get("PYTHONPATH", "")]
         if title == BEFORE:
             unpack(place)
-            environment["PYTHONPATH"] = f"{place}{os.pathsep}{ROOT}"
+            path.insert(0, place)
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
         done = subprocess.run(
             command, stdout=subprocess.PIPE, check=True, env=environment, cwd=place
         )
