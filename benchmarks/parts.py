@@ -63,11 +63,11 @@ PARTS = {
 
 
 def capturing(value: Any) -> Any:
-    @cache_memoize(TIMEOUT)
     def related(post: int, limit: float = 10) -> Any:
         return value and VALUES[TYPICAL]
 
-    return related
+    memoize: Any = cache_memoize(TIMEOUT)
+    return memoize(related)
 
 
 class Service:
