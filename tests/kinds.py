@@ -1419,14 +1419,22 @@ ROLLBACKS += [without_autocommit]
 
 def rolled_back(peer: Any) -> Verdicts:
     """A value of a transaction that is rolled back is seen by nobody afterwards."""
-    for name, write in WRITES.items():
-        for undo in ROLLBACKS:
+    for (name, write), undo in itertools.product(WRITES.items(), ROLLBACKS):
+        for invalidates in (False, True):
             if not peer.in_caller:
                 yield name, NONE
                 continue
             Post.objects.update_or_create(pk=1, defaults={"title": "old"})
             f = peer.memoize(fresh(title_by_key))
-            undo(write, lambda: f(1))
+
+            def steps() -> None:
+                write()
+                if invalidates:
+                    peer.invalidate(f, 1)
+
+            if invalidates:
+                f(1)
+            undo(steps, lambda: f(1))
             # Without autocommit, some databases commit some statements at once.
             yield (name, undo.__name__), judge(lambda: f(1), title_by_key(1))
 
