@@ -143,3 +143,19 @@ if hasattr(models, "DB_CASCADE"):
     class Visit(models.Model):
         person = models.ForeignKey(Person, models.DB_CASCADE)
         house = models.ForeignKey(House, models.DB_CASCADE)
+
+
+# --- values that have several forms --------------------------------------------------
+
+
+class Parcel(models.Model):
+    state = models.CharField(max_length=100, default="")
+    count = models.IntegerField(default=0)
+    weight = models.DecimalField(max_digits=8, decimal_places=2, default=0)
+    ratio = models.FloatField(default=0.0)
+    fragile = models.BooleanField(default=False)
+    day = models.DateField(null=True)
+    at = models.DateTimeField(null=True)
+    took = models.DurationField(null=True)
+    code = models.UUIDField(null=True)
+    post = models.ForeignKey(Post, models.CASCADE, null=True)

@@ -15,9 +15,11 @@ import array
 import collections
 import datetime
 import decimal
+import dis
 import enum
 import fractions
 import functools
+import gc
 import pathlib
 import re
 import struct
@@ -156,6 +158,8 @@ def _exception_parts(value: BaseException) -> Any:
     # has an empty dict of attributes only after the attributes were read once.
     reduced: Any = value.__reduce__()
     _, args, *attributes = reduced
+    if isinstance(value, (AttributeError, NameError)):  # it has no more of these
+        attributes.append(value.name)
     return (value.args, args, *filter(None, attributes))
 
 
@@ -186,7 +190,7 @@ _VALUES: dict[type, Rule] = {
         value.maxlen,
         list(collections.deque.__iter__(value)),
     ),
-    types.MappingProxyType: dict,
+    types.MappingProxyType: gc.get_referents,  # the mapping, which may be ordered
     functools.partial: lambda value: (value.func, value.args, value.keywords),
     decimal.Decimal: decimal.Decimal.__str__,
     fractions.Fraction: lambda value: (value.numerator, value.denominator),
@@ -253,8 +257,24 @@ def name_of(cls: type) -> str:
 
 
 def _member_name(value: enum.Enum) -> Any:
-    # A member may have properties of its own named "name" and "value".
-    return value._name_ if value._name_ is not None else value._value_
+    # A member may have properties of its own named "name" and "value"; and one that
+    # _missing_() makes may have any name.
+    name = value._name_
+    is_listed = type(value)._member_map_.get(name) is value
+    return name if is_listed else (name, value._value_)
+
+
+def _kept_by_hash(cls: type) -> set[str]:
+    """Return the attributes in which ``__hash__`` of a class keeps its result: those
+    that it assigns, also by ``object.__setattr__(self, "_hash", ...)``."""
+    code = getattr(_class_attribute(cls, "__hash__"), "__code__", None)
+    if code is None:
+        return set()
+    steps = list(dis.get_instructions(code))
+    kept = {step.argval for step in steps if step.opname == "STORE_ATTR"}
+    if {"setattr", "__setattr__"}.intersection(code.co_names):
+        kept |= {c for c in code.co_consts if isinstance(c, str) and "hash" in c}
+    return kept
 
 
 _CACHED_PROPERTIES = (functools.cached_property, django_cached_property)
@@ -362,9 +382,9 @@ def _is_added(member: Any) -> bool:
 def _attributes_of(cls: type, base: type) -> Callable[[Any], dict[str, Any]]:
     """Return a rule for the attributes that ``cls`` adds to its ancestor ``base``.
 
-    Values of cached properties are left out: the same object must have the same key
-    before and after the property was read. Slots are read by their descriptors, which
-    run no code of the class.
+    Values of cached properties, and a hash that is kept, are left out: the same object
+    must have the same key before and after its use, and in every process. Slots are
+    read by their descriptors, which run no code of the class.
     """
     slots: dict[str, Any] = {}
     for name, member in _declared_slots(cls, base):
@@ -378,7 +398,7 @@ def _attributes_of(cls: type, base: type) -> Callable[[Any], dict[str, Any]]:
         for each in cls.__mro__
         for name in vars(each)
         if _is_cached(_class_attribute(cls, name))
-    }
+    } | _kept_by_hash(cls)
     if slots or hasattr(cls, "__attrs_attrs__"):
         left_out |= _ADDED
     elif not left_out and dict_of is not None:
