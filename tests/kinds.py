@@ -1381,10 +1381,10 @@ def by_savepoint(write: Any, read: Any) -> None:
 
 def by_hand(write: Any, read: Any) -> None:
     with transaction.atomic():
-        point = transaction.savepoint()
+        point = connection.savepoint()
         write()
         read()
-        transaction.savepoint_rollback(point)
+        connection.savepoint_rollback(point)
 
 
 def by_outer(write: Any, read: Any) -> None:

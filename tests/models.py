@@ -158,4 +158,4 @@ class Parcel(models.Model):
     at = models.DateTimeField(null=True)
     took = models.DurationField(null=True)
     code = models.UUIDField(null=True)
-    post = models.ForeignKey(Post, models.CASCADE, null=True)
+    post = models.ForeignKey(Post, models.DO_NOTHING, null=True, db_constraint=False)
