@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from ..cache import record
 from ..cache.breaker import Breaker
 from ..cache.connections import UNREAD
+from ..cache.pickler import check_awaited
 from ..cache.record import Record, Stamp
 from ..cache.store import AsyncStore, Look, Store
 from ..clock import Clock
@@ -267,6 +268,7 @@ class Claim(NamedTuple):
 def encode(kind: int, result: Any) -> bytes:
     """Return the payload of a record; raises the error of pickling."""
     if kind == record.RAN:
+        check_awaited(result)
         return b""
     if kind == record.RAISED:
         return record.dumps_exception(result)
@@ -276,8 +278,6 @@ def encode(kind: int, result: Any) -> bytes:
 def decode(found: Record) -> Any:
     if found.kind == record.RAN:
         return True
-    if found.kind == record.RAISED:
-        return record.loads_exception(found.raw)
     return record.loads(found.raw)
 
 
