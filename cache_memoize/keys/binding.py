@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from inspect import Parameter, Signature, signature
 from typing import Any, NoReturn
 
-from .encoding import UnkeyableArgument, encode
+from .encoding import UnkeyableArgument, encode, explain
 
 __all__ = ["FIXED", "Binder", "address", "encode_part"]
 
@@ -234,10 +234,9 @@ def encode_part(
     """Like :func:`encode`, with an error that names the function and the parameter."""
     try:
         return encode(value)
-    except UnkeyableArgument as error:
-        why = error.type_name, error.reason
-    except RecursionError:
-        why = type(value).__name__, "it contains itself, or is nested too deeply"
+    except (UnkeyableArgument, RecursionError):
+        pass  # for the explanation, the stack is short again
+    why = explain(value, parameter)
     raise UnkeyableArgument(*why, function, parameter, kind) from None
 
 

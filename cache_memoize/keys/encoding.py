@@ -19,9 +19,23 @@ from typing import Any, cast
 from django.db.models import Model
 from django.utils.functional import LazyObject, Promise
 
-from .values import UnkeyableArgument, class_name, name_of, refusal, rule_of
+from .refusals import UnkeyableArgument
+from .values import (
+    class_name,
+    is_listed,
+    name_of,
+    refusal,
+    rule_of,
+)
 
-__all__ = ["UnkeyableArgument", "digest", "encode", "label", "register_key"]
+__all__ = [
+    "UnkeyableArgument",
+    "digest",
+    "encode",
+    "explain",
+    "label",
+    "register_key",
+]
 
 
 def digest(head: str) -> Callable[[str], str]:
@@ -157,7 +171,8 @@ def _encode_new(value: Any) -> str:
 def _writer_of(cls: type) -> Callable[[Any], str]:
     for base in cls.__mro__:
         if base in _REGISTERED:
-            return _named_writer(cls, _REGISTERED[base])
+            # Also of a class without a name of its own: the function identifies values.
+            return _named_writer(cls, _REGISTERED[base], class_name)
     if issubclass(cls, LazyObject):
         return _encode_wrapped
     if issubclass(cls, Model):
@@ -171,7 +186,9 @@ def _writer_of(cls: type) -> Callable[[Any], str]:
     return _named_writer(cls, rule_of(cls))
 
 
-def _named_writer(cls: type, rule: Callable[[Any], Any]) -> Callable[[Any], str]:
+def _named_writer(
+    cls: type, rule: Callable[[Any], Any], name_of: Callable[[type], str] = name_of
+) -> Callable[[Any], str]:
     """Return a writer of the name of ``cls``, looked up once, and of the parts that
     ``rule`` returns for a value."""
     head: str | None = None
@@ -190,3 +207,64 @@ def _encode_wrapped(value: Any) -> str:
     # request.user is the user: f(request.user) and f(user) are one call.
     value.__class__  # noqa: B018 - the attribute access makes it load
     return encode(value._wrapped)
+
+
+# --- errors --------------------------------------------------------------------------
+
+#: Steps of the path to a refused part, at most.
+_LONGEST_PATH = 20
+
+
+def explain(value: Any, path: str) -> tuple[str, str]:
+    """Return the name of the type of a refused value, and the reason for the refusal,
+    which contains the path to the part that is refused."""
+    name = class_name(type(value))
+    where, part, is_cycle = _refused_part(value, path, ())
+    if is_cycle:
+        return name, f"{where} contains itself: it is {path} or a part of it again"
+    try:
+        encode(part)
+    except UnkeyableArgument as error:
+        type_name, reason = error.type_name, error.reason
+    except RecursionError:
+        type_name, reason = class_name(type(part)), "it is nested too deeply"
+    if part is value:
+        return type_name, reason
+    return name, f"{where} has the type {type_name}, and {reason}"
+
+
+def _refused_part(
+    value: Any, path: str, within: tuple[Any, ...]
+) -> tuple[str, Any, bool]:
+    """Return the path to the innermost refused part, the part, and whether a part is
+    one of those around it."""
+    within = (*within, value)
+    for step, part in _parts_of(value) if len(within) < _LONGEST_PATH else ():
+        if any(part is outer for outer in within):
+            return path + step, part, True
+        try:
+            encode(part)
+        except (UnkeyableArgument, RecursionError):
+            return _refused_part(part, path + step, within)
+    return path, value, False
+
+
+def _parts_of(value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the parts of a value that are encoded, with their steps of the path."""
+    cls = type(value)
+    if cls in (list, tuple):
+        yield from ((f"[{n}]", each) for n, each in enumerate(value))
+    elif cls in (set, frozenset, dict):  # keys may be as secret as values
+        both = (*value.keys(), *value.values()) if cls is dict else value
+        yield from (("[...]", each) for each in both)
+    elif issubclass(cls, LazyObject):
+        yield "", value._wrapped
+    elif not issubclass(cls, (Model, Promise)) and cls not in _PLAIN:
+        rule = next((_REGISTERED[b] for b in cls.__mro__ if b in _REGISTERED), None)
+        with suppress(UnkeyableArgument):
+            parts = (rule or rule_of(cls))(value)
+            if rule is None and type(parts) is dict and not is_listed(cls):
+                yield from ((f".{name}", each) for name, each in parts.items())
+            else:
+                for each in parts if type(parts) is tuple else (parts,):
+                    yield "", each
