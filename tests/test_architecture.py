@@ -16,10 +16,11 @@ MAY_IMPORT = {
     "clock": "",
     "process": "",
     "signals": "",
-    "options": "",
+    "hints": "",
+    "options": "hints",
     "arguments": "",
     "model_signals": "keys",
-    "conf": "options",
+    "conf": "hints options",
     "vary": "conf",
     "keys": "",
     "cache": "keys conf clock process",
@@ -28,7 +29,7 @@ MAY_IMPORT = {
     "planning": "options vary keys cache stats protocol conf signals clock process",
     "describe": "planning options protocol stats conf",
     "methods": "memoized protocol",
-    "memoized": "planning protocol stats model_signals cache",
+    "memoized": "hints planning protocol stats model_signals cache",
     "decorator": (
         "methods memoized planning options keys cache stats protocol signals clock"
     ),

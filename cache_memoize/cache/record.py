@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, cast
 
 from .pickler import dumps
 
-__all__ = ["Record", "pack", "parse"]
+__all__ = ["Record", "dumps", "pack", "parse"]
 
 #: In the high byte of every kind: this library, this format.
 _FORMAT = 0xC300
@@ -235,7 +235,7 @@ def _is_same(one: Any, other: Any) -> bool:
         return one.keys() == other.keys() and all(
             _is_same(value, other[key]) for key, value in one.items()
         )
-    if cls.__eq__ is object.__eq__:
+    if cast("Any", cls).__eq__ is object.__eq__:
         return True
     return bool(one == other or one != one)  # NaN
 

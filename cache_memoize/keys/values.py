@@ -63,6 +63,12 @@ def _qualified_name(value: Any) -> str:
     wrapped = (getattr(named, "func", None), getattr(named, "__func__", None))
     if named is not value and value not in wrapped:
         reason = "a lambda, or a function or class that is made inside a function,"
+        if "<" not in value.__qualname__:
+            reason = (
+                "its module does not have it yet, or has another object of its name (is"
+                " it being decorated? a callable timeout is written @cache_memoize("
+                "timeout=...)); so it"
+            )
         raise UnkeyableArgument(class_name(type(value)), f"{reason} {_WITHOUT_NAME}")
     return f"{value.__module__}.{value.__qualname__}"
 
