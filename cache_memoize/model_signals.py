@@ -35,6 +35,7 @@ from uuid import UUID
 
 from asgiref.sync import sync_to_async
 from django.apps import apps
+from django.db import transaction
 from django.db.models import Model, Q, signals
 from django.db.models.fields.related import lazy_related_operation
 from django.db.models.utils import make_model_tuple
@@ -97,6 +98,17 @@ class Dependency:
             f"{wrong[0]}; write the arguments of one call as a tuple, such as "
             "(post.pk,), several calls as a list of tuples, or None for nothing"
         )
+
+    def invalidate_loaded(self, objects: Any) -> None:
+        """Invalidate what these instances demand, now that their fixture is loaded; if
+        the callable still raises, every call."""
+        try:
+            actions = list(self.collect_actions(objects).values())
+        except Exception:
+            if self.invalidate_all is None:
+                raise
+            actions = [self.invalidate_all]
+        _run_all(actions)
 
     def run_named(self, action: Action) -> None:
         """Run the action; add a note with the name of this registration to an error."""
@@ -366,6 +378,9 @@ def _receive_signal(
     before = when == "pre" or signal in (signals.pre_delete, signals.pre_save)
     kept: Any = vars(instance._state).setdefault("cache_memoize", KeptActions())
     rows: dict[Any, Any] = {}
+    if saves:  # of a relation too, which loading a fixture sets after the save
+        kept.pop("raw", None)
+        kept |= {"raw": True} if event.get("raw") else {}
 
     def handle(one: Dependency, field: Any) -> None:
         """Before a change, keep the actions; after it, run them and those that the new
@@ -379,7 +394,17 @@ def _receive_signal(
             if field:
                 others = one.related_objects(field, instance, using, event)
                 objects = [*objects, *others]
-        actions = actions | one.collect_actions(objects)
+        try:
+            actions = actions | one.collect_actions(objects)
+        except Exception:
+            if not kept.get("raw"):
+                raise
+
+            def invalidate_later() -> None:
+                one.run_named(partial(one.invalidate_loaded, objects))
+
+            # A fixture may refer to rows that it loads later.
+            transaction.on_commit(invalidate_later, using, robust=True)
         if saves and before:
             # Added to those of a save that this one is part of, or that has failed.
             kept[one, field, what, saves] = None, actions

@@ -50,7 +50,11 @@ DOORS = {
         "protocol.transactions",
         "protocol.refresh",
     },
-    "django.db.transaction": {"cache.backends", "protocol.transactions"},
+    "django.db.transaction": {
+        "cache.backends",
+        "model_signals",
+        "protocol.transactions",
+    },
     "django.db.models.signals": {"model_signals"},
 }
 #: No I/O at all.
