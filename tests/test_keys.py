@@ -18,6 +18,7 @@ import math
 import os
 import pathlib
 import pickle
+import pkgutil
 import re
 import struct
 import subprocess
@@ -784,9 +785,8 @@ def refusal(value, reason=None):
     assert error.reason in message
     for cure in ("ignore=('argument',)", "args_rewrite=", "an id"):
         assert cure in message
-    name = error.type_name.rsplit(".", 1)[-1]
-    fixed = error.type_name.startswith("builtins.")
-    assert fixed or f"register_key({name}, function)" in message
+    fixed = error.type_name.startswith(("builtins.", "zones."))
+    assert fixed or f"register_key({error.teachable}, function)" in message
     assert "secret" not in message
     return error
 
@@ -861,14 +861,34 @@ def test_the_cures_that_an_error_names_work(monkeypatch, name, wrap):
     assert key_maker(Binder(fetch, "fetch", (ignore,)), "p")((value,), {})
     assert key_maker(Binder(fetch, "fetch"), "p", args_rewrite=id)((value,), {})
     assert key_maker(Binder(fetch, "fetch"), "p")((5,), {})
-    taught = re.findall(r"register_key\((\w+), function\)", said)
-    assert bool(taught) != caught.value.type_name.startswith("builtins.")
+    taught = re.findall(r"register_key\(([\w.]+), function\)", said)
+    fixed = caught.value.type_name.startswith("builtins.")
+    assert bool(taught) != fixed
     for each in taught:
-        assert each == type(value).__name__
+        cls = type(value)  # of a class that is made in a function, its own name
+        if "." in each:
+            cls = pkgutil.resolve_name(each)
+        assert issubclass(type(value), cls) and cls.__name__ == each.rsplit(".", 1)[-1]
         monkeypatch.setattr("cache_memoize.keys.encoding._REGISTERED", {})
         monkeypatch.setattr("cache_memoize.keys.encoding._writers", {})
-        register_key(type(value), id)
+        register_key(cls, id)
         assert key_maker(Binder(fetch, "fetch"), "p")((value,), {})
+
+
+def local_class():
+    class Zone(datetime.tzinfo):
+        pass
+
+    class Inner:
+        pass
+
+    Odd = type("Europe/Berlin", (), {"__module__": "zones", "__qualname__": "x/y"})
+    return Zone(), Inner(), Odd()
+
+
+def test_a_class_without_a_name_is_taught_by_its_base_or_where_it_is_made():
+    found = [refusal(value).teachable for value in local_class()]
+    assert found == ["datetime.tzinfo", "Inner", None]
 
 
 class Holder:
@@ -912,12 +932,13 @@ def test_the_parts_of_a_registered_type_are_named_too(monkeypatch):
 
 @pytest.mark.parametrize("pseudo", ["extra=", "args_rewrite=", "vary_on="])
 def test_what_an_option_returns_cannot_be_ignored(pseudo):
-    said = str(UnkeyableArgument("shop.Basket", "reason", "f", pseudo))
+    of = ("shop.Basket", "reason", "f", pseudo, "argument", "shop.Basket")
+    said = str(UnkeyableArgument(*of))
     assert said == (
         f"f(): the argument '{pseudo}' of type shop.Basket cannot be part of a cache "
         "key: reason. Cure: pass something plain in its place (an id, for instance); "
-        "or teach its type to the library with cache_memoize.register_key(Basket, "
-        "function)."
+        "or teach its type to the library with "
+        "cache_memoize.register_key(shop.Basket, function)."
     )
 
 

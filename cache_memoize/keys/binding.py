@@ -236,8 +236,10 @@ def encode_part(
         return encode(value)
     except (UnkeyableArgument, RecursionError):
         pass  # for the explanation, the stack is short again
-    why = explain(value, parameter)
-    raise UnkeyableArgument(*why, function, parameter, kind) from None
+    type_name, reason, teachable = explain(value, parameter)
+    raise UnkeyableArgument(
+        type_name, reason, function, parameter, kind, teachable
+    ) from None
 
 
 def address(function: Callable[..., Any]) -> tuple[str, str]:

@@ -215,22 +215,39 @@ def _encode_wrapped(value: Any) -> str:
 _LONGEST_PATH = 20
 
 
-def explain(value: Any, path: str) -> tuple[str, str]:
-    """Return the name of the type of a refused value, and the reason for the refusal,
-    which contains the path to the part that is refused."""
-    name = class_name(type(value))
+def explain(value: Any, path: str) -> tuple[str, str, str | None]:
+    """Return the name of the type of a refused value; the reason for the refusal, which
+    contains the path to the part that is refused; the class that can be registered."""
+    name, teachable = class_name(type(value)), _teachable_class(type(value))
     where, part, is_cycle = _refused_part(value, path, ())
     if is_cycle:
-        return name, f"{where} contains itself: it is {path} or a part of it again"
+        reason = f"{where} contains itself: it is {path} or a part of it again"
+        return name, reason, teachable
     try:
         encode(part)
     except UnkeyableArgument as error:
         type_name, reason = error.type_name, error.reason
     except RecursionError:
         type_name, reason = class_name(type(part)), "it is nested too deeply"
-    if part is value:
-        return type_name, reason
-    return name, f"{where} has the type {type_name}, and {reason}"
+    if part is not value:
+        reason = f"{where} has the type {type_name}, and {reason}"
+    return name, reason, teachable
+
+
+def _teachable_class(cls: type) -> str | None:
+    """Return how the class, or the nearest base that a module has, is written in
+    ``register_key()``; None if that is a built-in type."""
+    named = next(base for base in cls.__mro__ if _has_name(base))
+    if named.__module__ != "builtins":
+        return class_name(named)
+    return cls.__name__ if "<locals>" in cls.__qualname__ else None
+
+
+def _has_name(cls: type) -> bool:
+    try:
+        return bool(name_of(cls))
+    except UnkeyableArgument:
+        return False
 
 
 def _refused_part(

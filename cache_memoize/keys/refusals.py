@@ -21,14 +21,17 @@ class UnkeyableArgument(TypeError):
         function: str | None = None,
         parameter: str | None = None,
         kind: str = "argument",
+        teachable: str | None = None,
     ) -> None:
-        super().__init__(type_name, reason, function, parameter, kind)
+        super().__init__(type_name, reason, function, parameter, kind, teachable)
         self.type_name = type_name
         self.reason = reason
         self.function = function
         self.parameter = parameter
         #: ``"argument"``, or ``"captured variable"`` of a nested function.
         self.kind = kind
+        #: The name of a class that ``register_key`` takes, for values of this type.
+        self.teachable = teachable
 
     def __str__(self) -> str:
         where = f"{self.function}(): " if self.function else ""
@@ -43,11 +46,10 @@ class UnkeyableArgument(TypeError):
         is_argument = self.kind == "argument" and (self.parameter or "").isidentifier()
         if is_argument:
             yield "describe it with args_rewrite="
-        if not self.type_name.startswith("builtins."):  # object, or a fixed encoding
-            name = self.type_name.rsplit(".", 1)[-1]
+        if self.teachable:
             yield (
                 "teach its type to the library with "
-                f"cache_memoize.register_key({name}, function)"
+                f"cache_memoize.register_key({self.teachable}, function)"
             )
         if is_argument:
             yield (
