@@ -231,7 +231,15 @@ def test_what_is_held_comes_back():
     assert again.request.url == "http://localhost/"
 
 
+class Turned:
+    """Comes back as a list."""
+
+    def __reduce__(self):
+        return list, ()
+
+
 CHANGED = {
+    "another type": lambda: ValueError({"a": [Turned()]}),
     "an attribute": lambda: Lossy("a"),
     "in a group": lambda: ExceptionGroup("some", [Lossy("a")]),
     "no answer": lambda: ValueError(Odd()),
