@@ -30,12 +30,13 @@ __all__ = [
     "check_functions",
     "check_settings",
     "check_sharing",
+    "check_tags",
 ]
 
 #: Entries that Django's caches keep by default; memoized functions may need more.
 DJANGOS_MAX_ENTRIES = 300
 
-#: By id: the message and the hint; an E is an error, a W a warning.
+#: By id: the message and the hint; an E is an error, a W a warning, an I information.
 TEXTS = {
     "cache_memoize.E001": (
         "{}",
@@ -109,12 +110,19 @@ TEXTS = {
         "invalidate.",
         "Import the module in the ready() of an AppConfig, or in models.py.",
     ),
+    "cache_memoize.I001": (
+        "These functions have no tags, so invalidate_all() and invalidate_model() "
+        "refuse them: {}.",
+        'Write {{"DEFAULTS": {{"tags": ()}}}} in CACHE_MEMOIZE before you need it; each'
+        " hit then reads one key more. Without it, invalidate single calls, or increase"
+        " version=.",
+    ),
 }
 
 
 def _make_message(id: str, *words: Any) -> checks.CheckMessage:
     message, hint = TEXTS[id]
-    kind = checks.Error if ".E" in id else checks.Warning
+    kind = {"E": checks.Error, "W": checks.Warning, "I": checks.Info}[id[-4]]
     message, hint = (printable(each.format(*words)) for each in (message, hint))
     return kind(message, hint=hint, id=id)
 
@@ -224,6 +232,13 @@ def check_deployment(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessag
     return found
 
 
+def check_tags(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
+    """I001, with ``check --deploy``: functions without tags, all in one message."""
+    groups = _functions_by_alias().values()
+    found = [info for group in groups for info in group if info.options.tags is None]
+    return [_make_message("cache_memoize.I001", _join_names(found))] if found else []
+
+
 def _find_missing_timeout(settings: dict[str, Any]) -> str | None:
     """Return the option that gives the client a time-out, or None if it has one."""
     options = settings.get("OPTIONS") or {}
@@ -307,4 +322,5 @@ for check in (
     check_functions,
 ):
     checks.register(check, checks.Tags.caches)
-checks.register(check_deployment, checks.Tags.caches, deploy=True)
+for check in (check_deployment, check_tags):
+    checks.register(check, checks.Tags.caches, deploy=True)

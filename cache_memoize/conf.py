@@ -6,7 +6,7 @@ made from it register with :func:`on_change`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -14,7 +14,8 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
-from .options import PROJECT_WIDE, suggestion
+from .hints import did_you_mean, meant_by, suggestion
+from .options import PROJECT_WIDE
 
 __all__ = [
     "Conf",
@@ -86,27 +87,39 @@ class Conf:
         kinds = {each.name: each.metadata["kind"] for each in fields(cls)}
         unknown = given.keys() - kinds
         if unknown:
+            options = {
+                option: given[name]
+                for name in sorted(unknown, key=str)
+                if (option := meant_by(name, PROJECT_WIDE, cutoff=1))
+            }
+            hint = did_you_mean([f"{{'DEFAULTS': {options}}}"] if options else [])
             raise ImproperlyConfigured(
                 f"CACHE_MEMOIZE has unknown names {sorted(unknown, key=str)}"
-                f"{suggestion(unknown, kinds)}; known are {sorted(kinds)}; options of "
-                "the decorator go into DEFAULTS, as {'timeout': 300}"
+                f"{hint or suggestion(unknown, kinds)}; known are {sorted(kinds)}; "
+                "options of the decorator go into DEFAULTS, as {'timeout': 300}"
             )
         for name, value in given.items():
             if not kinds[name].fits(value):
                 raise ImproperlyConfigured(
                     f"CACHE_MEMOIZE[{name!r}] must be {kinds[name].text}, not {value!r}"
                 )
-        _check_defaults(given.get("DEFAULTS", {}))
+        _check_defaults(given.get("DEFAULTS", {}), kinds.keys() - {"DEFAULTS"})
         return cls(**given)
 
 
-def _check_defaults(given: dict[str, Any]) -> None:
+def _check_defaults(given: dict[str, Any], settings: Iterable[str]) -> None:
     unknown = given.keys() - PROJECT_WIDE
     if unknown:
+        beside = {
+            setting: given[name]
+            for name in sorted(unknown, key=str)
+            if (setting := meant_by(name, settings, cutoff=1))
+        }
+        hint = did_you_mean([f"{beside} beside 'DEFAULTS'"] if beside else [])
         raise ImproperlyConfigured(
             f"CACHE_MEMOIZE['DEFAULTS'] has {sorted(unknown, key=str)}"
-            f"{suggestion(unknown, PROJECT_WIDE)}; options for all functions are "
-            f"{sorted(PROJECT_WIDE)}"
+            f"{hint or suggestion(unknown, PROJECT_WIDE)}; options for all functions "
+            f"are {sorted(PROJECT_WIDE)}"
         )
     for name, value in given.items():
         if isinstance(value, Iterator):

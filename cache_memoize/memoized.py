@@ -30,6 +30,7 @@ from django.db.models import Model
 
 from . import model_signals
 from .cache.store import Store, run
+from .hints import OTHER_CONTROLS, explain_receiver, refused_control
 from .planning import plan_of
 from .protocol import entries
 from .protocol.call import Call, Function, Plan
@@ -121,7 +122,7 @@ class Memoized(Generic[P, R, T]):
         first = args[0] if args else None
         known = args or function.owner is None  # else the binder says what is missing
         if known and not function.fits_receiver(first):
-            raise TypeError(f"{function.name}: {_explain_receiver(function, args)}")
+            raise TypeError(f"{function.name}: {explain_receiver(function, args)}")
         return [args]
 
     # --- one call ---
@@ -150,12 +151,23 @@ class Memoized(Generic[P, R, T]):
 
         Raises the error of the cache, or :exc:`CacheDidNotAnswer`, if that failed.
         """
+        self._check_given(args, kwargs)
         for call in self._calls(args, kwargs):
             run(_invalidate(call, call.key, call.policy.hold))
 
     async def ainvalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        self._check_given(args, kwargs)
         for call in self._calls(args, kwargs, is_async=True):
             await _invalidate(call, call.key, call.policy.hold)
+
+    def _check_given(self, args: Any, kwargs: Any) -> None:
+        """Refuse a call without arguments of a function that needs some."""
+        try:
+            if not args and not kwargs:
+                self._memoized.binder.normalize(self._receiver, {})
+        except TypeError as error:
+            hint = "for all calls, write invalidate_all()"
+            raise TypeError(f"{error}; {hint}") from None
 
     def get_cache_key(self, /, *args: P.args, **kwargs: P.kwargs) -> str:
         """Return the key of this call, without Django's KEY_PREFIX and version."""
@@ -203,7 +215,9 @@ class Memoized(Generic[P, R, T]):
             raise TypeError(
                 f"{self._memoized.name}.invalidate_all(): the function has no tags, so "
                 "its entries cannot be told from others; write tags=() in its "
-                "cache_memoize()"
+                'cache_memoize(), or {"DEFAULTS": {"tags": ()}} in CACHE_MEMOIZE for '
+                "all functions; without them, invalidate(...) invalidates single "
+                "calls, and a new version= in its cache_memoize() every call"
             )
         return plan.tag
 
@@ -369,21 +383,6 @@ class Memoized(Generic[P, R, T]):
         return await sync_to_async(self.site_info)()
 
 
-def _explain_receiver(function: Function, args: Any) -> str:
-    if function.owner is None:
-        return (
-            "this control does not know the class, because another decorator stands "
-            "above @cache_memoize; put @cache_memoize above @classmethod, or pass the "
-            "class as the first argument"
-        )
-    kind = "a subclass" if function.needs_class else "an instance"
-    return (
-        f"the first argument must be {kind} of {function.owner.__qualname__}, not "
-        f"{type(args[0]).__name__}; use the control of the bound method "
-        "(obj.m.invalidate(...)), or pass the instance first"
-    )
-
-
 async def _invalidate(call: Call, key: str, hold: float = 0.0) -> None:
     await invalidate_key(call.store, call.function.name, key, hold)
     call.stats.invalidated(key)
@@ -408,6 +407,8 @@ def attach(wrapper: Any, function: Function) -> None:
     wrapper._memoized = function
     for name in CONTROLS:
         setattr(wrapper, name, getattr(controls, name))
+    for name in OTHER_CONTROLS:
+        setattr(wrapper, name, refused_control(function.name, name))
     function.wrapper = wrapper
 
 

@@ -25,6 +25,7 @@ from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.apps import apps
+from django.db import transaction
 from django.db.models import Model, signals
 from django.db.models.fields.related import lazy_related_operation
 from django.db.models.utils import make_model_tuple
@@ -321,6 +322,18 @@ def _connect_signal(
 # --- signals -------------------------------------------------------------------------
 
 
+def _invalidate_loaded(one: Dependency, objects: Any) -> None:
+    """Invalidate what these instances demand, now that their fixture is loaded; if the
+    callable still raises, every call."""
+    try:
+        actions = list(one.collect_actions(objects).values())
+    except Exception:
+        if one.invalidate_all is None:
+            raise
+        actions = [one.invalidate_all]
+    _run_all(actions)
+
+
 def _receive_signal(
     sender: Class, signal: Any, instance: Any, using: str, **event: Any
 ) -> None:
@@ -329,6 +342,9 @@ def _receive_signal(
     before = when == "pre" or signal in (signals.pre_delete, signals.pre_save)
     kept: Any = vars(instance._state).setdefault("cache_memoize", KeptActions())
     change = Change(instance, using, event, saves, before, {})
+    if saves:  # of a relation too, which loading a fixture sets after the save
+        kept.pop("raw", None)
+        kept |= {"raw": True} if event.get("raw") else {}
 
     def handle(one: Dependency, field: Any) -> None:
         """Before a change, keep the actions; after it, run them and those that the new
@@ -339,7 +355,17 @@ def _receive_signal(
         elif before or objects is None:
             objects = change.objects_of(one, field)
             actions = actions if saves else {}
-        actions = actions | one.collect_actions(objects)
+        try:
+            actions = actions | one.collect_actions(objects)
+        except Exception:
+            if not kept.get("raw"):
+                raise
+
+            def invalidate_later() -> None:
+                one.run_named(partial(_invalidate_loaded, one, objects))
+
+            # A fixture may refer to rows that it loads later.
+            transaction.on_commit(invalidate_later, using, robust=True)
         if saves and before:
             # Added to those of a save that this one is part of, or that has failed.
             kept[one, field, what, saves] = None, actions

@@ -8,7 +8,6 @@ steps to add an option.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
@@ -16,6 +15,8 @@ from datetime import timedelta
 from typing import Any, Literal
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
+
+from .hints import suggestion
 
 __all__ = [
     "CALLED",
@@ -138,9 +139,8 @@ def given_in(args: Any, kwargs: Any) -> dict[str, Any]:
     try:
         given = SIGNATURE.bind(*args, **kwargs).arguments
     except TypeError as error:
-        meant = sorted(_OTHER_WORDS.get(name, name) for name in kwargs.keys() - _FIELDS)
-        known = meant if {*meant} <= {*_FIELDS} else _FIELDS
-        raise TypeError(f"cache_memoize() {error}{suggestion(meant, known)}") from None
+        hint = suggestion(kwargs.keys() - _FIELDS, _FIELDS)
+        raise TypeError(f"cache_memoize() {error}{hint}") from None
     # They are read again after every change of the settings: an iterator would be
     # exhausted, and a list may have been changed.
     return {
@@ -150,20 +150,6 @@ def given_in(args: Any, kwargs: Any) -> dict[str, Any]:
         for option, value in given.items()
     }
 
-
-#: What options are called in other libraries.
-_OTHER_WORDS = {
-    **dict.fromkeys(("ttl", "expire", "expires", "max_age", "seconds"), "timeout"),
-    **dict.fromkeys(("namespace", "key_prefix", "name"), "prefix"),
-    **dict.fromkeys(("key", "cache_key", "key_func"), "key_generator_callable"),
-    **dict.fromkeys(("key_builder", "make_key"), "key_generator_callable"),
-    **dict.fromkeys(("alias", "cache", "backend", "using"), "cache_alias"),
-    **dict.fromkeys(("exceptions", "cached_exceptions"), "cache_exceptions"),
-    **dict.fromkeys(("exclude", "ignore_args", "skip_args"), "ignore"),
-    **dict.fromkeys(("condition", "should_cache", "should_cache_fn"), "cache_if"),
-    **dict.fromkeys(("per_user", "per_language", "vary", "per_site"), "vary_on"),
-    **dict.fromkeys(("stale_ttl", "stale_while_revalidate", "grace"), "stale"),
-}
 
 _SEVERAL = ("cache_exceptions", "tags", "vary_on", "ignore")
 
@@ -181,13 +167,3 @@ def check_given(name: str, given: dict[str, Any]) -> None:
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str) and bool(value)
-
-
-def suggestion(unknown: Iterable[str], known: Iterable[str]) -> str:
-    """Return " (did you mean ...?)" if a known name is close, else an empty string."""
-    close = {
-        match
-        for name in unknown
-        for match in difflib.get_close_matches(str(name), sorted(known), 1)
-    }
-    return f" (did you mean {', '.join(sorted(close))}?)" if close else ""

@@ -1057,7 +1057,8 @@ def exceptions(peer: Any) -> Verdicts:
 
     def parts(error: Exception) -> Any:
         more = getattr(error, "exceptions", ())
-        return type(error), error.args, vars(error), repr(error), str(error), len(more)
+        args = repr(error.args)  # those of a group have exceptions, which are not equal
+        return type(error), args, vars(error), repr(error), str(error), len(more)
 
     errors = [each for each in pool("objects") if isinstance(each, Exception)]
     errors += [inputs.Fault("a", n) for n in range(10)]

@@ -17,11 +17,12 @@ MAY_IMPORT = {
     "clock": "",
     "process": "",
     "signals": "",
-    "options": "",
+    "hints": "",
+    "options": "hints",
     "arguments": "",
     "dependency": "keys",
     "model_signals": "dependency process",
-    "conf": "options",
+    "conf": "hints options",
     "vary": "conf",
     "keys": "",
     "cache": "keys conf clock process",
@@ -30,7 +31,7 @@ MAY_IMPORT = {
     "planning": "options vary keys cache stats protocol conf signals clock process",
     "describe": "planning options protocol stats conf",
     "methods": "memoized protocol",
-    "memoized": "planning protocol stats model_signals cache",
+    "memoized": "hints planning protocol stats model_signals cache",
     "decorator": (
         "methods memoized planning options keys cache stats protocol signals clock"
     ),
@@ -51,7 +52,11 @@ DOORS = {
         "protocol.transactions",
         "protocol.refresh",
     },
-    "django.db.transaction": {"cache.backends", "protocol.transactions"},
+    "django.db.transaction": {
+        "cache.backends",
+        "model_signals",
+        "protocol.transactions",
+    },
     "django.db.models.signals": {"model_signals"},
 }
 #: No I/O at all.

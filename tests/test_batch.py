@@ -165,12 +165,13 @@ def test_an_error_for_many_belongs_to_every_item_and_frees_the_keys(bulk):
     "given, said",
     [
         ([1], "1 results for 2 items"),
-        ({1: 1, 3: 3}, "1 results for 2 items"),
+        ({1: 1, 3: 3}, "a dict whose keys are not the items"),
+        ({"1": 1, "2": 2}, "a dict whose keys are not the items"),
         ({1, 2}, "a set, whose order is not that of the items"),
         ("12", "a str, whose order"),
         (Post.objects.all(), "a QuerySet, whose order"),
     ],
-    ids=["too few", "another", "a set", "a text", "a query"],
+    ids=["too few", "another", "texts", "a set", "a text", "a query"],
 )
 def test_results_that_may_be_another_items_are_refused(world, given, said):
     made = Doubled(world)
@@ -274,6 +275,34 @@ def test_results_may_come_by_item(world):
     made.f.many(lambda items: {x: [x, x * 2] for x in reversed(items)})
     assert made.f.map([1, 2, 3]) == [[1, 2], [2, 4], [3, 6]]
     assert made.f(3) == [3, 6]
+
+
+@pytest.mark.parametrize("gone", [{2}, {1, 3}, {1, 2, 3}])
+def test_an_item_that_the_dict_lacks_fails_alone(world, gone):
+    """As a row that is gone fails, of those that in_bulk() returns."""
+    made = Doubled(world)
+    made.f.many(lambda items: {x: [x, x * 2] for x in items if x not in gone})
+    found = made.f.map([1, 2, 3, 2], return_exceptions=True)
+    for x, result in zip([1, 2, 3, 2], found, strict=True):
+        if x in gone:
+            assert type(result) is KeyError and result.args == (x,)
+            assert "many: the function returned a dict without" in result.__notes__[0]
+        else:
+            assert result == [x, x * 2] and made.f.peek(x).value == result
+    with pytest.raises(KeyError, match=str(min(gone))):
+        made.f.map([1, 2, 3])
+    runs = len(made.runs)
+    assert [made.f(x) for x in gone] == [[x, x * 2] for x in gone]  # the keys are free
+    assert len(made.runs) == runs + len(gone)
+
+
+@pytest.mark.backends(["locmem"])
+def test_an_item_that_the_dict_lacks_keeps_its_old_value(world):
+    f = world.memoize(60, prefix="lacks")(lambda x: x)
+    f.many(lambda items: {})
+    f(1)
+    [step] = f.warm([1])
+    assert type(step.error) is KeyError and f.peek(1).value == 1
 
 
 @pytest.mark.backends(["locmem"])

@@ -270,6 +270,18 @@ def test_a_shared_or_unusable_cache_or_a_disabled_library_is_not_logged(
     assert caplog.messages == []
 
 
+def test_functions_without_tags_are_named_once_before_deployment(functions):
+    functions.append(cache_memoize(60, prefix="no tags")(another))
+    functions.append(cache_memoize(60, prefix="tags", tags=())(odd_caches))
+    (found,) = ours.check_tags(None)
+    assert (found.id, found.level) == ("cache_memoize.I001", checks.INFO)
+    assert "print_nothing" in found.msg and "another" in found.msg
+    assert "odd_caches" not in found.msg
+    assert '{"DEFAULTS": {"tags": ()}} in CACHE_MEMOIZE' in found.hint
+    with override_settings(CACHE_MEMOIZE={"DEFAULTS": {"tags": ()}}):
+        assert ours.check_tags(None) == []
+
+
 @contextmanager
 def odd_caches(settings):
     """Caches that may not even be closed: Django would try to, after every test."""

@@ -83,6 +83,26 @@ def test_options_that_are_about_one_function_are_no_defaults():
     ):
         conf()
     assert "['jiter', 'prefix'] (did you mean jitter?)" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "given, hint",
+    [
+        ({"TIMEOUT": 300}, "{'DEFAULTS': {'timeout': 300}}"),
+        ({"timeout": 300, "STALE": 5}, "{'DEFAULTS': {'stale': 5, 'timeout': 300}}"),
+        ({"TTL": 300}, "{'DEFAULTS': {'timeout': 300}}"),
+        ({"enabled": False}, "ENABLED"),
+        ({"key_prefix": "a"}, "KEY_PREFIX"),
+        ({"DEFAULTS": {"ENABLED": False}}, "{'ENABLED': False} beside 'DEFAULTS'"),
+        ({"DEFAULTS": {"ttl": 5}}, "timeout"),
+    ],
+    ids=str,
+)
+def test_settings_in_the_wrong_place_are_told_the_right_one(given, hint):
+    mistake = pytest.raises(ImproperlyConfigured)
+    with override_settings(CACHE_MEMOIZE=given), mistake as caught:
+        conf()
+    assert f" (did you mean {hint}?); " in str(caught.value)
     assert "'timeout'" in str(caught.value)
 
 

@@ -19,6 +19,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from django.apps import apps
 from django.core import serializers
+from django.core.management import call_command
 from django.db import IntegrityError, models, transaction
 from django.db.migrations.state import ModelState, ProjectState
 from django.db.models.deletion import Collector
@@ -183,6 +184,65 @@ def test_a_fixture_invalidates_like_a_save():
     for one in serializers.deserialize("json", text):
         one.save()
     assert invalidated.seen() == [7]
+
+
+FORWARD = """[
+    {"model": "tests.loan", "pk": 1, "fields": {"reader": 2, "article": "news"}},
+    {"model": "tests.reader", "pk": 2, "fields": {}},
+    {"model": "tests.article", "pk": 3, "fields": {"title": "news"}}
+]"""
+
+
+def by_reader(loan):
+    return (f"{loan.reader.pk} {loan.article.pk}",)
+
+
+def load(tmp_path, text=FORWARD):
+    path = tmp_path / "fixture.json"
+    path.write_text(text)
+    call_command("loaddata", path, verbosity=0)
+
+
+def test_a_fixture_may_refer_to_rows_that_it_loads_later(
+    tmp_path, django_capture_on_commit_callbacks
+):
+    invalidated = Invalidated(Loan, by_reader, tags=False)
+    for moved in (False, True):  # loaded again, with the rows as they were before
+        with django_capture_on_commit_callbacks(execute=True):
+            load(tmp_path)
+        assert invalidated.seen() == ["2 3"], moved
+
+
+@pytest.mark.parametrize("tags", [True, False])
+def test_a_callable_that_still_raises_after_a_fixture_does_not_stop_it(
+    tmp_path, django_capture_on_commit_callbacks, tags, caplog
+):
+    invalidated = Invalidated(Loan, lambda loan: 1 / 0, tags=tags)
+    with django_capture_on_commit_callbacks(execute=True):
+        load(tmp_path)
+    assert Loan.objects.exists()
+    assert invalidated.seen() == (["all"] if tags else [])
+    assert ("division by zero" in caplog.text) != tags
+    with pytest.raises(ZeroDivisionError):  # a save is no fixture
+        Loan.objects.get().save()
+
+
+def test_relations_of_a_fixture_that_are_set_before_its_rows(
+    tmp_path, django_capture_on_commit_callbacks
+):
+    def by_first_tag(article):
+        return (Tag.objects.get(pk=1).pk,)
+
+    invalidated = Invalidated(Article, by_first_tag, tags=False)
+    with django_capture_on_commit_callbacks(execute=True):
+        load(
+            tmp_path,
+            """[
+            {"model": "tests.article", "pk": 7, "fields": {"labels": [1]}},
+            {"model": "tests.tag", "pk": 1, "fields": {"name": "b"}}
+            ]""",
+        )
+    assert invalidated.seen() == [1]
 
 
 def test_a_queryset_that_deletes_signals_each_row():

@@ -18,6 +18,7 @@ import math
 import os
 import pathlib
 import pickle
+import pkgutil
 import re
 import struct
 import subprocess
@@ -40,6 +41,7 @@ from django.utils.functional import SimpleLazyObject, lazy
 from django.utils.functional import cached_property as django_cached_property
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy, ngettext_lazy
+from django.views import View
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -781,8 +783,10 @@ def refusal(value, reason=None):
         f"blog.fetch(): the argument 'argument' of type {error.type_name}"
     )
     assert error.reason in message
-    for cure in ("ignore=", "args_rewrite=", "register_key(", "an id"):
+    for cure in ("ignore=('argument',)", "args_rewrite=", "an id"):
         assert cure in message
+    taught = f"register_key({error.teachable}, function)" in message
+    assert taught == (error.teachable is not None)
     assert "secret" not in message
     return error
 
@@ -825,9 +829,14 @@ REFUSED = {
 }
 
 
-#: Where the trouble is something that the value holds; the error names that.
-INSIDE = {"object with a lock", "method of a locked", "subclass with a lock"}
-INSIDE |= {"unsaved user", "text beside a lock"}
+#: Where a part of the value is refused: its path, and the type of the part.
+INSIDE = {
+    "object with a lock": "argument.lock has the type _thread.lock, and it holds",
+    "method of a locked": "argument.lock has the type _thread.lock",
+    "subclass with a lock": r"argument\[...\] has the type _thread.lock",
+    "unsaved user": "argument has the type .*Post, and an unsaved",
+    "text beside a lock": "argument.lock has the type _thread.lock",
+}
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -835,8 +844,113 @@ def test_what_cannot_be_told_apart_is_refused_with_the_cure(name):
     make, reason = REFUSED[name]
     value = make()
     error = refusal(value, reason)
-    if name not in INSIDE:
-        assert error.type_name == f"{type(value).__module__}.{type(value).__qualname__}"
+    assert error.type_name == encoding.class_name(type(value))
+    assert re.search(INSIDE.get(name, "^(?!argument)"), error.reason)
+
+
+@pytest.mark.parametrize("wrap", [lambda v: v, lambda v: [v], lambda v: Plain(a=v)])
+@pytest.mark.parametrize("name", REFUSED)
+def test_the_cures_that_an_error_names_work(monkeypatch, name, wrap):
+    def fetch(argument): ...
+
+    value = wrap(REFUSED[name][0]())
+    with pytest.raises(UnkeyableArgument) as caught:
+        key_maker(Binder(fetch, "fetch"), "p")((value,), {})
+    said = str(caught.value)
+    [ignore] = re.findall(r"ignore=\('(\w+)',\)", said)
+    assert key_maker(Binder(fetch, "fetch", (ignore,)), "p")((value,), {})
+    assert key_maker(Binder(fetch, "fetch"), "p", args_rewrite=id)((value,), {})
+    assert key_maker(Binder(fetch, "fetch"), "p")((5,), {})
+    taught = re.findall(r"register_key\(([\w.]+), function\)", said)
+    # Before Python 3.13, no module has the class of locks.
+    unnamed = ("builtins.", "_thread.")
+    assert taught or caught.value.type_name.startswith(unnamed)
+    for each in taught:
+        cls = type(value)  # of a class that is made in a function, its own name
+        if "." in each:
+            cls = pkgutil.resolve_name(each)
+        assert issubclass(type(value), cls) and cls.__name__ == each.rsplit(".", 1)[-1]
+        monkeypatch.setattr("cache_memoize.keys.encoding._REGISTERED", {})
+        monkeypatch.setattr("cache_memoize.keys.encoding._writers", {})
+        register_key(cls, id)
+        assert key_maker(Binder(fetch, "fetch"), "p")((value,), {})
+
+
+def local_class():
+    class Zone(datetime.tzinfo):
+        pass
+
+    class Inner:
+        pass
+
+    Odd = type("Europe/Berlin", (), {"__module__": "zones", "__qualname__": "x/y"})
+    return Zone(), Inner(), Odd()
+
+
+def test_a_class_without_a_name_is_taught_by_its_base_or_where_it_is_made():
+    found = [refusal(value).teachable for value in local_class()]
+    assert found == ["datetime.tzinfo", "Inner", None]
+
+
+class Holder:
+    def __init__(self, client):
+        self.client = client
+
+
+def service_in_a_ring():
+    service = Holder([Holder(None)])
+    service.client[0].client = service
+    return service
+
+
+PATHS = {
+    "argument.client._lock": lambda: Holder(Plain(_lock=threading.Lock())),
+    "argument.client[1].x": lambda: Holder([1, Plain(x=object())]),
+    "argument[...].client": lambda: {"secret": Holder(lambda: 1)},
+    "argument[...]": lambda: types.MappingProxyType({"secret": object()}),
+    "argument[0]": lambda: functools.partial(len, object()),
+    "argument.client[0].client contains itself": service_in_a_ring,
+    "argument" + "[0]" * 19: lambda: functools.reduce(
+        lambda inner, _: [inner], range(100), object()
+    ),
+}
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_the_path_to_the_refused_part_is_named(path):
+    value = PATHS[path]()
+    error = refusal(value)
+    assert error.reason.startswith(path)
+    assert error.type_name == encoding.class_name(type(value))
+
+
+def test_the_parts_of_a_registered_type_are_named_too(monkeypatch):
+    monkeypatch.setattr("cache_memoize.keys.encoding._REGISTERED", {})
+    monkeypatch.setattr("cache_memoize.keys.encoding._writers", {})
+    register_key(Holder, lambda service: (1, service.client))
+    assert refusal(Holder(object())).reason.startswith("argument has the type builtins")
+
+
+@pytest.mark.parametrize("pseudo", ["extra=", "args_rewrite=", "vary_on="])
+def test_what_an_option_returns_cannot_be_ignored(pseudo):
+    of = ("shop.Basket", "reason", "f", pseudo, "argument", "shop.Basket")
+    said = str(UnkeyableArgument(*of))
+    assert said == (
+        f"f(): the argument '{pseudo}' of type shop.Basket cannot be part of a cache "
+        "key: reason. Cure: pass something plain in its place (an id, for instance); "
+        "or teach its type to the library with "
+        "cache_memoize.register_key(shop.Basket, function)."
+    )
+
+
+class HttpView(View):
+    @cache_memoize(60)
+    def total(self, x): ...
+
+
+def test_a_view_is_refused_before_it_holds_a_request():
+    with pytest.raises(UnkeyableArgument, match="memoize a function that the view"):
+        HttpView().total(1)
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -857,7 +971,7 @@ def test_an_open_file_is_refused():
 def test_what_contains_itself_is_refused():
     endless = []
     endless.append(endless)
-    refusal(endless, "contains itself, or is nested too deeply")
+    refusal(endless, r"argument\[0\] contains itself")
     ring = Plain()
     ring.ring = ring
     refusal(ring, "contains itself")

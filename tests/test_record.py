@@ -374,14 +374,14 @@ def with_attributes(error, **attributes):
 def test_an_exception_comes_back_as_it_was(error):
     """With its type, arguments and attributes, whatever its ``__init__`` wants."""
     before = type(error), error.args, copy.copy(vars(error)), str(error)
-    again = record.loads_exception(record.dumps_exception(error))
+    again = record.loads(record.dumps_exception(error))
     assert again is not error
     assert (type(again), again.args, vars(again), str(again)) == before
 
 
 def test_an_exception_is_read_from_a_record_too():
     raw = pack(RAISED, TOKEN, record.dumps_exception(NoArguments()), timeout=60.0)
-    assert type(record.loads_exception(raw)) is NoArguments
+    assert type(record.loads(raw)) is NoArguments
 
 
 def test_a_traceback_and_a_cause_stay_behind():
@@ -391,7 +391,7 @@ def test_a_traceback_and_a_cause_stay_behind():
         except KeyError as inner:
             raise ValueError("outer") from inner
     except ValueError as error:
-        again = record.loads_exception(record.dumps_exception(error))
+        again = record.loads(record.dumps_exception(error))
     assert again.__traceback__ is again.__cause__ is again.__context__ is None
 
 
@@ -406,7 +406,7 @@ def test_an_exception_that_holds_what_cannot_be_pickled_is_refused():
     ids=repr,
 )
 def test_the_file_of_an_os_error_comes_back(error):
-    again = record.loads_exception(record.dumps_exception(error))
+    again = record.loads(record.dumps_exception(error))
     assert (again.errno, again.strerror) == (error.errno, error.strerror)
     assert (again.filename, again.filename2) == (error.filename, error.filename2)
 

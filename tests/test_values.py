@@ -6,11 +6,14 @@ import collections
 import datetime
 import enum
 import functools
+import sys
 import types
 
 import attrs
 import pydantic
 import pytest
+from dateutil import tz
+from dateutil.zoneinfo import get_zonefile_instance
 from django.contrib.sessions.backends.cache import SessionStore
 from django.contrib.sessions.backends.signed_cookies import SessionStore as Cookies
 from django.db import models
@@ -180,6 +183,101 @@ class Unlisted(enum.Enum):
         return member
 
 
+class KeepsHash:
+    def __init__(self, x):
+        self.x = x
+        self._hash = None
+
+    def __hash__(self):
+        if self._hash is None:
+            self._hash = hash(self.x)
+        return self._hash
+
+
+class KeepsPrivateHash:
+    def __init__(self, x):
+        self.x = x
+
+    def __hash__(self):
+        try:
+            return self.__kept
+        except AttributeError:
+            self.__kept = hash(("x", self.x))
+            return self.__kept
+
+
+class KeepsHashInSlot(dict):
+    """As frozendict."""
+
+    __slots__ = ("_hash",)
+
+    def __hash__(self):
+        object.__setattr__(self, "_hash", hash(frozenset(self.items())))
+        return self._hash
+
+
+class KeepsHashInDict(tuple):
+    def __hash__(self):
+        return self.__dict__.setdefault("hash", super().__hash__())
+
+
+class Subclass(KeepsHash):
+    pass
+
+
+class HashGiven:
+    """Nothing but its hash tells it from others, and __hash__ only reads it."""
+
+    def __init__(self, x):
+        self._hash = x
+
+    def __hash__(self):
+        return self._hash
+
+
+class HashOfAll:
+    """Names its attributes in __hash__."""
+
+    def __init__(self, x):
+        self.x = x
+        self.hashes = {"x": x}
+
+    def __hash__(self):
+        object.__setattr__(self, "_h_hash", hash(("x", self.x)))
+        return self._h_hash
+
+
+class under_cached_property:
+    """As that of propcache."""
+
+    def __init__(self, function):
+        self.function = function
+
+    def __get__(self, instance, owner=None):
+        if instance is None:
+            return self
+        return instance._cache.setdefault("area", self.function(instance))
+
+
+class Under:
+    __slots__ = ("_cache", "x")
+
+    def __init__(self, x):
+        self.x = x
+        self._cache = {}
+
+    @under_cached_property
+    def area(self):
+        return self.x**2
+
+
+class Reducing(Exception):
+    args = property(lambda self: 1 / 0)
+
+    def __reduce__(self):
+        raise AssertionError("code of the argument has run")
+
+
 ORDERED = collections.OrderedDict([(1, 2), (3, 4)])
 
 PAIRS = {
@@ -195,6 +293,11 @@ PAIRS = {
     ),
     "an object that keeps its hash": (KeptHash(1), KeptHash(2)),
     "a hash of an attribute named so": (FromAttribute(1), FromAttribute(2)),
+    "kept hash": (KeepsHash(1), KeepsHash(2)),
+    "given hash": (HashGiven(1), HashGiven(2)),
+    "hash of all": (HashOfAll(1), HashOfAll(2)),
+    "under": (Under(1), Under(2)),
+    "an exception that reduces itself": (Reducing(1), Reducing(2)),
     "an enum with a name of its own": (Named.ONE, Named.TWO),
     "a flag with a name of its own": (NamedFlag.ONE, NamedFlag.TWO),
     "flags together": (NamedFlag(0), NamedFlag.ONE | NamedFlag.TWO),
@@ -224,6 +327,14 @@ def test_two_values_are_two_keys(one, other):
         (lambda: KeptFrozen(1), hash),
         (lambda: Computing(2), lambda value: value.area),
         (lambda: Theirs(2), lambda value: value.area),
+        (lambda: Under(2), lambda value: value.area),
+        (lambda: KeepsHash("a"), hash),
+        (lambda: Subclass("a"), hash),
+        (lambda: KeepsPrivateHash("a"), hash),
+        (lambda: KeepsHashInSlot(a="b"), hash),
+        (lambda: KeepsHashInDict("ab"), hash),
+        (lambda: HashGiven(5), hash),
+        (lambda: HashOfAll("a"), hash),
     ],
 )
 def test_a_key_is_the_same_before_and_after_use(make, use):
@@ -231,6 +342,95 @@ def test_a_key_is_the_same_before_and_after_use(make, use):
     before = encode(value)
     assert use(value)
     assert encode(value) == before == encode(make())
+
+
+class HashOnly:
+    __slots__ = ("_hash",)
+
+    def __hash__(self):
+        self._hash = id(self)
+        return self._hash
+
+
+def test_an_object_with_nothing_but_its_kept_hash_is_refused():
+    value = HashOnly()
+    hash(value)
+    with pytest.raises(UnkeyableArgument, match="its use has filled in"):
+        encode(value)
+
+
+def zone(name, path):
+    """Return a zone as dateutil.tz.gettz() makes it of a file."""
+    made = tz.tzfile.__new__(tz.tzfile)
+    vars(made).update(vars(get_zonefile_instance().get(name)), _filename=path)
+    return made
+
+
+def test_a_zone_of_dateutil_is_its_name_or_its_rules():
+    berlin = zone("Europe/Berlin", "/usr/share/zoneinfo/Europe/Berlin")
+    other = zone("Europe/Berlin", "/usr/lib/zoneinfo/Europe/Berlin")
+    assert encode(berlin) == "os21:dateutil.tz.tz.tzfiles13:Europe/Berlin"
+    assert encode(other) == encode(berlin)
+    for path in ("/etc/localtime", None):  # may be another zone on another host
+        mine, theirs = zone("Europe/Berlin", path), zone("Asia/Tokyo", path)
+        assert encode(mine) != encode(theirs)
+        assert encode(mine) == encode(zone("Europe/Berlin", path))
+    moment = datetime.datetime(2026, 1, 1, tzinfo=berlin)
+    assert len(encode(moment)) < 200
+
+
+class Scalar:
+    """As those of numpy, without numpy."""
+
+    __array__ = None
+
+    def __init__(self, dtype, raw):
+        self.dtype, self.raw = types.SimpleNamespace(**dtype), raw
+
+    def tobytes(self):
+        return self.raw
+
+
+@pytest.fixture
+def scalar(monkeypatch):
+    module = types.ModuleType("numpy")
+    monkeypatch.setitem(sys.modules, "numpy", module)
+    generic = type("generic", (Scalar,), {"__module__": "numpy"})
+    for name in ("int64", "uint8", "other"):
+        made = type(name, (generic,), {"__module__": "numpy"})
+        setattr(module, name, made)
+    return lambda name, raw, kind="i", char="l": getattr(module, name)(
+        {"kind": kind, "char": char, "str": f"<{kind}{len(raw)}"}, raw
+    )
+
+
+def test_a_scalar_of_numpy_is_its_type_and_value(scalar):
+    one, same = scalar("int64", b"1"), scalar("int64", b"1")
+    others = [
+        scalar("int64", b"2"),
+        scalar("uint8", b"1"),
+        1,
+        scalar("int64", b"1", "M"),
+    ]
+    assert encode(one) == encode(same)
+    assert len({encode(each) for each in (one, *others)}) == 5
+
+
+@pytest.mark.parametrize(("kind", "char"), [("f", "g"), ("V", "V"), ("O", "O")])
+def test_a_scalar_whose_bytes_are_not_its_value_is_refused(scalar, kind, char):
+    with pytest.raises(UnkeyableArgument, match="padding"):
+        encode(scalar("other", b"1", kind, char))
+
+
+def test_the_scalars_of_numpy():
+    numpy = pytest.importorskip("numpy")
+    assert encode(numpy.int64(5)) == encode(numpy.array([5])[0]) != encode(5)
+    moments = [numpy.datetime64("2026-01-01", unit) for unit in ("D", "s")]
+    values = [numpy.int64(5), numpy.int32(5), numpy.float32(5), *moments]
+    assert len(set(map(encode, values))) == len(values)
+    for refused in (numpy.array([5]), numpy.longdouble(1)):
+        with pytest.raises(UnkeyableArgument):
+            encode(refused)
 
 
 def test_computing_a_key_computes_no_cached_property(monkeypatch):
@@ -270,8 +470,8 @@ def filled(**attributes):
 
 
 REFUSED = {
-    "filled": (lambda: filled(user="ada"), "values of cached properties"),
-    "filled twice": (lambda: filled(user=1, other=2), "values of cached properties"),
+    "filled": (lambda: filled(user="ada"), "its use has filled in"),
+    "filled twice": (lambda: filled(user=1, other=2), "as those of cached"),
     "no dict": (WithoutDict, "state that no attribute shows"),
     "no key": (lambda: Slug(), "no identity"),
     "lazy row": (lambda: SimpleLazyObject(Slug), "no identity"),

@@ -14,7 +14,7 @@ import asyncio
 import importlib
 from asyncio import _get_running_loop
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import _GeneratorContextManager, contextmanager, suppress
 from contextvars import ContextVar
 from threading import get_ident
 from typing import Any
@@ -175,10 +175,16 @@ def drop_key(alias: str, key: str) -> None:
         each.drop_key(alias, key)
 
 
-@contextmanager
-def local() -> Iterator[None]:
+def local(*wrong: object) -> _GeneratorContextManager[None]:
     """Open a block in which functions with ``local="request"`` ask the cache once per
     call, as in a request. For code outside of requests: a command, a Celery task."""
+    if wrong:
+        raise TypeError("local() takes no argument (did you mean @local()?)")
+    return _local()
+
+
+@contextmanager
+def _local() -> Iterator[None]:
     scope = Scope(_scope.get())
     before = _scope.set(scope)
     try:

@@ -17,7 +17,9 @@ import pickle
 import struct
 from typing import Any, NamedTuple, cast
 
-__all__ = ["Record", "pack", "parse"]
+from .pickler import dumps
+
+__all__ = ["Record", "dumps", "pack", "parse"]
 
 #: In the high byte of every kind: this library, this format.
 _FORMAT = 0xC300
@@ -196,10 +198,6 @@ def vouched(raw: bytes) -> bytes:
     return raw[:-2] + kind.to_bytes(2, "little")
 
 
-def dumps(value: Any) -> bytes:
-    return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
-
-
 loads = pickle.loads
 
 
@@ -210,13 +208,10 @@ def dumps_exception(error: Exception) -> bytes:
     or interpret differently (bpo-1692335). Where the round trip changes anything, the
     parts are pickled instead. Raise TypeError if they do not survive either.
     """
-    parts = _Parts(type(error), error.args, vars(error))
-    for candidate in (error, parts):
+    for by_parts in (False, True):
         try:
-            pickled = dumps(candidate)
-            copy = loads_exception(pickled)
-            same = _Parts(type(copy), copy.args, vars(copy)) == parts
-            if same and _state_in_c(copy) == _state_in_c(error):
+            pickled = dumps(error, by_parts=by_parts)
+            if _is_same(error, loads(pickled)):
                 return pickled
         except Exception as trouble:  # the class decides what it raises
             reason = f"pickling it raises {type(trouble).__name__}"
@@ -225,26 +220,30 @@ def dumps_exception(error: Exception) -> bytes:
     raise TypeError(f"{type(error).__qualname__} cannot be stored: {reason}")
 
 
+def _is_same(one: Any, other: Any) -> bool:
+    """Return whether two values are equal as far as they can be compared: objects of a
+    class without ``__eq__``, as an HTTP response, are compared by their class."""
+    cls = type(one)
+    if cls is not type(other):
+        return False
+    if isinstance(one, BaseException):
+        states = [(e.args, vars(e), _state_in_c(e)) for e in (one, other)]
+        return _is_same(*states)
+    if cls in (tuple, list):
+        return len(one) == len(other) and all(map(_is_same, one, other))
+    if cls is dict:
+        return one.keys() == other.keys() and all(
+            _is_same(value, other[key]) for key, value in one.items()
+        )
+    if cast("Any", cls).__eq__ is object.__eq__:
+        return True
+    return bool(one == other or one != one)  # NaN
+
+
 def _state_in_c(error: BaseException) -> Any:
     """Return state such as the filename of an OSError, which is not in its ``args``."""
     builtin = next(c for c in type(error).__mro__ if c.__module__ == "builtins")
     return cast("Any", builtin).__reduce__(error)[1:]
-
-
-class _Parts(NamedTuple):
-    cls: type[Exception]
-    args: tuple[Any, ...]
-    attributes: dict[str, Any]
-
-
-def loads_exception(raw: bytes) -> Exception:
-    stored = loads(raw)
-    if isinstance(stored, _Parts):
-        error = stored.cls.__new__(stored.cls, *stored.args)
-        error.args = stored.args
-        error.__dict__.update(stored.attributes)
-        return error
-    return stored  # type: ignore[no-any-return]
 
 
 def cap(timeout: float) -> float:

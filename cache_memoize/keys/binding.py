@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from inspect import Parameter, Signature, signature
 from typing import Any, NoReturn
 
-from .encoding import UnkeyableArgument, encode
+from .encoding import UnkeyableArgument, encode, explain
 
 __all__ = ["FIXED", "Binder", "address", "encode_part"]
 
@@ -234,11 +234,12 @@ def encode_part(
     """Like :func:`encode`, with an error that names the function and the parameter."""
     try:
         return encode(value)
-    except UnkeyableArgument as error:
-        why = error.type_name, error.reason
-    except RecursionError:
-        why = type(value).__name__, "it contains itself, or is nested too deeply"
-    raise UnkeyableArgument(*why, function, parameter, kind) from None
+    except (UnkeyableArgument, RecursionError):
+        pass  # for the explanation, the stack is short again
+    type_name, reason, teachable = explain(value, parameter)
+    raise UnkeyableArgument(
+        type_name, reason, function, parameter, kind, teachable
+    ) from None
 
 
 def address(function: Callable[..., Any]) -> tuple[str, str]:

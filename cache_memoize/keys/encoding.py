@@ -20,13 +20,15 @@ from django.db.models import Model
 from django.utils.functional import LazyObject, Promise
 
 from .columns import plain_type, stored_value
-from .values import UnkeyableArgument, class_name, name_of, refusal, rule_of
+from .refusals import UnkeyableArgument
+from .values import class_name, is_listed, name_of, refusal, rule_of
 
 __all__ = [
     "LONGEST_REMEMBERED",
     "UnkeyableArgument",
     "digest",
     "encode",
+    "explain",
     "label",
     "register_key",
 ]
@@ -175,7 +177,8 @@ def _encode_new(value: Any) -> str:
 def _writer_of(cls: type) -> Callable[[Any], str]:
     for base in cls.__mro__:
         if base in _REGISTERED:
-            return _named_writer(cls, _REGISTERED[base])
+            # Also of a class without a name of its own: the function identifies values.
+            return _named_writer(cls, _REGISTERED[base], class_name)
     if issubclass(cls, LazyObject):
         return _encode_wrapped
     if issubclass(cls, Model):
@@ -189,7 +192,9 @@ def _writer_of(cls: type) -> Callable[[Any], str]:
     return _named_writer(cls, rule_of(cls))
 
 
-def _named_writer(cls: type, rule: Callable[[Any], Any]) -> Callable[[Any], str]:
+def _named_writer(
+    cls: type, rule: Callable[[Any], Any], name_of: Callable[[type], str] = name_of
+) -> Callable[[Any], str]:
     """Return a writer of the name of ``cls``, looked up once, and of the parts that
     ``rule`` returns for a value."""
     head: str | None = None
@@ -216,3 +221,81 @@ def _encode_wrapped(value: Any) -> str:
     # request.user is the user: f(request.user) and f(user) are one call.
     value.__class__  # noqa: B018 - the attribute access makes it load
     return encode(value._wrapped)
+
+
+# --- errors --------------------------------------------------------------------------
+
+#: Steps of the path to a refused part, at most.
+_LONGEST_PATH = 20
+
+
+def explain(value: Any, path: str) -> tuple[str, str, str | None]:
+    """Return the name of the type of a refused value; the reason for the refusal, which
+    contains the path to the part that is refused; the class that can be registered."""
+    name, teachable = class_name(type(value)), _teachable_class(type(value))
+    where, part, is_cycle = _refused_part(value, path, ())
+    if is_cycle:
+        reason = f"{where} contains itself: it is {path} or a part of it again"
+        return name, reason, teachable
+    try:
+        encode(part)
+    except UnkeyableArgument as error:
+        type_name, reason = error.type_name, error.reason
+    except RecursionError:
+        type_name, reason = class_name(type(part)), "it is nested too deeply"
+    if part is not value:
+        reason = f"{where} has the type {type_name}, and {reason}"
+    return name, reason, teachable
+
+
+def _teachable_class(cls: type) -> str | None:
+    """Return how the class, or the nearest base that a module has, is written in
+    ``register_key()``; None if that is a built-in type."""
+    named = next(base for base in cls.__mro__ if _has_name(base))
+    if named.__module__ != "builtins":
+        return class_name(named)
+    return cls.__name__ if "<locals>" in cls.__qualname__ else None
+
+
+def _has_name(cls: type) -> bool:
+    try:
+        return bool(name_of(cls))
+    except UnkeyableArgument:
+        return False
+
+
+def _refused_part(
+    value: Any, path: str, within: tuple[Any, ...]
+) -> tuple[str, Any, bool]:
+    """Return the path to the innermost refused part, the part, and whether a part is
+    one of those around it."""
+    within = (*within, value)
+    for step, part in _parts_of(value) if len(within) < _LONGEST_PATH else ():
+        if any(part is outer for outer in within):
+            return path + step, part, True
+        try:
+            encode(part)
+        except (UnkeyableArgument, RecursionError):
+            return _refused_part(part, path + step, within)
+    return path, value, False
+
+
+def _parts_of(value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the parts of a value that are encoded, with their steps of the path."""
+    cls = type(value)
+    if cls in (list, tuple):
+        yield from ((f"[{n}]", each) for n, each in enumerate(value))
+    elif cls in (set, frozenset, dict):  # keys may be as secret as values
+        both = (*value.keys(), *value.values()) if cls is dict else value
+        yield from (("[...]", each) for each in both)
+    elif issubclass(cls, LazyObject):
+        yield "", value._wrapped
+    elif not issubclass(cls, (Model, Promise)) and cls not in _PLAIN:
+        rule = next((_REGISTERED[b] for b in cls.__mro__ if b in _REGISTERED), None)
+        with suppress(UnkeyableArgument):
+            parts = (rule or rule_of(cls))(value)
+            if rule is None and type(parts) is dict and not is_listed(cls):
+                yield from ((f".{name}", each) for name, each in parts.items())
+            else:
+                for each in parts if type(parts) is tuple else (parts,):
+                    yield "", each

@@ -29,7 +29,7 @@ import uuid
 import zoneinfo
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 from django.contrib.sessions.backends.base import SessionBase
 from django.core.files import File
@@ -38,56 +38,20 @@ from django.db.models.manager import BaseManager
 from django.db.models.query import RawQuerySet
 from django.http import HttpRequest
 from django.utils.functional import cached_property as django_cached_property
+from django.views import View
 
-__all__ = ["UnkeyableArgument", "class_name", "name_of", "refusal", "rule_of"]
+from .refusals import UnkeyableArgument
+
+__all__ = [
+    "class_name",
+    "is_listed",
+    "name_of",
+    "refusal",
+    "rule_of",
+]
 
 #: From a value to parts that can be encoded in its place.
 Rule = Callable[[Any], Any]
-
-CURES = (
-    "pass something plain in its place (an id, for instance), describe it with "
-    "args_rewrite=, teach the type to the library with cache_memoize.register_key(type,"
-    " function), or, if no result depends on it, leave it out of the key with ignore="
-)
-CURES_OF_CAPTURED = (
-    "capture something plain in its place (an id, for instance), teach the type to the "
-    "library with cache_memoize.register_key(type, function), or, if no result depends "
-    "on it, name the function with prefix=: then captured variables are not part of "
-    "the key"
-)
-
-
-class UnkeyableArgument(TypeError):
-    """An argument that cannot be told apart from others.
-
-    ``function``, ``parameter`` and ``type_name`` name it. Its value is never part of
-    the message.
-    """
-
-    def __init__(
-        self,
-        type_name: str,
-        reason: str,
-        function: str | None = None,
-        parameter: str | None = None,
-        kind: str = "argument",
-    ) -> None:
-        super().__init__(type_name, reason, function, parameter, kind)
-        self.type_name = type_name
-        self.reason = reason
-        self.function = function
-        self.parameter = parameter
-        #: ``"argument"``, or ``"captured variable"`` of a nested function.
-        self.kind = kind
-
-    def __str__(self) -> str:
-        where = f"{self.function}(): " if self.function else ""
-        what = f"the {self.kind} {self.parameter!r}" if self.parameter else "a value"
-        cures = CURES if self.kind == "argument" else CURES_OF_CAPTURED
-        return (
-            f"{where}{what} of type {self.type_name} cannot be part of a cache key: "
-            f"{self.reason}. Cure: {cures}."
-        )
 
 
 def _qualified_name(value: Any) -> str:
@@ -99,12 +63,20 @@ def _qualified_name(value: Any) -> str:
     # A memoized function or a class method has the name of the function it wraps.
     wrapped = (getattr(named, "func", None), getattr(named, "__func__", None))
     if named is not value and value not in wrapped:
-        raise UnkeyableArgument(
-            class_name(type(value)),
-            "a lambda, or a function or class that is made inside a function, has no "
-            "name that is the same in every process and different from all others",
-        )
+        reason = "a lambda, or a function or class that is made inside a function,"
+        if "<" not in value.__qualname__:
+            reason = (
+                "its module does not have it yet, or has another object of its name (is"
+                " it being decorated? a callable timeout is written @cache_memoize("
+                "timeout=...)); so it"
+            )
+        raise UnkeyableArgument(class_name(type(value)), f"{reason} {_WITHOUT_NAME}")
     return f"{value.__module__}.{value.__qualname__}"
+
+
+_WITHOUT_NAME = (
+    "has no name that is the same in every process and different from all others"
+)
 
 
 def class_name(cls: type) -> str:
@@ -156,11 +128,30 @@ def _tuple_items(value: Any) -> Any:
 def _exception_parts(value: BaseException) -> Any:
     # __reduce__ has what C keeps of an exception, as the filename of an OSError. It
     # has an empty dict of attributes only after the attributes were read once.
-    reduced: Any = value.__reduce__()
-    _, args, *attributes = reduced
-    if isinstance(value, (AttributeError, NameError)):  # it has no more of these
-        attributes.append(value.name)
-    return (value.args, args, *filter(None, attributes))
+    base: Any = next(c for c in type(value).__mro__ if c.__module__ == "builtins")
+    _, args, *attributes = base.__reduce__(value)
+    own = cast("Any", BaseException.args).__get__(value)
+    if isinstance(value, (AttributeError, NameError)):  # __reduce__ leaves it out
+        attributes.append(cast("Any", base).name.__get__(value))
+    return (own, args, *filter(None, attributes))
+
+
+def _numpy_scalar(value: Any) -> Any:
+    if value.dtype.kind not in "biufcmM" or value.dtype.char in "gG":
+        return refusal("it has padding, or more parts than one")(value)
+    return (value.dtype.str, value.tobytes())  # with the unit of a datetime64
+
+
+#: Where dateutil.tz.gettz() finds the files of zones.
+_ZONES = re.compile(r"/(?:usr/share|usr/lib|usr/share/lib|etc)/zoneinfo/")
+
+
+def _dateutil_zone(value: Any, /) -> Any:
+    """Return the name of a zone; else, of one from another file, its rules."""
+    attributes = object.__getattribute__(value, "__dict__")
+    path = attributes.get("_filename")
+    found = _ZONES.match(path) if isinstance(path, str) else None
+    return attributes if found is None else path[found.end() :]
 
 
 #: Rules for the values of a class and of its subclasses. The name of the class and the
@@ -219,7 +210,11 @@ _NAMES: dict[type, Rule] = {
     BaseManager: refusal("a manager makes queries and is not a value"),
     HttpRequest: refusal(
         "a request names a URL but not the user, the language or the session; pass "
-        "what the function reads from it"
+        "what the function reads from it; instead of a view, memoize what it calls"
+    ),
+    View: refusal(
+        "a view holds its request; memoize a function that the view calls, with what "
+        "it reads from the request as arguments"
     ),
     SessionBase: refusal(
         "a session names its row but not its content; pass what the function reads "
@@ -250,10 +245,22 @@ def rule_of(cls: type) -> Rule:
     return _fallback_rule(cls)
 
 
+def is_listed(cls: type) -> bool:
+    """Return whether the table of the library has a rule for exactly this class."""
+    return cls in _VALUES or cls in _NAMES
+
+
 def name_of(cls: type) -> str:
     """Return the name of ``cls``. Raise UnkeyableArgument if it is not unique."""
-    has_rule = cls in _VALUES or cls in _NAMES
-    return class_name(cls) if has_rule else _qualified_name(cls)
+    if is_listed(cls):
+        return class_name(cls)
+    try:
+        return str(_qualified_name(cls))
+    except UnkeyableArgument:
+        reason = "its class was made inside a function, or is hidden by another object"
+        raise UnkeyableArgument(
+            class_name(cls), f"{reason} of its name, so it {_WITHOUT_NAME}"
+        ) from None
 
 
 def _member_name(value: enum.Enum) -> Any:
@@ -264,20 +271,9 @@ def _member_name(value: enum.Enum) -> Any:
     return name if is_listed else (name, value._value_)
 
 
-def _kept_by_hash(cls: type) -> set[str]:
-    """Return the attributes in which ``__hash__`` of a class keeps its result: those
-    that it assigns, also by ``object.__setattr__(self, "_hash", ...)``."""
-    code = getattr(_class_attribute(cls, "__hash__"), "__code__", None)
-    if code is None:
-        return set()
-    steps = list(dis.get_instructions(code))
-    kept = {step.argval for step in steps if step.opname == "STORE_ATTR"}
-    if {"setattr", "__setattr__"}.intersection(code.co_names):
-        kept |= {c for c in code.co_consts if isinstance(c, str) and "hash" in c}
-    return kept
-
-
 _CACHED_PROPERTIES = (functools.cached_property, django_cached_property)
+#: A cached property of aiohttp's libraries, which keeps its value in ``_cache``.
+_UNDER_CACHED = "under_cached_property"
 #: Attributes that other libraries add: no part of a value, and filled by its use.
 _ADDED = frozenset({"_attrs_cached_hash", "__pydantic_fields_set__"})
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{4}")
@@ -291,19 +287,16 @@ def _fallback_rule(cls: type) -> Rule:
     """
     if cls is object:
         return refusal("a bare object() has nothing but its address")
+    if cls.__module__ == "numpy" and "numpy.generic" in map(class_name, cls.__mro__):
+        return _numpy_scalar
+    if class_name(cls) == "dateutil.tz.tz.tzfile":
+        return _dateutil_zone
     if hasattr(cls, "__array__"):
         return refusal("an array or table may keep data that no attribute shows")
     if cls.__itemsize__ or _has_hidden_state(cls, object):
         return refusal(_HIDDEN)
-    attributes, dict_of = _attributes_of(cls, object), _dict_reader(cls)
-
-    def parts(value: Any) -> Any:
-        found = attributes(value)
-        if not found and dict_of is not None and dict_of(value):
-            refusal("its only attributes are values of cached properties")(value)
-        return found or _own_texts(value)
-
-    return parts
+    attributes = _attributes_of(cls, object)
+    return lambda value: attributes(value) or _own_texts(value)
 
 
 _HIDDEN = "it holds state that no attribute shows"
@@ -371,6 +364,18 @@ def _is_cached(attribute: Any) -> bool:
     return hasattr(kind, "__get__") and ("cachedproperty" in name or name == "reify")
 
 
+def _kept_by_hash(cls: type) -> set[str]:
+    """Return the attributes that the code of ``__hash__`` sets."""
+    code = getattr(_class_attribute(cls, "__hash__"), "__code__", None)
+    if not isinstance(code, types.CodeType):
+        return set()
+    found = {s.argval for s in dis.get_instructions(code) if s.opname == "STORE_ATTR"}
+    if not {"__setattr__", "setattr", "__dict__"}.isdisjoint(code.co_names):
+        texts = [each for each in code.co_consts if isinstance(each, str)]
+        found.update(each for each in texts if "hash" in each and each.isidentifier())
+    return found
+
+
 def _is_added(member: Any) -> bool:
     """Return whether attrs has added a slot that is no field: for the value of a cached
     property, or for the hash."""
@@ -382,9 +387,9 @@ def _is_added(member: Any) -> bool:
 def _attributes_of(cls: type, base: type) -> Callable[[Any], dict[str, Any]]:
     """Return a rule for the attributes that ``cls`` adds to its ancestor ``base``.
 
-    Values of cached properties, and a hash that is kept, are left out: the same object
-    must have the same key before and after its use, and in every process. Slots are
-    read by their descriptors, which run no code of the class.
+    Values of cached properties, and the hash that ``__hash__`` keeps, are left out: the
+    same object must have the same key before and after its use. Slots are read by their
+    descriptors, which run no code of the class.
     """
     slots: dict[str, Any] = {}
     for name, member in _declared_slots(cls, base):
@@ -399,6 +404,8 @@ def _attributes_of(cls: type, base: type) -> Callable[[Any], dict[str, Any]]:
         for name in vars(each)
         if _is_cached(_class_attribute(cls, name))
     } | _kept_by_hash(cls)
+    if any(type(_class_attribute(cls, n)).__name__ == _UNDER_CACHED for n in left_out):
+        left_out.add("_cache")
     if slots or hasattr(cls, "__attrs_attrs__"):
         left_out |= _ADDED
     elif not left_out and dict_of is not None:
@@ -411,8 +418,14 @@ def _attributes_of(cls: type, base: type) -> Callable[[Any], dict[str, Any]]:
                 found[name] = member.__get__(value)
         if dict_of is not None:
             found |= dict_of(value)
-        for name in left_out & found.keys():
+        used = left_out & found.keys()
+        for name in used:
             del found[name]
+        if used - _ADDED and not found and base is object:
+            refusal(
+                "it has only values that its use has filled in, as those of cached "
+                "properties"
+            )(value)
         return found
 
     return attributes

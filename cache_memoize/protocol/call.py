@@ -20,6 +20,7 @@ from ..cache import record
 from ..cache.breaker import Breaker
 from ..cache.connections import UNREAD
 from ..cache.errors import MISTAKES
+from ..cache.pickler import Unstorable, check_awaited
 from ..cache.record import Record, Stamp
 from ..cache.store import AsyncStore, Look, Store
 from ..clock import Clock
@@ -269,12 +270,13 @@ def encode(kind: int, result: Any) -> bytes:
     """Return the payload of a record. Raise TypeError for what cannot be pickled,
     without the text of the error, which may show the value."""
     if kind == record.RAN:
+        check_awaited(result)
         return b""
     if kind == record.RAISED:
         return record.dumps_exception(result)
     try:
         return record.dumps(result)
-    except MISTAKES:  # a QuerySet in async code
+    except (*MISTAKES, Unstorable):  # a QuerySet in async code; our own text
         raise
     except Exception as error:  # a class decides what pickling raises
         name, raised = type(result).__name__, type(error).__name__
@@ -284,8 +286,6 @@ def encode(kind: int, result: Any) -> bytes:
 def decode(found: Record) -> Any:
     if found.kind == record.RAN:
         return True
-    if found.kind == record.RAISED:
-        return record.loads_exception(found.raw)
     return record.loads(found.raw)
 
 

@@ -140,16 +140,11 @@ def _open_stores(kind: type[Store], cache_alias: str | None) -> Iterable[Store]:
 
 
 async def _invalidate_tags(
-    kind: type[Store], tags: Iterable[str], cache_alias: str | None
+    kind: type[Store], tags: tuple[str, ...], cache_alias: str | None
 ) -> None:
     """Invalidate in every cache, even if some fail; then raise the first error."""
     first_error: Exception | None = None
-    names = tags_of(tuple(tags), "invalidate_tags()")
-    if not names:
-        raise TypeError(
-            "invalidate_tags() takes at least one tag; to invalidate every call of a "
-            "function, write f.invalidate_all()"
-        )
+    names = tags_of(_one_by_one(tags), "invalidate_tags()")
     says = is_debug() and not may_be_returned()
     for tag in undeclared(names) if says else ():
         logger.warning(
@@ -170,6 +165,17 @@ async def _invalidate_tags(
                 first_error = first_error or error
     if first_error is not None:
         raise first_error
+
+
+def _one_by_one(tags: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse no tag, and a list of tags in place of tags."""
+    if tags and not isinstance(tags[0], (list, tuple, set, frozenset)):
+        return tags
+    raise TypeError(
+        "invalidate_tags() takes at least one tag, and each as an argument of its own: "
+        'write invalidate_tags("a", "b"), or invalidate_tags(*tags) for a list that is '
+        "not empty"
+    )
 
 
 def invalidate_tags(*tags: str, cache_alias: str | None = None) -> None:

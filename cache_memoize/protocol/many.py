@@ -40,6 +40,10 @@ __all__ = ["CHUNK", "Batch", "awarm", "warm"]
 CHUNK = 500
 
 
+#: In place of the result of an item that a dict of results lacks.
+_NONE = object()
+
+
 @dataclass(slots=True)
 class _Item:
     given: Any
@@ -267,14 +271,18 @@ class Batch:
         return function.func(*mine[0].call.args)
 
     def _checked(self, mine: list[_Item], got: Any) -> list[Any]:
-        """Return the results in the order of the items, or refuse them."""
+        """Return the results in the order of the items, or refuse them. A dict may lack
+        items, as that of ``in_bulk()`` lacks rows that are gone."""
         if self.function.many is None:
             return [got]
         trouble, found = "", []
         if isinstance(got, Mapping):
-            found = [got[item.given] for item in mine if item.given in got]
-            if len({item.given for item in mine}) < len(mine):
+            found = [got.get(item.given, _NONE) for item in mine]
+            items = {item.given for item in mine}
+            if len(items) < len(mine):
                 trouble = "a dict for items that are equal, such as 1 and True"
+            elif any(r is _NONE for r in found) and not got.keys() <= items:
+                trouble = "a dict whose keys are not the items"
         elif isinstance(got, (QuerySet, Set, str)):
             trouble = f"a {type(got).__name__}, whose order is not that of the items"
         else:
@@ -296,6 +304,9 @@ class Batch:
             began = clock.monotonic() - took / len(mine)
             item.claim = item.claim._replace(began=began)
             try:
+                if values[place] is _NONE:
+                    await self._fail([item], results.lack(item))
+                    continue
                 await settle(item.call, item.claim, values[place])
                 results.values[item.call.key] = values[place]
             except Exception as raised:  # the user's timeout= or cache_if=
@@ -352,6 +363,16 @@ class Results:
         self.keys = keys
         self.values: dict[str, Any] = {}
         self.errors: dict[str, Exception] = {}
+
+    def lack(self, item: _Item) -> KeyError:
+        """Keep and return the error for an item that the function for many left out."""
+        error = KeyError(item.given)
+        error.add_note(
+            f"{item.call.function.name}.many: the function returned a dict without "
+            "this item; return a value for it, such as None, if there is one"
+        )
+        self.errors[item.call.key] = error
+        return error
 
     def in_order(self, return_exceptions: bool) -> list[Any]:
         """Return the results in the order of the items; raise the first error unless
