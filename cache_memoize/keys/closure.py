@@ -14,20 +14,31 @@ a variable that the function only writes to (``calls.append(x)``).
 
 from __future__ import annotations
 
+import datetime
+import decimal
 import dis
 import functools
 import sys
 import types
+import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 from .binding import FIXED, encode_part
 from .encoding import digest, encode
 
-__all__ = ["captured_text_of", "default_prefix"]
+__all__ = ["captured_text_of", "captures_plain_values", "default_prefix", "is_plain"]
 
 #: Marks in the text of captured variables. No encoded value starts with one of them.
 _CAPTURED, _FUNCTION, _AGAIN, _UNASSIGNED = "&@%?"
+
+#: Types of values that hold nothing but themselves.
+_PLAIN = FIXED | {
+    *(float, decimal.Decimal, uuid.UUID, types.ModuleType, type),
+    *(datetime.date, datetime.datetime, datetime.time, datetime.timedelta),
+}
+_COLLECTIONS = (tuple, list, set, frozenset)
 
 #: Decorators are looked through to this depth.
 _DEPTH = 20
@@ -228,3 +239,28 @@ def _is_writing(steps: list[dis.Instruction], number: int) -> bool:
         depth += dis.stack_effect(steps[last].opcode, steps[last].arg)
     called = steps[last - 1].opname.startswith("CALL")
     return called and steps[last].opname == "POP_TOP"
+
+
+def is_plain(value: Any, depth: int = 5) -> bool:
+    """Return whether a value holds no objects, as rows of a database."""
+    kind = type(value)
+    if kind is dict:
+        return is_plain([*value, *value.values()], depth)
+    if kind in _COLLECTIONS:
+        return depth > 0 and all(is_plain(each, depth - 1) for each in value)
+    return kind in _PLAIN
+
+
+def captures_plain_values(function: Any, within: tuple[Any, ...] = ()) -> bool:
+    """Return whether a callable is Python code that holds no objects."""
+    if type(function) is not types.FunctionType or len(within) > _DEPTH:
+        return False
+    if not is_plain([function.__defaults__, function.__kwdefaults__]):
+        return False
+    for _, cell in _variables(function):
+        with suppress(ValueError):  # not assigned yet
+            value = _unwrap_memoized(cell.cell_contents)
+            known = is_plain(value) or any(value is outer for outer in within)
+            if not (known or captures_plain_values(value, (*within, function))):
+                return False
+    return True

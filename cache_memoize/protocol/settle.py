@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from django.db.models.base import model_unpickle
+
 from ..cache import record
 from ..cache.connections import UNREADABLE
 from ..cache.errors import MISTAKES
@@ -89,7 +91,7 @@ async def _store(call: Call, claim: Claim, kind: int, result: Any, cost: float) 
         result, call.args, call.kwargs
     )
     # The function itself may have written in a transaction that is still open.
-    if left <= 0 or not wanted or not await call.may_store():
+    if left <= 0 or not wanted or not await _is_valid_for_others(call, claim):
         return await release(call, claim)
     if _is_changed(call, claim):
         call.stats.warn_once("nothing is stored", _CHANGED)
@@ -99,6 +101,8 @@ async def _store(call: Call, claim: Claim, kind: int, result: Any, cost: float) 
     except Exception as error:  # a class decides what pickling raises
         call.stats.trouble_once("the result cannot be pickled", error)
         return await release(call, claim)
+    if claim.uses is not None and _ROW in payload:
+        return await release(call, claim)  # it was read before, perhaps uncommitted
     if call.store.breaker.blocks(call.clock.monotonic()):
         return  # the breaker opened during the computation
     new = pack_entry(call, claim, kind, payload, timeout, cost)
@@ -111,6 +115,20 @@ async def _store(call: Call, claim: Claim, kind: int, result: Any, cost: float) 
     except Exception as error:
         call.stats.trouble_once("the cache did not take the result", error)
         await release(call, claim)
+
+
+#: Part of the pickle of each model instance.
+_ROW = model_unpickle.__name__.encode()
+
+
+async def _is_valid_for_others(call: Call, claim: Claim) -> bool:
+    """Return whether the result depends on nothing that other callers do not see."""
+    if claim.uses is None:
+        return await call.may_store()
+    if await call.uses() == claim.uses:
+        return True
+    call.function.queries = True
+    return False
 
 
 _CHANGED = ValueError(
