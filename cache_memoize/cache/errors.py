@@ -8,6 +8,7 @@ computes, and the circuit breaker counts.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from django.core.cache import InvalidCacheBackendError
@@ -20,6 +21,7 @@ __all__ = [
     "hangs",
     "is_about_call",
     "is_decoding_error",
+    "is_of_test",
     "no_answer",
 ]
 
@@ -83,3 +85,23 @@ def is_about_call(error: BaseException) -> bool:
 def hangs(error: BaseException) -> bool:
     """Return whether ``error`` is a time-out of any client."""
     return any("Timeout" in cls.__name__ for cls in type(error).__mro__)
+
+
+#: Methods of a cache that tests replace.
+_REPLACED = ("add", "delete", "get", "get_many", "set")
+_MOCKS = ("unittest.mock", "mock.mock")
+
+
+def is_of_test(error: BaseException, cache: Any) -> bool:
+    """Return whether a test double caused the error: an assertion, or a mock that
+    raises, or answers for the cache."""
+    traceback = error.__traceback__
+    while traceback is not None:
+        if traceback.tb_frame.f_globals.get("__name__") in _MOCKS:
+            return True
+        traceback = traceback.tb_next
+    mocks = [getattr(sys.modules.get(name), "NonCallableMock", ()) for name in _MOCKS]
+    methods = [getattr(cache, name, None) for name in _REPLACED]
+    return isinstance(error, AssertionError) or any(
+        isinstance(method, mock) for method in methods for mock in mocks
+    )

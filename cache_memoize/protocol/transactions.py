@@ -151,7 +151,7 @@ def _noticed(kind: type, name: str) -> property:
 
 
 @functools.lru_cache
-def _noticing(kind: type) -> type:
+def _noticing(kind: Any) -> type:
     """Return the class of cursors ``kind`` whose unseen methods are noticed."""
     return type(kind.__name__, (kind,), {n: _noticed(kind, n) for n in _UNSEEN})
 
@@ -162,9 +162,10 @@ def _opening(watch: Watch, make: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(make)
     def cursor(*args: Any, **kwargs: Any) -> Any:
         made = make(*args, **kwargs)
+        kind: Any = type(made)
         watch.uses += 1
         if isinstance(made, CursorWrapper):
-            made.__class__ = _noticing(type(made))
+            made.__class__ = _noticing(kind)
         return made
 
     return cursor
