@@ -160,6 +160,7 @@ def _plan(function: Function, project: Conf) -> Plan:
     )
     state_of = state_maker(
         function.binder,
+        extra=called.extra,
         args_rewrite=called.args_rewrite,
         key_generator=called.key_generator_callable,
         captured=captured,

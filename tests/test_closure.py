@@ -21,6 +21,8 @@ from cache_memoize import (
     register_key,
 )
 from cache_memoize.keys.closure import captured_text_of, default_prefix
+from cache_memoize.protocol import threads as pool
+from tests.conftest import FakeClock
 from tests.models import Post
 
 
@@ -462,6 +464,41 @@ def test_what_was_changed_during_the_call_is_not_stored(kind, caplog):
     assert total.peek(kind()) is total.peek(argument) is None
     assert total.refresh(argument) == 2
     assert total(kind()) == 1  # no caller waits for a lease
+
+
+@pytest.mark.parametrize("call", ["first", "refresh", "in the background"])
+def test_a_result_is_not_stored_if_extra_changed_during_the_call(call, caplog):
+    """The function may have read either release: the result fits no key for sure."""
+    release, clock = ["1"], FakeClock()
+
+    @cache_memoize(
+        60,
+        stale=60,
+        extra=lambda x: release[-1],
+        prefix=f"test_closure.extra.{call}",
+        _clock=clock,
+    )
+    def page(x):
+        seen = release[-1]
+        release.extend(coming)
+        return seen
+
+    coming = []
+    if call != "first":
+        assert page(1) == "1"
+    coming = ["2"]
+    clock.tick(1)
+    if call == "in the background":
+        clock.tick(61)
+        assert page(1) == "1" and pool.join()
+    else:
+        assert page(1, _refresh=call == "refresh") == "1"
+    assert "was changed during the call" in caplog.text
+    release[:], coming = ["1"], []
+    if call == "first":
+        assert page.peek(1) is None
+    else:
+        assert page.peek(1).value == "1" and page.peek(1).age  # the entry from before
 
 
 def test_what_becomes_unkeyable_during_the_call_is_not_stored():

@@ -432,7 +432,8 @@ def test_a_call_keeps_the_plan_that_it_began_with():
     """Otherwise the key of the old settings would be stored in the new cache."""
     said = project(DEFAULTS={"cache_alias": "locmem"}, KEY_PREFIX="new")
 
-    f = cache_memoize(60, prefix="snapshot", extra=lambda x: said.enable())(abs)
+    enable_once = functools.cache(lambda x: said.enable())
+    f = cache_memoize(60, prefix="snapshot", extra=enable_once)(abs)
     f(1)
     try:
         assert len(caches["default"]._cache) == 1

@@ -200,6 +200,12 @@ def _code_text(code: types.CodeType) -> str:
 #: Methods that write to their object, called for nothing else if the result is dropped.
 _WRITING = frozenset({"add", "append", "appendleft", "extend", "insert", "update"})
 
+#: Instructions that may name a variable, but do not use it. (``dis.hasfree`` is empty
+#: in Python 3.14; an attribute of the same name counts as a use, which is safe.)
+_NO_USES = ("COPY_FREE_VARS", "LOAD_CONST")
+
+_JUMPS = {*dis.hasjrel, *dis.hasjabs}
+
 
 @functools.lru_cache(1024)
 def _is_only_written(code: types.CodeType, variable: str) -> bool:
@@ -214,9 +220,7 @@ def _is_only_written(code: types.CodeType, variable: str) -> bool:
     uses = [
         number
         for number, step in enumerate(steps)
-        if step.argval == variable
-        and step.opname != "COPY_FREE_VARS"
-        and step.opcode in dis.hasfree
+        if variable == step.argval and step.opname not in _NO_USES
     ]
     return bool(uses) and all(_is_writing(steps, number) for number in uses)
 
@@ -234,9 +238,10 @@ def _is_writing(steps: list[dis.Instruction], number: int) -> bool:
     depth, last = 1, number
     while depth > 0:  # until the value, or the result of the call, is off the stack
         last += 1
-        if steps[last].opcode in dis.hasjrel or steps[last].opcode in dis.hasjabs:
+        opcode, name = steps[last].opcode, steps[last].opname
+        if opcode in _JUMPS or name.startswith(("RETURN", "YIELD")):
             return False
-        depth += dis.stack_effect(steps[last].opcode, steps[last].arg)
+        depth += dis.stack_effect(opcode, steps[last].arg)
     called = steps[last - 1].opname.startswith("CALL")
     return called and steps[last].opname == "POP_TOP"
 

@@ -90,22 +90,24 @@ def key_maker(
 def state_maker(
     binder: Binder,
     *,
+    extra: Any = None,
     args_rewrite: Callable[..., Any] | None = None,
     key_generator: Callable[..., Any] | None = None,
     captured: Callable[[], str] | None = None,
 ) -> Callable[[Args, Kwargs], str | None]:
     """Return the function from a call to the part of its key that can change while the
-    call runs: its arguments. None for plain values.
+    call runs: its arguments, and what ``extra`` returns. None for plain values.
 
-    Neither ``extra`` nor ``vary_on``: the function itself may activate a language.
+    Not ``vary_on``: the function itself may activate a language.
     """
-    text_of = _text_maker(binder, args_rewrite, None)
+    extra_of = extra if callable(extra) else None
+    text_of = _text_maker(binder, args_rewrite, extra_of)
     if key_generator is not None:
         text_of = functools.partial(_generated_key, key_generator, binder.name)
 
     def state_of(args: Args, kwargs: Kwargs) -> str | None:
         types = map(type, (*args, *kwargs.values()))
-        if captured is None and _UNCHANGING.issuperset(types):
+        if captured is extra_of is None and _UNCHANGING.issuperset(types):
             return None
         return text_of(args, kwargs) + (captured() if captured else "")
 

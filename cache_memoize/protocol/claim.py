@@ -16,7 +16,6 @@ recursion depth, and ``StopIteration`` would change its meaning.
 from __future__ import annotations
 
 import math
-from contextlib import suppress
 from enum import Enum
 from typing import Any
 
@@ -29,7 +28,7 @@ from ..stats.counters import logger
 from . import threads, transactions
 from .call import Call, Claim, computing, decode
 from .invalidation import invalidate_key
-from .settle import give_up
+from .settle import confirm
 
 __all__ = ["Do", "can_wait", "claim", "decide", "overtake", "serve"]
 
@@ -52,7 +51,7 @@ async def claim(call: Call, first: Any = UNREAD, error: Any = None) -> Claim:
         caller = _Caller(call)
         while (mine := caller.outcome(look) or await _step(caller, look)) is None:
             look = await call.look()
-        return await _check_arguments(call, mine)
+        return mine if mine.found is not None else await confirm(call, mine)
     except MISTAKES:
         raise
     except Exception as trouble:
@@ -81,7 +80,7 @@ async def overtake(call: Call) -> Claim:
         look = await call.look()
         while (mine := caller.outcome(look) or await _overstep(caller, look)) is None:
             look = await call.look()
-        return await _check_arguments(call, mine)
+        return await confirm(call, mine)
     except MISTAKES:
         raise
     except Exception as trouble:
@@ -338,19 +337,6 @@ async def _stamp_anyway(call: Call, found: Record, now: float) -> Claim | None:
     if lease is None:
         return None
     return _right(call, lease, found.tags, keeps=found)
-
-
-async def _check_arguments(call: Call, mine: Claim) -> Claim:
-    """Return the claim with the state of the arguments. Give up the right to store if
-    their owner has changed them since the key was made."""
-    if mine.lease is None or mine.found is not None:
-        return mine
-    with suppress(Exception):  # else they cannot be part of a key any more
-        state = call.state()
-        if state is None or call.key_now() == call.key:
-            return mine._replace(state=state)
-    await give_up(call, mine)
-    return mine._replace(lease=None, keeps=None)
 
 
 def _right(

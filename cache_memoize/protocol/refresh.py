@@ -11,8 +11,8 @@ import asyncio
 import functools
 import importlib
 import json
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from contextvars import copy_context
 from typing import Any
 
@@ -26,7 +26,7 @@ from ..conf import conf
 from ..stats.counters import logger
 from . import threads, transactions
 from .call import Call, Claim, computing
-from .settle import fail, postpone_refresh, settle
+from .settle import confirm, fail, postpone_refresh, settle
 
 __all__ = ["arevalidate", "enqueue", "revalidate", "with_context"]
 
@@ -64,14 +64,12 @@ def revalidate(call: Call, claim: Claim) -> Claim:
 
 def _refresh(call: Call, claim: Claim) -> Claim:
     """Compute and store. If the function raises, the old value stays."""
-    claim, restored = _begin(call, claim), _caller_locale()
-    if call.key_now() != call.key:
-        run(postpone_refresh(call, claim, tried=False))
+    claim = run(confirm(call, _begin(call, claim), afresh=True))
+    if claim.lease is None:
         return claim
     nested = computing.set(True)
     try:
         result = call.function.func(*call.args, **call.kwargs)
-        _check_arguments(call, restored)
     except BaseException as error:
         run(_ending_of(call, claim, error)(call.store))
         if not isinstance(error, Exception):
@@ -132,14 +130,12 @@ async def _arefresh(call: Call, claim: Claim, endings: list[_Ending]) -> Claim:
     What is to be done after the function goes into ``endings`` too: if this task is
     cancelled meanwhile, a thread does it.
     """
-    claim, restored = _begin(call, claim), _caller_locale()
-    if call.key_now() != call.key:
-        await postpone_refresh(call, claim, tried=False)
+    claim = await confirm(call, _begin(call, claim), afresh=True)
+    if claim.lease is None:
         return claim
     nested = computing.set(True)
     try:
         result = await call.function.func(*call.args, **call.kwargs)
-        _check_arguments(call, restored)
     except (Exception, KeyboardInterrupt, SystemExit) as error:
         endings.append(_ending_of(call, claim, error))
         await endings[0](call.store)
@@ -161,43 +157,16 @@ def _begin(call: Call, claim: Claim) -> Claim:
     return claim._replace(started=call.clock.time(), began=call.clock.monotonic())
 
 
-#: Returns a context with the language and the time zone of the caller.
-_Restore = Callable[[], AbstractContextManager[None]]
-
-
-def _caller_locale() -> _Restore:
-    language, zone = translation.get_language(), timezone.get_current_timezone()
-
-    @contextmanager
-    def restored() -> Iterator[None]:
-        with timezone.override(zone), translation.override(language):
-            yield
-
-    return restored
-
-
 def with_context(job: Callable[[], object]) -> Callable[[], None]:
     """Return ``job`` with the caller's context variables, language and time zone."""
-    context, restored = copy_context(), _caller_locale()
+    context = copy_context()
+    language, zone = translation.get_language(), timezone.get_current_timezone()
 
     def work() -> None:
-        with restored():
+        with timezone.override(zone), translation.override(language):
             job()
 
     return functools.partial(context.run, work)
-
-
-class _ArgumentsChanged(Exception):
-    pass
-
-
-def _check_arguments(call: Call, restored: _Restore) -> None:
-    """Raise if the caller has changed the arguments meanwhile: the result would be
-    stored under the key of the old ones."""
-    with restored():  # the function may have activated another language
-        changed = call.key_now() != call.key
-    if changed:
-        raise _ArgumentsChanged("the arguments were changed during the refresh")
 
 
 #: The rest of a refresh after the function, over an async or a sync store.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import Any
 
 from django.db.models.base import model_unpickle
@@ -16,7 +17,7 @@ from ..stats.counters import logger
 from .call import Call, Claim, computing, encode, lifetime
 from .policy import BACKEND
 
-__all__ = ["fail", "give_up", "postpone_refresh", "release", "settle"]
+__all__ = ["confirm", "fail", "postpone_refresh", "release", "settle"]
 
 
 async def settle(call: Call, claim: Claim, result: Any) -> None:
@@ -95,7 +96,7 @@ async def _store(call: Call, claim: Claim, kind: int, result: Any, cost: float) 
         return await release(call, claim)
     if _is_changed(call, claim):
         call.stats.warn_once("nothing is stored", _CHANGED)
-        return await give_up(call, claim)
+        return await _give_up(call, claim, tried=True)
     try:
         payload = await call.store.call(encode, kind, result)
     except Exception as error:  # a class decides what pickling raises
@@ -132,8 +133,8 @@ async def _is_valid_for_others(call: Call, claim: Claim) -> bool:
 
 
 _CHANGED = ValueError(
-    "an argument, or a captured variable, was changed during the call; pass what the "
-    "function reads, or describe it with args_rewrite="
+    "an argument, a captured variable or the value of extra= was changed during the "
+    "call; pass what the function reads, or describe it with args_rewrite="
 )
 
 
@@ -217,12 +218,29 @@ async def release(call: Call, claim: Claim) -> None:
         call.stats.trouble("the cache failed after the call", error)
 
 
-async def give_up(call: Call, claim: Claim) -> None:
+async def confirm(call: Call, claim: Claim, *, afresh: bool = False) -> Claim:
+    """Return the claim with the state of the arguments, before the computation. Give up
+    the right to store if their owner has changed them since the key was made.
+
+    :param afresh: compare the keys of plain arguments too: another thread may have
+        another context.
+    """
+    if claim.lease is None:
+        return claim
+    with suppress(Exception):  # else they cannot be part of a key any more
+        state = call.state()
+        if (state is None and not afresh) or call.key_now() == call.key:
+            return claim._replace(state=state)
+    await _give_up(call, claim, tried=False)
+    return claim._replace(lease=None, keeps=None)
+
+
+async def _give_up(call: Call, claim: Claim, *, tried: bool) -> None:
     """Give up the right to store; an entry that readers still get stays."""
     if claim.keeps is None:
         await release(call, claim)
     else:
-        await postpone_refresh(call, claim, tried=False)
+        await postpone_refresh(call, claim, tried=tried)
 
 
 async def postpone_refresh(call: Call, claim: Claim, *, tried: bool) -> None:
