@@ -169,10 +169,21 @@ def _is_known_by_name(function: Any) -> bool:
 def _leads_to(value: Any, function: Any) -> bool:
     names = ("__wrapped__", "__func__", "fget", "func")
     depth = 0
-    while value is not None and value is not function and depth < _DEPTH:
+    while value is not None and not _is_same(value, function) and depth < _DEPTH:
         value = next((v for n in names if (v := getattr(value, n, None))), None)
         depth += 1
-    return value is function
+    return _is_same(value, function)
+
+
+def _is_same(value: Any, function: Any) -> bool:
+    """Return whether it is the function, or the one of a module that was reloaded."""
+    code = getattr(function, "__code__", None)
+    if value is function or code is None:
+        return value is function
+    return bool(getattr(value, "__code__", None) == code and code.co_freevars == _SUPER)
+
+
+_SUPER = ("__class__",)  # captured by super()
 
 
 # --- code ----------------------------------------------------------------------------

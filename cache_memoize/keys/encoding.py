@@ -19,7 +19,14 @@ from typing import Any, cast
 from django.db.models import Model
 from django.utils.functional import LazyObject, Promise
 
-from .values import UnkeyableArgument, class_name, name_of, refusal, rule_of
+from .values import (
+    UnkeyableArgument,
+    class_name,
+    is_mock,
+    name_of,
+    refusal,
+    rule_of,
+)
 
 __all__ = ["UnkeyableArgument", "digest", "encode", "label", "register_key"]
 
@@ -149,7 +156,8 @@ def _encode_new(value: Any) -> str:
     cls, writers = type(value), _writers
     write = _writer_of(cls)
     text = write(value)
-    if not issubclass(cls, Promise):  # Django makes some of these classes repeatedly
+    # Django makes some of its lazy classes repeatedly, and each mock has one.
+    if not (issubclass(cls, Promise) or is_mock(cls)):
         writers[cls] = write
     return text
 

@@ -37,7 +37,14 @@ from django.db.models.query import RawQuerySet
 from django.http import HttpRequest
 from django.utils.functional import cached_property as django_cached_property
 
-__all__ = ["UnkeyableArgument", "class_name", "name_of", "refusal", "rule_of"]
+__all__ = [
+    "UnkeyableArgument",
+    "class_name",
+    "is_mock",
+    "name_of",
+    "refusal",
+    "rule_of",
+]
 
 #: From a value to parts that can be encoded in its place.
 Rule = Callable[[Any], Any]
@@ -96,13 +103,51 @@ def _qualified_name(value: Any) -> str:
         named = getattr(named, name, None)
     # A memoized function or a class method has the name of the function it wraps.
     wrapped = (getattr(named, "func", None), getattr(named, "__func__", None))
-    if named is not value and value not in wrapped:
+    if named is not value and value not in wrapped and not _replaces(named, value):
         raise UnkeyableArgument(
             class_name(type(value)),
             "a lambda, or a function or class that is made inside a function, has no "
             "name that is the same in every process and different from all others",
         )
     return f"{value.__module__}.{value.__qualname__}"
+
+
+def _replaces(named: Any, value: Any) -> bool:
+    """Return whether ``named`` is in the place of a class or function: the same one,
+    after its module was reloaded, or a mock."""
+    if "<locals>" in value.__qualname__:
+        return False
+    if is_mock(type(named)) or is_mock(type(getattr(named, "mock", None))):
+        return True
+    return type(named) is type(value) and _definition(named) == _definition(value)
+
+
+def _definition(value: Any) -> Any:
+    """Return what tells a class or function from others of its name: bases, code, and
+    the names of attributes."""
+    if isinstance(value, types.FunctionType):
+        return value.__code__
+    members = {name: _code_of(each) for name, each in vars(value).items()}
+    bases = [class_name(base) for base in value.__mro__]
+    return bases, {k: v for k, v in members.items() if v or not k.startswith("__")}
+
+
+def _code_of(member: Any) -> Any:
+    if isinstance(member, property):
+        member = member.fget
+    if isinstance(member, (types.FunctionType, classmethod, staticmethod)):
+        return getattr(getattr(member, "__wrapped__", member), "__code__", None)
+    return None
+
+
+def is_mock(cls: type) -> bool:
+    """Return whether it is a class of a mock: each mock has a class of its own."""
+    return any(base.__name__ == "NonCallableMock" for base in cls.__mro__)
+
+
+def _mock_token(value: Any) -> Any:
+    """Return a text that no other mock has, of any process."""
+    return vars(value).setdefault("_cache_memoize_key", uuid.uuid4().hex)
 
 
 def class_name(cls: type) -> str:
@@ -116,6 +161,11 @@ def refusal(reason: str) -> Rule:
         raise UnkeyableArgument(class_name(type(value)), reason)
 
     return refuse
+
+
+def _function_name(value: Any) -> Any:
+    double = getattr(value, "mock", None)  # of mock.create_autospec(f)
+    return _mock_token(double) if is_mock(type(double)) else _qualified_name(value)
 
 
 def _builtin_function(value: Any) -> Any:
@@ -202,7 +252,7 @@ _VALUES: dict[type, Rule] = {
 }
 #: Rules for a class and its subclasses, whose attributes are not part of the text.
 _NAMES: dict[type, Rule] = {
-    types.FunctionType: _qualified_name,
+    types.FunctionType: _function_name,
     types.BuiltinFunctionType: _builtin_function,
     types.MethodType: lambda value: (value.__self__, value.__func__),
     types.ModuleType: lambda value: value.__name__,
@@ -233,6 +283,8 @@ def rule_of(cls: type) -> Rule:
     """Return the rule for values of ``cls``, for registered classes aside."""
     if issubclass(cls, enum.Enum):
         return _member_name
+    if is_mock(cls):
+        return _mock_token
     for base in cls.__mro__:
         if base in _NAMES:
             return _NAMES[base]
@@ -248,7 +300,7 @@ def rule_of(cls: type) -> Rule:
 
 def name_of(cls: type) -> str:
     """Return the name of ``cls``. Raise UnkeyableArgument if it is not unique."""
-    has_rule = cls in _VALUES or cls in _NAMES
+    has_rule = cls in _VALUES or cls in _NAMES or is_mock(cls)
     return class_name(cls) if has_rule else _qualified_name(cls)
 
 
