@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from asgiref.sync import async_to_sync
+from django.core.cache import caches
 
 from cache_memoize import UnkeyableArgument, cache_memoize
 from cache_memoize.keys.binding import Binder
@@ -212,3 +214,56 @@ def test_a_name_that_is_all_there_is_is_taken_by_name():
 
     assert received(lambda lang: lang, lang_only)(1, 2, lang="de") == "de"
     assert received(lambda lang, *, b=1: (lang, b), lang_only)() == ("en", 1)
+
+
+# --- generated keys of methods -------------------------------------------------------
+
+GENERATORS = {
+    "by name": lambda self, item: f"shop-{self.pk}-{item}",
+    "by position": lambda shop, thing: f"shop-{shop.pk}-{thing}",
+    "the rest": lambda *args: f"shop-{args[0].pk}-{args[1]}",
+    "all": lambda *args, **kwargs: f"shop-{args[0].pk}-{args[1]}-{len(kwargs)}",
+}
+
+
+def shop_with(generator, kind, is_async):
+    def price(self, item):
+        return item
+
+    async def aprice(self, item):
+        return item
+
+    found = aprice if is_async else price
+    found.__qualname__ = "Shop.price"
+    memoize = cache_memoize(60, cache_alias="locmem", key_generator_callable=generator)
+    return type("Shop", (), {"pk": 7, "price": memoize(kind(found))})
+
+
+@pytest.mark.filterwarnings("ignore:.*knows its instance:DeprecationWarning")
+@pytest.mark.backends(["locmem"])
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("kind", [lambda function: function, classmethod])
+@pytest.mark.parametrize("generator", GENERATORS)
+def test_keys_of_bound_methods_are_generated_with_the_instance(
+    backend, generator, kind, is_async
+):
+    """Bound first, then generated; also where the instance is given again."""
+    shop = shop_with(GENERATORS[generator], kind, is_async)()
+    receiver = type(shop) if kind is classmethod else shop
+    method = type(shop).price if kind is classmethod else shop.price
+    call = async_to_sync(method) if is_async else method
+    key = method.get_cache_key("tea")
+    assert key.startswith("shop-7-tea")
+    same = [
+        method.get_cache_key(receiver, "tea"),
+        async_to_sync(method.aget_cache_key)(item="tea"),
+        async_to_sync(method.aget_cache_key)(receiver, item="tea"),
+    ]
+    if kind is not classmethod:
+        same.append(type(shop).price.get_cache_key(shop, "tea"))
+    assert set(same) == {key}
+    for again in ((), (receiver,)):
+        call("tea")
+        assert caches[backend].get(key) is not None
+        method.invalidate(*again, "tea")
+        assert caches[backend].get(key) is None
