@@ -97,10 +97,10 @@ class BoundMethod(functools.partial, Memoized[P, R, T]):  # type: ignore[type-ar
         Code for version 0.2.1 passes it again: obj.m.invalidate(obj, 1). If that fits
         both as the instance and as an argument, two calls may be meant.
         """
-        whole = (*self.args, *args)
-        if not args or args[0] is not self.args[0]:
+        whole, binder = (*self.args, *args), self._memoized.binder
+        again = bool(args) and args[0] is self.args[0]
+        if not (again or self._takes_placeholder(args, kwargs)):
             return [whole]
-        binder = self._memoized.binder
         if not binder.fits(args, kwargs):
             return [whole]
         if binder.fits(whole, kwargs):

@@ -267,3 +267,67 @@ def test_keys_of_bound_methods_are_generated_with_the_instance(
         assert caches[backend].get(key) is not None
         method.invalidate(*again, "tea")
         assert caches[backend].get(key) is None
+
+
+# --- a placeholder for the instance --------------------------------------------------
+
+WITHOUT_INSTANCE = {
+    "args_rewrite": {"args_rewrite": lambda owner, item: item},
+    "generator": {"key_generator_callable": lambda owner, item: f"placed:{item}"},
+    "ignore": {"ignore": ("owner",)},
+}
+
+
+def placed(kind, **options):
+    def price(owner, item):
+        return item
+
+    price.__qualname__ = "Placed.price"
+    memoize = cache_memoize(60, prefix="placed", cache_alias="locmem", **options)
+    made = {
+        "method": lambda: memoize(price),
+        "above": lambda: memoize(classmethod(price)),
+        "below": lambda: classmethod(memoize(price)),
+    }[kind]()
+    return type("Placed", (), {"price": made})
+
+
+@pytest.mark.filterwarnings("ignore:.*knows its instance:DeprecationWarning")
+@pytest.mark.backends(["locmem"])
+@pytest.mark.parametrize("kind", ["method", "above", "below"])
+@pytest.mark.parametrize("option", WITHOUT_INSTANCE)
+def test_a_placeholder_stands_for_an_instance_that_is_not_in_the_key(
+    backend, kind, option
+):
+    """m.invalidate(None, 1) invalidated m(1) in 0.2.1, where the key left it out."""
+    owner = placed(kind, **WITHOUT_INSTANCE[option])
+    method = owner.price if kind != "method" else owner().price
+    for control in {method.invalidate, owner.price.invalidate}:
+        method("tea")
+        key = owner.price.get_cache_key(owner() if kind == "method" else owner, "tea")
+        assert caches[backend].get(key) is not None
+        control(None, "tea")
+        assert caches[backend].get(key) is None
+
+
+@pytest.mark.backends(["locmem"])
+@pytest.mark.parametrize(
+    "options, function",
+    [
+        ({}, lambda self, item: item),
+        ({"ignore": ("self",)}, lambda self, item=None: item),
+        ({"args_rewrite": lambda *args: args[1:]}, lambda self, *items: items),
+        ({"ignore": ("item",)}, lambda self, item: item),
+    ],
+)
+def test_no_placeholder_where_the_instance_may_be_missing_or_is_in_the_key(
+    backend, options, function
+):
+    function.__qualname__ = "Placed.price"
+    memoize = cache_memoize(60, prefix="unplaced", cache_alias=backend, **options)
+    owner = type("Placed", (), {"price": memoize(function)})
+    if "self" not in options.get("ignore", ()):  # else these are all arguments
+        with pytest.raises(TypeError, match="must be an instance"):
+            owner.price.invalidate(None, "tea")
+    with pytest.raises(TypeError, match="must be an instance"):
+        owner.price.invalidate("tea")
