@@ -120,21 +120,10 @@ class Memoized(Generic[P, R, T]):
         function = self._memoized
         first = args[0] if args else None
         known = args or function.owner is None  # else the binder says what is missing
-        fits = function.fits_receiver(first) or self._takes_placeholder(args, kwargs)
+        fits = function.fits_receiver(first) or function.fits_placeholder(args, kwargs)
         if known and not fits:
             raise TypeError(f"{function.name}: {_explain_receiver(function, args)}")
         return [args]
-
-    def _takes_placeholder(self, args: Any, kwargs: Any) -> bool:
-        """Return whether the first argument can only be in the place of an instance
-        that is not part of the key, as in m.invalidate(None, 1) for version 0.2.1."""
-        binder = self._memoized.binder
-        options = plan_of(self._memoized).options
-        left_out = binder.positional[:1] and binder.positional[0] in options.ignore
-        if not (left_out or options.args_rewrite or options.key_generator_callable):
-            return False
-        shifted = binder.fits((None, *args), kwargs)  # the instance may be missing
-        return bool(args and binder.fits(args, kwargs) and not shifted)
 
     # --- one call ---
 

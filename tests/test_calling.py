@@ -318,6 +318,7 @@ def test_a_placeholder_stands_for_an_instance_that_is_not_in_the_key(
         ({"ignore": ("self",)}, lambda self, item=None: item),
         ({"args_rewrite": lambda *args: args[1:]}, lambda self, *items: items),
         ({"ignore": ("item",)}, lambda self, item: item),
+        ({"args_rewrite": None}, lambda self, item: item),
     ],
 )
 def test_no_placeholder_where_the_instance_may_be_missing_or_is_in_the_key(

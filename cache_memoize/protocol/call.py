@@ -101,6 +101,16 @@ class Function:
         found = getattr(type(first), self.wrapper.__name__, None)
         return isinstance(first, owner) or found is self.wrapper
 
+    def fits_placeholder(self, args: Any, kwargs: Any) -> bool:
+        """Return whether the first argument can only be in the place of an instance
+        that is not part of the key, as in m.invalidate(None, 1) for version 0.2.1."""
+        given, first = self.given, self.binder.positional[:1]
+        keyed = not (given.get("args_rewrite") or given.get("key_generator_callable"))
+        if not args or (keyed and not {*first}.intersection(given.get("ignore", ()))):
+            return False
+        missing = self.binder.fits((None, *args), kwargs)
+        return not missing and self.binder.fits(args, kwargs)
+
     @property
     def is_async(self) -> bool:
         return inspect.iscoroutinefunction(self.func)
