@@ -294,6 +294,18 @@ def test_args_rewrite_does_not_hide_a_row(world, database, post):
 
 
 @pytest.mark.backends(["locmem"])
+def test_classes_may_hold_rows(world, database, post):
+    class Page:
+        row = post
+
+    Page.__qualname__ = "PageWithARow"
+    globals()["PageWithARow"] = Page
+    f = world.memoize(60)(lambda page: page.row.title)
+    in_rolled_back(database, post, lambda: f(Page))
+    assert f.peek(Page) is None
+
+
+@pytest.mark.backends(["locmem"])
 def test_methods_may_hold_rows(backend, database, post):
     class Page:
         def __init__(self, row):
@@ -463,7 +475,7 @@ def test_hooks_of_one_of_two_transactions(backend, database, post):
 
 PLAIN = [
     *(1, "a", b"a", 1.5, None, True, decimal.Decimal(1), datetime.date(2031, 5, 6)),
-    *([1, ["a"]], {"a": {1}}, (), frozenset({1}), datetime, int),
+    *([1, ["a"]], {"a": {1}}, (), frozenset({1})),
 ]
 
 
@@ -507,7 +519,8 @@ def test_decorators_are_looked_through():
 
         return inner
 
-    post = Post(title="a")
+    post, kind, module = Post(title="a"), Post, datetime
+    assert captures_plain_values(decorate(lambda: (kind, module)))
     assert captures_plain_values(decorate(decorate(lambda: 1)))
     assert not captures_plain_values(decorate(decorate(lambda: post)))
 

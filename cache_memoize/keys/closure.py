@@ -35,7 +35,7 @@ _CAPTURED, _FUNCTION, _AGAIN, _UNASSIGNED = "&@%?"
 
 #: Types of values that hold nothing but themselves.
 _PLAIN = FIXED | {
-    *(float, decimal.Decimal, uuid.UUID, types.ModuleType, type),
+    *(float, decimal.Decimal, uuid.UUID),
     *(datetime.date, datetime.datetime, datetime.time, datetime.timedelta),
 }
 _COLLECTIONS = (tuple, list, set, frozenset)
@@ -276,7 +276,8 @@ def captures_plain_values(function: Any, within: tuple[Any, ...] = ()) -> bool:
     for _, cell in _variables(function):
         with suppress(ValueError):  # not assigned yet
             value = _unwrap_memoized(cell.cell_contents)
-            known = is_plain(value) or any(value is outer for outer in within)
+            known = is_plain(value) or isinstance(value, (type, types.ModuleType))
+            known = known or any(value is outer for outer in within)
             if not (known or captures_plain_values(value, (*within, function))):
                 return False
     return True
