@@ -11,6 +11,7 @@ import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from django.core.cache import caches
 from django.db import connections, transaction
+from django.test import SimpleTestCase
 
 from cache_memoize import cache_memoize
 from cache_memoize.cache import record
@@ -469,6 +470,36 @@ def test_hooks_of_one_of_two_transactions(backend, database, post):
         assert seen == ["uncommitted"] and f.peek(post.pk) is None
         assert world.raw(f.get_cache_key(post.pk)).kind == record.BLOCK
     assert f(post.pk) == "uncommitted" == f.peek(post.pk).value
+
+
+class NoDatabase(SimpleTestCase):
+    """Django replaces the methods of connections that a test may not use."""
+
+    def test_calls(self):
+        f = cache_memoize(60, prefix="no database", cache_alias="locmem")(lambda x: x)
+        transactions.uses_of_databases()
+        self.assertEqual([f(1), f(1)], [1, 1])
+        caches["locmem"].clear()
+
+
+def test_a_connection_that_was_never_opened_is_left_alone(database):
+    def look():
+        one = connections[database]
+        assert transactions.uses_of_databases() == ()
+        return "cursor" in vars(one), one.execute_wrappers
+
+    assert in_thread(look) == (False, [])
+
+
+def test_a_connection_that_a_computation_opens_is_a_use(database):
+    def look():
+        before = transactions.uses_of_databases()
+        Post.objects.using(database).count()
+        used = transactions.uses_of_databases()
+        connections[database].close()
+        return before == used, before == transactions.uses_of_databases()
+
+    assert in_thread(look) == (False, False)
 
 
 # --- plain values --------------------------------------------------------------------

@@ -258,6 +258,8 @@ def uses_of_databases(cache: str | None = None) -> Uses:
     found = []
     open_ones = _connections_in_transaction()
     for connection in connections.all(initialized_only=True):
+        if connection.connection is None and not connection.execute_wrappers:
+            continue  # never opened: a watch would be one more
         watch = _watch_of(connection)
         if "cursor" not in vars(connection):
             return None  # another library has removed our function
