@@ -26,6 +26,7 @@ from cache_memoize.cache.record import (
     loads,
 )
 from cache_memoize.keys.binding import Binder
+from cache_memoize.planning import plan_of
 
 WHOLE = "a hit, positional arguments"
 FLOOR = "the cache's own get"
@@ -34,6 +35,14 @@ PARTS = {
     WHOLE: "f(42, 10)",
     "a hit, keyword arguments": "f(post=42, limit=10)",
     "a hit, key not remembered": "f(42, 1.5)",
+    "a hit, a function that captures a text": "nested(42, 10)",
+    "a hit, a function that captures a list": "listing(42, 10)",
+    "a hit, a method of an object": "service.related(42, 10)",
+    "a hit, a row as the argument": "f(row, 10)",
+    "... key, captures a text": "nested_key((42, 10), {})",
+    "... key, captures a list": "listing_key((42, 10), {})",
+    "... key, method": "method_key((service, 42, 10), {})",
+    "... key, row": "key_of((row, 10), {})",
     FLOOR: "cache.get(plain)",
     "... make_key()": "cache.make_key(plain)",
     "... validate_key()": "cache.validate_key(full_key)",
@@ -53,6 +62,27 @@ PARTS = {
 }
 
 
+def capturing(value: Any) -> Any:
+    def related(post: int, limit: float = 10) -> Any:
+        return value and VALUES[TYPICAL]
+
+    memoize: Any = cache_memoize(TIMEOUT)
+    return memoize(related)
+
+
+class Service:
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    @cache_memoize(TIMEOUT)
+    def related(self, post: int, limit: float = 10) -> Any:
+        return VALUES[TYPICAL]
+
+
+def key_of(f: Any) -> Any:
+    return plan_of(f._memoized).key_of
+
+
 def names() -> dict[str, Any]:
     @cache_memoize(TIMEOUT)
     def related(post: int, limit: float = 10) -> Any:
@@ -65,11 +95,15 @@ def names() -> dict[str, Any]:
     def bare(*args: Any, **kwargs: Any) -> None: ...
 
     f: Any = related
-    again(42, 10)
+    from benchmarks.models import Post  # not before there are settings
+
+    row, service = Post(pk=42), Service(7)
+    nested, listing = capturing("blog"), capturing(["blog", 7])
+    again(42, 10), nested(42, 10), listing(42, 10), service.related(42, 10), f(row, 10)
     cache: Any = caches["default"]
     for limit in (10, 1.5):
         f(42, limit)
-    key, core = f.get_cache_key(42, 10), f._memoized
+    key, plan = f.get_cache_key(42, 10), plan_of(f._memoized)
     plain = key[:-1] + "!"  # of the same length
     cache.set(plain, VALUES[TYPICAL], TIMEOUT)
     binder = Binder(f.__wrapped__, "related")
@@ -83,14 +117,21 @@ def names() -> dict[str, Any]:
         "full_key": cache.make_key(plain),
         "payload": dumps(VALUES[TYPICAL]),
         "raw": cache.get(key),
-        "key_of": core.key_of,
+        "key_of": plan.key_of,
+        "nested": nested,
+        "nested_key": key_of(nested),
+        "listing": listing,
+        "listing_key": key_of(listing),
+        "service": service,
+        "method_key": key_of(Service.related),
+        "row": row,
         "text": binder.text,
-        "fetch": core.fetch,
-        "clock": core.clock.source,
+        "fetch": plan.fetch,
+        "clock": f._memoized.clock.source,
         "freshness": freshness,
         "TAIL": TAIL,
         "loads": loads,
-        "hook": core.hit,
+        "hook": plan.hit,
         "heard": signals.hit,
         "again": again,
     }

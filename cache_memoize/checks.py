@@ -8,16 +8,19 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
+from django.urls import get_resolver
 
 from . import model_signals, vary
 from .cache import connections
 from .conf import conf
 from .describe import FunctionInfo, list_functions
-from .keys.encoding import encode
+from .planning import distinction
+from .process import printable
 from .protocol import transactions
 
 __all__ = [
@@ -26,6 +29,7 @@ __all__ = [
     "check_deployment",
     "check_functions",
     "check_settings",
+    "check_sharing",
 ]
 
 #: Entries that Django's caches keep by default; memoized functions may need more.
@@ -99,23 +103,39 @@ TEXTS = {
         "write: an entry of another user runs code when it is read.",
         "Use a folder of the project's own, with mode 0700.",
     ),
+    "cache_memoize.W010": (
+        "{}.invalidate_on() is called by a module that Django does not import when it "
+        "starts: processes that do not import it (shells, workers, commands) never "
+        "invalidate.",
+        "Import the module in the ready() of an AppConfig, or in models.py.",
+    ),
 }
 
 
 def _make_message(id: str, *words: Any) -> checks.CheckMessage:
     message, hint = TEXTS[id]
     kind = checks.Error if ".E" in id else checks.Warning
-    return kind(message.format(*words), hint=hint.format(*words), id=id)
+    message, hint = (printable(each.format(*words)) for each in (message, hint))
+    return kind(message, hint=hint, id=id)
 
 
 def _functions_by_alias() -> dict[str, list[FunctionInfo]]:
+    """Return the functions that the site serves by the alias of their cache."""
     found: dict[str, list[FunctionInfo]] = {}
+    _import_urlconf()
     try:
         for info in list_functions():
             found.setdefault(info.alias, []).append(info)
     except ImproperlyConfigured:  # an error of check_settings
         return {}
     return found
+
+
+def _import_urlconf() -> None:
+    """Import the modules of the views. The check of Django reports its errors, but may
+    run later than ours."""
+    with suppress(Exception):
+        _ = get_resolver().url_patterns
 
 
 def _join_names(functions: list[FunctionInfo]) -> str:
@@ -174,23 +194,29 @@ def _check_client(
         yield _make_message("cache_memoize.W005", alias)
 
 
-def check_deployment(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
-    """W006, W007 and W009, with ``check --deploy``: caches for development."""
-    found: list[checks.CheckMessage] = []
+def check_sharing(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
+    """W006: caches that other processes do not see."""
+    return list(_check_sharing(stores=True))
+
+
+def _check_sharing(*, stores: bool) -> Iterator[checks.CheckMessage]:
     for alias, functions in _functions_by_alias().items():
+        with suppress(Exception):  # an error of check_caches
+            problem = connections.unshared(alias)
+            if problem and connections.opened(alias)[1].stores is stores:
+                words = alias, problem, _join_names(functions)
+                yield _make_message("cache_memoize.W006", *words)
+
+
+def check_deployment(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
+    """W006, W007 and W009, with ``check --deploy``: caches for development. One that
+    stores nothing is common on a developer's machine, and returns no old value."""
+    found = list(_check_sharing(stores=False))
+    for alias in _functions_by_alias():
         try:
             cache, backend = connections.opened(alias)
         except Exception:  # an error of check_caches
             continue
-        if backend.in_memory:
-            problem = (
-                "is the memory of one process: with several workers, an entry that one "
-                "invalidates is still served by the others"
-                if backend.stores
-                else "stores nothing"
-            )
-            words = alias, problem, _join_names(functions)
-            found.append(_make_message("cache_memoize.W006", *words))
         if (most := backend.most(cache)) is not None and most <= DJANGOS_MAX_ENTRIES:
             found.append(_make_message("cache_memoize.W007", alias, most))
         if (folder := backend.open_folder(cache)) is not None:
@@ -230,34 +256,28 @@ def _has_default_timeout() -> bool:
 
 
 def check_functions(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
-    """E003 and W008: models that do not exist, and prefixes that are used twice."""
+    """E003, W008 and W010: models that do not exist, prefixes that are used twice, and
+    registrations that some processes do not see."""
+    by_alias = _functions_by_alias()
     found = [
         _make_message("cache_memoize.E003", function, model)
         for function, model in model_signals.unknown_models()
     ]
-    for alias, functions in _functions_by_alias().items():
+    for path in model_signals.late_functions():
+        found.append(_make_message("cache_memoize.W010", path))
+    for alias, functions in by_alias.items():
         alike: dict[Any, list[FunctionInfo]] = {}
         for info in functions:
             if info.options.key_generator_callable is None:
-                alike.setdefault(_find_distinction(info), []).append(info)
+                alike.setdefault(distinction(info.record, info.options), []).append(
+                    info
+                )
         for (prefix, *_), same in alike.items():
             name = prefix if "prefix" in same[0].given else prefix.split(" ", 1)[0]
             if len({info.path for info in same}) > 1:
                 words = _join_names(same), name, alias
                 found.append(_make_message("cache_memoize.W008", *words))
     return found
-
-
-def _find_distinction(info: FunctionInfo) -> Any:
-    """Return all that makes a function's keys differ from others, the prefix first."""
-    options, extra = info.options, info.options.extra
-    return (
-        info.prefix,
-        encode(options.version),
-        callable(extra) or encode(extra),
-        options.args_rewrite is None,
-        *vary.parts(options.vary_on, info.name),
-    )
 
 
 def check_databases(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
@@ -279,6 +299,12 @@ def check_databases(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage
     return found
 
 
-for check in (check_settings, check_caches, check_databases, check_functions):
+for check in (
+    check_settings,
+    check_caches,
+    check_sharing,
+    check_databases,
+    check_functions,
+):
     checks.register(check, checks.Tags.caches)
 checks.register(check_deployment, checks.Tags.caches, deploy=True)

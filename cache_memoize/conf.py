@@ -16,7 +16,15 @@ from django.core.signals import setting_changed
 
 from .options import PROJECT_WIDE, suggestion
 
-__all__ = ["Conf", "changed", "conf", "on_change", "secrets", "site_id"]
+__all__ = [
+    "Conf",
+    "changed",
+    "conf",
+    "is_debug",
+    "on_change",
+    "secrets",
+    "site_id",
+]
 
 
 @dataclass(frozen=True)
@@ -159,3 +167,8 @@ def secrets() -> list[str | bytes]:
 def site_id() -> Any:
     """Return ``SITE_ID``, or None."""
     return getattr(settings, "SITE_ID", None)
+
+
+def is_debug() -> bool:
+    """Return ``DEBUG``: whether this is a developer's machine."""
+    return bool(settings.DEBUG)

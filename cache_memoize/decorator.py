@@ -54,7 +54,7 @@ def _sync_wrapper(function: Function) -> Callable[..., Any]:
     func, stats, clock = function.func, function.stats, function.clock.source
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        refresh = kwargs.pop("_refresh", False) is True if kwargs else False
+        refresh = "_refresh" in kwargs and kwargs.pop("_refresh") is True
         plan = function.plan or make_plan(function)
         key = plan.key_of(args, kwargs)
         raw, error = UNREAD, None
@@ -101,7 +101,7 @@ def _async_wrapper(function: Function) -> Callable[..., Any]:
     func, stats, clock = function.func, function.stats, function.clock.source
 
     async def call(*args: Any, **kwargs: Any) -> Any:
-        refresh = kwargs.pop("_refresh", False) is True if kwargs else False
+        refresh = "_refresh" in kwargs and kwargs.pop("_refresh") is True
         plan = function.plan or make_plan(function)
         key = plan.key_of(args, kwargs)
         raw, error = UNREAD, None

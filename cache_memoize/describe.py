@@ -6,9 +6,12 @@ Front ends ask a function about itself only by :class:`FunctionInfo`.
 
 from __future__ import annotations
 
+import dis
 import hashlib
 import inspect
+import re
 import sys
+import traceback
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import timedelta
@@ -32,6 +35,8 @@ __all__ = [
     "FunctionInfo",
     "Option",
     "Options",
+    "describe_default",
+    "describe_error",
     "describe_options",
     "describe_tags",
     "describe_timeout",
@@ -67,6 +72,7 @@ class FunctionInfo:
 
     def __init__(self, record: Function, memoized: Any = None) -> None:
         plan = plan_of(record)
+        self.record = record
         self.function, self.given = record.func, record.given
         #: The function with its controls, perhaps bound to an instance or class.
         self.memoized: Any = record.wrapper if memoized is None else memoized
@@ -133,7 +139,19 @@ class FunctionInfo:
 
     @property
     def signature(self) -> str:
-        return f"{self.name}{inspect.signature(self.function)}"
+        """The parameters, without values that may be confidential: defaults as in
+        :func:`describe_default`, and no annotations with text or calls in them."""
+        signature = inspect.signature(self.function)
+        parameters = [
+            each.replace(
+                default=_mask_default(each.default),
+                annotation=_mask_annotation(each.annotation),
+            )
+            for each in signature.parameters.values()
+        ]
+        returned = _mask_annotation(signature.return_annotation)
+        shown = signature.replace(parameters=parameters, return_annotation=returned)
+        return f"{self.name}{shown}"
 
 
 def info_of(memoized: Any) -> FunctionInfo:
@@ -144,6 +162,40 @@ def info_of(memoized: Any) -> FunctionInfo:
 def list_functions() -> list[FunctionInfo]:
     """Describe all memoized functions that this process has imported."""
     return [FunctionInfo(record) for record in functions()]
+
+
+class _Verbatim:
+    """A default or an annotation in a signature, as the text that is shown."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+_EMPTY = inspect.Parameter.empty
+
+
+def _mask_default(default: Any) -> Any:
+    return default if default is _EMPTY else _Verbatim(describe_default(default))
+
+
+def _mask_annotation(annotation: Any) -> Any:
+    if annotation is _EMPTY:
+        return annotation
+    is_text = isinstance(annotation, str)  # from __future__ import annotations
+    text = annotation if is_text else inspect.formatannotation(annotation)
+    return _EMPTY if re.search("""["'()=]""", text) else _Verbatim(text)
+
+
+def describe_default(value: Any) -> str:
+    """Return a default, or a part of a key, as text: None, truth values and numbers of
+    at most four digits as they are, and nothing but the type of others, which may be
+    confidential."""
+    is_number = type(value) in (int, float) and abs(value) < 10_000
+    is_shown = value is None or type(value) is bool or is_number
+    return repr(value) if is_shown else f"<{type(value).__name__}>"
 
 
 # --- options -------------------------------------------------------------------------
@@ -169,6 +221,8 @@ def describe_options(info: FunctionInfo) -> Options:
     for name in SIGNATURE.parameters:
         value = getattr(info.options, name)
         text = _describe_option(value)
+        if name == "extra" and not callable(value):
+            text = describe_default(value)
         if name in info.given:
             found.explicit.append(Option(name, text, _("this function")))
         # A guard ignores some of the project's defaults.
@@ -286,3 +340,25 @@ def describe_value(value: Any) -> str:
     else:
         return name
     return text % {"name": name, "n": format_count(count)}
+
+
+# --- errors --------------------------------------------------------------------------
+
+
+def describe_error(error: BaseException) -> str:
+    """Return an exception as "TypeError: the text"; without its text, which may show
+    arguments or secrets, unless this package has written it."""
+    name = type(error).__name__
+    return f"{name}: {error}" if is_ours(error) else name
+
+
+def is_ours(error: BaseException) -> bool:
+    """Return whether a ``raise`` of this package has raised an exception; not Python on
+    its behalf, as for ``int("secret")``."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    if not frames:
+        return False
+    code, at = frames[-1][0].f_code, frames[-1][0].f_lasti
+    module = frames[-1][0].f_globals.get("__name__", "")
+    is_raise = code.co_code[at] == dis.opmap["RAISE_VARARGS"]
+    return is_raise and module.partition(".")[0] == __package__

@@ -244,6 +244,7 @@ class Memoized(Generic[P, R, T]):
         model_signals.add_dependency(
             model, self._memoized.name, self._invalidate_args, every, calls, before
         )
+        model_signals.warn_if_late(self._memoized.func, self._memoized.path)
 
     def _invalidate_args(self, args: tuple[Any, ...]) -> None:
         invalidate: Any = self.invalidate  # its parameters are not known here

@@ -1,14 +1,8 @@
 """Invalidation by model signals: the models that memoized functions depend on.
 
-A change of one row may affect instances of several models (a parent, a child, the other
-end of a relation), some only as they were before it. So a :class:`Dependency` collects
-actions before a change, keeps them on the instance of the signal, and runs them after
-it, together with those that the new state demands. Before a save, the row is read: the
-instance itself already has the new values.
-
-An instance may hold values in another form than the database (``"5"`` for 5, a member
-of ``TextChoices``), which would be the arguments of another call. So callables get a
-copy of it with the values that a read would return (:func:`as_stored`).
+A change concerns some calls only as the rows were before it. So actions are collected
+before a change (:mod:`.dependency`), kept on the instance of the signal, and run after
+it, together with those that the new state demands.
 
 The obvious scheme, one receiver for every save in the project, would slow all models:
 Django looks for receivers before it writes, and where it finds none it deletes many
@@ -23,140 +17,43 @@ raises, the signal does not reach ours.
 
 from __future__ import annotations
 
-import logging
+import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from functools import partial, reduce
-from itertools import chain
-from operator import or_
-from types import NoneType
+from dataclasses import replace
+from functools import partial
 from typing import Any
-from uuid import UUID
 
 from asgiref.sync import sync_to_async
 from django.apps import apps
-from django.db.models import Model, Q, signals
+from django.db.models import Model, signals
 from django.db.models.fields.related import lazy_related_operation
 from django.db.models.utils import make_model_tuple
 
-from .keys.columns import as_stored
+from .dependency import (
+    Action,
+    Args,
+    Change,
+    Class,
+    Dependency,
+    concrete_model,
+    deletes_silently,
+    silent_fields,
+    with_parents,
+    with_subclasses,
+)
+from .process import logger
 
-__all__ = ["add_dependency", "ainvalidate_model", "invalidate_model", "unknown_models"]
+__all__ = [
+    "add_dependency",
+    "ainvalidate_model",
+    "invalidate_model",
+    "late_functions",
+    "unknown_models",
+    "warn_if_late",
+]
 
-logger = logging.getLogger("cache_memoize")
-Class = type[Model]
-Action = Callable[[], object]
-Args = tuple[Any, ...]
 #: One receiver per signal and sender.
 UID = "cache_memoize"
-#: Types whose values are equal if their representations are.
-PLAIN_TYPES = {bool, int, str, UUID, NoneType}
-
-
-@dataclass(frozen=True, eq=False)
-class Dependency:
-    """A registration, on one model; see :func:`add_dependency`."""
-
-    model: Any  # a class; a string until the class is loaded
-    name: str
-    invalidate_call: Callable[[Args], object]
-    invalidate_all: Action | None
-    calls: Callable[[Any], object] | None
-    #: Whether the callable is asked with the row as it was before a save, too.
-    before: bool
-
-    def __str__(self) -> str:
-        name = getattr(self.model, "__name__", repr(self.model))
-        return f"{self.name}.invalidate_on({name})"
-
-    @property
-    def base(self) -> Class:
-        return concrete_model(self.model)
-
-    def collect_actions(self, objects: Any) -> dict[Any, Action]:
-        """Return the invalidations that a change of these instances (a list or
-        QuerySet) demands, each once."""
-        if self.calls is None:
-            exists = any(True for _ in objects[:1])
-            return {self: self.invalidate_all} if exists and self.invalidate_all else {}
-        actions: dict[Any, Action] = {}
-        found = (self.arguments_of(self.calls, one) for one in objects)
-        for args in chain.from_iterable(found):
-            same = repr(args) if PLAIN_TYPES.issuperset(map(type, args)) else object()
-            actions[same] = partial(self.invalidate_call, args)
-        return actions
-
-    def arguments_of(self, calls: Callable[[Any], Any], instance: Any) -> list[Args]:
-        answer = calls(as_stored(instance))
-        many = answer if isinstance(answer, list) else [answer]
-        wrong = [type(one).__name__ for one in many if not isinstance(one, tuple)]
-        if answer is None or not wrong:
-            return [] if answer is None else many
-        raise TypeError(
-            f"{self}: the callable returned {'a list with ' * (many is answer)}"
-            f"{wrong[0]}; write the arguments of one call as a tuple, such as "
-            "(post.pk,), several calls as a list of tuples, or None for nothing"
-        )
-
-    def run_named(self, action: Action) -> None:
-        """Run the action; add a note with the name of this registration to an error."""
-        try:
-            action()
-        except Exception as error:
-            error.add_note(f"Raised by {self}.")
-            raise
-
-    def as_model(self, instance: Any) -> Any:
-        """Return an instance of a proxy, parent or child as one of our model, with its
-        methods and primary key."""
-        pk = self.model._meta.pk.attname
-        if isinstance(instance, self.model) and instance.pk == getattr(instance, pk):
-            return instance
-        view = self.model.__new__(self.model)
-        vars(view).update(vars(instance))
-        return view
-
-    def stored_objects(self, instance: Any, using: str, rows: dict[Any, Any]) -> Any:
-        """Return the instances of our model that a save of ``instance`` will change, as
-        they are in the database. ``rows`` keeps what was read for one signal."""
-        if not isinstance(instance, self.base):
-            return self.affected_objects(instance, using)
-        pk = self.as_model(instance).pk
-        if pk is None or hasattr(pk, "resolve_expression"):  # it will be a new row
-            return []
-        if self.base not in rows:
-            found = self.base._base_manager.using(using).filter(pk=pk)
-            rows[self.base] = list(found)
-        return [self.as_model(row) for row in rows[self.base]]
-
-    def affected_objects(self, instance: Any, using: str) -> Any:
-        """Return the instances of our model affected by a change of ``instance``."""
-        if isinstance(instance, self.base):
-            return [self.as_model(instance)]
-        keys = [i._meta.pk for i in with_parents(self.base) if isinstance(instance, i)]
-        # A parent: the rows of our model that share its row.
-        same = [Q(**{key.name: getattr(instance, key.attname)}) for key in keys if key]
-        found = self.model._base_manager.using(using)
-        return found.filter(reduce(or_, same)) if same else []
-
-    def related_objects(self, field: Any, instance: Any, using: str, event: Any) -> Any:
-        """Return the instances of our model at the other end of a changed relation."""
-        model, keys = event["model"], event["pk_set"]
-        if issubclass(self.base, concrete_model(model)):
-            model = self.model
-        elif not issubclass(model, self.base):
-            return []
-        through = field.remote_field.through
-        near, far = field.m2m_field_name(), field.m2m_reverse_field_name()
-        if event["reverse"]:
-            near, far = far, near
-        if keys is None:  # the relation is being cleared
-            links = through._base_manager.using(using).filter(**{near: instance})
-            keys = set(links.values_list(far, flat=True))
-        to = through._meta.get_field(far).target_field.name  # not always the pk
-        found = model._base_manager.using(using).filter(**{f"{to}__in": keys})
-        return [self.as_model(one) for one in found]
-
 
 #: Registrations by the name of a model that is not loaded yet.
 _unresolved: dict[Dependency, str] = {}
@@ -165,6 +62,10 @@ _abstract: list[Dependency] = []
 _registered: list[Dependency] = []
 #: The dependencies that a signal of a sender concerns, each with the relation if any.
 _connected: dict[tuple[signals.ModelSignal, Class], list[tuple[Dependency, Any]]] = {}
+
+
+#: The functions that were registered after the apps were ready, by their path.
+_late: dict[str, None] = {}
 
 
 class KeptActions(dict[Any, Any]):
@@ -222,6 +123,32 @@ def unknown_models() -> list[tuple[str, str]]:
     return [(one.name, model) for one, model in _unresolved.items()]
 
 
+def late_functions() -> list[str]:
+    """Return the functions that a process registers only if it imports more modules
+    than Django does when it starts."""
+    return list(_late)
+
+
+def warn_if_late(function: Callable[..., Any], path: str) -> None:
+    """Warn, once per function, of a registration after the apps are ready, unless the
+    function is of a shell, a script, or another function."""
+    code = getattr(function, "__code__", None)
+    typed = code is not None and code.co_filename.startswith("<")
+    if not apps.ready or typed or path in _late or "<locals>" in path:
+        return
+    if function.__module__ == "__main__":
+        return
+    _late[path] = None
+    warnings.warn(
+        f"{path}.invalidate_on() is called after the apps are ready, by a module that "
+        "Django does not import when it starts: processes that do not import it, such "
+        "as shells, workers and commands, never invalidate. Import that module in the "
+        "ready() of an AppConfig, or in models.py",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+
+
 def invalidate_model(model: Class | str) -> None:
     """Invalidate every call of every function that was registered for ``model``, or for
     a model that shares rows with it.
@@ -265,25 +192,6 @@ def check_model(model: Any, where: str) -> Class:
     raise TypeError(f'{where}: {model!r} is no model; write the class or "app.Model"')
 
 
-def concrete_model(model: Class) -> Class:
-    return model._meta.concrete_model or model  # None: it is abstract
-
-
-def with_parents(base: Class) -> tuple[Class, ...]:
-    """Return the model and its parents: a subclass of any of them may have a part of
-    the same row."""
-    return base, *base._meta.get_parent_list()
-
-
-def with_subclasses(model: Class) -> set[Class]:
-    """Return the model and its subclasses, without abstract ones, those of migrations,
-    and one whose class statement is still running."""
-    found = set().union(*(with_subclasses(one) for one in model.__subclasses__()))
-    meta: Any = vars(model).get("_meta")
-    is_real = meta is not None and not meta.abstract and meta.apps is apps
-    return {model, *found} if is_real else found
-
-
 def _resolve_model(new: Dependency, model: Class) -> None:
     _unresolved.pop(new, None)
     new = replace(new, model=model)
@@ -319,12 +227,12 @@ def _connect_new_class(sender: Class, **kwargs: Any) -> None:
 
 def _connect_class(one: Dependency, model: Class) -> None:
     if issubclass(model, with_parents(one.base)):
-        if one.calls and one.before:
-            _connect_signal(signals.pre_save, model, one)
-        _connect_signal(signals.post_save, model, one)
+        _connect_saves(one, model)
+        _watch_targets(one, model)
     if issubclass(model, one.base):  # deleting a parent signals its children too
-        _connect_signal(signals.pre_delete, model, one)
-        _connect_signal(signals.post_delete, model, one)
+        _connect_deletions(one, model)
+    for target, field, saves in list(one.watched):
+        _connect_watched(one, model, target, field, saves)
     owner: Any = model._meta.auto_created or model
     for field in owner._meta.local_many_to_many:
         other, through = field.remote_field.model, field.remote_field.through
@@ -332,22 +240,77 @@ def _connect_class(one: Dependency, model: Class) -> None:
             through = None if through else model
         if through:  # a model that was swapped out has none
             attach = partial(_connect_relation, one, field)
-            if isinstance(other, str) or isinstance(through, str):
-                lazy_related_operation(attach, owner, other, through)
-            else:
-                attach(owner, other, through)
+            _once_loaded(attach, owner, other, through)
+
+
+def _once_loaded(act: Callable[..., None], owner: Class, *others: Any) -> None:
+    """Call ``act`` with the classes, as soon as those that are names are loaded."""
+    if any(isinstance(other, str) for other in others):
+        lazy_related_operation(act, owner, *others)
+    else:
+        act(owner, *others)
+
+
+def _watch_targets(
+    one: Dependency, model: Class, rule: Callable[[Any], object] | None = None
+) -> None:
+    """Watch the targets of the model's foreign keys whose deletion changes, or by
+    ``rule`` deletes, its rows without a signal."""
+    for field in filter(rule, silent_fields(model)):
+
+        def attach(model: Class, target: Class, field: Any = field) -> None:
+            _watch(one, target, field)
+
+        _once_loaded(attach, model, field.remote_field.model)
 
 
 def _connect_relation(one: Dependency, field: Any, *models: Class) -> None:
     base, (*ends, through) = one.base, models
-    if any(
+    near, far = (
         issubclass(end, base) or issubclass(base, concrete_model(end)) for end in ends
-    ):
+    )
+    if near or far:
         _connect_signal(signals.m2m_changed, through, one, field)
+        if not through._meta.auto_created:  # a row of it may be saved
+            _watch(one, through, field, saves=True)
+    # A row that is deleted takes its links along.
+    for end, concerns_other in zip(ends, (far, near), strict=True):
+        if concerns_other:
+            _watch(one, end, field)
+
+
+def _watch(one: Dependency, target: Class, field: Any, saves: bool = False) -> None:
+    """Connect signals of ``target``, and of the models whose deletion deletes its rows
+    without a signal."""
+    if (target, field, saves) not in one.watched:
+        one.watched.append((target, field, saves))
+        for model in with_subclasses(target):
+            _connect_watched(one, model, target, field, saves)
+        _watch_targets(one, target, deletes_silently)
+
+
+def _connect_watched(
+    one: Dependency, model: Class, target: Class, field: Any, saves: bool
+) -> None:
+    if concrete_model(model) is concrete_model(target):  # itself, or a proxy
+        _connect_deletions(one, model, field)
+        if saves:
+            _connect_saves(one, model, field)
+
+
+def _connect_saves(one: Dependency, model: Class, field: Any = 0) -> None:
+    if one.calls and one.before:
+        _connect_signal(signals.pre_save, model, one, field)
+    _connect_signal(signals.post_save, model, one, field)
+
+
+def _connect_deletions(one: Dependency, model: Class, field: Any = 0) -> None:
+    _connect_signal(signals.pre_delete, model, one, field)
+    _connect_signal(signals.post_delete, model, one, field)
 
 
 def _connect_signal(
-    signal: signals.ModelSignal, sender: Class, one: Dependency, field: Any = 0
+    signal: signals.ModelSignal, sender: Class, one: Dependency, field: Any
 ) -> None:
     dependencies = _connected.setdefault((signal, sender), [])
     if (one, field) not in dependencies:
@@ -365,26 +328,23 @@ def _receive_signal(
     saves = signal in (signals.pre_save, signals.post_save)
     before = when == "pre" or signal in (signals.pre_delete, signals.pre_save)
     kept: Any = vars(instance._state).setdefault("cache_memoize", KeptActions())
-    rows: dict[Any, Any] = {}
+    change = Change(instance, using, event, saves, before, {})
 
     def handle(one: Dependency, field: Any) -> None:
         """Before a change, keep the actions; after it, run them and those that the new
         state demands."""
         objects, actions = kept.pop((one, field, what, saves), None) or (None, {})
-        if signal is signals.pre_save:
-            objects = one.stored_objects(instance, using, rows)
+        if field and signal is signals.post_delete:
+            objects = one.read_again(objects or (), using)
         elif before or objects is None:
-            objects = one.affected_objects(instance, using)
+            objects = change.objects_of(one, field)
             actions = actions if saves else {}
-            if field:
-                others = one.related_objects(field, instance, using, event)
-                objects = [*objects, *others]
         actions = actions | one.collect_actions(objects)
         if saves and before:
             # Added to those of a save that this one is part of, or that has failed.
             kept[one, field, what, saves] = None, actions
         elif before:  # a deleted row cannot be read later
-            later = [] if signal is signals.pre_delete else objects
+            later = objects if field else []
             kept[one, field, what, saves] = later, actions
         else:
             _run_all(actions.values())
@@ -394,13 +354,12 @@ def _receive_signal(
     if signal is signals.pre_save and new and not event["raw"]:
         return
     if event.get("pk_set") != set():
+        end = "model" if event.get("reverse") else "related_model"
         _run_all(
             partial(one.run_named, partial(handle, one, field))
             for one, field in list(_connected.get((signal, sender), ()))
             # two relations may use one table
-            if not field
-            or event["model"]
-            is (field.model if event["reverse"] else field.related_model)
+            if not when or event["model"] is getattr(field, end)
         )
 
 

@@ -19,7 +19,7 @@ from weakref import WeakSet
 
 from django.core.exceptions import ImproperlyConfigured
 from django.template import Context, Engine
-from django.utils.safestring import SafeString
+from django.utils.safestring import SafeString, mark_safe
 
 try:
     from debug_toolbar.panels import Panel
@@ -30,6 +30,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 from .describe import format_duration, list_functions
+from .process import printable
 from .signals import ALL, Event
 
 __all__ = ["MemoizePanel"]
@@ -178,7 +179,8 @@ class MemoizePanel(Panel):
     @property
     def content(self) -> SafeString:
         context = Context({"most": MOST, "kinds": list(ALL), **self._shown})
-        return _engine.get_template(self.template).render(context)
+        text = _engine.get_template(self.template).render(context)
+        return mark_safe(printable(text, keep="\t\n\r"))
 
     def enable_instrumentation(self) -> None:
         if self._recording is None:

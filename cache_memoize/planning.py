@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 from weakref import WeakSet, WeakValueDictionary
@@ -27,23 +28,27 @@ from .cache.connections import (
     fetch_tagged,
     place_from_afar,
     place_of,
+    unshared,
 )
 from .cache.store import AsyncStore, Store
 from .clock import Clock
-from .conf import Conf, conf, on_change
+from .conf import Conf, conf, is_debug, on_change
 from .keys.binding import Binder
 from .keys.calling import fit
 from .keys.closure import captured_text_of, default_prefix
+from .keys.encoding import encode
 from .keys.maker import key_maker, state_maker
 from .keys.tags import function_tag, tagging
 from .options import CALLED, Options, check_given
 from .protocol.call import Function, Plan
 from .protocol.policy import Policy
+from .stats.counters import logger
 from .stats.reporter import reporter
 
 __all__ = [
     "Function",
     "Plan",
+    "distinction",
     "functions",
     "make_function",
     "make_plan",
@@ -60,6 +65,9 @@ _lock = threading.RLock()
 #: Held only while a function is added to the register, or the register is listed.
 _listing = threading.RLock()
 _functions: WeakSet[Function] = WeakSet()
+#: Aliases of which the log has said that other processes do not see the entries, or
+#: has had no reason to.
+looked_at: set[str] = set()
 
 
 def functions() -> list[Function]:
@@ -88,6 +96,8 @@ def make_function(
         function.prefix = default_prefix(func)
         _warn_if_shared(function.prefix, func)
     _plan(function, Conf())
+    if options.prefix and options.key_generator_callable is None:
+        _warn_if_taken(function, options)
     with _listing:
         _functions.add(function)
     return function
@@ -112,6 +122,49 @@ def _warn_if_shared(prefix: str, func: Callable[..., Any]) -> None:
     _by_prefix[prefix] = func
 
 
+_by_distinction: WeakValueDictionary[Any, Function] = WeakValueDictionary()
+
+
+def distinction(function: Function, options: Options) -> Any:
+    """Return all that makes a function's keys differ from others, the prefix first."""
+    extra = options.extra
+    return (
+        function.prefix or function.path,
+        encode(options.version),
+        callable(extra) or encode(extra),
+        options.args_rewrite is None,
+        *vary.parts(options.vary_on, function.name),
+    )
+
+
+def _warn_if_taken(function: Function, options: Options) -> None:
+    """Warn if another function has the same ``prefix=``, but other parameters.
+
+    Functions with the same ones may share their entries on purpose. Functions made in
+    two different functions may not live at the same time.
+    """
+    key = options.cache_alias, distinction(function, options)
+    other = _by_distinction.get(key)
+    _by_distinction[key] = function
+    if other is None:
+        return
+    if other.path == function.path and not function.name.endswith("<lambda>"):
+        return  # it was made again, or its module was reloaded
+    here, there = (one.path.rpartition(".<locals>.")[0] for one in (function, other))
+    one, two = (
+        [(p.name, p.kind) for p in each.binder.signature.parameters.values()]
+        for each in (function, other)
+    )
+    if one != two and not (here and there and here != there):
+        warnings.warn(
+            f"cache_memoize: {function.path} and {other.path} have one prefix="
+            f"{options.prefix!r}, but different parameters, so one would return the "
+            "results of the other; give each its own prefix=",
+            RuntimeWarning,
+            stacklevel=5,
+        )
+
+
 # --- its plan ------------------------------------------------------------------------
 
 
@@ -121,6 +174,16 @@ def plan_of(function: Function) -> Plan:
 
 
 def make_plan(function: Function) -> Plan:
+    plan = _make_plan(function)
+    if plan.stores and plan.alias not in looked_at and not is_debug():
+        looked_at.add(plan.alias)
+        with suppress(Exception):  # it cannot be opened: the call raises that
+            if problem := unshared(plan.alias):
+                logger.warning("the cache %r %s", plan.alias, problem)
+    return plan
+
+
+def _make_plan(function: Function) -> Plan:
     with _lock:
         if function.plan is not None:  # made by another thread, meanwhile
             return function.plan

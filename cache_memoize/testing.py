@@ -19,7 +19,7 @@ from django.apps import apps
 from django.core.cache.backends import locmem
 from django.test.utils import TestContextDecorator, override_settings
 
-from . import signals
+from . import planning, signals
 from .cache import breaker, connections
 from .conf import changed, conf
 from .protocol import threads
@@ -173,6 +173,7 @@ class in_memory(_Block):
         stack.callback(world._remove_caches)
         # Breakers of servers that are down do not concern the caches in memory.
         stack.callback(breaker.replace, breaker.replace({}))
+        planning.looked_at.update(memory)  # they are not shared on purpose
         stack.enter_context(override_settings(CACHES=memory, CACHE_MEMOIZE=setting))
         stack.callback(threads.join)
         return world

@@ -224,7 +224,7 @@ def prepare(apps: list[str], *, memory: bool) -> None:
         settings.CACHES["default"] = {"BACKEND": backend + "locmem.LocMemCache"}
     settings.CACHEOPS_REDIS = f"{url}?socket_timeout=2"
     settings.CACHEOPS_DEGRADE_ON_FAILURE = True
-    settings.CACHEOPS = {"tests.post": {"ops": (), "timeout": 60}}
+    settings.CACHEOPS = {"tests.*": {"ops": (), "timeout": 60}}
     settings.INSTALLED_APPS = [*settings.INSTALLED_APPS, *apps]
     django.setup()
 

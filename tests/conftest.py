@@ -9,6 +9,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 import hypothesis
 import pytest
@@ -377,6 +378,9 @@ def nothing_left_behind(
         return result
 
     monkeypatch.setattr(Store, "_command", remember)
+    monkeypatch.setattr("cache_memoize.model_signals._late", {})
+    monkeypatch.setattr(planning, "_by_distinction", WeakValueDictionary())
+    monkeypatch.setattr(planning, "looked_at", set(caches.settings))
     yield
     assert pool.join(), "a refresh in the background has not ended"
     for one in breaker._breakers.values():

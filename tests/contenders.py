@@ -7,14 +7,24 @@ it from a folder.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import threading
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
+from django.core.cache import caches
+from django.test import override_settings
+from django.utils import timezone
+from django.utils.translation import get_language
+
 from tests.models import Post
-from tests.peers import established
+
+
+def established(folder: Path) -> Any:
+    # Not above: what it imports needs the present version of this library.
+    return import_module("tests.peers").established(folder)
 
 
 class Unknown(Exception):
@@ -38,6 +48,14 @@ class Contender:
     #: Whether it can have the memory of the process for its cache.
     in_memory: ClassVar[bool] = True
     needs_django: ClassVar[bool] = True
+    #: What is written by hand where there is no ready-made part of keys.
+    parts: ClassVar[dict[str, Any]] = {
+        "language": get_language,
+        "time_zone": lambda: (
+            timezone.get_current_timezone_name(),
+            str(timezone.get_current_timezone().utcoffset(None)),
+        ),
+    }
 
     def __init__(self, port: int, folder: Path, *, memory: bool) -> None:
         self.port, self.folder, self.in_process = port, folder, memory
@@ -60,6 +78,37 @@ class Contender:
     def everything(self, f: Any) -> None:
         raise Unknown
 
+    # --- for kinds.py ---
+
+    def refresh(self, f: Any, *args: Any) -> None:
+        raise Unknown
+
+    def by_rows(self, function: Any, model: Any, calls: Any) -> Any:
+        """A memoized function of which saves of ``model`` invalidate ``calls(row)``."""
+        raise Unknown
+
+    def varied(self, function: Any, part: Any) -> Any:
+        """One whose result depends on ``part()``, a ready-made part if there is one."""
+        raise Unknown
+
+    def raising(self, function: Any, errors: Any) -> Any:
+        """One whose exceptions are stored."""
+        raise Unknown
+
+    @contextlib.contextmanager
+    def signed(self) -> Any:
+        """While entries are signed."""
+        raise Unknown
+        yield
+
+    def stored(self) -> dict[str, bytes]:
+        """The entries as they are in the cache."""
+        raise NotImplementedError
+
+    def write(self, key: str, raw: bytes) -> None:
+        """Write an entry as another program would."""
+        raise NotImplementedError
+
 
 class Ours(Contender):
     title, names = "this library", ("django-cache-memoize", "cache_memoize")
@@ -76,6 +125,44 @@ class Ours(Contender):
     def everything(self, f):
         f.invalidate_all()
 
+    def refresh(self, f, *args):
+        f.refresh(*args)
+
+    def by_rows(self, function, model, calls):
+        f = self.memoize(function)
+        f.invalidate_on(model, calls)
+        return f
+
+    def varied(self, function, part):
+        return import_module("cache_memoize").cache_memoize(60, vary_on=part)(function)
+
+    def raising(self, function, errors):
+        decorate = import_module("cache_memoize").cache_memoize
+        return decorate(60, cache_exceptions=errors)(function)
+
+    @contextlib.contextmanager
+    def signed(self):
+        with override_settings(CACHE_MEMOIZE={"SIGN": True, "STATS_INTERVAL": 0}):
+            yield
+
+    def stored(self):
+        cache = caches["default"]
+        if self.in_process:
+            keys = [key.split(":", 2)[2] for key in cache._cache]
+        else:
+            client = cache._cache.get_client()
+            keys = [key.decode().split(":", 2)[2] for key in client.scan_iter()]
+        return {key: raw for key in keys if type(raw := cache.get(key)) is bytes}
+
+    def write(self, key, raw):
+        caches["default"].set(key, raw, 60)
+
+
+class Before(Ours):
+    """This library at an older commit, which is first on the path."""
+
+    title = "this library before"
+
 
 class Established(Contender):
     title = "django-cache-memoize 0.2"
@@ -86,6 +173,18 @@ class Established(Contender):
 
     def invalidate(self, f, *args, **kwargs):
         f.invalidate(*args, **kwargs)
+
+    def refresh(self, f, *args):
+        f(*args, _refresh=True)
+
+    def varied(self, function, part):
+        extra = self.parts[part] if isinstance(part, str) else part
+        decorate = established(self.folder).cache_memoize
+        return decorate(60, extra=lambda *args: extra())(function)
+
+    def raising(self, function, errors):
+        decorate = established(self.folder).cache_memoize
+        return decorate(60, cache_exceptions=errors)(function)
 
 
 class DjangoMemoize(Contender):
@@ -131,6 +230,14 @@ class CachedAs(Cached):
     def everything(self, f):
         self.invalidate(f)
 
+    def by_rows(self, function, model, calls):
+        return import_module("cacheops").cached_as(model, timeout=60)(function)
+
+    def varied(self, function, part):
+        extra = self.parts[part] if isinstance(part, str) else part
+        decorate = import_module("cacheops").cached_as
+        return decorate(Post, timeout=60, extra=lambda *args: extra())(function)
+
 
 class Dogpile(Contender):
     title, names = "dogpile.cache", ("dogpile.cache", "dogpile")
@@ -155,6 +262,9 @@ class Dogpile(Contender):
 
     def invalidate(self, f, *args, **kwargs):
         f.invalidate(*args, **kwargs)
+
+    def refresh(self, f, *args):
+        f.refresh(*args)
 
 
 class Flask(Contender):
@@ -194,8 +304,8 @@ class Cashews(Contender):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.cache = import_module("cashews").Cache()
-        url = f"redis://127.0.0.1:{self.port}?socket_timeout=2"
-        self.cache.setup("mem://" if self.in_process else url)
+        self.url = f"redis://127.0.0.1:{self.port}?socket_timeout=2"
+        self.cache.setup("mem://" if self.in_process else self.url)
         self.loop = asyncio.new_event_loop()
         threading.Thread(target=self.loop.run_forever, daemon=True).start()
 
@@ -230,6 +340,24 @@ class Cashews(Contender):
     def invalidate(self, f, *args, **kwargs):
         key = import_module("cashews.key").get_cache_key(f.original, None, args, kwargs)
         self.wait(self.cache.delete(key))
+
+    @contextlib.contextmanager
+    def signed(self):
+        plain, self.cache = self.cache, import_module("cashews").Cache()
+        self.cache.setup(self.url, secret="only for the tests", digestmod="sha256")
+        yield
+        self.cache = plain
+
+    def stored(self):
+        client = self.client
+        return {key.decode(): client.get(key) for key in client.scan_iter()}
+
+    def write(self, key, raw):
+        self.client.set(key, raw, 60)
+
+    @property
+    def client(self):
+        return import_module("redis").Redis(port=self.port)
 
 
 class Cachetools(Contender):

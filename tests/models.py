@@ -79,3 +79,83 @@ class Reader(models.Model):
 class Loan(models.Model):
     reader = models.ForeignKey(Reader, models.CASCADE)
     article = models.ForeignKey(Article, models.CASCADE, to_field="title")
+
+
+# --- rows that change without a signal, because another row is deleted ----------------
+
+
+class Shelf(models.Model):
+    name = models.CharField(max_length=100, unique=True)
+
+
+class SpecialShelf(Shelf):
+    class Meta:
+        proxy = True
+
+
+def first_shelf():
+    return Shelf.objects.order_by("pk").first()
+
+
+class Book(models.Model):
+    title = models.CharField(max_length=100)
+    shelf = models.ForeignKey(Shelf, models.SET_NULL, null=True)
+    named = models.ForeignKey(
+        Shelf, models.SET_NULL, null=True, to_field="name", related_name="+"
+    )
+    place = models.ForeignKey(
+        Shelf, models.SET(first_shelf), null=True, related_name="+"
+    )
+    sequel_of = models.ForeignKey("self", models.SET_NULL, null=True)
+
+
+class Novel(Book):
+    pass
+
+
+if hasattr(models, "DB_CASCADE"):
+
+    class Region(models.Model):
+        name = models.CharField(max_length=100)
+        within = models.ForeignKey("self", models.DB_CASCADE, null=True)
+
+    class Town(models.Model):
+        name = models.CharField(max_length=100)
+        region = models.ForeignKey(Region, models.DB_CASCADE)
+
+    class House(models.Model):
+        town = models.ForeignKey(Town, models.DB_CASCADE)
+
+    class Flat(models.Model):
+        house = models.ForeignKey(House, models.DB_CASCADE)
+
+    class Attic(Flat):
+        flat = models.OneToOneField(Flat, models.DB_CASCADE, parent_link=True)
+
+    class Cat(models.Model):
+        house = models.ForeignKey(House, models.DB_SET_NULL, null=True)
+        region = models.ForeignKey(Region, models.DB_SET_DEFAULT, db_default=1)
+
+    class Person(models.Model):
+        name = models.CharField(max_length=100)
+        houses = models.ManyToManyField(House, through="Visit", related_name="guests")
+
+    class Visit(models.Model):
+        person = models.ForeignKey(Person, models.DB_CASCADE)
+        house = models.ForeignKey(House, models.DB_CASCADE)
+
+
+# --- values that have several forms --------------------------------------------------
+
+
+class Parcel(models.Model):
+    state = models.CharField(max_length=100, default="")
+    count = models.IntegerField(default=0)
+    weight = models.DecimalField(max_digits=8, decimal_places=2, default=0)
+    ratio = models.FloatField(default=0.0)
+    fragile = models.BooleanField(default=False)
+    day = models.DateField(null=True)
+    at = models.DateTimeField(null=True)
+    took = models.DurationField(null=True)
+    code = models.UUIDField(null=True)
+    post = models.ForeignKey(Post, models.CASCADE, null=True)

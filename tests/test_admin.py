@@ -439,6 +439,28 @@ def test_a_cache_that_does_not_answer(
     assert "not used" in text_of(client.get(LIST))
 
 
+def test_a_cache_in_the_memory_of_this_process(
+    client: Client, told: None, tmp_path: Any
+) -> None:
+    @cache_memoize(60)
+    def f(x: int) -> int:
+        return x
+
+    text = text_of(client.get(LIST))
+    note = "The cache default is the memory of this process only"
+    assert note in text and "the figures are of this process only" in text
+    assert note in text_of(client.get(page(f)))
+    files = "django.core.cache.backends.filebased.FileBasedCache"
+    shared = {"BACKEND": files, "LOCATION": tmp_path}
+    with override_settings(CACHES={"default": shared}):
+        text = text_of(client.get(LIST))
+        assert "this process only" not in text
+        assert "the figures are of the whole site" in text
+    dummy = {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}
+    with override_settings(CACHES={"default": dummy}):
+        assert "is the memory" not in text_of(client.get(LIST))
+
+
 def test_a_cache_that_keeps_no_figures(client: Client, told: None) -> None:
     @cache_memoize(60, cache_alias="unknown")
     def f(x: int) -> int:
@@ -522,7 +544,7 @@ def test_the_page_of_a_function(client: Client, told: None) -> None:
         price("tea")
         response = client.get(page(price))
     text = text_of(response)
-    assert "price(item: 'str', lang: 'str' = 'en') -> 'str'" in text
+    assert "price(item: str, lang: str = <str>) -> str" in text
     line = price.__wrapped__.__code__.co_firstlineno
     assert f" tests/test_admin.py:{line} ," in text
     assert "What it costs. In the currency of the language." in text
@@ -553,7 +575,7 @@ def test_what_is_shown_of_options() -> None:
     options = describe.describe_options(describe.info_of(f))
     shown = {o.name: o.value for o in options.explicit + options.defaults}
     assert shown["cache_exceptions"] == "KeyError, ValueError"
-    assert shown["extra"] == "dict"
+    assert shown["extra"] == "<dict>"
     assert shown["hit_callable"] == "print"
     assert shown["ignore"] == "()"
     assert shown["timeout"].endswith("<lambda>")

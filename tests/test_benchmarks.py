@@ -53,6 +53,12 @@ def test_a_goal_is_reached_in_all_three_ways_or_not(found, most, least, said):
     assert report.verdict(found, most, least) == said
 
 
+def test_the_parts_of_a_hit_can_be_measured():
+    command = [sys.executable, "-m", "benchmarks.parts", "--quick"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert "a hit, a row as the argument" in done.stdout, done.stderr
+
+
 def test_a_table():
     rows = [["what", "times"], ["a longer name", "1.0"], ["b", ""]]
     assert report.simple_table(rows).splitlines() == [

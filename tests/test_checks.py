@@ -8,13 +8,14 @@ from weakref import WeakSet
 
 import pytest
 from django.core import checks
-from django.core.cache import caches
+from django.core.cache import InvalidCacheBackendError, caches
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.test import override_settings
 
 from cache_memoize import cache_memoize, model_signals, planning
 from cache_memoize import checks as ours
+from cache_memoize.testing import in_memory
 from tests.needs import need
 
 REDIS = "django.core.cache.backends.redis.RedisCache"
@@ -196,19 +197,77 @@ def test_a_folder_for_everybody_is_found_before_deployment(tmp_path):
 
 
 def test_caches_for_development_are_found_before_deployment():
-    (memory, most) = ours.check_deployment(None)
-    assert (memory.id, most.id) == ("cache_memoize.W006", "cache_memoize.W007")
-    assert "the memory of one process" in memory.msg and "print_nothing" in memory.hint
+    (most,) = ours.check_deployment(None)
+    assert most.id == "cache_memoize.W007"
     assert "keeps 300 entries" in most.msg
     with override_settings(CACHES={"default": {"BACKEND": DUMMY}}):
         (found,) = ours.check_deployment(None)
+        assert ours.check_sharing(None) == []
     assert found.id == "cache_memoize.W006" and "stores nothing" in found.msg
     more = {"BACKEND": LOCMEM, "OPTIONS": {"MAX_ENTRIES": 10_000}}
     with override_settings(CACHES={"default": more}):
-        assert ids(ours.check_deployment(None)) == ["cache_memoize.W006"]
+        assert ours.check_deployment(None) == []
     shared = {"BACKEND": REDIS, "LOCATION": URL}
     with override_settings(CACHES={"default": shared}):
-        assert ours.check_deployment(None) == []
+        assert ours.check_deployment(None) == ours.check_sharing(None) == []
+
+
+@pytest.mark.parametrize("debug", [True, False])
+def test_a_cache_that_processes_do_not_share_is_found_by_any_check(debug):
+    with override_settings(DEBUG=debug):
+        (memory,) = ours.check_sharing(None)
+    assert memory.id == "cache_memoize.W006"
+    assert "the memory of one process" in memory.msg and "print_nothing" in memory.hint
+    assert ours.check_sharing in checks.registry.registry.registered_checks
+
+
+@pytest.fixture
+def fresh_process(monkeypatch):
+    monkeypatch.setattr(planning, "looked_at", set())
+
+
+@pytest.mark.parametrize(
+    ("path", "problem"),
+    [(LOCMEM, "is the memory of one process"), (DUMMY, "stores nothing")],
+)
+def test_the_first_use_of_such_a_cache_is_logged_once(
+    fresh_process, caplog, path, problem
+):
+    caches = {"default": {"BACKEND": path}, "other": {"BACKEND": path}}
+    f = cache_memoize(60, prefix="checks.first")(another)
+    g = cache_memoize(60, prefix="checks.second")(another)
+    h = cache_memoize(60, prefix="checks.third", cache_alias="other")(another)
+    with override_settings(CACHES=caches):
+        with override_settings(DEBUG=True):
+            f()
+            assert caplog.messages == []
+        planning._drop_plans()
+        for function in (f, f, g, h, h):
+            function()
+        said = [m for m in caplog.messages if problem in m]
+        assert [text.split(" ")[2] for text in said] == ["'default'", "'other'"]
+
+
+def test_a_shared_or_unusable_cache_or_a_disabled_library_is_not_logged(
+    fresh_process, caplog, tmp_path
+):
+    files = "django.core.cache.backends.filebased.FileBasedCache"
+    f = cache_memoize(60, prefix="checks.first")(another)
+    with override_settings(CACHE_MEMOIZE={"ENABLED": False}):
+        f()
+    shared = {"BACKEND": files, "LOCATION": tmp_path}
+    with override_settings(CACHES={"default": shared}):
+        f()
+    planning._drop_plans()
+    planning.looked_at.clear()
+    odd = odd_caches({"default": {"BACKEND": "no.such.Backend"}})
+    with odd, pytest.raises(InvalidCacheBackendError):
+        f()
+    planning._drop_plans()
+    planning.looked_at.clear()
+    with in_memory():
+        f()
+    assert caplog.messages == []
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import functools
 import logging
+import textwrap
 import threading
 from types import SimpleNamespace
 
@@ -368,6 +369,113 @@ def test_a_variable_that_is_only_written_does_not_count():
     assert len(calls) == 2 and tags == {1}
 
 
+class Writer:
+    """Its methods write to their argument."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def update(self, target):
+        target["number"] = self.number
+
+    add = append = appendleft = extend = insert = update
+
+
+METHODS = ["add", "append", "appendleft", "extend", "insert", "update"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_no_container_may_write_to_the_result(method):
+    scope = {"cache_memoize": cache_memoize, "__name__": __name__}
+    source = f"""
+    def make(writer):
+        @cache_memoize(60)
+        def inner():
+            target = dict()
+            writer.{method}(target)
+            return target
+        return inner
+    """
+    exec(textwrap.dedent(source), scope)
+    assert [scope["make"](Writer(n))() for n in (1, 2)] == [
+        {"number": 1},
+        {"number": 2},
+    ]
+
+
+def attribute_of_itself(number):
+    def inner():
+        return inner.rate
+
+    inner.rate = number
+    return cache_memoize(60)(inner)
+
+
+def attribute_of_itself_memoized(number):
+    @cache_memoize(60)
+    def inner():
+        return inner.rate
+
+    inner.rate = number
+    return inner
+
+
+def attribute_of_another(number):
+    @cache_memoize(60)
+    def another(): ...
+
+    another.rate = number
+
+    @cache_memoize(60)
+    def inner():
+        return another.rate
+
+    return inner
+
+
+@pytest.mark.parametrize(
+    "make", [attribute_of_itself, attribute_of_itself_memoized, attribute_of_another]
+)
+def test_attributes_of_captured_functions_are_part_of_the_key(make):
+    assert [make([1])(), make([2])(), make([1])()] == [[1], [2], [1]]
+
+
+def test_an_attribute_of_a_captured_function_may_be_refused():
+    with pytest.raises(UnkeyableArgument, match="captured variable 'inner'"):
+        attribute_of_itself(Held())()
+
+
+def with_else(first, second):
+    def inner():
+        try:
+            first()
+        except ValueError:
+            return "caught"
+        else:
+            second()
+        return "done"
+
+    return inner
+
+
+def without_else(first, second):
+    def inner():
+        try:
+            first()
+            second()
+        except ValueError:
+            return "caught"
+        return "done"
+
+    return inner
+
+
+def test_code_differs_by_what_its_exception_handlers_cover():
+    one, other = with_else(0, 0), without_else(0, 0)
+    other.__qualname__ = one.__qualname__  # and their instructions are the same
+    assert default_prefix(one) != default_prefix(other)
+
+
 def read_by_result(found):
     return lambda a: found.append(a)
 
@@ -427,6 +535,37 @@ def test_a_partial_of_a_nested_function_has_its_variables():
         return cache_memoize(60)(functools.partial(inner, 1))
 
     assert [make([1])(2), make([2])(2)] == [[1], [2]]
+
+
+def shown(*values):
+    return repr(values)
+
+
+def test_what_a_partial_holds_is_taken_as_it_is_at_the_call():
+    held, row = [1], Row("a")
+    f = cache_memoize(60)(functools.partial(shown, held))
+    g = cache_memoize(60)(functools.partial(row.pages))
+    assert [f(2), g()] == ["([1], 2)", "a"]
+    held.append(5)
+    row.name = "b"
+    assert [f(2), g(), f(2)] == ["([1, 5], 2)", "b", "([1, 5], 2)"]
+    assert (f.cache_info().hits, g.cache_info().hits) == (1, 0)
+
+
+@pytest.mark.parametrize("method", ["a".upper, {"a": 1}.get, dict.fromkeys])
+def test_a_method_of_a_built_in_object_is_refused(method):
+    with pytest.raises(TypeError, match="is a method of a built-in object"):
+        cache_memoize(60)(method)
+
+
+def test_functions_of_two_scripts_differ_by_their_code():
+    made = []
+    for number in (1, 1, 2):
+        scope = {"__name__": "__main__"}
+        exec(f"def total():\n return {number}", scope)
+        made.append(default_prefix(scope["total"]))
+    assert made[0] == made[1] != made[2]
+    assert all(each.startswith("__main__.total ") for each in made)
 
 
 def test_what_is_made_inside_a_function_and_has_no_code_asks_for_a_prefix():

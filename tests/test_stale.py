@@ -6,12 +6,13 @@ import asyncio
 import contextvars
 import math
 import threading
+from contextlib import suppress
 
 import pytest
 from asgiref.sync import async_to_sync
 from django.core.cache import caches
 from django.core.cache.backends.base import InvalidCacheKey
-from django.db import connection
+from django.db import connection, transaction
 from django.test import override_settings
 from django.utils import timezone, translation
 
@@ -29,6 +30,7 @@ from tests.conftest import (
     in_thread,
     plan_of,
 )
+from tests.models import Post
 
 SOME_ATOMIC = ["locmem", "valkey", "pymemcache", "file"]
 
@@ -297,15 +299,171 @@ def test_a_refresh_by_hand_tells_its_caller_and_keeps_the_old_value(world):
     assert f.refresh(1) == len(runs) == f(1)
 
 
-@pytest.mark.backends(SOME_ATOMIC)
-def test_a_new_result_that_is_not_to_be_stored_takes_the_old_one_along(world):
-    """The old value is out of date."""
-    f, runs, _ = numbered(world, cache_if=lambda result, x=0: result == 1)
-    f(1)
+class Once:
+    """Options that accept the first result only, and results that cannot be stored."""
+
+    def __init__(self, kind):
+        self.kind, self.options = kind, {}
+        if kind in ("cache_if", "cache_if raises"):
+            self.options["cache_if"] = lambda result, x=0: self.judge(result, True)
+        if kind in ("timeout", "timeout raises", "negative"):
+            self.options["timeout"] = lambda result, x=0: self.judge(result, 10)
+
+    def judge(self, result, accepted):
+        if self.accepts(result):
+            return accepted
+        if "raises" in self.kind:
+            raise KeyError(self.kind)
+        return -1 if self.kind == "negative" else 0
+
+    @staticmethod
+    def accepts(result):
+        return result == 1
+
+    def spoil(self, result):
+        if not self.accepts(result) and self.kind == "pickle":
+            return lambda: result
+        return b"x" * 2_000_000 if result != 1 and self.kind == "size" else result
+
+
+KINDS = [
+    "cache_if",
+    "cache_if raises",
+    "timeout",
+    "timeout raises",
+    "negative",
+    "pickle",
+    "size",
+]
+
+
+def refresh_by_hand(f):
+    with suppress(KeyError, ValueError):
+        f.refresh(1)
+
+
+def refresh_as_an_argument(f):
+    with suppress(KeyError, ValueError):
+        f(1, _refresh=True)
+
+
+def refresh_many(f):
+    for _ in f.warm([1]):
+        pass
+
+
+def refresh_in_place(f):
+    inline = override_settings(CACHE_MEMOIZE={"REFRESH": "inline"})
+    with inline, suppress(KeyError, ValueError):
+        f(1)
+
+
+@pytest.mark.parametrize("kind", KINDS[:-1])
+@pytest.mark.parametrize(
+    "refreshed",
+    [
+        lambda f: later(f, 1),
+        refresh_in_place,
+        refresh_by_hand,
+        refresh_as_an_argument,
+        refresh_many,
+    ],
+)
+@pytest.mark.backends(["pymemcache", "locmem", "valkey"], lean=["pymemcache", "locmem"])
+def test_a_refresh_whose_result_is_not_stored_leaves_the_old_value(
+    world, kind, refreshed
+):
+    assert_old_value_stays(world, kind, refreshed)
+
+
+@pytest.mark.backends(["pymemcache"])
+def test_a_result_that_is_too_big_leaves_the_old_value(world):
+    for refreshed in (lambda f: later(f, 1), refresh_by_hand):
+        assert_old_value_stays(world, "size", refreshed)
+
+
+def assert_old_value_stays(world, kind, refreshed):
+    once, runs = Once(kind), []
+
+    def function(x):
+        runs.append(x)
+        return once.spoil(len(runs))
+
+    options = {"timeout": 10, "stale": 100} | once.options
+    f = world.memoize(**options)(function)
+    assert f(1) == 1
     world.clock.tick(20)
-    assert later(f, 1) == 1
+    refreshed(f)
+    assert len(runs) == 2
+    assert f.peek(1).value == 1 and f.peek(1).stale
+    assert later(f, 1) == 1 and len(runs) == 2  # no other refresh for a while
+    world.clock.tick(80)
+    assert f.peek(1).value == 1
+    world.clock.tick(11)
     assert f.peek(1) is None
-    assert f(1) == 3
+
+
+@pytest.mark.parametrize("kind", KINDS[:-1])
+def test_nor_does_one_of_a_fresh_entry_without_stale(kind):
+    world, once, runs = World("locmem", "sync"), Once(kind), []
+
+    def function(x):
+        runs.append(x)
+        return once.spoil(len(runs))
+
+    f = world.memoize(**({"timeout": 10} | once.options))(function)
+    assert f(1) == 1
+    refresh_by_hand(f)
+    assert f(1) == 1 and len(runs) == 2
+    world.clock.tick(11)
+    assert f.peek(1) is None
+
+
+@pytest.mark.parametrize("kind", ["cache_if", "pickle"])
+def test_nor_does_an_early_one(kind):
+    world, once, runs = World("locmem", "sync"), Once(kind), []
+
+    def function(x):
+        runs.append(x)
+        world.clock.tick(1)
+        return once.spoil(len(runs))
+
+    world.clock.luck = 1 - 1e-9
+    f = world.memoize(10, early_refresh=1, **once.options)(function)
+    assert f(1) == 1
+    assert later(f, 1) == 1 and len(runs) == 2
+    assert f.peek(1).value == 1
+
+
+def test_a_new_result_that_is_not_stored_frees_the_waiting_callers():
+    """Without an old value there is nothing to keep."""
+    world = World("locmem", "sync")
+    f, runs, _ = numbered(world, cache_if=lambda result, x=0: False)
+    assert f.refresh(1) == 1
+    assert f.peek(1) is None
+    assert f(1) == 2 and not world.clock.sleeps
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_refresh_that_has_written_in_a_transaction_takes_the_old_value_along():
+    """What it returned is not to be stored, and the row has changed."""
+    world, wrote = World("locmem", "sync"), []
+
+    def function(x):
+        if wrote:
+            transaction.set_autocommit(False)
+            Post.objects.create(title="a")
+        return len(wrote)
+
+    f = world.memoize(10, stale=100)(function)
+    assert f(1) == 0
+    wrote.append(1)
+    try:
+        assert f.refresh(1) == 1
+    finally:
+        transaction.rollback()
+        transaction.set_autocommit(True)
+    assert f.peek(1) is None
 
 
 # --- where it runs -------------------------------------------------------------------

@@ -6,6 +6,8 @@ import re
 
 import pytest
 from django.core.cache import caches
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management import call_command
 from django.test import override_settings
 
 from cache_memoize import cache_memoize, invalidate_tags
@@ -447,3 +449,75 @@ def test_more_tags_than_fit_are_refused(backend):
 
 def identity(x):
     return x
+
+
+# --- tags that no function has -------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "tag", ["product:{pk}", "{}", "a{0}b", "{pk!r}", "product:%s", "%(pk)s:x", "%d"]
+)
+@pytest.mark.parametrize("several", [False, True])
+def test_a_tag_with_a_place_for_a_value_is_refused_at_decoration(tag, several):
+    with pytest.raises(ValueError, match="has the tag") as caught:
+        cache_memoize(60, tags=["ok", tag] if several else tag)(lambda_free)
+    text = str(caught.value)
+    assert repr(tag) in text and "tags=lambda pk: f'product:{pk}'" in text
+    f = cache_memoize(60, prefix="tags.defaults")(lambda_free)
+    defaults = override_settings(CACHE_MEMOIZE={"DEFAULTS": {"tags": tag}})
+    with defaults, pytest.raises(ImproperlyConfigured, match="no value is put"):
+        plan_of(f)
+
+
+def lambda_free(pk): ...
+
+
+@pytest.mark.parametrize("tag", ["100%safe", "50%discount", "a}b{c", "{", "x%", "%%"])
+def test_other_tags_with_these_characters_are_taken(world, tag):
+    f, runs = counted(world, tags=tag)
+    g, others = counted(world, tags=lambda x=0: "{pk}")  # it may be a user's name
+    assert [f(1), f(1), g(1), g(1)] == [1, 1, 1, 1]
+    world.invalidate_tags(tag, "{pk}")
+    assert [f(1), g(1)] == [2, 2]
+
+
+def test_no_tag_is_refused(world):
+    with pytest.raises(TypeError, match="takes at least one tag; .* f.invalidate_all"):
+        world.invalidate_tags()
+
+
+@pytest.fixture
+def no_tags_yet(monkeypatch):
+    monkeypatch.setattr(tags, "_declared", set())
+    monkeypatch.setattr(tags, "_has_callable", False)
+
+
+def test_a_tag_that_no_function_has_is_said_to_developers(no_tags_yet, caplog):
+    with override_settings(DEBUG=True):
+        invalidate_tags("catalog", cache_alias="locmem")
+        assert not caplog.text, "no function is imported"
+        cache_memoize(60, tags=["catalogue", "shop"])(lambda_free)
+        invalidate_tags("shop", "catalogue", cache_alias="locmem")
+        assert not caplog.text
+        invalidate_tags("shop", "catalog", cache_alias="locmem")
+        assert "no function that is imported here has the tag 'catalog'" in caplog.text
+        caplog.clear()
+    invalidate_tags("catalog", cache_alias="locmem")
+    assert not caplog.text, "a worker may not import the functions"
+    with override_settings(DEBUG=True):
+        cache_memoize(60, tags=lambda pk: f"product:{pk}")(lambda_free)
+        invalidate_tags("catalog", cache_alias="locmem")
+        assert not caplog.text, "the callable may return it"
+
+
+def test_the_command_says_it(no_tags_yet, capsys, monkeypatch):
+    monkeypatch.setattr("cache_memoize.management.calls.list_functions", list)
+    cache_memoize(60, tags="catalogue")(lambda_free)
+    call_command("memoize", "invalidate", "--tag", "catalog", "--alias", "locmem")
+    assert "no function has the tag 'catalog'\n" in capsys.readouterr().out
+    call_command("memoize", "invalidate", "--tag", "catalogue", "--alias", "locmem")
+    assert "no function" not in capsys.readouterr().out
+    cache_memoize(60, tags=lambda pk: f"product:{pk}")(lambda_free)
+    call_command("memoize", "invalidate", "--tag", "product:1", "--alias", "locmem")
+    out = capsys.readouterr().out
+    assert "no function has the tag 'product:1', unless a callable returns it" in out

@@ -6,6 +6,7 @@ import collections
 import datetime
 import enum
 import functools
+import types
 
 import attrs
 import pydantic
@@ -137,7 +138,63 @@ class Theirs:
         return self.x**2
 
 
+class KeptHash:
+    """Keeps its hash, which differs from process to process."""
+
+    def __init__(self, x):
+        self.x = x
+        self.__kept = None
+
+    def __hash__(self):
+        if self.__kept is None:
+            self.__kept = hash(str(self.x))
+        return self.__kept
+
+
+class KeptFrozen(KeptHash):
+    __slots__ = ("_hash",)
+
+    def __hash__(self):
+        found = hash(str(self.x))
+        object.__setattr__(self, "_hash", found)
+        return found
+
+
+class FromAttribute:
+    def __init__(self, x):
+        self.file_hash = x
+
+    def __hash__(self):
+        return hash(getattr(self, "file_hash"))  # noqa: B009
+
+
+class Unlisted(enum.Enum):
+    """Its other members all have one name."""
+
+    ONE = 1
+
+    @classmethod
+    def _missing_(cls, value):
+        member = object.__new__(cls)
+        member._name_, member._value_ = "OTHER", value
+        return member
+
+
+ORDERED = collections.OrderedDict([(1, 2), (3, 4)])
+
 PAIRS = {
+    "members that are made as needed": (Unlisted(2), Unlisted(3)),
+    "a proxy of an ordered dict": (
+        types.MappingProxyType(ORDERED),
+        types.MappingProxyType(collections.OrderedDict(reversed(ORDERED.items()))),
+    ),
+    "the name in a NameError": (NameError("a", name="x"), NameError("a", name="y")),
+    "the name in an AttributeError": (
+        AttributeError("a", name="x"),
+        AttributeError("a", name="y"),
+    ),
+    "an object that keeps its hash": (KeptHash(1), KeptHash(2)),
+    "a hash of an attribute named so": (FromAttribute(1), FromAttribute(2)),
     "an enum with a name of its own": (Named.ONE, Named.TWO),
     "a flag with a name of its own": (NamedFlag.ONE, NamedFlag.TWO),
     "flags together": (NamedFlag(0), NamedFlag.ONE | NamedFlag.TWO),
@@ -163,6 +220,8 @@ def test_two_values_are_two_keys(one, other):
     [
         (lambda: Frozen(1), hash),
         (lambda: Hashed(1), hash),
+        (lambda: KeptHash(1), hash),
+        (lambda: KeptFrozen(1), hash),
         (lambda: Computing(2), lambda value: value.area),
         (lambda: Theirs(2), lambda value: value.area),
     ],

@@ -36,7 +36,7 @@ def count_runs(value: Callable[..., Any] = lambda *a: 0) -> tuple[Any, list[Any]
 
 def named(function: Any) -> Any:
     """By a name of its own, so that no two trials share entries."""
-    function.__qualname__ = function.__name__ = f"tried_{next(NUMBERS)}"
+    function.__qualname__ = function.__name__ = f"tried_{next(NUMBERS)}_"
     return function
 
 

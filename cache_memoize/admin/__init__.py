@@ -21,11 +21,13 @@ from django.views.decorators.debug import sensitive_post_parameters
 from ..describe import (
     FIGURES,
     FunctionInfo,
+    describe_error,
     describe_options,
     describe_totals,
     list_functions,
 )
 from ..models import MemoizedFunction
+from ..process import printable
 from ..protocol import transactions
 from . import overview
 from .actions import ACTIONS, CallForm, run_action
@@ -56,7 +58,12 @@ def _make_header(
 
 
 def _make_object(info: FunctionInfo) -> MemoizedFunction:
-    return MemoizedFunction(id=info.id, path=info.path)
+    return MemoizedFunction(id=info.id, path=printable(info.path))
+
+
+def _make_printable(response: HttpResponse) -> None:
+    text = response.content.decode(response.charset)
+    response.content = printable(text, keep="\t\n\r").encode(response.charset)
 
 
 @admin.register(MemoizedFunction)
@@ -110,7 +117,7 @@ class MemoizedFunctionAdmin(Base):
         try:
             seen = Overview(list_functions())
         except ImproperlyConfigured as error:
-            messages.error(request, str(error))
+            messages.error(request, describe_error(error))
             seen = Overview([])
         words, order = request.GET.get("q", ""), request.GET.get("o", "name")
         rows = seen.search_rows(words)
@@ -209,4 +216,6 @@ class MemoizedFunctionAdmin(Base):
             **more,
         }
         template = f"admin/cache_memoize/memoizedfunction/{name}.html"
-        return TemplateResponse(request, template, context)
+        response = TemplateResponse(request, template, context)
+        response.add_post_render_callback(_make_printable)
+        return response

@@ -12,7 +12,13 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from ..arguments import parse_call
-from ..describe import FunctionInfo, describe_value, format_duration
+from ..describe import (
+    FunctionInfo,
+    describe_error,
+    describe_value,
+    format_duration,
+    is_ours,
+)
 from ..keys.encoding import UnkeyableArgument
 
 
@@ -29,14 +35,14 @@ class CallForm(forms.Form):
         try:
             args, kwargs = parse_call(self.cleaned_data["arguments"], self.user)
             self.info.memoized.get_cache_key(*args, **kwargs)
-        except (UnkeyableArgument, ImproperlyConfigured, ValueError) as error:
-            raise forms.ValidationError(str(error)) from None
         except Exception as error:
+            kinds = (UnkeyableArgument, ImproperlyConfigured, ValueError)
+            if isinstance(error, kinds) and is_ours(error):
+                raise forms.ValidationError(str(error)) from None
             # The signature does not fit, or a function in the options raised.
-            text = str(error) if isinstance(error, TypeError) else ""
             raise forms.ValidationError(
                 _("these arguments have no key (%(error)s); see the signature")
-                % {"error": f"{type(error).__name__}: {text}".rstrip(": ")}
+                % {"error": describe_error(error)}
             ) from None
         return args, kwargs
 

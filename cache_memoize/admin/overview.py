@@ -14,6 +14,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
+from ..cache.connections import opened
 from ..describe import (
     FIGURES,
     Figure,
@@ -119,6 +120,8 @@ class Overview:
             by_alias.setdefault(info.alias, []).append(info)
         #: Aliases of caches that keep no figures of the whole site.
         self.without_figures: list[str] = []
+        #: Aliases of caches in the memory of this process.
+        self.own_memory: list[str] = []
         #: Aliases of caches that did not answer.
         self.silent: list[str] = []
         #: Whether CACHE_MEMOIZE["ENABLED"] is False.
@@ -129,12 +132,17 @@ class Overview:
             self.disabled |= not all(info.enabled for info in group)
             figures = self._read_figures(alias, group)
             self.rows += [Row(info, figures.get(info.path), now) for info in group]
+        #: Whether no figure is of more than this process.
+        self.of_process = len(self.own_memory) == len(by_alias) > 0
 
     def _read_figures(
         self, alias: str, infos: list[FunctionInfo]
     ) -> dict[str, sitewide.Figures]:
         one = infos[0]
         try:
+            backend = opened(alias)[1]
+            if backend.in_memory and backend.stores:
+                self.own_memory.append(alias)
             if one.breaker.blocks(one.clock.monotonic()):
                 self.silent.append(alias)
             elif not sitewide.kept(alias):

@@ -10,7 +10,6 @@ that Django closes them.
 
 from __future__ import annotations
 
-import logging
 import threading
 from typing import Any
 
@@ -20,6 +19,7 @@ from django.core.cache.backends.base import default_key_func
 
 from .. import process
 from ..keys.tags import TaggedKey
+from ..process import logger
 from . import record, signing
 from .backends import Backend, backend_of
 from .errors import is_decoding_error
@@ -41,6 +41,7 @@ __all__ = [
     "has_key_function",
     "have_key_functions",
     "is_in_memory",
+    "unshared",
     "name_of",
     "opened",
     "place_from_afar",
@@ -49,8 +50,6 @@ __all__ = [
     "read_raw_many",
     "settings_of",
 ]
-
-logger = logging.getLogger("cache_memoize")
 
 #: Stands for a value that this library has not written, or that cannot be read.
 UNREADABLE: Any = object()
@@ -219,6 +218,19 @@ def is_in_memory(alias: str) -> bool:
     if has.settings is caches.settings and alias in has.memory:
         return True
     return backend_of(caches[alias]).in_memory
+
+
+def unshared(alias: str) -> str | None:
+    """Return, as a predicate, why other processes do not see the entries of a cache."""
+    backend = opened(alias)[1]
+    if not backend.in_memory:
+        return None
+    if not backend.stores:
+        return "stores nothing"
+    return (
+        "is the memory of one process: with several workers, an entry that one "
+        "invalidates is still served by the others"
+    )
 
 
 async def afetch(alias: str, key: str) -> Any:

@@ -9,6 +9,7 @@ computes, and the circuit breaker counts.
 from __future__ import annotations
 
 import sys
+import traceback
 from typing import Any
 
 from django.core.cache import InvalidCacheBackendError
@@ -18,11 +19,11 @@ from django.core.exceptions import ImproperlyConfigured, SynchronousOnlyOperatio
 __all__ = [
     "MISTAKES",
     "CacheDidNotAnswer",
+    "KeyNotTaken",
     "hangs",
     "is_about_call",
     "is_decoding_error",
     "is_of_test",
-    "no_answer",
 ]
 
 #: Mistakes in the project, which must not look like an outage.
@@ -51,6 +52,7 @@ _DECODING_TEXTS = ("WRONGTYPE", "Failed to decompress")
 #: Raised for a key or a value that the server cannot store, as one with a NUL: by
 #: databases and redis-py, pymemcache, pylibmc, and Django where warnings are errors.
 _REFUSALS = {"DataError", "MemcacheIllegalInputError", "TooBig", "CacheKeyWarning"}
+_REFUSALS |= {"KeyNotTaken"}
 
 
 class CacheDidNotAnswer(Exception):
@@ -60,14 +62,13 @@ class CacheDidNotAnswer(Exception):
     """
 
 
-def no_answer(store: Any) -> CacheDidNotAnswer:
-    return CacheDidNotAnswer(
-        f"the cache {store.alias!r} says that a key is taken, and that it has no value"
-    )
+class KeyNotTaken(CacheDidNotAnswer):
+    """The cache keeps nothing under a key that Django warns of: one that is long, as
+    on PostgreSQL, or has spaces or control characters."""
 
 
 def is_decoding_error(error: BaseException) -> bool:
-    if isinstance(error, (*MISTAKES, OSError)):
+    if isinstance(error, (*MISTAKES, OSError)) or _is_of_key_function(error):
         return False
     return (
         isinstance(error, _DECODING)
@@ -77,9 +78,18 @@ def is_decoding_error(error: BaseException) -> bool:
 
 
 def is_about_call(error: BaseException) -> bool:
-    """Return whether the server refused a key or a value, and would take others."""
+    """Return whether the server refused a key or a value, and would take others; or
+    whether there is no key, because ``KEY_FUNCTION`` raised."""
     names = {cls.__name__ for cls in type(error).__mro__}
-    return not names.isdisjoint(_REFUSALS) or "too large" in str(error).lower()
+    if not names.isdisjoint(_REFUSALS) or "too large" in str(error).lower():
+        return True
+    return _is_of_key_function(error)
+
+
+def _is_of_key_function(error: BaseException) -> bool:
+    """Return whether the error was raised below ``make_key()`` of any backend."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_code.co_name == "make_key" for frame, _ in frames)
 
 
 def hangs(error: BaseException) -> bool:
@@ -95,11 +105,9 @@ _MOCKS = ("unittest.mock", "mock.mock")
 def is_of_test(error: BaseException, cache: Any) -> bool:
     """Return whether a test double caused the error: an assertion, or a mock that
     raises, or answers for the cache."""
-    traceback = error.__traceback__
-    while traceback is not None:
-        if traceback.tb_frame.f_globals.get("__name__") in _MOCKS:
-            return True
-        traceback = traceback.tb_next
+    frames = traceback.walk_tb(error.__traceback__)
+    if any(frame.f_globals.get("__name__") in _MOCKS for frame, _ in frames):
+        return True
     mocks = [getattr(sys.modules.get(name), "NonCallableMock", ()) for name in _MOCKS]
     methods = [getattr(cache, name, None) for name in _REPLACED]
     return isinstance(error, AssertionError) or any(

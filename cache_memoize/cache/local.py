@@ -30,6 +30,8 @@ __all__ = ["afetching", "drop_key", "fetching", "local", "watch_requests"]
 #: Calls per memory, and memories per scope, at most: a block may last for hours.
 MOST = 10_000
 MOST_OWNERS = 100
+#: Bytes that a scope keeps in all its memories, at most.
+MOST_BYTES = 16 * 2**20
 
 #: Identifies an entry, as connections.place_of() returns it.
 Place = Any
@@ -47,6 +49,8 @@ class Scope:
         #: Replaced whenever an entry is dropped.
         self.generation = object()
         self._memories: dict[Any, Memory] = {}
+        #: Bytes that were kept since the memories were last emptied.
+        self._size = 0
         #: All scopes around this one and in it, also those of its tasks.
         self.family: WeakSet[Scope] = WeakSet() if outer is None else outer.family
         self.family.add(self)
@@ -74,10 +78,18 @@ class Scope:
     ) -> None:
         """Keep an entry, unless one was dropped since ``generation``, which is from
         before ``raw`` was read."""
+        tags: tuple[str, ...] = getattr(key, "tags", ())
+        size = len(raw) + 2 * len(key) + sum(map(len, tags))  # the place has the key
+        if size > MOST_BYTES:
+            return
+        self._size += size
+        if self._size > MOST_BYTES:
+            self._memories.clear()
+            self._size = size
         memory = self.memory()
         if len(memory) >= MOST:
             memory.clear()
-        memory.setdefault((alias, key), {})[place] = raw, getattr(key, "tags", ())
+        memory.setdefault((alias, key), {})[place] = raw, tags
         if self.generation is not generation:  # drop_key() replaces it first
             memory.pop((alias, key), None)
 

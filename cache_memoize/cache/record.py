@@ -219,9 +219,9 @@ def dumps_exception(error: Exception) -> bytes:
             if same and _state_in_c(copy) == _state_in_c(error):
                 return pickled
         except Exception as trouble:  # the class decides what it raises
-            reason = trouble
+            reason = f"pickling it raises {type(trouble).__name__}"
         else:
-            reason = TypeError("it comes back changed")
+            reason = "it comes back changed"
     raise TypeError(f"{type(error).__qualname__} cannot be stored: {reason}")
 
 

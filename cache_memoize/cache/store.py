@@ -11,18 +11,19 @@ errors are counted by the circuit breaker of the cache.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.core.cache import caches
+from django.core.cache.backends.base import memcache_key_warnings
 from django.core.exceptions import SynchronousOnlyOperation
 from django.db.transaction import TransactionManagementError
 
 from ..clock import Clock
 from ..keys.tags import TaggedKey
+from ..process import logger
 from . import local, record, signing
 from .backends import Backend, backend_of
 from .breaker import SLOW, Breaker
@@ -40,19 +41,17 @@ from .connections import (
 from .errors import (
     MISTAKES,
     CacheDidNotAnswer,
+    KeyNotTaken,
     hangs,
     is_about_call,
     is_decoding_error,
     is_of_test,
-    no_answer,
 )
 from .record import Record
 
 __all__ = ["AsyncStore", "Look", "Store", "run"]
 
 T = TypeVar("T")
-
-logger = logging.getLogger("cache_memoize")
 
 
 class Look(NamedTuple):
@@ -174,7 +173,21 @@ class Store:
                 present = record.parse(new)
             else:
                 present = await self.get(tag)
-        raise no_answer(self)
+        raise self.no_answer(tag)
+
+    def no_answer(self, key: str) -> CacheDidNotAnswer:
+        """Return the error for a key that is taken and has no value."""
+        cache = caches[self.alias]
+        if any(memcache_key_warnings(cache.make_key(key))):
+            return KeyNotTaken(
+                f"the cache {self.alias!r} keeps nothing under a key that is long, or "
+                "has spaces or control characters; make another one in "
+                "key_generator_callable= or KEY_FUNCTION"
+            )
+        return CacheDidNotAnswer(
+            f"the cache {self.alias!r} says that a key is taken, and that it has no "
+            "value"
+        )
 
     async def get(self, key: str) -> Record | None:
         """Return the record under ``key``, None, or ``UNREADABLE``."""

@@ -9,11 +9,13 @@ capture themselves.
 
 Two kinds of variables are left out. What a decorator captured around a function of a
 module does not count: the name of the function leads to one function only. Neither does
-a variable that the function only writes to (``calls.append(x)``).
+a list, set or dict that the function only writes to (``calls.append(x)``); a method of
+another type may write to its argument too, and so to the result.
 """
 
 from __future__ import annotations
 
+import collections
 import datetime
 import decimal
 import dis
@@ -46,12 +48,17 @@ _DEPTH = 20
 
 def default_prefix(function: Callable[..., Any]) -> str:
     """Return module and qualified name; with a digest of the code, where functions of
-    that name are made at each call of another one."""
+    that name are made at each call of another one, or in each script."""
     if isinstance(function, functools.partial):
         prefix = default_prefix(function.func)
-        owner = getattr(function.func, "__self__", None)
-        parts = (owner, function.args, function.keywords)
-        return f"{prefix} {encode_part(parts, prefix, 'functools.partial')}"
+        return f"{prefix} {_partial_text(function, prefix)}"
+    if isinstance(function, types.BuiltinFunctionType) and not isinstance(
+        function.__self__, types.ModuleType | None
+    ):
+        raise TypeError(
+            f"cache_memoize: {function.__qualname__} is a method of a built-in object, "
+            "which is not part of its name; memoize a function that calls it"
+        )
     name = getattr(function, "__qualname__", None)
     if name is None or "<lambda>" in name.rsplit(".", 1)[-1]:
         raise TypeError(
@@ -60,9 +67,11 @@ def default_prefix(function: Callable[..., Any]) -> str:
             "it was to be the timeout)"
         )
     prefix = f"{function.__module__}.{name}"
-    if "<locals>" not in name:
-        return prefix
     code = getattr(function, "__code__", None)
+    if "<locals>" not in name:
+        # Scripts are all named __main__, and so is each new version in a notebook.
+        is_script = function.__module__ == "__main__" and code is not None
+        return f"{prefix} {_digest_of_code(code)}" if is_script else prefix
     if code is None:
         raise TypeError(
             f"cache_memoize: {prefix} is made inside a function and has no Python code "
@@ -80,8 +89,13 @@ def captured_text_of(
     :param whose: the name of the function in errors.
     """
     inner: Any = function
-    while isinstance(inner, functools.partial):
-        inner = inner.func
+    if isinstance(inner, functools.partial):
+        texts = [captured_text_of(inner.func, whose)]
+        parts = getattr(inner.func, "__self__", None), *inner.args
+        if not FIXED.issuperset(map(type, (*parts, *inner.keywords.values()))):
+            texts.append(functools.partial(_partial_text, inner, whose))
+        given = [text for text in texts if text is not None]
+        return (lambda: "".join(text() for text in given)) if given else None
     inner = getattr(inner, "__func__", inner)
     variables = list(_variables(inner))
     if not variables:
@@ -105,18 +119,28 @@ def captured_text_of(
     return text_of_unnamed
 
 
-def _variables(function: Any) -> Iterator[tuple[str, types.CellType]]:
-    """Return the captured variables that the result of a function may depend on."""
+def _partial_text(function: functools.partial[Any], whose: str) -> str:
+    owner = getattr(function.func, "__self__", None)
+    parts = (owner, function.args, function.keywords)
+    return encode_part(parts, whose, "functools.partial")
+
+
+def _variables(function: Any) -> Iterator[tuple[str, types.CellType, bool]]:
+    """Return the captured variables of a function, each with whether the function only
+    writes to it."""
     code = getattr(function, "__code__", None)
     cells = getattr(function, "__closure__", None)
     if isinstance(code, types.CodeType) and cells:
         for variable, cell in zip(code.co_freevars, cells, strict=True):
-            if not _is_only_written(code, variable):
-                yield variable, cell
+            yield variable, cell, _is_only_written(code, variable)
 
 
 def _variable_text(
-    variable: str, cell: types.CellType, whose: str, within: tuple[Any, ...]
+    variable: str,
+    cell: types.CellType,
+    is_only_written: bool,
+    whose: str,
+    within: tuple[Any, ...],
 ) -> str:
     try:
         value = cell.cell_contents
@@ -124,30 +148,47 @@ def _variable_text(
         return _UNASSIGNED
     if type(value) in FIXED:
         return encode(value)
-    function = _unwrap_memoized(value)
-    if type(function) is types.FunctionType:
-        return _function_text(function, variable, whose, within)
+    if is_only_written and type(value) in _CONTAINERS:
+        return ""
+    if type(_unwrap_memoized(value)) is types.FunctionType:
+        return _function_text(value, variable, whose, within)
     if variable == within[0].__name__ and _leads_to(value, within[0]):
         return f"{_AGAIN}0;"  # recursion, through a decorator that is no function
     return encode_part(value, whose, variable, "captured variable")
 
 
 def _function_text(
-    function: types.FunctionType, variable: str, whose: str, within: tuple[Any, ...]
+    value: types.FunctionType, variable: str, whose: str, within: tuple[Any, ...]
 ) -> str:
+    """Return a captured function, memoized or not, as text."""
+    function = _unwrap_memoized(value)
+    held = _attributes(function) | _attributes(value)
     for number, outer in enumerate(within):
         if function is outer:
-            return f"{_AGAIN}{number:x};"
+            text = f"{_AGAIN}{number:x};"
+            if held:
+                text += encode_part(held, whose, variable, "captured variable")
+            return text
     name = function.__module__, function.__qualname__
     text = _FUNCTION + encode(name) + encode(_digest_of_code(function.__code__))
     if not _is_known_by_name(function):
-        held = {k: v for k, v in vars(function).items() if not k.startswith("__")}
         parts = (function.__defaults__, function.__kwdefaults__, held)
         text += encode_part(parts, whose, variable, "captured variable")
         within = (*within, function)
         for each in _variables(function):
             text += _variable_text(*each, whose, within)
     return text + ")"
+
+
+def _attributes(function: Any) -> dict[str, Any]:
+    """Return what a project has set on a function."""
+    return {
+        name: value
+        for name, value in vars(function).items()
+        if not name.startswith("__")
+        and not hasattr(getattr(value, "__self__", value), "_memoized")
+        and name != "_memoized"
+    }
 
 
 def _unwrap_memoized(value: Any) -> Any:
@@ -204,12 +245,19 @@ def _code_text(code: types.CodeType) -> str:
         _code_text(each) if isinstance(each, types.CodeType) else encode(each)
         for each in code.co_consts
     ]
-    whole = encode((code.co_code, names, counts, code.co_flags))
+    steps = code.co_code, code.co_exceptiontable
+    whole = encode((steps, names, counts, code.co_flags))
     return f"{_FUNCTION}{whole}{''.join(constants)})"
 
 
 #: Methods that write to their object, called for nothing else if the result is dropped.
 _WRITING = frozenset({"add", "append", "appendleft", "extend", "insert", "update"})
+
+#: Types of which these methods write to nothing else.
+_CONTAINERS = frozenset(
+    {bytearray, dict, list, set, collections.Counter, collections.OrderedDict}
+    | {collections.defaultdict, collections.deque}
+)
 
 #: Instructions that may name a variable, but do not use it. (``dis.hasfree`` is empty
 #: in Python 3.14; an attribute of the same name counts as a use, which is safe.)
@@ -273,8 +321,10 @@ def captures_plain_values(function: Any, within: tuple[Any, ...] = ()) -> bool:
         return False
     if not is_plain([function.__defaults__, function.__kwdefaults__]):
         return False
-    for _, cell in _variables(function):
+    for _, cell, is_only_written in _variables(function):
         with suppress(ValueError):  # not assigned yet
+            if is_only_written:
+                continue
             value = _unwrap_memoized(cell.cell_contents)
             known = is_plain(value) or isinstance(value, (type, types.ModuleType))
             known = known or any(value is outer for outer in within)

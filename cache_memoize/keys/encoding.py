@@ -19,16 +19,28 @@ from typing import Any, cast
 from django.db.models import Model
 from django.utils.functional import LazyObject, Promise
 
+from .columns import plain_type, stored_value
+from .replaced import is_mock
 from .values import (
     UnkeyableArgument,
     class_name,
-    is_mock,
     name_of,
     refusal,
     rule_of,
 )
 
-__all__ = ["UnkeyableArgument", "digest", "encode", "label", "register_key"]
+__all__ = [
+    "LONGEST_REMEMBERED",
+    "UnkeyableArgument",
+    "digest",
+    "encode",
+    "label",
+    "register_key",
+]
+
+
+#: Characters of a text that is remembered as it is, at most: a visitor may send any.
+LONGEST_REMEMBERED = 64
 
 
 def digest(head: str) -> Callable[[str], str]:
@@ -116,14 +128,20 @@ def _model_writer(cls: type[Model]) -> Callable[[Any], str]:
     # database alias: invalidate() must find a row that was read from a replica.
     concrete = cast("type[Model]", cls._meta.concrete_model)
     head = "m(" + encode(concrete._meta.label)
+    fields = getattr(concrete._meta, "pk_fields", [concrete._meta.pk])  # Django 5.2
+    plain = plain_type(fields[0]) if len(fields) == 1 else None
 
     def write(value: Model) -> str:
         pk = value.pk
+        if pk and type(pk) is plain:  # the same, but faster
+            return head + encode(pk) + ")"
         keys = pk if isinstance(pk, tuple) else (pk,)
         if None in keys or ("" in keys and value._state.adding):
             reason = "an unsaved model instance has no identity"
             raise UnkeyableArgument(class_name(cls), reason)
-        return head + encode(pk) + ")"
+        # Post(pk="1"), with a key from a URL, is the row 1.
+        texts = map(encode, map(stored_value, fields, keys))
+        return head + "".join(texts) + ")"
 
     return write
 
@@ -175,7 +193,7 @@ def _writer_of(cls: type) -> Callable[[Any], str]:
             return refusal("it is lazy and no text; pass its result")
         if hasattr(cls, "_get_number_value"):  # ngettext_lazy(..., "number")
             return refusal("its text depends on a number; pass the text")
-        return lambda value: "z" + encode(str(value))
+        return _encode_lazy_text
     return _named_writer(cls, rule_of(cls))
 
 
@@ -192,6 +210,14 @@ def _named_writer(cls: type, rule: Callable[[Any], Any]) -> Callable[[Any], str]
         return head + encode(parts)
 
     return write
+
+
+def _encode_lazy_text(value: Any) -> str:
+    # lazy() says what it may return: lazy(f, str, int) can be 5 as well as "5".
+    _, state, *_ = value.__reduce__()
+    if not all(issubclass(cls, str) for cls in state[3:]):
+        refusal("it is lazy and may be no text; pass its result")(value)
+    return "z" + encode(str(value))
 
 
 def _encode_wrapped(value: Any) -> str:

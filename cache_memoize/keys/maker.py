@@ -15,11 +15,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 from .binding import FIXED, Args, Binder, Kwargs, encode_part
-from .encoding import digest, encode, label
+from .encoding import LONGEST_REMEMBERED, digest, encode, label
 
 __all__ = ["REMEMBERED_CALLS", "key_maker", "state_maker"]
 
@@ -28,8 +27,8 @@ TextOf = Callable[[Args, Kwargs], str]
 
 #: Calls of one function whose keys are remembered, at most.
 REMEMBERED_CALLS = 1024
-#: Characters of captured variables and ``vary_on`` in a remembered key, at most.
-_LONGEST_VARIANT = 256
+#: Arguments of a remembered call, at most.
+_MOST_ARGUMENTS = 16
 
 #: Types whose values cannot change.
 _UNCHANGING = FIXED | {float}
@@ -39,6 +38,10 @@ _REWRITTEN = "*"
 _EXTRA = "+"
 _PROJECT = "^"
 _VARY = "~"
+#: Before the digest of captured variables and ``vary_on`` that are long.
+_SHORTENED = "$"
+
+_of_variant = digest("cache_memoize variant")
 
 
 def key_maker(
@@ -201,32 +204,43 @@ class _NotRemembered(Exception):
     pass
 
 
-def _refuse_others(args: Args, kwargs: Kwargs) -> None:
-    """Raise for arguments that are not small and plain."""
-    for value in (*args, *kwargs.values()):
-        if type(value) not in FIXED or not _is_small(value):
+def _refuse_large(args: Args, kwargs: Kwargs) -> None:
+    """Raise for a call that has many arguments or large ones: a visitor may send any
+    number of them, names of keyword arguments included."""
+    if len(args) + len(kwargs) > _MOST_ARGUMENTS:
+        raise _NotRemembered
+    for value in (*args, *kwargs, *kwargs.values()):
+        if not _is_small(value):
             raise _NotRemembered
 
 
 def _is_small(value: Any) -> bool:
     if isinstance(value, int):
         return value.bit_length() <= 64
-    return not isinstance(value, (bytes, str)) or len(value) <= 64
+    return not isinstance(value, (bytes, str)) or len(value) <= LONGEST_REMEMBERED
 
 
 def _remember_keys(compute: KeyOf) -> KeyOf:
     # By value and type: f(1), f(True) and f(1.0) are three calls.
     @functools.lru_cache(REMEMBERED_CALLS, typed=True)
     def known(*args: Any, **kwargs: Any) -> str:
-        _refuse_others(args, kwargs)
+        _refuse_large(args, kwargs)
         return compute(args, kwargs)
 
     def remember(args: Args, kwargs: Kwargs) -> str:
+        # Before anything is hashed: a deep tuple would end the process (C stack).
+        for value in args:
+            if type(value) not in FIXED:
+                return compute(args, kwargs)
         try:
+            if not kwargs:
+                return known(*args)
+            for name in kwargs:  # faster than values()
+                if type(kwargs[name]) not in FIXED:
+                    return compute(args, kwargs)
             return known(*args, **kwargs)
-        except Exception:
-            pass  # hashing and comparing arguments may raise anything
-        return compute(args, kwargs)
+        except _NotRemembered:
+            return compute(args, kwargs)
 
     return remember
 
@@ -236,14 +250,19 @@ def _remember_variants(
 ) -> KeyOf:
     @functools.lru_cache(REMEMBERED_CALLS, typed=True)
     def known(variant: str, /, *args: Any, **kwargs: Any) -> str:
-        _refuse_others(args, kwargs)
+        _refuse_large(args, kwargs)
         return compute(args, kwargs, variant)
 
     def remember(args: Args, kwargs: Kwargs) -> str:
         variant = variant_of()
-        if len(variant) <= _LONGEST_VARIANT:
-            with suppress(Exception):
-                return known(variant, *args, **kwargs)
-        return compute(args, kwargs, variant)
+        if len(variant) > LONGEST_REMEMBERED:
+            variant = _SHORTENED + _of_variant(variant)
+        for value in (*args, *kwargs.values()):
+            if type(value) not in FIXED:
+                return compute(args, kwargs, variant)
+        try:
+            return known(variant, *args, **kwargs)
+        except _NotRemembered:
+            return compute(args, kwargs, variant)
 
     return remember

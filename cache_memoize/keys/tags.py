@@ -10,17 +10,32 @@ that may lose values; a lost token invalidates too much, never too little.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from .encoding import digest
+from .encoding import LONGEST_REMEMBERED, digest
 
-__all__ = ["TaggedKey", "function_tag", "tag_key", "tagging", "tags_of"]
+__all__ = [
+    "TaggedKey",
+    "function_tag",
+    "may_be_returned",
+    "tag_key",
+    "tagging",
+    "tags_of",
+    "undeclared",
+]
 
 #: Tags of one entry, at most: their number is stored in a byte.
 MOST = 255
 
 _TAG, _FUNCTION = "cache_memoize.tag:", "cache_memoize.all:"
+#: A place for a value, as in a string that was to be formatted.
+_PLACE = re.compile(r"\{[^{}]*\}|%(\(\w+\))?[sd](?!\w)")
+#: Tags that functions of this process have whatever their arguments.
+_declared: set[str] = set()
+#: Whether a function of this process has a callable that returns its tags.
+_has_callable = False
 _of_tag = digest("cache_memoize tag")
 _of_function = digest("cache_memoize function")
 
@@ -33,9 +48,15 @@ class TaggedKey(str):
     tags: tuple[str, ...]
 
 
-@functools.lru_cache(4096)
 def tag_key(tag: str) -> str:
     """Return the key under which the token of a tag is stored."""
+    if len(tag) <= LONGEST_REMEMBERED:
+        return _key_of_short_tag(tag)
+    return f"{_TAG}{_of_tag(tag)}"
+
+
+@functools.lru_cache(4096)
+def _key_of_short_tag(tag: str) -> str:
     return f"{_TAG}{_of_tag(tag)}"
 
 
@@ -68,6 +89,30 @@ def tags_of(given: Any, whose: str) -> tuple[str, ...]:
     return tags
 
 
+def undeclared(tags: Iterable[str]) -> list[str]:
+    """Return the tags that are not written at a function of this process."""
+    return [tag for tag in tags if tag not in _declared]
+
+
+def may_be_returned() -> bool:
+    """Return whether a function of this process has a callable that returns its tags,
+    or none has any tags."""
+    return _has_callable or not _declared
+
+
+def _declare(tags: tuple[str, ...], whose: str) -> None:
+    """Remember the tags of a function. Raise ValueError for one with a place for a
+    value: it would be the same for all calls, and never be invalidated."""
+    for tag in tags:
+        if _PLACE.search(tag):
+            raise ValueError(
+                f"cache_memoize: tags= of {whose} has the tag {tag!r}, into which no "
+                "value is put; write a callable of the call's arguments, as "
+                "tags=lambda pk: f'product:{pk}'"
+            )
+    _declared.update(tags)
+
+
 def tagging(
     key_of: Callable[[Any, Any], str], given: Any, own: str, name: str
 ) -> Callable[[Any, Any], TaggedKey]:
@@ -76,9 +121,12 @@ def tagging(
     :param given: the option ``tags=``.
     :param own: the key of the function's own tag.
     """
+    global _has_callable
     if not callable(given):
+        _declare(tags_of(given, name), name)
         fixed = _keys_of(given, own, name)
         return lambda args, kwargs: _tagged(key_of(args, kwargs), fixed)
+    _has_callable = True
     return lambda args, kwargs: _tagged(
         key_of(args, kwargs), _keys_of(given(*args, **kwargs), own, name)
     )

@@ -15,9 +15,11 @@ import array
 import collections
 import datetime
 import decimal
+import dis
 import enum
 import fractions
 import functools
+import gc
 import pathlib
 import re
 import struct
@@ -37,10 +39,11 @@ from django.db.models.query import RawQuerySet
 from django.http import HttpRequest
 from django.utils.functional import cached_property as django_cached_property
 
+from .replaced import is_mock, mock_token, replaces
+
 __all__ = [
     "UnkeyableArgument",
     "class_name",
-    "is_mock",
     "name_of",
     "refusal",
     "rule_of",
@@ -103,51 +106,13 @@ def _qualified_name(value: Any) -> str:
         named = getattr(named, name, None)
     # A memoized function or a class method has the name of the function it wraps.
     wrapped = (getattr(named, "func", None), getattr(named, "__func__", None))
-    if named is not value and value not in wrapped and not _replaces(named, value):
+    if named is not value and value not in wrapped and not replaces(named, value):
         raise UnkeyableArgument(
             class_name(type(value)),
             "a lambda, or a function or class that is made inside a function, has no "
             "name that is the same in every process and different from all others",
         )
     return f"{value.__module__}.{value.__qualname__}"
-
-
-def _replaces(named: Any, value: Any) -> bool:
-    """Return whether ``named`` is in the place of a class or function: the same one,
-    after its module was reloaded, or a mock."""
-    if "<locals>" in value.__qualname__:
-        return False
-    if is_mock(type(named)) or is_mock(type(getattr(named, "mock", None))):
-        return True
-    return type(named) is type(value) and _definition(named) == _definition(value)
-
-
-def _definition(value: Any) -> Any:
-    """Return what tells a class or function from others of its name: bases, code, and
-    the names of attributes."""
-    if isinstance(value, types.FunctionType):
-        return value.__code__
-    members = {name: _code_of(each) for name, each in vars(value).items()}
-    bases = [class_name(base) for base in value.__mro__]
-    return bases, {k: v for k, v in members.items() if v or not k.startswith("__")}
-
-
-def _code_of(member: Any) -> Any:
-    if isinstance(member, property):
-        member = member.fget
-    if isinstance(member, (types.FunctionType, classmethod, staticmethod)):
-        return getattr(getattr(member, "__wrapped__", member), "__code__", None)
-    return None
-
-
-def is_mock(cls: type) -> bool:
-    """Return whether it is a class of a mock: each mock has a class of its own."""
-    return any(base.__name__ == "NonCallableMock" for base in cls.__mro__)
-
-
-def _mock_token(value: Any) -> Any:
-    """Return a text that no other mock has, of any process."""
-    return vars(value).setdefault("_cache_memoize_key", uuid.uuid4().hex)
 
 
 def class_name(cls: type) -> str:
@@ -165,7 +130,7 @@ def refusal(reason: str) -> Rule:
 
 def _function_name(value: Any) -> Any:
     double = getattr(value, "mock", None)  # of mock.create_autospec(f)
-    return _mock_token(double) if is_mock(type(double)) else _qualified_name(value)
+    return mock_token(double) if is_mock(type(double)) else _qualified_name(value)
 
 
 def _builtin_function(value: Any) -> Any:
@@ -206,6 +171,8 @@ def _exception_parts(value: BaseException) -> Any:
     # has an empty dict of attributes only after the attributes were read once.
     reduced: Any = value.__reduce__()
     _, args, *attributes = reduced
+    if isinstance(value, (AttributeError, NameError)):  # it has no more of these
+        attributes.append(value.name)
     return (value.args, args, *filter(None, attributes))
 
 
@@ -236,7 +203,7 @@ _VALUES: dict[type, Rule] = {
         value.maxlen,
         list(collections.deque.__iter__(value)),
     ),
-    types.MappingProxyType: dict,
+    types.MappingProxyType: gc.get_referents,  # the mapping, which may be ordered
     functools.partial: lambda value: (value.func, value.args, value.keywords),
     decimal.Decimal: decimal.Decimal.__str__,
     fractions.Fraction: lambda value: (value.numerator, value.denominator),
@@ -284,7 +251,7 @@ def rule_of(cls: type) -> Rule:
     if issubclass(cls, enum.Enum):
         return _member_name
     if is_mock(cls):
-        return _mock_token
+        return mock_token
     for base in cls.__mro__:
         if base in _NAMES:
             return _NAMES[base]
@@ -305,8 +272,24 @@ def name_of(cls: type) -> str:
 
 
 def _member_name(value: enum.Enum) -> Any:
-    # A member may have properties of its own named "name" and "value".
-    return value._name_ if value._name_ is not None else value._value_
+    # A member may have properties of its own named "name" and "value"; and one that
+    # _missing_() makes may have any name.
+    name = value._name_
+    is_listed = type(value)._member_map_.get(name) is value
+    return name if is_listed else (name, value._value_)
+
+
+def _kept_by_hash(cls: type) -> set[str]:
+    """Return the attributes in which ``__hash__`` of a class keeps its result: those
+    that it assigns, also by ``object.__setattr__(self, "_hash", ...)``."""
+    code = getattr(_class_attribute(cls, "__hash__"), "__code__", None)
+    if code is None:
+        return set()
+    steps = list(dis.get_instructions(code))
+    kept = {step.argval for step in steps if step.opname == "STORE_ATTR"}
+    if {"setattr", "__setattr__"}.intersection(code.co_names):
+        kept |= {c for c in code.co_consts if isinstance(c, str) and "hash" in c}
+    return kept
 
 
 _CACHED_PROPERTIES = (functools.cached_property, django_cached_property)
@@ -414,9 +397,9 @@ def _is_added(member: Any) -> bool:
 def _attributes_of(cls: type, base: type) -> Callable[[Any], dict[str, Any]]:
     """Return a rule for the attributes that ``cls`` adds to its ancestor ``base``.
 
-    Values of cached properties are left out: the same object must have the same key
-    before and after the property was read. Slots are read by their descriptors, which
-    run no code of the class.
+    Values of cached properties, and a hash that is kept, are left out: the same object
+    must have the same key before and after its use, and in every process. Slots are
+    read by their descriptors, which run no code of the class.
     """
     slots: dict[str, Any] = {}
     for name, member in _declared_slots(cls, base):
@@ -430,7 +413,7 @@ def _attributes_of(cls: type, base: type) -> Callable[[Any], dict[str, Any]]:
         for each in cls.__mro__
         for name in vars(each)
         if _is_cached(_class_attribute(cls, name))
-    }
+    } | _kept_by_hash(cls)
     if slots or hasattr(cls, "__attrs_attrs__"):
         left_out |= _ADDED
     elif not left_out and dict_of is not None:

@@ -6,14 +6,22 @@ import json
 import pprint
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, NamedTuple
 
+from django.core.checks import Tags, run_checks
 from django.core.management.base import CommandError, OutputWrapper
 
 from .. import process
 from ..arguments import parse_words
 from ..cache.connections import aliases, opened, place_of
-from ..describe import FunctionInfo, format_duration
+from ..describe import (
+    FunctionInfo,
+    describe_error,
+    format_duration,
+    list_functions,
+)
+from ..keys.tags import may_be_returned, undeclared
 from ..protocol.invalidation import invalidate_tags
 from ..protocol.refresh import with_context
 from . import Options, Outcome, waiting_for
@@ -46,7 +54,7 @@ def _read_call(options: Options) -> _Call:
     try:
         key = info.memoized.get_cache_key(*args, **kwargs)
     except Exception as error:
-        raise CommandError(f"{name}: {type(error).__name__}: {error}") from error
+        raise CommandError(f"{name}: {describe_error(error)}") from error
     return _Call(name, info, args, kwargs, key)
 
 
@@ -115,8 +123,7 @@ def refresh_call(options: Options, stderr: OutputWrapper) -> Outcome:
             if troubles:
                 probe_cache(alias)
             raise CommandError(
-                f"{call.name} raised {type(error).__name__}: {error}; "
-                "--traceback shows where"
+                f"{call.name} raised {describe_error(error)}; --traceback shows where"
             ) from error
         seconds = time.monotonic() - began
         stored = call.use_control("peek") is not None and not troubles
@@ -204,5 +211,10 @@ def _invalidate_tags(tags: list[str], alias: str | None) -> Outcome:
     where = f"the cache {alias!r}" if alias else "all caches"
     named = " or ".join(map(repr, tags))
     result = {"tags": tags, "alias": alias, "invalidated": "tags"}
-    line = f"every call with the tag {named} is invalidated, in {where}"
-    return Outcome(result, [line])
+    lines = [f"every call with the tag {named} is invalidated, in {where}"]
+    with suppress(Exception):  # the tags are invalidated all the same
+        run_checks(tags=[Tags.urls])  # it imports the functions that the site serves
+        list_functions()  # it reads their options
+    unless = ", unless a callable returns it" * may_be_returned()
+    lines += [f"no function has the tag {tag!r}{unless}" for tag in undeclared(tags)]
+    return Outcome(result, lines)

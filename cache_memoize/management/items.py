@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from django.core.management.base import CommandError
 from django.db.models import QuerySet
 
+from ..describe import describe_error
 from .naming import look_up
 
 
@@ -98,5 +99,5 @@ def _errors_of(path: str) -> Iterator[None]:
         yield
     except Exception as error:
         raise CommandError(
-            f"{path} raised {type(error).__name__}: {error}; --traceback shows where"
+            f"{path} raised {describe_error(error)}; --traceback shows where"
         ) from error

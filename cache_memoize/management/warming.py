@@ -17,6 +17,7 @@ from django.core.management.base import CommandError, OutputWrapper
 from .. import process
 from ..cache.connections import opened
 from ..describe import FunctionInfo
+from ..process import printable
 from ..protocol.many import CHUNK
 from ..protocol.refresh import with_context
 from . import FAILED_AT_MOST, INTERRUPTED, NOT_RUN, Options, Outcome, waiting_for
@@ -119,7 +120,7 @@ class Log:
         if self._bar is None:
             self._out.write(text)
         else:
-            self._bar.write(text, file=self._bar.fp)
+            self._bar.write(printable(text, keep="\n"), file=self._bar.fp)
 
     def _show_step(self) -> None:
         done = self.refreshed + self.failed

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from ..cache import record
 from ..cache.breaker import Breaker
 from ..cache.connections import UNREAD
+from ..cache.errors import MISTAKES
 from ..cache.record import Record, Stamp
 from ..cache.store import AsyncStore, Look, Store
 from ..clock import Clock
@@ -296,12 +297,19 @@ class Claim(NamedTuple):
 
 
 def encode(kind: int, result: Any) -> bytes:
-    """Return the payload of a record; raises the error of pickling."""
+    """Return the payload of a record. Raise TypeError for what cannot be pickled,
+    without the text of the error, which may show the value."""
     if kind == record.RAN:
         return b""
     if kind == record.RAISED:
         return record.dumps_exception(result)
-    return record.dumps(result)
+    try:
+        return record.dumps(result)
+    except MISTAKES:  # a QuerySet in async code
+        raise
+    except Exception as error:  # a class decides what pickling raises
+        name, raised = type(result).__name__, type(error).__name__
+        raise TypeError(f"pickling a {name} raises {raised}") from error
 
 
 def decode(found: Record) -> Any:

@@ -21,7 +21,7 @@ from typing import Any
 
 from ..cache import record
 from ..cache.connections import UNREAD, UNREADABLE
-from ..cache.errors import MISTAKES, CacheDidNotAnswer, is_decoding_error, no_answer
+from ..cache.errors import MISTAKES, CacheDidNotAnswer, is_decoding_error
 from ..cache.record import Record, Stamp, pack
 from ..cache.store import PATIENCE, Look, Store
 from ..stats.counters import logger
@@ -186,7 +186,7 @@ class _Caller:
         self.looks += 1
         self.lost = self.lost + 1 if found is None else 0
         if self.lost > PATIENCE:
-            raise no_answer(self.call.store)
+            raise self.call.store.no_answer(self.call.key)
         # The key changes all the time: one of the other callers will store.
         return _right(self.call) if self.looks > PATIENCE else None
 
@@ -260,7 +260,8 @@ async def _serve(caller: _Caller, look: Look, now: float) -> Claim | None:
     try:
         ours = Claim(found, decode(found))
     except Exception as unreadable:  # a class decides what unpickling raises
-        logger.info("%s: unreadable entry: %r", call.function.name, unreadable)
+        kind = type(unreadable).__name__  # its text may show the value
+        logger.info("%s: unreadable entry: %s", call.function.name, kind)
         return await _take(caller, look)
     if not _wants_refresh(call, found, now):
         return ours

@@ -31,7 +31,8 @@ from ..cache.record import (
 )
 from ..cache.store import PATIENCE, AsyncStore, Store, run
 from ..clock import Clock
-from ..keys.tags import tag_key, tags_of
+from ..conf import is_debug
+from ..keys.tags import may_be_returned, tag_key, tags_of, undeclared
 from ..signals import Event
 from ..stats.counters import announce, logger
 from . import transactions
@@ -144,6 +145,16 @@ async def _invalidate_tags(
     """Invalidate in every cache, even if some fail; then raise the first error."""
     first_error: Exception | None = None
     names = tags_of(tuple(tags), "invalidate_tags()")
+    if not names:
+        raise TypeError(
+            "invalidate_tags() takes at least one tag; to invalidate every call of a "
+            "function, write f.invalidate_all()"
+        )
+    says = is_debug() and not may_be_returned()
+    for tag in undeclared(names) if says else ():
+        logger.warning(
+            "invalidate_tags(): no function that is imported here has the tag %r", tag
+        )
     for store in _open_stores(kind, cache_alias):
         for tag in names:
             try:
@@ -168,7 +179,7 @@ def invalidate_tags(*tags: str, cache_alias: str | None = None) -> None:
 
     :param cache_alias: the only cache to invalidate in; None: all of
         ``settings.CACHES``, because only the functions know which one they use.
-    :raises TypeError: for a tag that is not a string, or empty.
+    :raises TypeError: without a tag, and for one that is not a string, or empty.
     :raises Exception: the error of the cache, or :exc:`CacheDidNotAnswer`.
     """
     run(_invalidate_tags(Store, tags, cache_alias))

@@ -68,7 +68,7 @@ async def _settle(call: Call, claim: Claim, kind: int, result: Any) -> None:
     except BaseException as error:
         # If a refresh is cancelled while it stores, another thread finishes it.
         if claim.keeps is None or isinstance(error, Exception):
-            await call.store.shield(release(call, claim))
+            await call.store.shield(_give_up(call, claim, tried=True))
         raise
 
 
@@ -92,8 +92,10 @@ async def _store(call: Call, claim: Claim, kind: int, result: Any, cost: float) 
         result, call.args, call.kwargs
     )
     # The function itself may have written in a transaction that is still open.
-    if left <= 0 or not wanted or not await _is_valid_for_others(call, claim):
+    if not await _is_valid_for_others(call, claim):
         return await release(call, claim)
+    if left <= 0 or not wanted:
+        return await _give_up(call, claim, tried=True)
     if _is_changed(call, claim):
         call.stats.warn_once("nothing is stored", _CHANGED)
         return await _give_up(call, claim, tried=True)
@@ -101,7 +103,7 @@ async def _store(call: Call, claim: Claim, kind: int, result: Any, cost: float) 
         payload = await call.store.call(encode, kind, result)
     except Exception as error:  # a class decides what pickling raises
         call.stats.trouble_once("the result cannot be pickled", error)
-        return await release(call, claim)
+        return await _give_up(call, claim, tried=True)
     if claim.uses is not None and _ROW in payload:
         return await release(call, claim)  # it was read before, perhaps uncommitted
     if call.store.breaker.blocks(call.clock.monotonic()):
@@ -115,7 +117,7 @@ async def _store(call: Call, claim: Claim, kind: int, result: Any, cost: float) 
         raise
     except Exception as error:
         call.stats.trouble_once("the cache did not take the result", error)
-        await release(call, claim)
+        await _give_up(call, claim, tried=True)
 
 
 #: Part of the pickle of each model instance.
@@ -236,7 +238,8 @@ async def confirm(call: Call, claim: Claim, *, afresh: bool = False) -> Claim:
 
 
 async def _give_up(call: Call, claim: Claim, *, tried: bool) -> None:
-    """Give up the right to store; an entry that readers still get stays."""
+    """Give up the right to store; an entry that readers still get stays, as after a
+    refresh that raised if the function was ``tried``."""
     if claim.keeps is None:
         await release(call, claim)
     else:

@@ -6,12 +6,12 @@ ends without waiting for one.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import deque
 from collections.abc import Callable
 
 from .. import process
+from ..process import logger
 
 __all__ = ["is_full", "join", "submit"]
 
@@ -19,8 +19,6 @@ __all__ = ["is_full", "join", "submit"]
 THREADS = 4
 #: The most jobs that wait for a thread.
 QUEUE = 100
-
-logger = logging.getLogger("cache_memoize")
 
 _lock = threading.Lock()
 _jobs: deque[Callable[[], None]] = deque()

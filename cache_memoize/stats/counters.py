@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from .. import signals
 from ..conf import conf
+from ..process import logger
 from ..signals import Event
 from .reporter import reporter
 from .totals import Totals, bucket
 
-__all__ = ["CacheInfo", "Stats"]
-
-logger = logging.getLogger("cache_memoize")
+__all__ = ["CacheInfo", "Stats", "logger"]
 
 #: Events without a line at DEBUG: of hits there are too many, and an error is logged as
 #: a warning.
@@ -60,7 +60,9 @@ class Stats:
     ) -> None:
         self.name = name
         self.path = path or name
-        self.function = function
+        #: Returns the function, while it is alive: the reporter keeps these counters
+        #: longer, and what a nested function captured may be large.
+        self._function = _refer_to(function)
         self.alias = ""
         self.hits = self.misses = self.stale = self.waits = self.errors = 0
         self.computations = 0
@@ -144,7 +146,7 @@ class Stats:
         is_logged = kind not in _NOT_LOGGED and logger.isEnabledFor(logging.DEBUG)
         if is_logged or signals.ALL[kind].receivers:
             event = Event(kind, self.path, self.alias, key, seconds, detail)
-            announce(event, self.function)
+            announce(event, self._function())
 
     # --- the log, and hooks ----------------------------------------------------------
 
@@ -176,6 +178,13 @@ class Stats:
         except Exception:
             name = getattr(hook, "__qualname__", type(hook).__qualname__)
             logger.exception("%s: %s raised; the call goes on", self.name, name)
+
+
+def _refer_to(function: Any) -> Callable[[], Any]:
+    try:
+        return weakref.ref(function)
+    except TypeError:  # an object with slots, or None
+        return lambda: function
 
 
 def announce(event: Event, function: Any = None) -> None:

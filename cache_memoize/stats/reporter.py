@@ -17,7 +17,6 @@ of its last seconds.
 from __future__ import annotations
 
 import atexit
-import logging
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -27,11 +26,10 @@ from django.core.exceptions import ImproperlyConfigured
 
 from .. import process
 from ..conf import conf, on_change
+from ..process import logger
 from .totals import Totals
 
 __all__ = ["Reporter", "Sink", "flush_stats", "reporter"]
-
-logger = logging.getLogger("cache_memoize")
 
 
 #: Takes the counters of a function (stats/counters.py), the source, and what it has

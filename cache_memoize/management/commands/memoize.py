@@ -17,6 +17,7 @@ from django.core.management.base import (
     OutputWrapper,
 )
 
+from ...process import printable
 from .. import INTERRUPTED, NOT_RUN, Options, Outcome, calls, listing
 from ..warming import warm
 
@@ -63,6 +64,17 @@ def _add_call(option: Callable[..., Any], **kwargs: Any) -> None:
     option("--self", dest="instance", metavar="PK", help=text)
 
 
+class _Printable(OutputWrapper):
+    """An output of the command, without control characters of others."""
+
+    def __init__(self, output: Any) -> None:
+        super().__init__(getattr(output, "_out", output), output.ending)
+        self.style_func = output.style_func
+
+    def write(self, msg: str = "", *args: Any, **kwargs: Any) -> Any:
+        return super().write(printable(msg, keep="\n"), *args, **kwargs)
+
+
 class Command(BaseCommand):
     help = "Look at memoized functions; invalidate, refresh and warm their calls."
     # Checks import the URLconf, and with it everything.
@@ -107,6 +119,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         # Whether the process exists for this command only.
         options["alone"] = getattr(self, "_called_from_command_line", False)
+        self.stdout, self.stderr = _Printable(self.stdout), _Printable(self.stderr)
         outcome = self._run(options)
         if options["json"]:
             document = {
@@ -123,7 +136,8 @@ class Command(BaseCommand):
             if options["tracebacks"] and outcome.cause is not None:
                 lines = traceback.format_exception(outcome.cause)
                 self.stderr.write("".join(lines).rstrip())
-            failure = CommandError(outcome.error, returncode=outcome.code)
+            text = printable(outcome.error, keep="\n")
+            failure = CommandError(text, returncode=outcome.code)
             raise failure from outcome.cause
 
     def _run(self, options: Options) -> Outcome:
