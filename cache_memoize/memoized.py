@@ -121,7 +121,8 @@ class Memoized(Generic[P, R, T]):
         function = self._memoized
         first = args[0] if args else None
         known = args or function.owner is None  # else the binder says what is missing
-        if known and not function.fits_receiver(first):
+        fits = function.fits_receiver(first) or function.fits_placeholder(args, kwargs)
+        if known and not fits:
             raise TypeError(f"{function.name}: {explain_receiver(function, args)}")
         return [args]
 

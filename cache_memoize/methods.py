@@ -97,16 +97,16 @@ class BoundMethod(functools.partial, Memoized[P, R, T]):  # type: ignore[type-ar
         Code for version 0.2.1 passes it again: obj.m.invalidate(obj, 1). If that fits
         both as the instance and as an argument, two calls may be meant.
         """
-        whole = (*self.args, *args)
-        if not args or args[0] is not self.args[0]:
+        whole, function = (*self.args, *args), self._memoized
+        again = bool(args) and args[0] is self.args[0]
+        if not (again or function.fits_placeholder(args, kwargs)):
             return [whole]
-        binder = self._memoized.binder
-        if not binder.fits(args, kwargs):
+        if not function.binder.fits(args, kwargs):
             return [whole]
-        if binder.fits(whole, kwargs):
+        if function.binder.fits(whole, kwargs):
             return [whole, args]
         warnings.warn(
-            f"{self._memoized.name}: the control of a bound method knows its instance; "
+            f"{function.name}: the control of a bound method knows its instance; "
             f"write obj.{self.func.__name__}.invalidate(...) without it",
             DeprecationWarning,
             stacklevel=5,

@@ -67,10 +67,12 @@ PURE = {
     "keys.binding",
     "keys.maker",
     "keys.values",
+    "keys.replaced",
     "keys.encoding",
     "keys.tags",
     "protocol.policy",
     "protocol.progress",
+    "protocol.statements",
 }
 
 
@@ -114,6 +116,7 @@ REMEMBERS = {
     "protocol.refresh._tasks": "TASKS",
     "protocol.threads._jobs": "QUEUE",
     "protocol.threads._threads": "THREADS",
+    "protocol.transactions._noticing": "128 classes of cursors",
     "protocol.transactions.live": "transactions that are open",
     "protocol.transactions.self.savepoints": "one transaction",
     "stats.counters.self.costs": "buckets of durations",

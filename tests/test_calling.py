@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from asgiref.sync import async_to_sync
+from django.core.cache import caches
 
 from cache_memoize import UnkeyableArgument, cache_memoize
 from cache_memoize.keys.binding import Binder
@@ -212,3 +214,121 @@ def test_a_name_that_is_all_there_is_is_taken_by_name():
 
     assert received(lambda lang: lang, lang_only)(1, 2, lang="de") == "de"
     assert received(lambda lang, *, b=1: (lang, b), lang_only)() == ("en", 1)
+
+
+# --- generated keys of methods -------------------------------------------------------
+
+GENERATORS = {
+    "by name": lambda self, item: f"shop-{self.pk}-{item}",
+    "by position": lambda shop, thing: f"shop-{shop.pk}-{thing}",
+    "the rest": lambda *args: f"shop-{args[0].pk}-{args[1]}",
+    "all": lambda *args, **kwargs: f"shop-{args[0].pk}-{args[1]}-{len(kwargs)}",
+}
+
+
+def shop_with(generator, kind, is_async):
+    def price(self, item):
+        return item
+
+    async def aprice(self, item):
+        return item
+
+    found = aprice if is_async else price
+    found.__qualname__ = "Shop.price"
+    memoize = cache_memoize(60, cache_alias="locmem", key_generator_callable=generator)
+    return type("Shop", (), {"pk": 7, "price": memoize(kind(found))})
+
+
+@pytest.mark.filterwarnings("ignore:.*knows its instance:DeprecationWarning")
+@pytest.mark.backends(["locmem"])
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("kind", [lambda function: function, classmethod])
+@pytest.mark.parametrize("generator", GENERATORS)
+def test_keys_of_bound_methods_are_generated_with_the_instance(
+    backend, generator, kind, is_async
+):
+    """Bound first, then generated; also where the instance is given again."""
+    shop = shop_with(GENERATORS[generator], kind, is_async)()
+    receiver = type(shop) if kind is classmethod else shop
+    method = type(shop).price if kind is classmethod else shop.price
+    call = async_to_sync(method) if is_async else method
+    key = method.get_cache_key("tea")
+    assert key.startswith("shop-7-tea")
+    same = [
+        method.get_cache_key(receiver, "tea"),
+        async_to_sync(method.aget_cache_key)(item="tea"),
+        async_to_sync(method.aget_cache_key)(receiver, item="tea"),
+    ]
+    if kind is not classmethod:
+        same.append(type(shop).price.get_cache_key(shop, "tea"))
+    assert set(same) == {key}
+    for again in ((), (receiver,)):
+        call("tea")
+        assert caches[backend].get(key) is not None
+        method.invalidate(*again, "tea")
+        assert caches[backend].get(key) is None
+
+
+# --- a placeholder for the instance --------------------------------------------------
+
+WITHOUT_INSTANCE = {
+    "args_rewrite": {"args_rewrite": lambda owner, item: item},
+    "generator": {"key_generator_callable": lambda owner, item: f"placed:{item}"},
+    "ignore": {"ignore": ("owner",)},
+}
+
+
+def placed(kind, **options):
+    def price(owner, item):
+        return item
+
+    price.__qualname__ = "Placed.price"
+    memoize = cache_memoize(60, prefix="placed", cache_alias="locmem", **options)
+    made = {
+        "method": lambda: memoize(price),
+        "above": lambda: memoize(classmethod(price)),
+        "below": lambda: classmethod(memoize(price)),
+    }[kind]()
+    return type("Placed", (), {"price": made})
+
+
+@pytest.mark.filterwarnings("ignore:.*knows its instance:DeprecationWarning")
+@pytest.mark.backends(["locmem"])
+@pytest.mark.parametrize("kind", ["method", "above", "below"])
+@pytest.mark.parametrize("option", WITHOUT_INSTANCE)
+def test_a_placeholder_stands_for_an_instance_that_is_not_in_the_key(
+    backend, kind, option
+):
+    """m.invalidate(None, 1) invalidated m(1) in 0.2.1, where the key left it out."""
+    owner = placed(kind, **WITHOUT_INSTANCE[option])
+    method = owner.price if kind != "method" else owner().price
+    for control in {method.invalidate, owner.price.invalidate}:
+        method("tea")
+        key = owner.price.get_cache_key(owner() if kind == "method" else owner, "tea")
+        assert caches[backend].get(key) is not None
+        control(None, "tea")
+        assert caches[backend].get(key) is None
+
+
+@pytest.mark.backends(["locmem"])
+@pytest.mark.parametrize(
+    "options, function",
+    [
+        ({}, lambda self, item: item),
+        ({"ignore": ("self",)}, lambda self, item=None: item),
+        ({"args_rewrite": lambda *args: args[1:]}, lambda self, *items: items),
+        ({"ignore": ("item",)}, lambda self, item: item),
+        ({"args_rewrite": None}, lambda self, item: item),
+    ],
+)
+def test_no_placeholder_where_the_instance_may_be_missing_or_is_in_the_key(
+    backend, options, function
+):
+    function.__qualname__ = "Placed.price"
+    memoize = cache_memoize(60, prefix="unplaced", cache_alias=backend, **options)
+    owner = type("Placed", (), {"price": memoize(function)})
+    if "self" not in options.get("ignore", ()):  # else these are all arguments
+        with pytest.raises(TypeError, match="must be an instance"):
+            owner.price.invalidate(None, "tea")
+    with pytest.raises(TypeError, match="must be an instance"):
+        owner.price.invalidate("tea")

@@ -38,7 +38,7 @@ from cache_memoize.management import (
     naming,
 )
 from cache_memoize.management.commands.memoize import PARTS, Command
-from cache_memoize.migrate import Finding
+from cache_memoize.migrate import Finding, Report
 from cache_memoize.stats import sitewide
 from cache_memoize.stats.reporter import reporter
 from tests import models, shop
@@ -1257,13 +1257,19 @@ def test_findings_are_lines_and_an_exit_code(monkeypatch, tmp_path):
     """With a stand-in for what finds them."""
     finds: list[Finding] = []
     monkeypatch.setattr(
-        listing, "find_in", lambda paths: (f for f in finds if f.path in list(paths))
+        listing,
+        "report_on",
+        lambda paths: Report([f for f in finds if f.path in paths], 1, 2),
     )
     words = ["migrate-check", str(tmp_path)]
-    assert memoize(*words) == Said("", "", "", 0)
+    said = memoize(*words)
+    assert said == Said(said.out, "", "", 0)
+    assert said.out.startswith("Looked at 1 file with 2 memoized functions: 0 findings")
     finds.append(Finding(tmp_path, 3, 5, "M001", "means something else", "write x"))
     said = memoize(*words)
-    assert said.out == f"{tmp_path}:3:5: M001 means something else; write x\n"
+    lines = said.out.splitlines()
+    assert lines[0] == f"{tmp_path}:3:5: M001 means something else; write x"
+    assert "1 finding." in lines[1] and len(lines) == 2
     assert said.error == "1 call to look at" and said.code == 1
     finds *= 2
     said = memoize(*words, "--json")
@@ -1276,7 +1282,9 @@ def test_findings_are_lines_and_an_exit_code(monkeypatch, tmp_path):
 def test_the_real_finder_fits(tmp_path):
     path = tmp_path / "code.py"
     path.write_text("x = 1\n")
-    assert memoize("migrate-check", str(tmp_path)) == Said("", "", "", 0)
+    said = memoize("migrate-check", str(tmp_path))
+    assert said == Said(said.out, "", "", 0) and "Nothing is memoized" in said.out
+    assert memoize("migrate-check", str(tmp_path), "--json").json == []
     path.write_text(
         "from cache_memoize import cache_memoize\n"
         "@cache_memoize(100, args_rewrite=lambda *args: str(args))\n"
@@ -1376,7 +1384,7 @@ def test_the_page_has_the_exit_codes_and_the_shapes(tmp_path, monkeypatch, only_
     assert list(documented) == list(PARTS)
     (tmp_path / "code.py").touch()
     found = [Finding(tmp_path, 1, 2, "M", "m", "c")]
-    monkeypatch.setattr(listing, "find_in", lambda paths: found)
+    monkeypatch.setattr(listing, "report_on", lambda paths: Report(found, 1, 1))
     call = ["tests.shop.price", "1"]
     for part, words in {
         "list": [],

@@ -22,6 +22,7 @@ from cache_memoize.migrate import (
     Finding,
     find,
     find_in,
+    report_on,
 )
 
 HEAD = "from cache_memoize import cache_memoize\n"
@@ -457,7 +458,8 @@ def test_our_own_code_has_nothing_to_migrate():
     """The control for false alarms: code that is written for this version."""
     root = Path(__file__).parent.parent
     found = find_in([root / "example", root / "benchmarks", root / "cache_memoize"])
-    assert list(found) == []
+    # A benchmark of captured variables.
+    assert [(Path(f.path).name, f.code) for f in found] == [("parts.py", "M018")]
 
 
 def test_find_takes_text_and_find_in_takes_paths():
@@ -520,10 +522,199 @@ def test_it_runs_as_a_module_without_settings(tmp_path):
         return subprocess.run(command, env=environment, capture_output=True, text=True)
 
     write(tmp_path, right="x = 1", wrong=HEAD + SHOP + "shop.price.invalidate(shop, 1)")
-    assert run(tmp_path / "right.py").stdout == ""
+    said = run(tmp_path / "right.py")
+    assert said.returncode == 0
+    assert said.stdout.startswith("Looked at 1 file with 0 memoized functions: 0 ")
     done = run(tmp_path)
     assert done.returncode == 1 and done.stderr == ""
     assert done.stdout.startswith(f"{tmp_path / 'wrong.py'}:14:1: M001 price.inv")
+
+
+def test_the_last_line_says_what_was_looked_at(tmp_path):
+    """No finding never reads as nothing to do."""
+    write(tmp_path, a=HEAD + F, b=HEAD + SHOP)
+    said = str(report_on([tmp_path]))
+    assert said.startswith("Looked at 2 files with 4 memoized functions: 0 findings. ")
+    assert "Nothing is memoized there" not in said and "Not seen: " in said
+    said = str(report_on([]))
+    assert "0 files" in said and "Nothing is memoized there" in said
+
+
+#: What a project may call it, and how it is used.
+WRAPPED = {
+    "assigned": ("memo = cache_memoize(60)", "memo"),
+    "annotated": ("memo: Any = cache_memoize(60)", "memo"),
+    "alias": ("memo = cache_memoize", "memo(60)"),
+    "partial": ("memo = partial(cache_memoize, cache_alias='x')", "memo(60)"),
+    "bare partial": ("memo = functools.partial(cache_memoize, 60)", "memo()"),
+    "partial of partial": (
+        "slow = partial(cache_memoize, cache_alias='x')\nmemo = partial(slow, 60)",
+        "memo(prefix='f')",
+    ),
+    "lambda": ("memo = lambda t: cache_memoize(t, cache_alias='x')", "memo(60)"),
+    "wrapper": ("def memo(t=60):\n    return cache_memoize(t)", "memo()"),
+    "pass all on": (
+        "def memo(*args, **kwargs):\n    return cache_memoize(*args, **kwargs)",
+        "memo(60, prefix='f')",
+    ),
+    "by variable": ("def memo(t):\n    made = cache_memoize(t)\n    return made", ""),
+    "of a function": ("def memo(func):\n    return cache_memoize(60)(func)", "memo"),
+    "nested": (
+        "def memo(t):\n    def decorate(func):\n"
+        "        return cache_memoize(t)(func)\n    return decorate",
+        "memo(60)",
+    ),
+    "wraps": (
+        "def memo(t):\n    def decorate(func):\n        @cache_memoize(t, 'x')\n"
+        "        @wraps(func)\n        def inner(*args):\n"
+        "            return func(*args)\n        return inner\n    return decorate",
+        "memo(60)",
+    ),
+    "twice": (
+        "def slow(t):\n    return cache_memoize(t)\ndef memo(t):\n    return slow(t)",
+        "memo(60)",
+    ),
+}
+USED = (
+    "@{}\ndef f(request): pass  # here\nclass S:\n    @{}\n    def g(self, a): pass\n"
+)
+USED += "S().g.invalidate(S(), 1, 2)"
+
+
+def found_in(tmp_path, **sources):
+    write(tmp_path, **sources)
+    return [(Path(each.path).stem, each.code) for each in find_in([tmp_path])]
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_wrappers_of_a_project_are_followed(name):
+    made, used = WRAPPED[name]
+    source = f"{made}\n" + USED.replace("{}", used or "memo(60)")
+    codes = [code for _, code in codes_at(source)]
+    assert {"M006", "M001"} <= set(codes), "also below the wrapper"
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+@pytest.mark.parametrize(
+    "imported, prefix",
+    [
+        ("from app.tools import memo", ""),
+        ("from .tools import memo as m", ""),
+        ("from . import tools", "tools."),
+        ("import app.tools as t", "t."),
+    ],
+)
+def test_wrappers_are_followed_from_file_to_file(tmp_path, name, imported, prefix):
+    made, used = WRAPPED[name]
+    used = (used or "memo(60)").replace(
+        "memo", "m" if " m" in imported[-2:] else "memo"
+    )
+    source = f"{imported}\n" + USED.replace("{}", prefix + used)
+    found = found_in(tmp_path, tools=HEAD + made, views=source)
+    assert {("views", "M006"), ("views", "M001")} <= set(found)
+
+
+def test_the_decorator_is_followed_through_a_module_of_the_project(tmp_path):
+    compat = (
+        "try:\n    from cache_memoize import cache_memoize\nexcept ImportError: pass"
+    )
+    source = "from .compat import cache_memoize\n" + USED.replace(
+        "{}", "cache_memoize(60)"
+    )
+    found = found_in(tmp_path, compat=compat, views=source)
+    assert found == [("views", "M006"), ("views", "M001")]
+
+
+def test_options_of_wrappers_are_those_of_the_function(tmp_path):
+    tools = HEAD + (
+        "def memo(t, *rest, rewrite=None, **more):\n"
+        "    return cache_memoize(t, *rest, args_rewrite=rewrite, **more)\n"
+        "def guard(t):\n    return cache_memoize(t, store_result=False,"
+        " cache_exceptions=ValueError)\n"
+        "negative = cache_memoize(-1)\n"
+        "keyed = partial(cache_memoize, key_generator_callable=lambda a: 1)\n"
+        "several = partial(cache_memoize, args_rewrite=lambda a: iter(a))\n"
+        "more = partial(cache_memoize, extra=lambda a: a.request)\n"
+        "unknown = lambda t, p: cache_memoize(t, p, cache_alias=t)\n"
+    )
+    views = (
+        "from .tools import memo, guard, negative, keyed, several, more, unknown\n"
+        "@memo(60, '')\ndef a(x): pass\n"
+        "@memo(60, rewrite=lambda x: iter(x))\ndef b(x): pass\n"
+        "@memo(60, key_generator_callable=lambda x: x.pk)\ndef c(x): pass\n"
+        "@guard(60)\ndef d(x): pass\n"
+        "@negative\ndef e(x): pass\n"
+        "@keyed()\ndef f(x): pass\n"
+        "@several(60)\ndef g(x): pass\n"
+        "@more(60)\ndef h(x): pass\n"
+        "@unknown()\ndef i(x): pass\n"
+    )
+    write(tmp_path, tools=tools, views=views)
+    found = [(Path(f.path).stem, f.line, f.code) for f in find_in([tmp_path])]
+    lines = [2, 4, 6, 8, 10, 12, 14, 16]
+    codes = ["M014", "M005", "M009", "M016", "M014", "M009", "M005", "M008"]
+    assert found == [
+        ("views", line, code) for line, code in zip(lines, codes, strict=True)
+    ]
+
+
+def test_what_only_looks_like_a_wrapper_is_left_alone(tmp_path):
+    found = found_in(
+        tmp_path,
+        tools=HEAD + "def memo(t): return other(t)\nlist = [partial()]\n"
+        "def use(f):\n    return cache_memoize\ndef none():\n    return\n",
+        other="def memo(t): pass\nfrom .gone import memo as far\n",
+        views="from .tools import memo\nfrom . import gone\n@memo(60)\n"
+        "def f(request): pass\n@gone.memo\ndef g(request): pass\n"
+        "@partial(memo, 60)\ndef h(request): pass\n@use\ndef i(request): pass\n",
+    )
+    assert found == []
+
+
+VIEW = [
+    "require_http_methods(['GET'])",
+    "require_GET",
+    "decorators.login_required",
+    "login_required(login_url='/in/')",
+    "csrf_exempt",
+    "cache_control(private=True)",
+    "permission_required('shop.view')",
+    "api_view(['GET'])",
+]
+
+
+@pytest.mark.parametrize("decorator", VIEW)
+@pytest.mark.parametrize("name", ["request", "r"])
+def test_views_are_known_by_djangos_decorators(decorator, name):
+    body = f"def feed({name}, pk):\n    return JsonResponse({{}})\n"
+    for first, second in [
+        ("cache_memoize(60)", decorator),
+        (decorator, "cache_memoize(60)"),
+    ]:
+        assert codes_at(f"@{first}\n@{second}\n{body}") == [(4, "M006")]
+    assert codes_at(f"{body}f = cache_memoize(60)({decorator}(feed))") == [(2, "M006")]
+    assert codes_at(f"{body}f = cache_memoize(60)(listed({decorator}(feed)))") == []
+
+
+def test_views_are_known_by_routes_and_by_what_they_render():
+    feed = "def feed(r):\n    return data\n"
+    assert codes_at(f"{feed}path('', cache_memoize(60)(feed))") == [(2, "M006")]
+    assert codes_at(f"{feed}use(cache_memoize(60)(feed))") == []
+    rendered = "@cache_memoize(60)\ndef feed(r, a):\n    return render(r, 'a.html')\n"
+    assert codes_at(rendered) == [(3, "M006")]
+    assert codes_at(rendered.replace("render(r,", "render(a, r,")) == []
+    view = (
+        "class V(View):\n    @method_decorator(require_GET)\n    def get(self, r): pass"
+    )
+    assert codes_at(view) == []
+    found = codes_at(view.replace("    @m", "    @cache_memoize(60)\n    @m"))
+    assert found == [(5, "M006")] * 2
+
+
+def test_other_decorators_that_keep_the_parameters_are_looked_through():
+    for decorator in ("transaction.atomic", "lru_cache(10)", "override"):
+        source = f"@cache_memoize(60)\n@{decorator}\ndef f(a): pass\nf.invalidate()"
+        assert codes_at(source) == [(5, "M002")]
 
 
 def test_the_exit_code_says_whether_something_was_found(tmp_path, monkeypatch, capsys):

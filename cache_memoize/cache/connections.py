@@ -272,11 +272,15 @@ def read_raw_many(
 
     Redis Cluster accepts only keys of one slot (CROSSSLOT), and the tags of a call
     belong to other calls too; from then on keys are read one by one. So are keys of
-    which one has an unreadable value, for which some backends fail the whole command.
+    which one has an unreadable value, for which some backends fail the whole command,
+    and keys for which the answer (of a test double) is no dict.
     """
+    found: dict[str, Any]
     if alias not in _single:
         try:
-            return backend.get_many(cache, keys)
+            found = backend.get_many(cache, keys)
+            if isinstance(found, dict):
+                return found
         except Exception as error:
             if "slot" in str(error).lower():  # redis-py leaves CROSSSLOT itself out
                 _single.add(alias)

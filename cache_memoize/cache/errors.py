@@ -8,7 +8,9 @@ computes, and the circuit breaker counts.
 
 from __future__ import annotations
 
+import sys
 import traceback
+from typing import Any
 
 from django.core.cache import InvalidCacheBackendError
 from django.core.cache.backends.base import InvalidCacheKey
@@ -21,6 +23,7 @@ __all__ = [
     "hangs",
     "is_about_call",
     "is_decoding_error",
+    "is_of_test",
 ]
 
 #: Mistakes in the project, which must not look like an outage.
@@ -92,3 +95,21 @@ def _is_of_key_function(error: BaseException) -> bool:
 def hangs(error: BaseException) -> bool:
     """Return whether ``error`` is a time-out of any client."""
     return any("Timeout" in cls.__name__ for cls in type(error).__mro__)
+
+
+#: Methods of a cache that tests replace.
+_REPLACED = ("add", "delete", "get", "get_many", "set")
+_MOCKS = ("unittest.mock", "mock.mock")
+
+
+def is_of_test(error: BaseException, cache: Any) -> bool:
+    """Return whether a test double caused the error: an assertion, or a mock that
+    raises, or answers for the cache."""
+    frames = traceback.walk_tb(error.__traceback__)
+    if any(frame.f_globals.get("__name__") in _MOCKS for frame, _ in frames):
+        return True
+    mocks = [getattr(sys.modules.get(name), "NonCallableMock", ()) for name in _MOCKS]
+    methods = [getattr(cache, name, None) for name in _REPLACED]
+    return isinstance(error, AssertionError) or any(
+        isinstance(method, mock) for method in methods for mock in mocks
+    )

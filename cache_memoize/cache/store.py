@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
 from asgiref.sync import sync_to_async
@@ -44,6 +45,7 @@ from .errors import (
     hangs,
     is_about_call,
     is_decoding_error,
+    is_of_test,
 )
 from .record import Record
 
@@ -300,8 +302,9 @@ class Store:
         """Report an error to the breaker, and log it if that opens the breaker."""
         if isinstance(error, TransactionManagementError):
             return  # a broken transaction of the project, and a cache in its database
-        if is_about_call(error):
-            return
+        with suppress(Exception):  # perhaps the cache could not be made
+            if is_about_call(error) or is_of_test(error, caches[self.alias]):
+                return
         # By then a client that hides its errors has hidden eight of them.
         hanging = isinstance(error, CacheDidNotAnswer) or hangs(error)
         if self.breaker.failure(self.clock.monotonic(), hanging=hanging):

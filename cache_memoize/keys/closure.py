@@ -16,20 +16,31 @@ another type may write to its argument too, and so to the result.
 from __future__ import annotations
 
 import collections
+import datetime
+import decimal
 import dis
 import functools
 import sys
 import types
+import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 from .binding import FIXED, encode_part
 from .encoding import digest, encode
 
-__all__ = ["captured_text_of", "default_prefix"]
+__all__ = ["captured_text_of", "captures_plain_values", "default_prefix", "is_plain"]
 
 #: Marks in the text of captured variables. No encoded value starts with one of them.
 _CAPTURED, _FUNCTION, _AGAIN, _UNASSIGNED = "&@%?"
+
+#: Types of values that hold nothing but themselves.
+_PLAIN = FIXED | {
+    *(float, decimal.Decimal, uuid.UUID),
+    *(datetime.date, datetime.datetime, datetime.time, datetime.timedelta),
+}
+_COLLECTIONS = (tuple, list, set, frozenset)
 
 #: Decorators are looked through to this depth.
 _DEPTH = 20
@@ -199,10 +210,21 @@ def _is_known_by_name(function: Any) -> bool:
 def _leads_to(value: Any, function: Any) -> bool:
     names = ("__wrapped__", "__func__", "fget", "func")
     depth = 0
-    while value is not None and value is not function and depth < _DEPTH:
+    while value is not None and not _is_same(value, function) and depth < _DEPTH:
         value = next((v for n in names if (v := getattr(value, n, None))), None)
         depth += 1
-    return value is function
+    return _is_same(value, function)
+
+
+def _is_same(value: Any, function: Any) -> bool:
+    """Return whether it is the function, or the one of a module that was reloaded."""
+    code = getattr(function, "__code__", None)
+    if value is function or code is None:
+        return value is function
+    return bool(getattr(value, "__code__", None) == code and code.co_freevars == _SUPER)
+
+
+_SUPER = ("__class__",)  # captured by super()
 
 
 # --- code ----------------------------------------------------------------------------
@@ -281,3 +303,31 @@ def _is_writing(steps: list[dis.Instruction], number: int) -> bool:
         depth += dis.stack_effect(opcode, steps[last].arg)
     called = steps[last - 1].opname.startswith("CALL")
     return called and steps[last].opname == "POP_TOP"
+
+
+def is_plain(value: Any, depth: int = 5) -> bool:
+    """Return whether a value holds no objects, as rows of a database."""
+    kind = type(value)
+    if kind is dict:
+        return is_plain([*value, *value.values()], depth)
+    if kind in _COLLECTIONS:
+        return depth > 0 and all(is_plain(each, depth - 1) for each in value)
+    return kind in _PLAIN
+
+
+def captures_plain_values(function: Any, within: tuple[Any, ...] = ()) -> bool:
+    """Return whether a callable is Python code that holds no objects."""
+    if type(function) is not types.FunctionType or len(within) > _DEPTH:
+        return False
+    if not is_plain([function.__defaults__, function.__kwdefaults__]):
+        return False
+    for _, cell, is_only_written in _variables(function):
+        with suppress(ValueError):  # not assigned yet
+            if is_only_written:
+                continue
+            value = _unwrap_memoized(cell.cell_contents)
+            known = is_plain(value) or isinstance(value, (type, types.ModuleType))
+            known = known or any(value is outer for outer in within)
+            if not (known or captures_plain_values(value, (*within, function))):
+                return False
+    return True

@@ -21,6 +21,7 @@ from django.utils.functional import LazyObject, Promise
 
 from .columns import plain_type, stored_value
 from .refusals import UnkeyableArgument
+from .replaced import is_mock
 from .values import class_name, is_listed, name_of, refusal, rule_of
 
 __all__ = [
@@ -169,7 +170,8 @@ def _encode_new(value: Any) -> str:
     cls, writers = type(value), _writers
     write = _writer_of(cls)
     text = write(value)
-    if not issubclass(cls, Promise):  # Django makes some of these classes repeatedly
+    # Django makes some of its lazy classes repeatedly, and each mock has one.
+    if not (issubclass(cls, Promise) or is_mock(cls)):
         writers[cls] = write
     return text
 

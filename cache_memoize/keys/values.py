@@ -41,6 +41,7 @@ from django.utils.functional import cached_property as django_cached_property
 from django.views import View
 
 from .refusals import UnkeyableArgument
+from .replaced import is_mock, mock_token, replaces
 
 __all__ = [
     "class_name",
@@ -62,7 +63,7 @@ def _qualified_name(value: Any) -> str:
         named = getattr(named, name, None)
     # A memoized function or a class method has the name of the function it wraps.
     wrapped = (getattr(named, "func", None), getattr(named, "__func__", None))
-    if named is not value and value not in wrapped:
+    if named is not value and value not in wrapped and not replaces(named, value):
         reason = "a lambda, or a function or class that is made inside a function,"
         if "<" not in value.__qualname__:
             reason = (
@@ -90,6 +91,11 @@ def refusal(reason: str) -> Rule:
         raise UnkeyableArgument(class_name(type(value)), reason)
 
     return refuse
+
+
+def _function_name(value: Any) -> Any:
+    double = getattr(value, "mock", None)  # of mock.create_autospec(f)
+    return mock_token(double) if is_mock(type(double)) else _qualified_name(value)
 
 
 def _builtin_function(value: Any) -> Any:
@@ -197,7 +203,7 @@ _VALUES: dict[type, Rule] = {
 }
 #: Rules for a class and its subclasses, whose attributes are not part of the text.
 _NAMES: dict[type, Rule] = {
-    types.FunctionType: _qualified_name,
+    types.FunctionType: _function_name,
     types.BuiltinFunctionType: _builtin_function,
     types.MethodType: lambda value: (value.__self__, value.__func__),
     types.ModuleType: lambda value: value.__name__,
@@ -232,6 +238,8 @@ def rule_of(cls: type) -> Rule:
     """Return the rule for values of ``cls``, for registered classes aside."""
     if issubclass(cls, enum.Enum):
         return _member_name
+    if is_mock(cls):
+        return mock_token
     for base in cls.__mro__:
         if base in _NAMES:
             return _NAMES[base]
@@ -252,7 +260,7 @@ def is_listed(cls: type) -> bool:
 
 def name_of(cls: type) -> str:
     """Return the name of ``cls``. Raise UnkeyableArgument if it is not unique."""
-    if is_listed(cls):
+    if is_listed(cls) or is_mock(cls):
         return class_name(cls)
     try:
         return str(_qualified_name(cls))

@@ -14,7 +14,7 @@ from .. import describe
 from ..cache.connections import opened
 from ..conf import conf
 from ..describe import NOTHING, FunctionInfo
-from ..migrate import find_in
+from ..migrate import report_on
 from ..protocol.policy import BACKEND
 from ..stats import sitewide
 from . import Options, Outcome
@@ -142,8 +142,9 @@ def check_migration(options: Options, stderr: OutputWrapper) -> Outcome:
     for path in paths:
         if not path.exists():
             raise CommandError(f"the file or folder {path} does not exist")
-    found = list(find_in(paths))
+    report = report_on(paths)
+    found = report.findings
     rows = [each._asdict() | {"path": str(each.path)} for each in found]
     calls = "1 call" if len(found) == 1 else f"{len(found)} calls"
     error = f"{calls} to look at" if found else ""
-    return Outcome(rows, [str(each) for each in found], error)
+    return Outcome(rows, [*map(str, found), str(report)], error)

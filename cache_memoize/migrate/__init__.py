@@ -14,7 +14,7 @@ from .differences import find_differences
 from .shapes import Difference
 from .usage import Known, Module
 
-__all__ = ["CODES", "Finding", "find", "find_in"]
+__all__ = ["CODES", "Finding", "Report", "find", "find_in", "report_on"]
 
 #: By code: the message, and what to write instead.
 CODES = {
@@ -42,7 +42,8 @@ CODES = {
     "M006": (
         "{} has {}, which was in the key by its text, and is refused now when the "
         "function is called",
-        "pass the values that the function reads from it; or ignore= or args_rewrite=",
+        "memoize what a view calls, and pass the values that the function reads from "
+        "it; or ignore= or args_rewrite=",
     ),
     "M007": (
         "{} is called with {}, which was in the key by its text, and is refused now",
@@ -133,13 +134,49 @@ class Finding(NamedTuple):
         return f"{place}: {self.code} {self.message}; {self.cure}"
 
 
+#: What the text of files does not show.
+_LIMITS = (
+    "Not seen: decorators of other packages, plain calls of methods on objects of an "
+    "unknown class, arguments whose type shows only at run time, tests that patch the "
+    "cache, results that depend on transactions or timing: run your tests, and read "
+    "docs/migration.rst."
+)
+
+
+class Report(NamedTuple):
+    """The findings, and how much was looked at."""
+
+    findings: list[Finding]
+    #: The number of files.
+    files: int
+    #: The number of memoized functions in them.
+    functions: int
+
+    def __str__(self) -> str:
+        counts = [
+            _count(self.files, "file"),
+            _count(self.functions, "memoized function"),
+            _count(len(self.findings), "finding"),
+        ]
+        missing = (
+            "" if self.functions else " Nothing is memoized there; is this all code?"
+        )
+        return (
+            f"Looked at {counts[0]} with {counts[1]}: {counts[2]}.{missing} {_LIMITS}"
+        )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def find(source: str, path: str) -> Iterator[Finding]:
     """Yield the findings in one file.
 
     :param source: the text of the file.
     :param path: the path for the findings.
     """
-    return _find_all([(path, source)])
+    return iter(_report_on_texts([(path, source)]).findings)
 
 
 def find_in(paths: Iterable[Path]) -> Iterator[Finding]:
@@ -151,13 +188,19 @@ def find_in(paths: Iterable[Path]) -> Iterator[Finding]:
     :param paths: files and folders. Hidden folders and virtual environments in them
         are skipped.
     """
+    return iter(report_on(paths).findings)
+
+
+def report_on(paths: Iterable[Path]) -> Report:
+    """Return the findings of :func:`find_in`, and the numbers of files and functions
+    that were looked at. Its text says what the check cannot see."""
     texts: list[tuple[str, str | Exception]] = []
     for path in dict.fromkeys(f for given in paths for f in _list_files(given)):
         try:
             texts.append((str(path), path.read_bytes().decode("utf-8-sig")))
         except (OSError, UnicodeDecodeError) as error:
             texts.append((str(path), error))
-    return _find_all(texts)
+    return _report_on_texts(texts)
 
 
 def _list_files(path: Path) -> Iterator[Path]:
@@ -180,7 +223,7 @@ def _list_files(path: Path) -> Iterator[Path]:
             yield each
 
 
-def _find_all(texts: Iterable[tuple[str, str | Exception]]) -> Iterator[Finding]:
+def _report_on_texts(texts: list[tuple[str, str | Exception]]) -> Report:
     modules, found = [], []
     for path, text in texts:
         try:
@@ -196,7 +239,8 @@ def _find_all(texts: Iterable[tuple[str, str | Exception]]) -> Iterator[Finding]
         found += {
             _explain_difference(module.path, d) for d in find_differences(module, known)
         }
-    return iter(sorted(found))
+    functions = sum(len(module.declared) for module in modules)
+    return Report(sorted(found), len(texts), functions)
 
 
 def _explain_difference(path: str, found: Difference) -> Finding:

@@ -1,6 +1,7 @@
-"""``python -m cache_memoize.migrate PATH ...``: print the findings; needs no settings.
+"""``python -m cache_memoize.migrate PATH ...``: print the findings, and what was looked
+at; needs no settings.
 
-The exit code is 1 if there are any.
+The exit code is 1 if there are findings.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from . import find_in
+from . import report_on
 
 
 def main() -> int:
@@ -20,10 +21,10 @@ def main() -> int:
     parser.add_argument(
         "paths", nargs="+", type=Path, metavar="PATH", help="Files and folders."
     )
-    found = list(find_in(parser.parse_args().paths))
-    for each in found:
+    report = report_on(parser.parse_args().paths)
+    for each in (*report.findings, report):
         print(each)
-    return 1 if found else 0
+    return 1 if report.findings else 0
 
 
 if __name__ == "__main__":  # pragma: no branch

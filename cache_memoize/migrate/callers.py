@@ -6,8 +6,9 @@ import ast
 import re
 from collections.abc import Iterator
 
+from .factories import Def, last_name
 from .shapes import Difference, explain_misfit, find_keywords, find_refused, report_at
-from .usage import Call, Def, Known, Module, last_name
+from .usage import Call, Known, Module
 
 CACHE_METHODS = {
     *("add", "decr", "get", "get_many", "get_or_set", "has_key", "incr", "set"),

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 
 from .callers import check_call, check_key, check_removed
+from .factories import DEFS, Def, last_name
 from .shapes import (
     Difference,
     find_assigned,
@@ -22,7 +23,7 @@ from .shapes import (
     names_of,
     report_at,
 )
-from .usage import DEFS, Declared, Def, Known, Module, last_name
+from .usage import Declared, Known, Module
 
 #: Classes whose instances cannot be part of a key, as annotations of parameters.
 REFUSED = {
@@ -86,7 +87,7 @@ def _is_generator(function: Def | ast.Lambda) -> bool:
 def _check_options(declared: Declared) -> Iterator[Difference]:
     """M014 and M016: values of options that are refused, and guards."""
     for option, why in _find_refused_options(declared.options):
-        place = declared.options[option]
+        place = declared.place_of(option)
         yield report_at(place, "M014", option, declared.name, why)
     exceptions = declared.options.get("cache_exceptions", ast.Tuple([]))
     caches_none = isinstance(exceptions, ast.Tuple) and not exceptions.elts
@@ -118,8 +119,11 @@ def _check_parameters(declared: Declared) -> Iterator[Difference]:
     if declared.by_method_decorator:
         return  # M019 covers it
     each = (*parameters.posonlyargs, *parameters.args, *parameters.kwonlyargs)
+    request = _find_request(declared, each)
     for parameter in each:
         kind = _find_refused_type(parameter)
+        if parameter is request:
+            kind = kind or f"the request of a view, {parameter.arg!r}"
         if kind and parameter.arg not in declared.ignored:
             yield report_at(parameter, "M006", declared.name, kind)
     owner = declared.owner
@@ -131,9 +135,28 @@ def _check_parameters(declared: Declared) -> Iterator[Difference]:
             yield report_at(each[0], "M006", declared.name, said)
 
 
+def _find_request(
+    declared: Declared, parameters: tuple[ast.arg, ...]
+) -> ast.arg | None:
+    """Return the parameter that takes the request of a view: the first of a function
+    with one of Django's decorators, or that it renders."""
+    assert not isinstance(declared.node, ast.ClassDef | None)
+    first = 1 if declared.kind in {"method", "class method"} else 0
+    for parameter in parameters[first : first + 1]:
+        rendered = isinstance(declared.node, DEFS) and any(
+            last_name(value.func) == "render"
+            and last_name(value.args[0]) == parameter.arg
+            for value in iterate_results(declared.node)
+            if isinstance(value, ast.Call) and value.args
+        )
+        if declared.is_view or rendered:
+            return parameter
+    return None
+
+
 def _find_refused_type(parameter: ast.arg) -> str:
-    if parameter.arg == "request":
-        return "a parameter named request"
+    if parameter.arg in {"request", "req", "_request", "http_request"}:
+        return f"a parameter named {parameter.arg}"
     for node in ast.walk(parameter.annotation or ast.Constant(None)):
         name = last_name(node)
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
@@ -188,7 +211,7 @@ def _check_rewrite(declared: Declared) -> Iterator[Difference]:
     if rewrite is None:
         return
     if _is_generator(rewrite) or any(map(is_single_pass, iterate_results(rewrite))):
-        yield report_at(declared.options["args_rewrite"], "M005", declared.name)
+        yield report_at(declared.place_of("args_rewrite"), "M005", declared.name)
 
 
 def _check_extra(declared: Declared) -> Iterator[Difference]:
@@ -203,7 +226,7 @@ def _check_extra(declared: Declared) -> Iterator[Difference]:
             kind = "a request" if last_name(part) in {"req", "request"} else ""
             kind = kind or find_refused(part)
             if kind and not isinstance(part, ast.Lambda):
-                yield report_at(extra, "M008", declared.name, kind)
+                yield report_at(declared.place_of("extra"), "M008", declared.name, kind)
 
 
 def _check_generator(declared: Declared) -> Iterator[Difference]:
@@ -211,7 +234,7 @@ def _check_generator(declared: Declared) -> Iterator[Difference]:
     if declared.generator is not None:
         for value in iterate_results(declared.generator):
             if _is_no_string(value):
-                place = declared.options["key_generator_callable"]
+                place = declared.place_of("key_generator_callable")
                 yield report_at(place, "M009", declared.name)
 
 

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from .usage import DEFS, Def, last_name
+from .factories import DEFS, Def, last_name
 
 #: Functions that return an iterator.
 ITERATORS = {"enumerate", "filter", "iter", "map", "reversed", "zip", "chain", "open"}

@@ -1,7 +1,7 @@
 """The functions that Python files memoize, and the calls of them.
 
-Files are parsed, not imported. A name is followed to the definitions and imports of its
-own file, no further.
+Files are parsed, not imported. A name is followed to the definitions of its own file,
+and through imports to memoized functions and factories (factories.py) of other files.
 """
 
 from __future__ import annotations
@@ -12,6 +12,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import NamedTuple
+
+from .factories import (
+    DEFS,
+    Def,
+    Factory,
+    factory_of,
+    factory_of_function,
+    last_name,
+)
 
 #: Options that can be given by position, in 0.2.1 and now.
 PARAMETERS = (
@@ -29,8 +38,23 @@ PARAMETERS = (
 #: Attributes of a memoized function in 0.2.1 that take the arguments of a call.
 CONTROLS = {"invalidate", "get_cache_key"}
 
-Def = ast.FunctionDef | ast.AsyncFunctionDef
-DEFS = (ast.FunctionDef, ast.AsyncFunctionDef)
+#: Decorators below cache_memoize that leave the parameters of a function as they are.
+_TRANSPARENT = {"staticmethod", "classmethod", "override", "final", "abstractmethod"}
+_TRANSPARENT |= {"atomic", "non_atomic_requests", "sensitive_variables", "lru_cache"}
+#: Django's decorators of views: the first parameter is a request, whatever its name.
+VIEW_DECORATORS = {
+    *("require_http_methods", "require_GET", "require_POST", "require_safe"),
+    *("login_required", "login_not_required", "permission_required"),
+    *("user_passes_test", "staff_member_required", "sensitive_post_parameters"),
+    *("csrf_exempt", "csrf_protect", "ensure_csrf_cookie", "requires_csrf_token"),
+    *("cache_control", "cache_page", "never_cache", "vary_on_cookie"),
+    *("vary_on_headers", "gzip_page", "conditional_page", "condition", "etag"),
+    *("last_modified", "no_append_slash", "xframe_options_deny", "csp_override"),
+    *("xframe_options_exempt", "xframe_options_sameorigin", "csp_report_only_override"),
+    *("api_view",),
+}
+#: Functions of a URLconf.
+_ROUTES = {"path", "re_path", "url"}
 
 
 @dataclass(eq=False)
@@ -39,13 +63,17 @@ class Declared:
 
     module: Module
     name: str
-    #: ``cache_memoize(...)``.
+    #: ``cache_memoize(...)``, with the options of a wrapper around it.
     call: ast.Call
     #: The definition, if it is in the same file.
     node: Def | ast.Lambda | ast.ClassDef | None
     #: The decorated expression, if it is no definition.
     target: ast.expr | None = None
     by_method_decorator: bool = False
+    #: The element of the list of decorators.
+    decorator: ast.expr | None = None
+    #: Whether it is known to be a view: its first parameter is a request.
+    is_view: bool = False
 
     def __post_init__(self) -> None:
         options = dict(zip(PARAMETERS, self.call.args, strict=False))
@@ -63,14 +91,21 @@ class Declared:
         self.kind = "function"
         if self.owner and isinstance(node, DEFS):
             self.kind = _find_kind(node)
-        if isinstance(node, (*DEFS, ast.ClassDef)) and self.call in node.decorator_list:
-            below = node.decorator_list[node.decorator_list.index(self.call) + 1 :]
-            if {last_name(each) for each in below} - {"staticmethod", "classmethod"}:
+        if isinstance(node, (*DEFS, ast.ClassDef)) and self.decorator is not None:
+            names = [decorator_name(each) for each in node.decorator_list]
+            self.is_view = not VIEW_DECORATORS.isdisjoint(names)
+            below = set(names[node.decorator_list.index(self.decorator) + 1 :])
+            if below - _TRANSPARENT - VIEW_DECORATORS:
                 self.node = None  # that decorator may have changed the signature
 
     @property
     def parameters(self) -> ast.arguments | None:
         return None if isinstance(self.node, ast.ClassDef | None) else self.node.args
+
+    def place_of(self, option: str) -> ast.expr:
+        """Return the expression of an option if it is in this file, or its use."""
+        found = self.options[option]
+        return found if found in self.module.parents else self.call
 
     @property
     def keyed_by_arguments(self) -> bool:
@@ -109,11 +144,12 @@ class Call(NamedTuple):
     certain: bool
 
 
-def last_name(node: ast.AST | None) -> str:
-    """Return ``c`` of ``a.b.c``; empty for an expression without a name."""
-    if isinstance(node, ast.Attribute):
-        return node.attr
-    return node.id if isinstance(node, ast.Name) else ""
+def decorator_name(node: ast.expr) -> str:
+    """Return ``c`` of ``@a.b.c``, ``@a.b.c(...)`` and ``@method_decorator(c)``."""
+    if last_name(node) == "" and isinstance(node, ast.Call):
+        inner = _inner_decorators(node)
+        return decorator_name(inner[0] if len(inner) == 1 else node.func)
+    return last_name(node)
 
 
 def _find_kind(node: Def) -> str:
@@ -132,6 +168,10 @@ def _inner_decorators(decorator: ast.expr) -> list[ast.expr]:
         return []
     first = decorator.args[0]
     return first.elts if isinstance(first, ast.List | ast.Tuple) else [first]
+
+
+#: Files by the last name of their module.
+Modules = dict[str, list["Module"]]
 
 
 class Module:
@@ -158,20 +198,65 @@ class Module:
         self.imported: dict[str, tuple[str, str]] = {}
         for node in self.nodes:
             self._note_import(node)
-        #: ``memo = cache_memoize(60)``, to be used as ``@memo``.
-        self.ready = {
-            node.targets[0].id: node.value
-            for node in self.nodes
-            if isinstance(node, ast.Assign)
-            and isinstance(node.targets[0], ast.Name)
-            and isinstance(node.value, ast.Call)
-            and self.is_library(node.value.func)
-        }
         self.definitions: dict[str, Def | ast.ClassDef] = {}
         for node in self.nodes:
             if isinstance(node, (*DEFS, ast.ClassDef)):
                 self.definitions.setdefault(node.name, node)
-        self.declared = list(self._find_declared())
+        #: By name, as of ``memo = cache_memoize(60)`` and ``def memo(timeout): ...``.
+        self.factories: dict[str, Factory] = {}
+        self.declared: list[Declared] = []
+
+    def find_factories(self, modules: Modules) -> bool:
+        """Find the factories of this file; return whether there are new ones.
+
+        :param modules: all files, of which a factory may be imported.
+        """
+        before = len(self.factories)
+
+        def find(node: ast.expr) -> Factory | None:
+            return self.find_factory(node, modules)
+
+        for node in self.nodes:
+            name, made = "", None
+            if isinstance(node, ast.Assign):
+                name, made = last_name(node.targets[0]), factory_of(node.value, find)
+            elif isinstance(node, ast.AnnAssign):
+                name, made = last_name(node.target), factory_of(node.value, find)
+            elif isinstance(node, DEFS):
+                name, made = node.name, factory_of_function(node, find)
+            if made is not None:
+                self.factories.setdefault(name, made)
+        return len(self.factories) > before
+
+    def find_factory(self, node: ast.expr, modules: Modules) -> Factory | None:
+        """Return the factory that a name, or an attribute of a module, leads to."""
+        if self.is_library(node):
+            return Factory(ast.Call(node, [], []), True)
+        if isinstance(node, ast.Name):
+            if node.id in self.factories:
+                return self.factories[node.id]
+            origin, name = self.imported.get(node.id, ("", ""))
+        else:
+            assert isinstance(node, ast.Attribute)
+            origin = last_name(node.value)
+            origin, name = self.imported.get(origin, ("", origin))[1], node.attr
+        found = [
+            made
+            for module in modules.get(origin, ())
+            if module is not self and (made := module.own_factory(name)) is not None
+        ]
+        return found[0] if len(found) == 1 else None
+
+    def own_factory(self, name: str) -> Factory | None:
+        """Return a factory of this file; also the decorator that it imports."""
+        library = ast.Name(name)
+        if self.is_library(library):
+            return Factory(ast.Call(library, [], []), True)
+        return self.factories.get(name)
+
+    def find_declared(self, modules: Modules) -> None:
+        """Find the memoized functions, after all factories."""
+        self.declared = list(self._iterate_declared(modules))
 
     def _note_import(self, node: ast.AST) -> None:
         if isinstance(node, ast.ImportFrom):
@@ -196,34 +281,47 @@ class Module:
             )
         return isinstance(node, ast.Name) and node.id in self.decorators
 
-    def find_options(self, node: ast.AST) -> ast.Call | None:
-        """Return the ``cache_memoize(...)`` of a decorator expression, or None."""
-        if isinstance(node, ast.Name):
-            return self.ready.get(node.id)
-        if isinstance(node, ast.Call) and self.is_library(node.func):
-            return node
-        return None
+    def _iterate_declared(self, modules: Modules) -> Iterator[Declared]:
+        def options_in(node: ast.expr) -> ast.Call | None:
+            made = factory_of(node, lambda each: self.find_factory(each, modules))
+            return made.options if made and not made.is_called else None
 
-    def _find_declared(self) -> Iterator[Declared]:
         for node in self.nodes:
             if isinstance(node, (*DEFS, ast.ClassDef)):
                 for decorator in node.decorator_list:
-                    for given in (
-                        decorator,
-                        *_inner_decorators(decorator),
-                    ):
-                        call = self.find_options(given)
-                        if call:
+                    for given in (decorator, *_inner_decorators(decorator)):
+                        if call := options_in(given):
+                            call = self._place(call, given)
                             indirect = given is not decorator
-                            yield Declared(self, node.name, call, node, None, indirect)
+                            yield Declared(
+                                self, node.name, call, node, None, indirect, decorator
+                            )
             elif isinstance(node, ast.Call) and len(node.args) == 1:
-                call = self.find_options(node.func)
-                if call:
-                    yield self._declare_wrapped(node, call)
+                call = options_in(node.func)
+                if call and not self._is_parameter(node.args[0]):
+                    yield self._declare_wrapped(node, self._place(call, node.func))
+
+    def _is_parameter(self, node: ast.expr) -> bool:
+        """Return whether it is the argument of a wrapper around cache_memoize."""
+        around = [each.args for each in self.functions_around(node)]
+        taken = {a.arg for args in around for a in (*args.posonlyargs, *args.args)}
+        return isinstance(node, ast.Name) and node.id in taken
+
+    @staticmethod
+    def _place(call: ast.Call, node: ast.expr) -> ast.Call:
+        """Return options of another file, or line, at the place of their use."""
+        if isinstance(node, ast.Call):
+            return call  # written here
+        return ast.copy_location(ast.Call(call.func, call.args, call.keywords), node)
 
     def _declare_wrapped(self, node: ast.Call, call: ast.Call) -> Declared:
         """Declare ``name = cache_memoize(60)(target)``."""
         target, parent = node.args[0], self.parents.get(node)
+        is_view = isinstance(parent, ast.Call) and last_name(parent.func) in _ROUTES
+        while isinstance(target, ast.Call) and len(target.args) == 1:
+            if decorator_name(target.func) not in VIEW_DECORATORS:
+                break
+            target, is_view = target.args[0], True
         name = last_name(target)
         if isinstance(parent, ast.Assign):
             name = last_name(parent.targets[0]) or name
@@ -232,12 +330,14 @@ class Module:
             found = target
         elif isinstance(target, ast.Name):
             found = self.definitions.get(target.id)
-        return Declared(self, name, call, found, target)
+        return Declared(self, name, call, found, target, is_view=is_view)
 
     def find_callable(self, node: ast.expr | None) -> Def | ast.Lambda | None:
         """Return the lambda, or the definition of a name in this file."""
         if isinstance(node, ast.Lambda):
             return node
+        if node not in self.parents:  # an option that another file passes on
+            return None
         found = self.definitions.get(node.id) if isinstance(node, ast.Name) else None
         return found if isinstance(found, DEFS) else None
 
@@ -256,6 +356,13 @@ class Known:
     """The memoized functions of several files."""
 
     def __init__(self, modules: list[Module]) -> None:
+        named: Modules = {}
+        for module in modules:
+            named.setdefault(module.name, []).append(module)
+        while sum(module.find_factories(named) for module in modules):
+            pass  # a factory may be made of one of another file
+        for module in modules:
+            module.find_declared(named)
         self.by_name: dict[str, list[Declared]] = {}
         for module in modules:
             for each in module.declared:

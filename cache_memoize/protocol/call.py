@@ -25,6 +25,7 @@ from ..cache.record import Record, Stamp
 from ..cache.store import AsyncStore, Look, Store
 from ..clock import Clock
 from ..keys.binding import address
+from ..keys.closure import captures_plain_values, is_plain
 from ..keys.tags import TaggedKey
 from ..stats.counters import Stats
 from . import transactions
@@ -52,6 +53,7 @@ class Function:
         "owner",
         "plan",
         "prefix",
+        "queries",
         "slowest",
         "stats",
         "wrapper",
@@ -77,6 +79,8 @@ class Function:
         self.wrapper: Any = None
         #: Seconds of the slowest run that outlasted its lease in this process.
         self.slowest = 0.0
+        #: Whether a run in a transaction that had written used a database.
+        self.queries = False
         #: Made at the first call, and made anew after the settings have changed.
         self.plan: Plan | None = None
         self.binder: Any = None
@@ -98,6 +102,16 @@ class Function:
         # Or of another class that has the same method.
         found = getattr(type(first), self.wrapper.__name__, None)
         return isinstance(first, owner) or found is self.wrapper
+
+    def fits_placeholder(self, args: Any, kwargs: Any) -> bool:
+        """Return whether the first argument can only be in the place of an instance
+        that is not part of the key, as in m.invalidate(None, 1) for version 0.2.1."""
+        given, first = self.given, self.binder.positional[:1]
+        keyed = not (given.get("args_rewrite") or given.get("key_generator_callable"))
+        if not args or (keyed and not {*first}.intersection(given.get("ignore", ()))):
+            return False
+        missing = self.binder.fits((None, *args), kwargs)
+        return not missing and self.binder.fits(args, kwargs)
 
     @property
     def is_async(self) -> bool:
@@ -235,6 +249,21 @@ class Call(NamedTuple):
             self.store, transactions.can_share_results, hold, database
         )
 
+    async def uses(self, since: float = 0.0) -> transactions.Uses:
+        """Return a count of the uses of databases; None if a result may not be stored
+        even if the function uses none.
+
+        Arguments and captured objects may hold uncommitted rows.
+        """
+        hold, given = self.policy.hold, [self.args, self.kwargs]
+        if hold and self.clock.time() - since < hold:
+            return None
+        if not (is_plain(given) and captures_plain_values(self.function.func)):
+            return None
+        return await transactions.ask_connections(
+            self.store, transactions.uses_of_databases, self.store.database()
+        )
+
     async def stamp(self, entry: Record, stamped: Stamp | None) -> bytes | None:
         """Put a new token on an entry that readers still get; return the new record, or
         None if the entry is gone."""
@@ -260,6 +289,8 @@ class Claim(NamedTuple):
     tags: bytes = b""
     #: The entry that readers still get, stamped with the token of ``lease``.
     keeps: Record | None = None
+    #: The uses of databases so far, if a result that was read there may not be stored.
+    uses: transactions.Uses = None
     #: The arguments as text when the right to store was taken; None: plain values.
     state: str | None = None
     started: float = 0.0

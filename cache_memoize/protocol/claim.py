@@ -112,7 +112,7 @@ async def can_wait(store: Store) -> bool:
     """Return whether no other caller can be waiting for this one in turn."""
     if computing.get() or not store.can_wait():
         return False
-    return not await transactions.ask_connections(store, transactions.has_written)
+    return not await transactions.ask_connections(store, transactions.may_hold_locks)
 
 
 # --- deciding ------------------------------------------------------------------------
@@ -270,14 +270,22 @@ async def _serve(caller: _Caller, look: Look, now: float) -> Claim | None:
 
 async def _take(caller: _Caller, look: Look, kind: int = record.LEASE) -> Claim | None:
     """Replace the seen value by a lease; return None if it is gone."""
-    call, found = caller.call, look.record
-    if look.tags is None or not await call.may_store(look.since):
+    call, found, uses = caller.call, look.record, None
+    if look.tags is None:
         return _right(call)
+    if not await call.may_store(look.since):
+        # A result made without a query is valid for others too. They wait for it, so
+        # the right to store is taken only while the function was never seen to query.
+        if call.function.queries or not call.policy.store_result:
+            return _right(call)
+        uses = await call.uses(look.since)
+        if uses is None:
+            return _right(call)
     old = None if found is None else found.raw
     lease = pack(kind, caller.token, tags=look.tags)
     if not await call.store.take(call.key, old, lease, call.lease_seconds()):
         return None
-    return _right(call, lease, look.tags)
+    return _right(call, lease, look.tags)._replace(uses=uses)
 
 
 def _grace(call: Call, found: Record | None) -> float:

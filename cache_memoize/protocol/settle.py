@@ -6,6 +6,8 @@ import math
 from contextlib import suppress
 from typing import Any
 
+from django.db.models.base import model_unpickle
+
 from ..cache import record
 from ..cache.connections import UNREADABLE
 from ..cache.errors import MISTAKES
@@ -90,7 +92,7 @@ async def _store(call: Call, claim: Claim, kind: int, result: Any, cost: float) 
         result, call.args, call.kwargs
     )
     # The function itself may have written in a transaction that is still open.
-    if not await call.may_store():
+    if not await _is_valid_for_others(call, claim):
         return await release(call, claim)
     if left <= 0 or not wanted:
         return await _give_up(call, claim, tried=True)
@@ -102,6 +104,8 @@ async def _store(call: Call, claim: Claim, kind: int, result: Any, cost: float) 
     except Exception as error:  # a class decides what pickling raises
         call.stats.trouble_once("the result cannot be pickled", error)
         return await _give_up(call, claim, tried=True)
+    if claim.uses is not None and _ROW in payload:
+        return await release(call, claim)  # it was read before, perhaps uncommitted
     if call.store.breaker.blocks(call.clock.monotonic()):
         return  # the breaker opened during the computation
     new = pack_entry(call, claim, kind, payload, timeout, cost)
@@ -114,6 +118,20 @@ async def _store(call: Call, claim: Claim, kind: int, result: Any, cost: float) 
     except Exception as error:
         call.stats.trouble_once("the cache did not take the result", error)
         await _give_up(call, claim, tried=True)
+
+
+#: Part of the pickle of each model instance.
+_ROW = model_unpickle.__name__.encode()
+
+
+async def _is_valid_for_others(call: Call, claim: Claim) -> bool:
+    """Return whether the result depends on nothing that other callers do not see."""
+    if claim.uses is None:
+        return await call.may_store()
+    if await call.uses() == claim.uses:
+        return True
+    call.function.queries = True
+    return False
 
 
 _CHANGED = ValueError(

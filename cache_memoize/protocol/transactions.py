@@ -8,6 +8,10 @@ So an execute wrapper on each connection (:meth:`connection.execute_wrapper`) no
 writes, and invalidations wait as ``connection.on_commit`` callbacks. Only Django's list
 of callbacks keeps them alive: a rollback, also one to a savepoint, drops them.
 
+Execute wrappers do not see what a cursor does besides ``execute`` (``callproc``,
+``copy``). So ``connection.cursor`` is replaced on each connection by a function that
+counts cursors, and whose cursors notice the use of these methods.
+
 The obvious scheme, ``transaction.on_commit(invalidate)`` alone, is half of it: the
 transaction itself would read old entries, and store values that a rollback takes back.
 
@@ -21,7 +25,6 @@ change.
 from __future__ import annotations
 
 import functools
-import re
 import threading
 import time
 import weakref
@@ -31,9 +34,11 @@ from typing import Any, TypeVar
 from django.apps import apps
 from django.db import connections, transaction
 from django.db.backends.signals import connection_created
+from django.db.backends.utils import CursorWrapper
 
 from .. import process
 from ..cache.backends import has_autocommit_off, own_blocks
+from .statements import effect_of
 
 __all__ = [
     "ask_connections",
@@ -41,24 +46,18 @@ __all__ = [
     "can_share_results",
     "has_connected",
     "has_invalidated",
-    "has_written",
     "in_test_case",
     "live",
+    "may_hold_locks",
     "run_at_commit",
+    "uses_of_databases",
     "without_atomic_requests",
 ]
 
 T = TypeVar("T")
 Connection = Any
-
-#: Statements that only read, or that control the transaction.
-_READS = re.compile(
-    r"(?:\s|\(|--[^\n]*\n|/\*.*?\*/)*"
-    r"(?:SELECT|SAVEPOINT|RELEASE|ROLLBACK|BEGIN|START|SET|SHOW|PRAGMA|EXPLAIN|VALUES)\b",
-    re.IGNORECASE | re.DOTALL,
-)
-_ISOLATION = re.compile(r"\s*SET\b.*\b(REPEATABLE|SERIALIZABLE)\b", re.I | re.S)
-_ROLLBACK_TO = re.compile(r"\s*ROLLBACK\s+TO\b", re.IGNORECASE)
+#: By alias of a connection, the number of cursors and statements.
+Uses = tuple[tuple[str, int], ...] | None
 
 
 # --- one connection ------------------------------------------------------------------
@@ -83,22 +82,29 @@ class Watch:
         self._savepoint: str | None = None
         self._rolled_back = False
         self.began = 0.0
-        self.wrote = False
-        self.snapshot = False
+        self.wrote = self.locked = self.snapshot = False
+        #: The number of cursors opened, and of statements.
+        self.uses = 0
 
     def __call__(
         self, execute: Any, sql: Any, params: Any, many: bool, context: Any
     ) -> Any:
+        self.uses += 1
         connection = context["connection"]
         if connection.in_atomic_block:
             self.follow(connection)
-            if not (isinstance(sql, str) and _READS.match(sql)):
-                self.wrote = True
-            elif _ROLLBACK_TO.match(sql):
-                self._rolled_back = True  # Django is about to make a new list
-            elif _ISOLATION.match(sql):
-                self.snapshot = True
+            effect = effect_of(sql)
+            self.wrote = self.wrote or effect.writes
+            self.locked = self.locked or effect.locks
+            self.snapshot = self.snapshot or effect.isolates
+            self._rolled_back = effect.undoes  # Django is about to make a new list
         return execute(sql, params, many, context)
+
+    def note_write(self, connection: Connection) -> None:
+        self.uses += 1
+        if connection.in_atomic_block:
+            self.follow(connection)
+            self.wrote = True
 
     def follow(self, connection: Connection) -> None:
         """Reset the record if another transaction has begun."""
@@ -106,7 +112,7 @@ class Watch:
         same = self._hooks == id(connection.run_on_commit) or self._rolled_back
         if not same or savepoint != self._savepoint:
             self.began = time.monotonic()
-            self.wrote = self.snapshot = False
+            self.wrote = self.locked = self.snapshot = False
         self._hooks, self._savepoint = id(connection.run_on_commit), savepoint
         self._rolled_back = False
 
@@ -118,11 +124,51 @@ def _watch_of(connection: Connection) -> Watch:
     watch = Watch()
     # Not by execute_wrapper(), a context manager that removes it again.
     connection.execute_wrappers.append(watch)
+    for name in ("cursor", "chunked_cursor"):
+        setattr(connection, name, _opening(watch, getattr(connection, name)))
     if connection.in_atomic_block:
         # It was opened before this library was imported, so it may have written.
         watch.follow(connection)
         watch.wrote = True
     return watch
+
+
+#: Methods of cursors, of Django or a driver, that execute wrappers do not see.
+_UNSEEN = (
+    *("callfunc", "callproc", "copy", "copy_expert", "copy_from", "copy_to"),
+    *("executescript", "stream"),
+)
+
+
+def _noticed(kind: type, name: str) -> property:
+    def get(cursor: Any) -> Any:
+        _watch_of(cursor.db).note_write(cursor.db)
+        if hasattr(kind, name):
+            return getattr(super(_noticing(kind), cursor), name)
+        raise AttributeError(name)  # then it is looked up in the driver's cursor
+
+    return property(get)
+
+
+@functools.lru_cache
+def _noticing(kind: Any) -> type:
+    """Return the class of cursors ``kind`` whose unseen methods are noticed."""
+    return type(kind.__name__, (kind,), {n: _noticed(kind, n) for n in _UNSEEN})
+
+
+def _opening(watch: Watch, make: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function like ``make``, for cursors that ``watch`` notices."""
+
+    @functools.wraps(make)
+    def cursor(*args: Any, **kwargs: Any) -> Any:
+        made = make(*args, **kwargs)
+        kind: Any = type(made)
+        watch.uses += 1
+        if isinstance(made, CursorWrapper):
+            made.__class__ = _noticing(kind)
+        return made
+
+    return cursor
 
 
 #: Whether this process has opened a database connection. True too if this module was
@@ -166,10 +212,13 @@ def in_test_case() -> bool:
     )
 
 
-def has_written() -> bool:
-    """Return whether an open transaction of this thread has written: then it has locks
-    that other computations may need, and its results are valid for itself alone."""
-    return any(_has_written(connection) for connection in _connections_in_transaction())
+def may_hold_locks() -> bool:
+    """Return whether an open transaction of this thread may hold locks that another
+    computation needs."""
+    return any(
+        _has_written(connection) or _watch_of(connection).locked
+        for connection in _connections_in_transaction()
+    )
 
 
 def _has_written(connection: Connection) -> bool:
@@ -197,6 +246,28 @@ def can_share_results(hold: float, database: str | None = None) -> bool:
         if (watch.snapshot or reads_snapshot(connection)) and not age < hold:
             return False
     return True
+
+
+def uses_of_databases(cache: str | None = None) -> Uses:
+    """Return a count that changes when code of this thread uses a database; None if it
+    cannot be known.
+
+    ``cache`` is the alias of a database that the cache itself uses: that does not
+    count, but in an open transaction, other callers would not see an entry.
+    """
+    found = []
+    open_ones = _connections_in_transaction()
+    for connection in connections.all(initialized_only=True):
+        if connection.connection is None and not connection.execute_wrappers:
+            continue  # never opened: a watch would be one more
+        watch = _watch_of(connection)
+        if "cursor" not in vars(connection):
+            return None  # another library has removed our function
+        if connection.alias != cache:
+            found.append((connection.alias, watch.uses))
+        elif connection in open_ones:
+            return None
+    return tuple(found)
 
 
 def reads_snapshot(connection: Connection) -> bool:
@@ -291,11 +362,11 @@ class Pending:
             self.action(not has_invalidated(self.alias, (self.key,)))
 
     def is_over(self) -> bool:
-        """Return whether its block has ended inside a TestCase, which never commits."""
-        return (
-            self.savepoint is not None
-            and self.savepoint not in self.connection.savepoint_ids
-        )
+        """Return whether its transaction has been committed, and Django is running the
+        hooks; or its block has ended inside a TestCase, which never commits."""
+        if self.savepoint is None:
+            return all(hook is not self for _, hook, _ in self.connection.run_on_commit)
+        return self.savepoint not in self.connection.savepoint_ids
 
 
 def _pending_for(alias: str, keys: Iterable[str]) -> list[Pending]:

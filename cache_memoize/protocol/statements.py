@@ -1,0 +1,100 @@
+"""The effect of an SQL statement, as far as its text tells. Pure.
+
+SQL has many dialects, and a full parser would still not know what a function does. So
+the words are looked at, and in doubt a statement is a write. Quoted text and comments
+are left out first, unless a backslash leaves open where a quoted text ends.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import Any, NamedTuple
+
+__all__ = ["Effect", "effect_of"]
+
+
+class Effect(NamedTuple):
+    """The effect of a statement on its transaction."""
+
+    #: It writes, or may write.
+    writes: bool = False
+    #: It locks rows: SELECT ... FOR UPDATE.
+    locks: bool = False
+    #: It asks for a snapshot: SET TRANSACTION ISOLATION LEVEL REPEATABLE READ.
+    isolates: bool = False
+    #: It rolls back to a savepoint.
+    undoes: bool = False
+
+
+#: Statements of at most this many characters are remembered, and this many of them.
+_SHORT, _REMEMBERED = 4000, 512
+
+_WRITES_FIRST = re.compile(r"\s*(?:INSERT|UPDATE|DELETE)\b", re.IGNORECASE)
+#: Not the comments that MySQL executes: /*! ... */. And "--" as MySQL reads it.
+_QUOTED = re.compile(
+    r"'[^']*'|\"[^\"]*\"|`[^`]*`|/\*(?!M?!)(?:[^*]|\*(?!/))*\*/|--(?=\s)[^\n]*|--$"
+)
+_READS = re.compile(
+    r"[\s(_]*(?:(?:SELECT|WITH|VALUES|SHOW|SAVEPOINT|RELEASE|ROLLBACK|SET)\b"
+    r"|EXPLAIN\b(?!.*\b(?:EXECUTE|CREATE|CALL)\b)"
+    r"|(?:BEGIN|START)(?:\s+(?:WORK|TRANSACTION|DEFERRED|IMMEDIATE|EXCLUSIVE)\b|\s*$)"
+    r"|PRAGMA\s+(?:\w+\.)?(?:FOREIGN_KEYS|\w+_(?:X?INFO|LIST|CHECK))\b(?!\s*=))",
+    re.DOTALL,
+)
+_LOCKS = re.compile(
+    r"\bFOR\s+(?:(?:NO\s+KEY\s+)?UPDATE|(?:KEY\s+)?SHARE)\b|\bLOCK\s+IN\s+SHARE\b"
+)
+_ISOLATES = re.compile(
+    r"\b(?:SET|SET_CONFIG|BEGIN|START)\b[^;]*\b(?:REPEATABLE|SERIALIZABLE)\b"
+)
+_UNDOES = re.compile(r"[\s_]*ROLLBACK\b[^;]*\bTO\b")
+_WRITES = re.compile(r"\b(?:INTO|UPDATE|DELETE)\b")
+_CALLED = re.compile(r"\b(\w+)\s*\(")
+#: A function in place of a table: SELECT * FROM f(1).
+_CALLED_AS_TABLE = re.compile(
+    r"[\s(_]*SELECT\b(?:[^()]|\([^()]*\))*?\bFROM\s+(?:\w+\s*\.\s*)*(\w+)\s*\("
+)
+#: Words before a parenthesis that are known to call nothing that writes rows.
+_HARMLESS = re.compile(
+    r"SELECT|WITH|VALUES|EXPLAIN|UNION|ALL|EXCEPT|INTERSECT|AS|IN|AND|OR|NOT|EXISTS"
+    r"|CAST|COALESCE|NOW|VERSION|DATABASE|CONNECTION_ID|GET_LOCK|RELEASE_LOCK"
+    r"|SET_CONFIG|UNNEST|GENERATE_SERIES|PG_\w+|CURRENT_\w+|JSON\w+"
+)
+
+
+def effect_of(sql: Any) -> Effect:
+    """Return the effect of what was passed to ``cursor.execute()``."""
+    if not isinstance(sql, str) or _WRITES_FIRST.match(sql):
+        return Effect(writes=True)  # also SQL objects of a driver
+    return _known(sql) if len(sql) <= _SHORT else _effect_of(sql)
+
+
+def _effect_of(sql: str) -> Effect:
+    text = sql.upper()
+    isolates = _ISOLATES.search(text) is not None
+    if "\\" not in text:
+        text = _QUOTED.sub(" _ ", text)
+    text, locks = _LOCKS.subn(" ", text)
+    statements = [each for each in text.split(";") if each.strip(" \t\r\n_")]
+    return Effect(
+        writes=not all(map(_only_reads, statements)),
+        locks=locks > 0,
+        isolates=isolates,
+        undoes=_UNDOES.match(text) is not None,
+    )
+
+
+_known = functools.lru_cache(_REMEMBERED)(_effect_of)
+
+
+def _only_reads(statement: str) -> bool:
+    if not _READS.match(statement) or _WRITES.search(statement):
+        return False
+    if "(" not in statement or "PRAGMA" in statement:
+        return True
+    if "FROM" in statement:  # its functions are those of a query, as a rule
+        called = _CALLED_AS_TABLE.findall(statement)
+    else:
+        called = _CALLED.findall(statement)
+    return all(map(_HARMLESS.fullmatch, called))

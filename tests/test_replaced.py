@@ -1,0 +1,227 @@
+"""Classes that were reloaded or patched, and mocks, as arguments."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import sys
+import textwrap
+import warnings
+from unittest import mock
+
+import pytest
+
+from cache_memoize import UnkeyableArgument, cache_memoize
+from cache_memoize.keys import encoding
+from cache_memoize.keys.encoding import encode
+
+SOURCE = """
+    import enum
+    from cache_memoize import cache_memoize
+
+    class Base:
+        def price(self, item):
+            return len(item)
+
+    class Service(Base):
+        def __init__(self):
+            self.url = "a"
+
+        @cache_memoize(60, cache_alias="locmem")
+        def price(self, item):
+            return super().price(item)
+
+        @property
+        def cheap(self):
+            return True
+
+    class Color(enum.Enum):
+        RED = 1
+
+    def discount(item):
+        return 1
+"""
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """Write the module ``replaced``."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def write(old="", new=""):
+        text = textwrap.dedent(SOURCE)
+        assert old in text
+        (tmp_path / "replaced.py").write_text(text.replace(old, new))
+        importlib.invalidate_caches()
+
+    write()
+    yield write
+    sys.modules.pop("replaced", None)
+
+
+@pytest.fixture
+def module(write):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the one of another test is still alive
+        return importlib.import_module("replaced")
+
+
+VALUES = [
+    lambda module: module.Service,
+    lambda module: module.Service(),
+    lambda module: module.Color.RED,
+    lambda module: module.discount,
+    lambda module: [module.Base, {"a": module.discount}],
+    lambda module: module.Service().price,
+]
+
+
+@pytest.mark.parametrize("value", VALUES)
+def test_after_a_reload_values_of_before_are_the_same(module, value):
+    before = value(module)
+    expected = encode(value(module))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        importlib.reload(module)
+    encoding._writers = dict(encoding._PLAIN)  # nothing is remembered
+    assert encode(before) == expected == encode(value(module))
+
+
+def test_after_a_reload_methods_with_super_have_one_key(module):
+    before = module.Service()
+    key = before.price.get_cache_key("tea")
+    importlib.reload(module)
+    assert before.price("tea") == 3
+    assert before.price.get_cache_key("tea") == key
+    assert module.Service().price.get_cache_key("tea") == key
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        ("return True", "return False"),
+        ("return 1", "return 2"),
+        ("cheap", "dear"),
+        ("super().price(item)", "super().price(item + item)"),
+        ("Service(Base)", "Service"),
+    ],
+)
+def test_what_the_reload_has_changed_is_another_thing(module, write, old, new):
+    before = {"return 1": module.discount}.get(old, module.Service)
+    write(old, new)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # two functions of one name
+        importlib.reload(module)
+    encoding._writers = dict(encoding._PLAIN)
+    with pytest.raises(UnkeyableArgument):
+        encode(before)
+
+
+@pytest.mark.parametrize("autospec", [None, True])
+@pytest.mark.parametrize("value", VALUES[:-1])
+def test_while_a_name_is_patched_the_real_thing_has_its_key(module, value, autospec):
+    real = value(module)
+    expected = encode(real)
+    encoding._writers = dict(encoding._PLAIN)
+    with (
+        mock.patch("replaced.Service", autospec=autospec),
+        mock.patch("replaced.discount", autospec=autospec),
+        mock.patch("replaced.Base", autospec=autospec),
+        mock.patch("replaced.Color", autospec=autospec),
+    ):
+        assert encode(real) == expected
+
+
+def test_another_class_of_that_name_is_no_such_class(module):
+    first = module.Base
+    module.Base = type("Base", (), {"__module__": "replaced", "cost": 1})
+    with pytest.raises(UnkeyableArgument):
+        encode(first)
+
+
+def test_what_is_made_in_a_patched_function_stays_refused(module):
+    def local():
+        pass
+
+    local.__module__ = "replaced"
+    local.__qualname__ = "discount.<locals>.local"
+    with mock.patch("replaced.discount"), pytest.raises(UnkeyableArgument):
+        encode(local)
+
+
+def decorated(function):
+    def inner(*args):
+        return function(*args)
+
+    inner.__module__, inner.__qualname__ = __name__, "decorated_one"
+    return inner
+
+
+def test_wrappers_of_one_code_are_not_taken_for_a_reload(monkeypatch):
+    """They capture other functions."""
+    one, two = decorated(lambda: 1), decorated(lambda: 2)
+    monkeypatch.setitem(globals(), "decorated_one", two)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        f, g = (cache_memoize(60, cache_alias="locmem")(each) for each in (one, two))
+    assert f.get_cache_key() != g.get_cache_key()
+
+
+# --- mocks ---------------------------------------------------------------------------
+
+
+class Client:
+    def get(self, url):
+        return url
+
+
+MOCKS = [
+    mock.Mock,
+    mock.MagicMock,
+    mock.AsyncMock,
+    mock.NonCallableMock,
+    lambda: mock.Mock(spec=Client),
+    lambda: mock.create_autospec(Client),
+    lambda: mock.create_autospec(Client, instance=True),
+    lambda: mock.create_autospec(decorated),
+    lambda: mock.Mock().a.b,
+    lambda: mock.seal(made := mock.Mock()) or made,
+]
+
+
+@pytest.mark.parametrize("make", MOCKS)
+def test_mocks_are_themselves(make):
+    one, other = make(), make()
+    assert encode(one) == encode(one) != encode(other)
+    assert encode([one]) == encode([one]) != encode([other])
+    if isinstance(one, mock.NonCallableMock):
+        assert type(one) not in encoding._writers, "each has a class of its own"
+
+
+def test_a_call_with_a_mock_is_memoized_and_leaves_it_as_it_is():
+    runs = []
+
+    @cache_memoize(60, cache_alias="locmem", prefix="with a mock")
+    def read(client, url):
+        runs.append(url)
+        return url
+
+    client = mock.Mock(spec=["get"])
+    assert read(client, "a") == "a" == read(client, "a")
+    read(mock.Mock(spec=["get"]), "a")
+    assert runs == ["a", "a"]
+    assert client.mock_calls == [] and dir(client) == dir(mock.Mock(spec=["get"]))
+    assert copy.copy(client) is not client
+
+
+def test_services_that_hold_a_mock():
+    class Service:
+        def __init__(self, client):
+            self.client = client
+
+    Service.__qualname__ = "ServiceWithAMock"
+    sys.modules[__name__].ServiceWithAMock = Service
+    client = mock.Mock()
+    one, same, other = Service(client), Service(client), Service(mock.Mock())
+    assert encode(one) == encode(same) != encode(other)
