@@ -409,7 +409,8 @@ def attach(wrapper: Any, function: Function) -> None:
     for name in CONTROLS:
         setattr(wrapper, name, getattr(controls, name))
     for name in OTHER_CONTROLS:
-        setattr(wrapper, name, refused_control(function.name, name))
+        refused = refused_control(function.name, name)
+        setattr(wrapper, name, types.MethodType(refused, controls))
     function.wrapper = wrapper
 
 

@@ -187,7 +187,8 @@ _VALUES: dict[type, Rule] = {
         value.maxlen,
         list(collections.deque.__iter__(value)),
     ),
-    types.MappingProxyType: gc.get_referents,  # the mapping, which may be ordered
+    # The mapping, which may be ordered.
+    types.MappingProxyType: lambda value: tuple(gc.get_referents(value)),
     functools.partial: lambda value: (value.func, value.args, value.keywords),
     decimal.Decimal: decimal.Decimal.__str__,
     fractions.Fraction: lambda value: (value.numerator, value.denominator),
