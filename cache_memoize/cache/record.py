@@ -62,7 +62,7 @@ SKEW = 3600.0
 AHEAD = -SKEW
 TAIL = slice(-FRESHNESS_SIZE, None)
 
-_STAMP = struct.Struct("<dfB")
+_STAMP = struct.Struct("<dfBHH")
 _TAG_END = struct.pack("<H", TAG)
 
 
@@ -75,9 +75,16 @@ class Stamp(NamedTuple):
     seconds: float
     #: Number of attempts, this one included.
     attempts: int
+    #: Number of refreshes that have begun since the entry got its token. A refresh has
+    #: the number that it began with.
+    begun: int = 0
+    #: The number of the refresh that computed the value; 0: it is older than them all.
+    stored: int = 0
 
 
 NO_STAMP = Stamp(0.0, 0.0, 0)
+#: The highest number of a refresh.
+LAST_NUMBER = 2**16 - 1
 
 
 class Record(NamedTuple):
@@ -103,13 +110,6 @@ class Record(NamedTuple):
         """Return whether a refresh is under way."""
         # The distance, so that a clock that was set back does not delay refreshes.
         return abs(now - self.stamp.at) < self.stamp.seconds
-
-    def is_same(self, other: Record) -> bool:
-        """Return whether both have the value of the same computation."""
-        return (
-            (self.kind, self.start, self.timeout, self.cost, self.tags)
-            == (other.kind, other.start, other.timeout, other.cost, other.tags)
-        ) and self.raw[: self.end] == other.raw[: other.end]
 
     def remaining(self, now: float) -> float:
         return self.start + self.timeout - now
@@ -160,11 +160,12 @@ def parse(raw: Any) -> Record | None:
     return Record(raw, token, start, timeout, cost, known, vouched, tags, stamp, end)
 
 
-def restamp(found: Record, token: bytes, stamp: Stamp | None = None) -> bytes:
-    """Return the entry with another token and stamp. Readers see no difference."""
+def restamp(found: Record, stamp: Stamp, token: bytes = b"") -> bytes:
+    """Return the entry with another stamp, and perhaps another token. Readers see no
+    difference."""
     return pack(
         found.kind,
-        token,
+        token or found.token,
         found.raw[: found.end],
         start=found.start,
         timeout=found.timeout,

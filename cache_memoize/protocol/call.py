@@ -233,15 +233,26 @@ class Call(NamedTuple):
             self.store, transactions.can_share_results, hold, database
         )
 
-    async def stamp(self, entry: Record, stamped: Stamp | None) -> bytes | None:
-        """Put a new token on an entry that readers still get; return the new record, or
-        None if the entry is gone."""
+    async def begin_refresh(
+        self, entry: Record, seconds: float, attempts: int
+    ) -> bytes | None:
+        """Put the next number on an entry that readers still get; return the new
+        record, or None if the entry is gone.
+
+        :param seconds: how long no other caller begins a refresh by itself.
+        """
+        begun, stored, token = entry.stamp.begun + 1, entry.stamp.stored, b""
+        if begun > record.LAST_NUMBER:  # results of earlier refreshes are dropped
+            begun, stored, token = 1, 0, self.clock.token()
+        stamp = Stamp(self.clock.time(), seconds, attempts, begun, stored)
+        new = record.restamp(entry, stamp, token)
+        return new if await self.replace_entry(entry, new) else None
+
+    async def replace_entry(self, entry: Record, new: bytes) -> bool:
+        """Replace an entry by one with the same value, for as long as it is kept."""
         left = min(entry.remaining(self.clock.time()), entry.timeout)
         limit = max(left + self.policy.stale, float(self.lease_seconds()))
-        token = self.clock.token()
-        new = record.restamp(entry, token, stamped)
-        swapped = await self.store.swap(self.key, entry.raw, new, lifetime(limit))
-        return new if swapped else None
+        return await self.store.swap(self.key, entry.raw, new, lifetime(limit))
 
 
 class Claim(NamedTuple):
@@ -256,12 +267,19 @@ class Claim(NamedTuple):
     lease: bytes | None = None
     #: The tokens of the tags when the right to store was taken.
     tags: bytes = b""
-    #: The entry that readers still get, stamped with the token of ``lease``.
+    #: The entry that readers still get; ``lease`` is the same with a new stamp.
     keeps: Record | None = None
     #: The arguments as text when the right to store was taken; None: plain values.
     state: str | None = None
     started: float = 0.0
     began: float = 0.0
+
+
+def parsed(ours: bytes | None) -> Record:
+    """Return the record in bytes that this process has packed."""
+    found = record.parse(ours)
+    assert found is not None
+    return found
 
 
 def encode(kind: int, result: Any) -> bytes:

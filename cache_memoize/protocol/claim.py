@@ -22,7 +22,7 @@ from typing import Any
 from ..cache import record
 from ..cache.connections import UNREAD, UNREADABLE
 from ..cache.errors import MISTAKES, CacheDidNotAnswer, is_decoding_error, no_answer
-from ..cache.record import Record, Stamp, pack
+from ..cache.record import Record, pack
 from ..cache.store import PATIENCE, Look, Store
 from ..stats.counters import logger
 from . import threads, transactions
@@ -65,7 +65,7 @@ async def overtake(call: Call) -> Claim:
     """Return the right to store for a refresh, even if another caller has it: the
     newest refresh wins.
 
-    Readers keep an entry that may be served, stamped with the token of this refresh.
+    Readers keep an entry that may be served, with the number of this refresh.
     """
     try:
         if not call.can_use_cache() or await call.is_invalidated_here():
@@ -246,7 +246,7 @@ async def _overstep(caller: _Caller, look: Look) -> Claim | None:
         assert found is not None
         if not await call.may_store(look.since):
             return _right(call)
-        return await _stamp_anyway(call, found, now)
+        return await _stamp_anyway(call, found)
     return await _take(caller, look)
 
 
@@ -264,7 +264,7 @@ async def _serve(caller: _Caller, look: Look, now: float) -> Claim | None:
         return await _take(caller, look)
     if not _wants_refresh(call, found, now):
         return ours
-    return await _revalidate(call, ours, look, now)
+    return await _revalidate(call, ours, look)
 
 
 async def _take(caller: _Caller, look: Look, kind: int = record.LEASE) -> Claim | None:
@@ -304,28 +304,26 @@ def _wants_refresh(call: Call, found: Record, now: float) -> bool:
     return not threads.is_full()
 
 
-async def _revalidate(call: Call, ours: Claim, look: Look, now: float) -> Claim:
+async def _revalidate(call: Call, ours: Claim, look: Look) -> Claim:
     """Return ``ours``, with the right to refresh it unless another caller has that."""
     assert ours.found is not None and look.tags is not None
     if not await call.may_store(look.since):
         return ours
     attempts = ours.found.stamp.attempts
     seconds = call.policy.refresh_seconds(call.function.slowest, attempts)
-    stamped = Stamp(now, seconds, min(attempts + 1, 255))
-    lease = await call.stamp(ours.found, stamped)
+    lease = await call.begin_refresh(ours.found, seconds, min(attempts + 1, 255))
     if lease is None:
         return ours
     right = _right(call, lease, look.tags, keeps=ours.found)
     return right._replace(found=ours.found, value=ours.value)
 
 
-async def _stamp_anyway(call: Call, found: Record, now: float) -> Claim | None:
+async def _stamp_anyway(call: Call, found: Record) -> Claim | None:
     """Take the right to refresh an entry, even if another caller is refreshing it."""
-    stamped = None
+    seconds = 0.0
     if call.policy.revalidates:  # keeps other callers from a refresh
         seconds = call.policy.refresh_seconds(call.function.slowest, 0)
-        stamped = Stamp(now, seconds, found.stamp.attempts)
-    lease = await call.stamp(found, stamped)
+    lease = await call.begin_refresh(found, seconds, found.stamp.attempts)
     if lease is None:
         return None
     return _right(call, lease, found.tags, keeps=found)

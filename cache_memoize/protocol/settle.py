@@ -7,12 +7,11 @@ from contextlib import suppress
 from typing import Any
 
 from ..cache import record
-from ..cache.connections import UNREADABLE
 from ..cache.errors import MISTAKES
-from ..cache.record import Record, Stamp, pack
-from ..cache.store import PATIENCE, Store
+from ..cache.record import Record, pack
+from ..cache.store import PATIENCE
 from ..stats.counters import logger
-from .call import Call, Claim, computing, encode, lifetime
+from .call import Call, Claim, computing, encode, lifetime, parsed
 from .policy import BACKEND
 
 __all__ = ["confirm", "fail", "postpone_refresh", "release", "settle"]
@@ -133,34 +132,25 @@ def _is_changed(call: Call, claim: Claim) -> bool:
 async def put(call: Call, claim: Claim, new: bytes, left: float) -> bool:
     """Store ``new`` for ``left`` seconds, if the right to do so is still valid.
 
-    If a later refresh has stamped the entry that readers keep, ``new`` is stored under
-    that stamp: readers get it until the later refresh ends, which may fail. Any other
-    change in between wins: an invalidation, or another value.
+    A refresh replaces the values of refreshes that began before it. If a later one has
+    begun, ``new`` gets its stamp: readers get ``new`` until the later refresh ends,
+    which may fail. Any other change in between wins: an invalidation, or a newer value.
     """
-    assert claim.lease is not None
-    held, ours = claim.lease, new
+    held, ours = parsed(claim.lease), new
     for _ in range(PATIENCE):
-        if await call.store.swap(call.key, held, ours, lifetime(left)):
+        if await call.store.swap(call.key, held.raw, ours, lifetime(left)):
             return True
         found = await call.store.get(call.key)
         if claim.keeps is None or not isinstance(found, Record):
             return False
-        if found.token == record.token_of(claim.lease):
-            ours = new  # an older refresh has stored its value under our stamp
-        elif found.is_same(claim.keeps):
-            ours = _stamped_like(call.store, call.key, new, found)
-        else:
+        number, stamp = parsed(claim.lease).stamp.begun, found.stamp
+        if found.token != held.token or stamp.stored >= number:
             return False
-        held = found.raw
+        if stamp.begun > number:
+            stamp = stamp._replace(stored=number)
+            ours = record.restamp(parsed(new), stamp, found.token)
+        held = found
     return False
-
-
-def _stamped_like(store: Store, key: str, new: bytes, found: Record) -> bytes:
-    """Return the entry ``new`` with the stamp of ``found``."""
-    ours = store.read(key, new)
-    assert isinstance(ours, Record)
-    stamped = found.stamp if found.stamp.seconds else None
-    return record.restamp(ours, found.token, stamped)
 
 
 def timeout_of(call: Call, result: Any) -> float:
@@ -174,11 +164,13 @@ def timeout_of(call: Call, result: Any) -> float:
 def pack_entry(
     call: Call, claim: Claim, kind: int, payload: bytes, timeout: float, cost: float
 ) -> bytes:
-    """Return the record of a result, with the token of its lease."""
+    """Return the record of a result, with the token of its lease; if it replaces an
+    entry, with a new one, so that no earlier refresh replaces it."""
     assert claim.lease is not None
+    renewed = claim.keeps is not None
     return pack(
         kind,
-        record.token_of(claim.lease),
+        call.clock.token() if renewed else record.token_of(claim.lease),
         payload,
         start=claim.started,
         timeout=record.cap(timeout),
@@ -234,15 +226,16 @@ async def postpone_refresh(call: Call, claim: Claim, *, tried: bool) -> None:
         return
     if call.store.breaker.blocks(call.clock.monotonic()):
         return
-    kept, stamped = call.store.read(call.key, claim.lease), None
-    if kept is None or kept is UNREADABLE:  # the secret has changed meanwhile
-        return
+    kept, new = parsed(claim.lease), claim.keeps.raw
     if tried:
         attempts = max(kept.stamp.attempts, 1)
         seconds = call.policy.retry_after(attempts)
-        stamped = Stamp(call.clock.time(), seconds, attempts)
+        stamp = kept.stamp._replace(
+            at=call.clock.time(), seconds=seconds, attempts=attempts
+        )
+        new = record.restamp(kept, stamp)
     try:
-        await call.stamp(kept, stamped)
+        await call.replace_entry(kept, new)
     except MISTAKES:
         raise
     except Exception as error:
