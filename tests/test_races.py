@@ -356,6 +356,43 @@ def test_numbers_of_refreshes_begin_again_after_the_highest(backend, monkeypatch
     assert f.peek().value == 3
 
 
+@pytest.mark.backends(ATOMIC)
+@pytest.mark.parametrize("what", ["call", "tag", "function"])
+def test_a_command_that_arrives_late_brings_nothing_back(backend, what, monkeypatch):
+    """The client had sent it, got no answer, and sent it again."""
+    world, sent = World(backend, "sync"), []
+    source, command = Source(), Store._command
+
+    def noting(self, name, *args):
+        if name == "add":
+            sent.append(args)
+        return command(self, name, *args)
+
+    def function():
+        value = source.value
+        if value == first:
+            source.value += 1
+            if what == "call":
+                f.invalidate()
+            elif what == "tag":
+                world.invalidate_tags("late")
+            else:
+                f.invalidate_all()
+            monkeypatch.undo()
+            assert sent
+            for key, new, seconds in sent:
+                run(plan_of(f).store.add(key, new, seconds))
+        return value
+
+    first = source.value
+    f = world.memoize(60, tags=None if what == "call" else "late")(function)
+    world.cache.clear()
+    monkeypatch.setattr(Store, "_command", noting)
+    assert f() == first
+    assert f() == f() == source.value
+    assert f.peek().value == source.value, "and it is stored again at once"
+
+
 def test_a_waiter_whose_holder_was_invalidated_gets_the_new_value(world):
     source = Source()
 

@@ -138,7 +138,7 @@ def test_the_kinds_are_all_different_and_each_is_one_thing():
         pytest.param(memoryview(pack(ENTRY, TOKEN)), id="memoryview"),
         pack(ENTRY, TOKEN)[1:],
         pack(0xC300, TOKEN),
-        pack(0xC309, TOKEN),
+        pack(0xC30A, TOKEN),
         pack(0xC200 | 1, TOKEN),
         pack(1, TOKEN),
         pickle.dumps(["somebody", "else's"] * 5),

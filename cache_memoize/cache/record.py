@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import pickle
 import struct
+from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
 __all__ = ["Record", "pack", "parse"]
@@ -28,8 +29,9 @@ RAN = _FORMAT | 3  # no payload: the mark of a guard
 LEASE = _FORMAT | 4  # a caller is computing
 RETRY = _FORMAT | 5  # a caller is computing, after another one failed
 FAILED = _FORMAT | 6  # a computation ended without a result to store
-BLOCK = _FORMAT | 7  # an invalidation is under way: compute, and store nothing
+BLOCK = _FORMAT | 7  # invalidations are under way: compute, and store nothing
 TAG = _FORMAT | 8  # of a tag, whose token it holds
+CLEARED = _FORMAT | 9  # invalidated a moment ago: the key is empty
 #: Flag: the record is valid only while a second key holds its token (vouchers.py).
 VOUCHED = 0x80
 #: Flag: the tokens of the tags and their number precede the trailer.
@@ -41,10 +43,13 @@ _FLAGS = VOUCHED | TAGGED | STAMPED
 #: Seconds for which a FAILED mark is stored: one, and another because Memcached counts
 #: whole seconds.
 FAILED_FOR = 2
+#: Seconds for which a CLEARED mark is stored: a command that a client sent before it
+#: gave up may arrive that late.
+CLEARED_FOR = 30
 
 ENTRIES = frozenset({ENTRY, RAISED, RAN})
 LEASES = frozenset({LEASE, RETRY})
-_KINDS = ENTRIES | LEASES | {FAILED, BLOCK, TAG}
+_KINDS = ENTRIES | LEASES | {FAILED, BLOCK, TAG, CLEARED}
 
 #: The part that a hit needs: start (seconds since the epoch), timeout and cost
 #: (seconds), kind.
@@ -63,6 +68,8 @@ AHEAD = -SKEW
 TAIL = slice(-FRESHNESS_SIZE, None)
 
 _STAMP = struct.Struct("<dfBHH")
+#: An invalidation that blocks a key, and until when.
+_BLOCKED = struct.Struct("<8sd")
 _TAG_END = struct.pack("<H", TAG)
 
 
@@ -173,6 +180,20 @@ def restamp(found: Record, stamp: Stamp, token: bytes = b"") -> bytes:
         tags=found.tags,
         stamp=stamp,
     )
+
+
+def pack_blocks(token: bytes, blocks: Mapping[bytes, float]) -> bytes:
+    """Return the record of a key that invalidations block, each until its time in
+    seconds since the epoch."""
+    return pack(BLOCK, token, b"".join(_BLOCKED.pack(*each) for each in blocks.items()))
+
+
+def blocks(found: Record | None, now: float) -> dict[bytes, float]:
+    """Return the invalidations that block a key at this time."""
+    if not isinstance(found, Record) or found.kind != BLOCK or found.end % 16:
+        return {}
+    each = _BLOCKED.iter_unpack(found.raw[: found.end])
+    return {token: until for token, until in each if until > now}
 
 
 def token_of(raw: bytes) -> bytes:

@@ -66,7 +66,7 @@ class Look(NamedTuple):
 
 
 #: Kinds of records under the key of a tag.
-_TAGS = frozenset({record.TAG, record.BLOCK})
+_TAGS = frozenset({record.TAG, record.BLOCK, record.CLEARED})
 
 #: Commands that may replace or remove an entry.
 _WRITES = frozenset({"delete", "set", "swap"})
@@ -163,12 +163,13 @@ class Store:
                 unusable = attempt == PATIENCE // 2
             else:
                 unusable = present is UNREADABLE or present.kind not in _TAGS
-                if not unusable:
+                if not unusable and present.kind != record.CLEARED:
                     return present
             if unusable:
                 await self.delete(tag)
+            old = None if unusable or present is None else present.raw
             new = record.pack(record.TAG, self.clock.token(), start=self.clock.time())
-            if await self.add(tag, new, None):
+            if await self.take(tag, old, new, None):
                 present = record.parse(new)
             else:
                 present = await self.get(tag)

@@ -141,7 +141,7 @@ def decide(
     found = look.record
     if found is UNREADABLE or (found is None and lost == PATIENCE // 2):
         return Do.CLEAR  # some clients return None for a value they cannot read
-    if found is None:
+    if found is None or found.kind == record.CLEARED:
         return Do.TAKE
     if found.kind == record.BLOCK:
         return Do.COMPUTE
