@@ -828,7 +828,8 @@ def test_mistakes_of_the_project_are_raised_from_every_step(monkeypatch, when):
             from cache_memoize.protocol.call import Call, Claim
 
             call = Call(f._memoized, plan_of(f), plan_of(f).store, "k")
-            run(settle.release(call, Claim(lease=b"l")))
+            lease = record.pack(record.LEASE, b"a token.")
+            run(settle.release(call, Claim(lease=lease)))
     monkeypatch.undo()
     world.cache.clear()
 

@@ -28,7 +28,7 @@ RAISED = _FORMAT | 2  # payload: the pickled exception
 RAN = _FORMAT | 3  # no payload: the mark of a guard
 LEASE = _FORMAT | 4  # a caller is computing
 RETRY = _FORMAT | 5  # a caller is computing, after another one failed
-FAILED = _FORMAT | 6  # a computation ended without a result to store
+FAILED = _FORMAT | 6  # a computation stored no result; payload: its exception, if any
 BLOCK = _FORMAT | 7  # invalidations are under way: compute, and store nothing
 TAG = _FORMAT | 8  # of a tag, whose token it holds
 CLEARED = _FORMAT | 9  # invalidated a moment ago: the key is empty
@@ -49,6 +49,8 @@ CLEARED_FOR = 30
 
 ENTRIES = frozenset({ENTRY, RAISED, RAN})
 LEASES = frozenset({LEASE, RETRY})
+#: Records with a pickled exception.
+ERRORS = frozenset({RAISED, FAILED})
 _KINDS = ENTRIES | LEASES | {FAILED, BLOCK, TAG, CLEARED}
 
 #: The part that a hit needs: start (seconds since the epoch), timeout and cost

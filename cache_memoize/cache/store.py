@@ -325,9 +325,7 @@ class AsyncStore(Store):
             return await super().take(key, old, lease, seconds)
         except asyncio.CancelledError:
             # The thread went on and may have written a lease that has no owner now.
-            mine = record.parse(lease)
-            assert mine is not None
-            mark = record.pack(record.FAILED, self.clock.token(), tags=mine.tags)
+            mark = record.pack(record.CLEARED, self.clock.token())
             await asyncio.shield(self.swap(key, lease, mark, record.FAILED_FOR))
             raise
 

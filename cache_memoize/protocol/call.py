@@ -12,6 +12,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -28,11 +29,42 @@ from ..stats.counters import Stats
 from . import transactions
 from .policy import Policy
 
-__all__ = ["Call", "Claim", "Function", "Plan", "computing"]
+__all__ = ["Call", "Claim", "Computation", "Function", "Plan", "computation"]
 
-#: Whether this context is inside a computation. A computation never waits for another
-#: one: so callers cannot wait for each other in a circle, nor recursion for itself.
-computing: ContextVar[bool] = ContextVar("cache_memoize_computing", default=False)
+
+class Computation:
+    """A computation under way, in the context of what it calls and of the tasks that it
+    starts. A task may outlive it."""
+
+    __slots__ = ("_reset", "ended", "outer")
+
+    def __init__(self) -> None:
+        self.ended = False
+        #: The computation around this one.
+        self.outer = computation()
+        self._reset = _computation.set(self)
+
+    def end(self) -> None:
+        self.ended = True
+        with suppress(ValueError):  # a coroutine closed in another context
+            _computation.reset(self._reset)
+
+
+_computation: ContextVar[Computation | None] = ContextVar(
+    "cache_memoize_computation", default=None
+)
+
+
+def computation() -> Computation | None:
+    """Return the computation that this context is inside of, or None.
+
+    A computation never waits for another one: so callers cannot wait for each other in
+    a circle, nor recursion for itself.
+    """
+    found = _computation.get()
+    while found is not None and found.ended:
+        found = found.outer
+    return found
 
 
 class Function:
@@ -265,6 +297,9 @@ class Claim(NamedTuple):
     #: The record that the key must still hold when the result is stored; None: do not
     #: store.
     lease: bytes | None = None
+    #: Whether the cache may not have got the lease, because its answer was lost. Then
+    #: the lease is freed after the computation: a result may be too late by then.
+    unsure: bool = False
     #: The tokens of the tags when the right to store was taken.
     tags: bytes = b""
     #: The entry that readers still get; ``lease`` is the same with a new stamp.
@@ -294,7 +329,7 @@ def encode(kind: int, result: Any) -> bytes:
 def decode(found: Record) -> Any:
     if found.kind == record.RAN:
         return True
-    if found.kind == record.RAISED:
+    if found.kind in record.ERRORS:
         return record.loads_exception(found.raw)
     return record.loads(found.raw)
 

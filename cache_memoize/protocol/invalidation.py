@@ -114,6 +114,8 @@ async def _mark(
         blocks = {each: blocks[each] for each in blocks if each not in drops}
         if not blocks and _is_empty(found, backend.swallows):
             return
+        if not blocks and not backend.atomic and await store.delete(key):
+            return  # no writer of before has a voucher now
         token = store.clock.token()
         if blocks:
             new = record.pack_blocks(token, blocks)

@@ -7,14 +7,19 @@ from contextlib import suppress
 from typing import Any
 
 from ..cache import record
-from ..cache.errors import MISTAKES
+from ..cache.errors import MISTAKES, CacheDidNotAnswer
 from ..cache.record import Record, pack
-from ..cache.store import PATIENCE
+from ..cache.store import PATIENCE, run
 from ..stats.counters import logger
-from .call import Call, Claim, computing, encode, lifetime, parsed
+from . import threads
+from .call import Call, Claim, Computation, encode, lifetime, parsed
 from .policy import BACKEND
 
 __all__ = ["confirm", "fail", "postpone_refresh", "release", "settle"]
+
+
+#: Bytes of an exception that waiting callers get, at most.
+_LARGEST_ERROR = 2**16
 
 
 async def settle(call: Call, claim: Claim, result: Any) -> None:
@@ -32,14 +37,14 @@ async def fail(call: Call, claim: Claim, error: BaseException) -> None:
     Errors of storing are logged, not raised: the caller gets the function's error.
     """
     if isinstance(error, GeneratorExit):
-        return  # awaiting is not allowed here: the lease will expire
+        return release_in_thread(call, claim)  # awaiting is not allowed here
     if not isinstance(error, call.policy.cache_exceptions):
         try:
             _count(call, call.clock.monotonic() - claim.began)
         finally:
             if claim.keeps is None:
                 # The shield frees the key even if this task is cancelled.
-                await call.store.shield(release(call, claim))
+                await call.store.shield(release(call, claim, error))
         return
     try:
         await _settle(call, claim, record.RAISED, error)
@@ -61,22 +66,25 @@ async def _settle(call: Call, claim: Claim, kind: int, result: Any) -> None:
         return _count(call, cost)
     try:
         _count(call, cost)
+        if claim.unsure:
+            return await release(call, claim)
         await _store(call, claim, kind, result, cost)
     except BaseException as error:
         # If a refresh is cancelled while it stores, another thread finishes it.
-        if claim.keeps is None or isinstance(error, Exception):
-            await call.store.shield(release(call, claim))
+        told = None if isinstance(error, Exception) else error
+        if claim.keeps is None or told is None:
+            await call.store.shield(release(call, claim, told))
         raise
 
 
 def _count(call: Call, cost: float) -> None:
     """Count the computation. A signal receiver that makes the same call must not wait:
-    hence ``computing``."""
-    nested = computing.set(True)
+    hence the computation."""
+    computation = Computation()
     try:
         call.stats.computed(call.key, cost)
     finally:
-        computing.reset(nested)
+        computation.end()
 
 
 async def _store(call: Call, claim: Claim, kind: int, result: Any, cost: float) -> None:
@@ -99,8 +107,7 @@ async def _store(call: Call, claim: Claim, kind: int, result: Any, cost: float) 
     except Exception as error:  # a class decides what pickling raises
         call.stats.trouble_once("the result cannot be pickled", error)
         return await release(call, claim)
-    if call.store.breaker.blocks(call.clock.monotonic()):
-        return  # the breaker opened during the computation
+    # Even if the breaker has opened meanwhile: other callers may be waiting.
     new = pack_entry(call, claim, kind, payload, timeout, cost)
     try:
         if not await put(call, claim, new, left):
@@ -141,6 +148,11 @@ async def put(call: Call, claim: Claim, new: bytes, left: float) -> bool:
         if await call.store.swap(call.key, held.raw, ours, lifetime(left)):
             return True
         found = await call.store.get(call.key)
+        if isinstance(found, Record) and found.raw == held.raw:
+            raise CacheDidNotAnswer(
+                f"the cache {call.store.alias!r} does not replace values: see "
+                "docs/caches, 'What a server has to allow'"
+            )
         if claim.keeps is None or not isinstance(found, Record):
             return False
         number, stamp = parsed(claim.lease).stamp.begun, found.stamp
@@ -179,17 +191,51 @@ def pack_entry(
     )
 
 
-async def release(call: Call, claim: Claim) -> None:
-    """Tell waiting callers that nothing was stored, if the lease is still there."""
-    if claim.lease is None or call.store.breaker.blocks(call.clock.monotonic()):
+async def release(call: Call, claim: Claim, error: BaseException | None = None) -> None:
+    """Tell waiting callers that nothing was stored, if the lease is still there.
+
+    :param error: what the function raised. The waiting callers raise it too; if the
+        caller was cancelled, or is to exit, one of them takes over.
+    """
+    if claim.lease is None:
         return
+    lease = parsed(claim.lease)
+    if error is None or isinstance(error, Exception):
+        payload = _pickled(error)
+        mark = pack(record.FAILED, lease.token, payload, tags=claim.tags)
+    else:
+        mark = pack(record.CLEARED, call.clock.token())
     try:
-        mark = pack(record.FAILED, call.clock.token(), tags=claim.tags)
-        await call.store.swap(call.key, claim.lease, mark, record.FAILED_FOR)
+        if await call.store.swap(call.key, lease.raw, mark, record.FAILED_FOR):
+            return
+        found = await call.store.get(call.key)
+        if not isinstance(found, Record) or found.raw != lease.raw:
+            return
     except MISTAKES:
         raise
-    except Exception as error:
-        call.stats.trouble("the cache failed after the call", error)
+    except Exception as trouble:
+        call.stats.trouble("the cache failed after the call", trouble)
+    # The server replaces nothing, but may delete: other callers would wait for nothing.
+    with suppress(Exception):
+        if not call.store.breaker.blocks(call.clock.monotonic()):
+            await call.store.delete(call.key)
+
+
+def _pickled(error: Exception | None) -> bytes:
+    """Return an exception as the payload of a mark; empty if it is large, or cannot be
+    pickled."""
+    if error is not None:
+        with suppress(Exception):  # a class decides what pickling raises
+            payload = record.dumps_exception(error)
+            return payload if len(payload) <= _LARGEST_ERROR else b""
+    return b""
+
+
+def release_in_thread(call: Call, claim: Claim) -> None:
+    """Free the key for others from another thread: this one may not wait."""
+    here = call._replace(store=call.plan.store)
+    with suppress(RuntimeError):  # the process is ending: the lease expires
+        threads.submit(lambda: run(release(here, claim, GeneratorExit())))
 
 
 async def confirm(call: Call, claim: Claim, *, afresh: bool = False) -> Claim:
