@@ -150,8 +150,8 @@ async def put(call: Call, claim: Claim, new: bytes, left: float) -> bool:
         found = await call.store.get(call.key)
         if isinstance(found, Record) and found.raw == held.raw:
             raise CacheDidNotAnswer(
-                f"the cache {call.store.alias!r} does not replace values: see "
-                "docs/caches, 'What a server has to allow'"
+                f"the cache {call.store.alias!r} does not replace values; its "
+                "server has to allow SET, EVAL or WATCH on Redis, cas on Memcached"
             )
         if claim.keeps is None or not isinstance(found, Record):
             return False
