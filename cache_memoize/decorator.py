@@ -12,7 +12,6 @@ import functools
 import inspect
 import types
 from collections.abc import Callable, Coroutine, Iterable
-from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast, overload
 
@@ -30,7 +29,7 @@ from .methods import (
 )
 from .options import SIGNATURE, Timeout, VaryOn, given_in
 from .planning import make_function, make_plan
-from .protocol.call import Call, Function, computing
+from .protocol.call import Call, Computation, Function
 from .protocol.claim import claim, overtake, serve
 from .protocol.refresh import arevalidate, revalidate
 from .protocol.settle import fail, settle
@@ -81,7 +80,7 @@ def _sync_wrapper(function: Function) -> Callable[..., Any]:
             if claimed.lease is not None:
                 claimed = revalidate(this, claimed)
             return serve(this, claimed)
-        nested = computing.set(True)
+        computation = Computation()
         try:
             stats.missed(key)  # in the try: a receiver may raise
             result = func(*args, **kwargs)
@@ -89,8 +88,7 @@ def _sync_wrapper(function: Function) -> Callable[..., Any]:
             run(fail(this, claimed, raised))
             raise
         finally:
-            with suppress(ValueError):  # a coroutine closed in another context
-                computing.reset(nested)
+            computation.end()
         run(settle(this, claimed, result))
         return result
 
@@ -128,7 +126,7 @@ def _async_wrapper(function: Function) -> Callable[..., Any]:
             if claimed.lease is not None:
                 claimed = await arevalidate(this, claimed)
             return serve(this, claimed)
-        nested = computing.set(True)
+        computation = Computation()
         try:
             stats.missed(key)  # in the try: a receiver may raise
             result = await func(*args, **kwargs)
@@ -136,8 +134,7 @@ def _async_wrapper(function: Function) -> Callable[..., Any]:
             await fail(this, claimed, raised)
             raise
         finally:
-            with suppress(ValueError):  # a coroutine closed in another context
-                computing.reset(nested)
+            computation.end()
         await settle(this, claimed, result)
         return result
 

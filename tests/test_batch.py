@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -15,9 +16,11 @@ from django.test import override_settings
 
 from cache_memoize import Progress, UnkeyableArgument, cache_memoize
 from cache_memoize.cache import breaker, record
-from cache_memoize.cache.store import Store
+from cache_memoize.cache.store import Store, run
 from cache_memoize.protocol import many as batch
 from cache_memoize.protocol import threads as pool
+from cache_memoize.protocol.call import Call
+from cache_memoize.protocol.claim import claim as claim_call
 from tests.conftest import World, close_connections, in_thread, plan_of
 from tests.models import Post
 
@@ -339,7 +342,7 @@ def test_an_interrupt_while_storing_frees_the_other_keys(world):
     for x in (2, 3):
         assert plan_of(made.f).store.backend().get(world.cache, made.f.get_cache_key(x))
         kind = world.raw(made.f.get_cache_key(x)).kind
-        assert kind == record.FAILED
+        assert kind == record.CLEARED
 
 
 @pytest.mark.backends(["locmem", "valkey"])
@@ -788,10 +791,15 @@ def test_a_cache_that_fails_between_the_claims_does_not_stop_it(world, monkeypat
 
 
 @pytest.mark.backends(["locmem"])
-def test_a_map_that_is_closed_in_the_middle_awaits_nothing(world):
+def test_a_map_that_is_closed_in_the_middle_frees_its_keys(world):
+    """It may not await anything: a thread does it."""
     made = Doubled(world, bulk=True)
-    whole = batch.Batch(made.f._memoized, plan_of(made.f), (), [])
-    nothing = object()  # would be an error to free
-    ending = whole._fail([nothing], GeneratorExit())
+    plan = plan_of(made.f)
+    whole = batch.Batch(made.f._memoized, plan, (), [])
+    call = Call(made.f._memoized, plan, plan.store, plan.key_of((1,), {}))
+    item = SimpleNamespace(call=call, claim=run(claim_call(call)))
+    ending = whole._fail([item], GeneratorExit())
     with pytest.raises(StopIteration):
         ending.send(None)
+    assert pool.join()
+    assert world.raw(call.key).kind == record.CLEARED

@@ -586,7 +586,7 @@ def commands_of_every_path(world, sent):
     note("an expired entry", f)
     note("prime", lambda: f.prime(2))
     note("invalidate", f.invalidate)
-    note("refresh, without an entry", f.refresh)
+    note("refresh, after an invalidation", f.refresh)
 
     def fails():
         raise ValueError
@@ -615,6 +615,7 @@ def commands_of_every_path(world, sent):
     assert waiter() == 1 and waiter.cache_info().misses == 0
     waiter.invalidate()
 
+    note("invalidate, without an entry", world.memoize(60)(lambda: 3).invalidate)
     held = world.memoize(60, hold=5)(lambda: 1)
     note("invalidate, with ``hold``", held.invalidate)
 

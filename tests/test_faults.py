@@ -29,8 +29,8 @@ from django.test import override_settings
 
 from cache_memoize import cache_memoize
 from cache_memoize.cache import backends, breaker, record
-from cache_memoize.cache.store import Store
 from cache_memoize.clock import Clock
+from cache_memoize.protocol import invalidation
 from tests.chaos import (
     CHAOS,
     SHAPES,
@@ -658,17 +658,16 @@ def reads_well(subject, when):
 
 @pytest.mark.parametrize("chaotic", ["atomic"], indirect=True)
 def test_an_invalidation_that_hides_its_loss_is_seen_by_the_chaos(chaotic, monkeypatch):
-    monkeypatch.setattr(Store, "delete", hiding(Store.delete))
+    monkeypatch.setattr(invalidation, "_mark", hiding(invalidation._mark))
     subject = Subject(ALIAS, "plain", _clock=CHAOS.clock)
     with pytest.raises(AssertionError, match="afterwards"):
         trial(subject, publish, True, "refuse", 0, 1)
 
 
-def hiding(delete):
-    async def hides(self, key):
+def hiding(mark):
+    async def hides(*args, **options):
         with contextlib.suppress(Exception):
-            await delete(self, key)
-        return True
+            await mark(*args, **options)
 
     return hides
 
@@ -689,7 +688,7 @@ def test_a_store_that_does_not_compare_is_seen_by_the_crowd(up, monkeypatch):
 
 @on(["valkey"])
 def test_an_invalidation_that_hides_its_loss_is_seen_by_the_subject(up, monkeypatch):
-    monkeypatch.setattr(Store, "delete", hiding(Store.delete))
+    monkeypatch.setattr(invalidation, "_mark", hiding(invalidation._mark))
     subject = Subject(ALIAS, "plain")
     subject.f()
     with up.cache(port=1):

@@ -7,6 +7,7 @@ that was published before, at any step.
 
 from __future__ import annotations
 
+import itertools
 import random
 import threading
 import time
@@ -16,10 +17,13 @@ from typing import Any
 import pytest
 from django.core.cache import caches
 
-from cache_memoize import cache_memoize
+from cache_memoize import cache_memoize, planning
 from cache_memoize.cache import record
 from cache_memoize.cache.connections import opened
-from cache_memoize.cache.store import Store
+from cache_memoize.cache.store import Store, run
+from cache_memoize.protocol.call import Call
+from cache_memoize.protocol.claim import overtake
+from cache_memoize.protocol.settle import fail, settle
 from tests.conftest import (
     ATOMIC,
     BACKENDS,
@@ -248,6 +252,145 @@ def test_an_older_refresh_does_not_replace_the_value_of_a_newer_one(world, monke
     assert overtaken.go_on.is_set()
     monkeypatch.undo()
     assert f() == 3
+
+
+def orders(*jobs):
+    """Yield every order in which jobs can begin and end, as ("begin", job) steps."""
+    steps = [step for job in jobs for step in (job, job)]
+    for order in sorted(set(itertools.permutations(steps))):
+        begun = set()
+        yield [
+            ("end" if job in begun else (begun.add(job) or "begin"), job)
+            for job in order
+        ]
+
+
+class Refreshing:
+    """Refreshes of one call that begin and end one by one, in this thread."""
+
+    def __init__(self, f):
+        self.f, self.claims = f, {}
+
+    def call(self):
+        function = self.f._memoized
+        plan = planning.plan_of(function)
+        return Call(function, plan, plan.store, plan.key_of((), {}))
+
+    def begin(self, job):
+        self.claims[job] = run(overtake(self.call()))
+
+    def end(self, job, value):
+        claim = self.claims.pop(job)
+        if isinstance(value, Exception):
+            run(fail(self.call(), claim, value))
+        else:
+            run(settle(self.call(), claim, value))
+
+
+FAILS = ValueError("broken")
+
+
+@pytest.mark.backends(ATOMIC)
+@pytest.mark.parametrize("options", [{}, {"stale": 60}, {"tags": "x"}], ids=str)
+def test_the_value_of_the_refresh_that_began_last_is_served_in_any_order(
+    backend, options
+):
+    """Of three refreshes of which any may fail: 720 orders in local memory."""
+    world, whole = World(backend, "sync"), backend == "locmem"
+    outcomes = list(itertools.product([True, False], repeat=3))
+    f = world.memoize(60, **options)(lambda: "old")
+    for order in orders(0, 1, 2):
+        if not whole and order[0][1] != 0:
+            continue  # the jobs have the same names then
+        for succeeds in outcomes if whole else outcomes[1:2]:
+            f.invalidate()
+            assert f() == "old"
+            jobs, begun, best = Refreshing(f), [], -1
+            for step, job in order:
+                if step == "begin":
+                    begun.append(job)
+                    jobs.begin(job)
+                    continue
+                jobs.end(job, job if succeeds[job] else FAILS)
+                if succeeds[job]:
+                    best = max(best, begun.index(job))
+                expected = begun[best] if best >= 0 else "old"
+                assert f.peek().value == expected, (order, succeeds)
+            assert f.refresh() == f() == "old", "a later refresh is not kept out"
+
+
+@pytest.mark.backends(ATOMIC)
+def test_an_invalidation_drops_the_refreshes_that_began_before_it(backend):
+    f = World(backend, "sync").memoize(60, stale=60)(lambda: "new")
+    for order in orders(0, 1):
+        for moment in range(1, 4):
+            f.invalidate()
+            f.prime("old")
+            jobs, late = Refreshing(f), set()
+            for at, (step, job) in enumerate(order):
+                if at == moment:
+                    f.invalidate()
+                if step == "begin":
+                    jobs.begin(job)
+                    late |= {job} if at >= moment else set()
+                else:
+                    jobs.end(job, job)
+            found = f.peek()
+            assert found is None or found.value in late, (order, moment)
+
+
+@pytest.mark.backends(["locmem"])
+def test_numbers_of_refreshes_begin_again_after_the_highest(backend, monkeypatch):
+    world = World(backend, "sync")
+    monkeypatch.setattr(record, "LAST_NUMBER", 3)
+    f = world.memoize(60)(lambda: "computed")
+    f.prime("old")
+    jobs = Refreshing(f)
+    for job in range(5):
+        jobs.begin(job)
+    jobs.end(0, 0)  # began before the numbers were used up: dropped
+    assert f.peek().value == "old"
+    jobs.end(3, 3)
+    assert f.peek().value == 3
+    jobs.end(4, FAILS)
+    assert f.peek().value == 3
+
+
+@pytest.mark.backends(ATOMIC)
+@pytest.mark.parametrize("what", ["call", "tag", "function"])
+def test_a_command_that_arrives_late_brings_nothing_back(backend, what, monkeypatch):
+    """The client had sent it, got no answer, and sent it again."""
+    world, sent = World(backend, "sync"), []
+    source, command = Source(), Store._command
+
+    def noting(self, name, *args):
+        if name == "add":
+            sent.append(args)
+        return command(self, name, *args)
+
+    def function():
+        value = source.value
+        if value == first:
+            source.value += 1
+            if what == "call":
+                f.invalidate()
+            elif what == "tag":
+                world.invalidate_tags("late")
+            else:
+                f.invalidate_all()
+            monkeypatch.undo()
+            assert sent
+            for key, new, seconds in sent:
+                run(plan_of(f).store.add(key, new, seconds))
+        return value
+
+    first = source.value
+    f = world.memoize(60, tags=None if what == "call" else "late")(function)
+    world.cache.clear()
+    monkeypatch.setattr(Store, "_command", noting)
+    assert f() == first
+    assert f() == f() == source.value
+    assert f.peek().value == source.value, "and it is stored again at once"
 
 
 def test_a_waiter_whose_holder_was_invalidated_gets_the_new_value(world):
@@ -498,9 +641,13 @@ def test_a_refresh_that_loses_every_race_stores_nothing(monkeypatch):
     f = world.memoize(60)(lambda: runs.append(1) or len(runs))
     assert f() == 1
 
-    async def lose(self, *args):
+    async def lose(self, key, *args):
         swaps.append(1)
-        return await original(self, *args) if len(swaps) == 1 else False
+        if len(swaps) > 1:  # another refresh begins first
+            found = await self.get(key)
+            stamp = found.stamp._replace(begun=found.stamp.begun + 1)
+            await original(self, key, found.raw, record.restamp(found, stamp), 60)
+        return await original(self, key, *args)
 
     monkeypatch.setattr(Store, "swap", lose)
     assert f.refresh() == 2

@@ -300,7 +300,7 @@ def reached(monkeypatch):
 
 def forgeries(now, token, tags):
     """The ends, of 0 to 130 bytes, of records of every kind with every flag."""
-    kinds = [*sorted(record._KINDS), record._FORMAT, record._FORMAT | 9]
+    kinds = [*sorted(record._KINDS), record._FORMAT, record._FORMAT | 10]
     for kind, flag, claim in itertools.product(
         kinds, (0, record.VOUCHED), (None, record.Stamp(now, 60.0, 1))
     ):

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import types
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,11 @@ from django.core.cache import caches
 
 from cache_memoize import cache_memoize
 from cache_memoize.cache import record
-from cache_memoize.cache.backends import LocalMemory
+from cache_memoize.cache.backends import LocalMemory, backend_of
+from cache_memoize.cache.breaker import breaker_of
 from cache_memoize.cache.store import Store
 from cache_memoize.clock import Clock
-from cache_memoize.protocol import transactions
+from cache_memoize.protocol import threads, transactions
 from cache_memoize.protocol.call import Call
 from tests.conftest import FakeClock, World, close_connections, in_thread, plan_of
 
@@ -287,9 +289,17 @@ def test_crossed_calls_in_two_threads_end(backend):
     one.invalidate(), two.invalidate()
 
 
+class Unpicklable(ValueError):
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.lock = threading.Lock()
+
+
 @pytest.mark.backends(["locmem", "valkey", "pymemcache", "file", "unknown"])
-def test_waiters_of_a_holder_that_fails_compute_at_once(backend):
-    """They neither queue up behind one another nor wait in vain: two rounds at most."""
+@pytest.mark.parametrize("error", [ValueError("always"), Unpicklable("always")])
+def test_waiters_of_a_holder_that_fails_raise_its_exception(backend, error):
+    """Where it cannot be stored, they compute at once: they neither queue up behind one
+    another nor wait in vain."""
     clock, runs = Waiters(7), []
 
     @cache_memoize(60, prefix="fails", cache_alias=backend, _clock=clock)
@@ -297,11 +307,76 @@ def test_waiters_of_a_holder_that_fails_compute_at_once(backend):
         runs.append(time.monotonic())
         if len(runs) == 1:
             assert clock.all.wait(30)
-        raise ValueError("always")
+        raise error
 
     results = in_threads(8, function)
-    assert [type(r) for r in results] == [ValueError] * 8
-    assert len(runs) == 8
+    assert [type(r) for r in results] == [type(error)] * 8
+    assert {r.args for r in results} == {("always",)}
+    assert len(runs) == (8 if type(error) is Unpicklable else 1)
+    with pytest.raises(ValueError, match="always"):
+        function()  # who comes later computes
+    assert len(runs) == (9 if type(error) is Unpicklable else 2)
+
+
+@pytest.mark.backends(["locmem", "valkey", "pymemcache", "file"])
+def test_waiters_of_a_holder_that_is_to_exit_are_served_by_one_of_them(backend):
+    clock, runs = Waiters(7), []
+
+    @cache_memoize(60, prefix="exits", cache_alias=backend, _clock=clock)
+    def function():
+        runs.append(1)
+        if len(runs) == 1:
+            assert clock.all.wait(30)
+            raise SystemExit
+        time.sleep(0.05)
+        return "value"
+
+    def call():
+        with suppress(SystemExit):
+            return function()
+
+    assert in_threads(8, call).count("value") == 7
+    assert len(runs) == 2 and function.peek().value == "value"
+
+
+@pytest.mark.backends(["locmem", "valkey", "pymemcache", "file"])
+@pytest.mark.parametrize("how", ["refuses", "raises"])
+def test_a_server_that_replaces_nothing_keeps_no_caller_waiting(
+    backend, how, monkeypatch
+):
+    """As one that forbids scripts, or a Memcached without cas."""
+    adapter = type(backend_of(caches[backend]))
+
+    def swap(self, *args):
+        if how == "raises":
+            raise OSError("no permission")
+        return False
+
+    monkeypatch.setattr(adapter, "swap", swap)
+    f = World(backend, "sync").memoize(60)(lambda: 1)
+    for _ in range(2):
+        assert f() == 1
+        assert caches[backend].get(f.get_cache_key()) is None
+        breaker_of(backend).__init__()
+    caches[backend].set(f.get_cache_key(), "foreign")
+    f.invalidate()
+    assert caches[backend].get(f.get_cache_key()) in (None, b"") or f.peek() is None
+
+
+@pytest.mark.backends(["locmem", "valkey", "pymemcache", "file"])
+def test_a_lease_whose_answer_was_lost_is_freed_by_its_owner(backend, monkeypatch):
+    add = Store.add
+
+    async def lost(self, *args):
+        await add(self, *args)
+        raise OSError("the answer was lost")
+
+    monkeypatch.setattr(Store, "add", lost)
+    f = World(backend, "sync").memoize(60)(lambda: 1)
+    assert f() == 1
+    monkeypatch.undo()
+    assert record.parse(caches[backend].get(f.get_cache_key())).kind == record.FAILED
+    assert f() == f.peek().value == 1
 
 
 def test_a_waiter_that_finds_the_lease_of_the_next_failure_computes(world):
@@ -524,12 +599,74 @@ def test_cancelling_a_follower_or_all_callers_leaves_nothing(backend):
     async_to_sync(main)()
 
 
-@pytest.mark.leaves_lease
+@pytest.mark.backends(["locmem", "valkey"])
+def test_of_the_waiters_of_a_cancelled_leader_one_takes_over(backend):
+    """Also if one leader after the other is cancelled."""
+    runs, tasks = [], []
+
+    @cache_memoize(60, prefix="storm", cache_alias=backend, _clock=Waiters(0))
+    async def function():
+        runs.append(asyncio.current_task())
+        if len(runs) <= 5:
+            await asyncio.sleep(60)
+        return "value"
+
+    async def main():
+        tasks.extend(asyncio.create_task(function()) for _ in range(50))
+        for number in range(1, 6):
+            while len(runs) < number:
+                await asyncio.sleep(0.002)
+            runs[-1].cancel()
+        done = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [d for d in done if d != "value"] == [
+            d for d in done if isinstance(d, asyncio.CancelledError)
+        ]
+        assert done.count("value") == 45
+        assert len(runs) == 6
+        assert (await function.apeek()).value == "value"
+
+    async_to_sync(main)()
+
+
+@pytest.mark.backends(["locmem", "valkey"])
+def test_a_task_that_outlives_the_computation_that_began_it_waits_again(backend):
+    clock, runs, tasks = Waiters(1), [], []
+
+    @cache_memoize(60, prefix="inner", cache_alias=backend, _clock=clock)
+    async def inner():
+        runs.append(1)
+        await go_on.wait()
+        return "value"
+
+    @cache_memoize(60, prefix="outer", cache_alias=backend)
+    async def outer():
+        tasks.append(asyncio.create_task(later()))
+
+    async def later():
+        await outer_has_ended.wait()
+        return await inner()
+
+    async def main():
+        nonlocal go_on, outer_has_ended
+        go_on, outer_has_ended = asyncio.Event(), asyncio.Event()
+        await outer()
+        leader = asyncio.create_task(inner())
+        while not runs:
+            await asyncio.sleep(0.002)
+        outer_has_ended.set()
+        while not clock.waiting:
+            await asyncio.sleep(0.002)
+        go_on.set()
+        assert [await leader, await tasks[0]] == ["value"] * 2
+        assert len(runs) == 1
+
+    go_on = outer_has_ended = None
+    async_to_sync(main)()
+
+
 @pytest.mark.backends(["locmem"])
-def test_a_coroutine_that_is_closed_in_the_middle_may_not_await_anything(
-    backend, monkeypatch
-):
-    """Its lease expires by itself."""
+def test_a_coroutine_that_is_closed_in_the_middle_frees_its_key(backend, monkeypatch):
+    """It may not await anything: a thread does it."""
     monkeypatch.setattr(transactions, "has_connected", False)  # so no thread is asked
 
     @types.coroutine
@@ -543,8 +680,10 @@ def test_a_coroutine_that_is_closed_in_the_middle_may_not_await_anything(
     coroutine = function()
     coroutine.send(None)
     coroutine.close()
-    there = record.parse(caches[backend].get(function.get_cache_key()))
-    assert there.kind == record.LEASE
+    assert threads.join()
+    assert record.parse(caches[backend].get(function.get_cache_key())).kind == (
+        record.CLEARED
+    )
 
 
 @pytest.mark.backends(["valkey", "pymemcache", "file"])
@@ -577,7 +716,7 @@ def test_cancelling_while_the_lease_is_being_written_frees_the_key(
         with pytest.raises(asyncio.CancelledError):
             await task
         there = await sync_to_async(caches[backend].get)(function.get_cache_key())
-        assert record.parse(there).kind == record.FAILED
+        assert record.parse(there).kind == record.CLEARED
         assert await function() == "value" == await function()
 
     async_to_sync(main)()

@@ -15,6 +15,7 @@ from django.test import TestCase, TransactionTestCase
 
 from cache_memoize import invalidate_tags
 from cache_memoize.cache import record
+from cache_memoize.cache.store import Store
 from cache_memoize.protocol import transactions
 from cache_memoize.protocol.transactions import Watch
 from tests.conftest import (
@@ -203,6 +204,61 @@ def test_savepoints_that_are_kept(world, database, post):
     assert f(post) == "new" and f.peek(post).value == "new"
 
 
+@pytest.mark.backends(PLACES)
+@pytest.mark.parametrize("ends", ["first", "last"])
+def test_a_commit_takes_away_no_block_of_another_transaction(
+    world, database, post, ends
+):
+    """Nor does an invalidation outside of transactions: the rows may still be old."""
+    f, runs = titled(world, database)
+    key = f.get_cache_key(post)
+
+    def others():
+        with transaction.atomic(using=database):
+            f.invalidate(post)
+            if ends == "last":
+                invalidated.set()
+                assert go_on.wait(30)
+
+    assert f(post) == "old"
+    invalidated, go_on = threading.Event(), threading.Event()
+    with transaction.atomic(using=database):
+        f.invalidate(post)
+        if ends == "first":
+            in_thread(others)
+            in_thread(lambda: f.invalidate(post))
+        else:
+            other = threading.Thread(target=lambda: (others(), close_connections()))
+            other.start()
+            assert invalidated.wait(30)
+        assert world.raw(key).kind == record.BLOCK
+    if ends == "last":
+        f.invalidate(post)
+        assert world.raw(key).kind == record.BLOCK
+        go_on.set()
+        other.join()
+    assert world.raw(key).kind == record.CLEARED
+    assert f(post) == f.peek(post).value == "old"
+
+
+@pytest.mark.backends(["locmem"])
+def test_the_block_of_a_process_that_died_expires_beside_others(world, database, post):
+    f, runs = titled(world, database)
+    key, now = f.get_cache_key(post), world.clock.time()
+    dead = record.pack_blocks(b"written.", {b"a token.": now + 10})
+    world.cache.set(key, dead, 10)
+    for seconds in (4, 4):
+        world.clock.tick(seconds)
+        with transaction.atomic(using=database):
+            f.invalidate(post)
+        assert list(record.blocks(world.raw(key), 0)) == [b"a token."]
+    world.clock.tick(2.5)
+    with transaction.atomic(using=database):
+        f.invalidate(post)
+    assert world.raw(key).kind == record.CLEARED
+    assert f(post) == f.peek(post).value == "old"
+
+
 @pytest.mark.backends(["locmem"])
 def test_many_invalidations_of_one_key_wait_once(world, database, post):
     f, runs = titled(world, database, tags=())
@@ -242,31 +298,25 @@ def test_a_cache_that_is_down_at_the_commit_does_no_harm_while_the_block_lasts(
     f(post)
     ran = []
 
-    def fail(self, key, version=None):
+    def fail(self, *args):
         raise ConnectionError("away")
 
     with transaction.atomic(using=database):
         change(database, post, "new")
         f.invalidate(post)
         transaction.on_commit(lambda: ran.append(1), using=database)
-        monkeypatch.setattr(type(caches[backend]), "delete", fail)
-        monkeypatch.setattr("cache_memoize.cache.backends._found", dict(_found()))
+        monkeypatch.setattr(Store, "_command", fail)
     assert ran == [1], "the project's own hooks are not skipped"
     said = (
         f"{f._memoized.name}: ConnectionError('away') after the commit; the block will"
     )
     assert said in caplog.text
     assert world.raw(f.get_cache_key(post)).kind == record.BLOCK
+    monkeypatch.undo()
     with pytest.raises(ConnectionError), transaction.atomic(using=database):
         f.invalidate(post)
         world.clock.tick(8)  # the block may have run out: now it is a lost invalidation
-    monkeypatch.undo()
-
-
-def _found():
-    from cache_memoize.cache import backends
-
-    return backends._found
+        monkeypatch.setattr(Store, "_command", fail)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
@@ -714,10 +764,10 @@ def test_an_unknown_isolation_level_is_a_snapshot_on_mysql_only():
 def test_a_pending_action_runs_once(database):
     done = []
     with transaction.atomic(using=database):
-        transactions.run_at_commit("locmem", "key", done.append)
+        tokens = transactions.run_at_commit("locmem", "key", done.append)
         (waiting,) = transactions._pending_for("locmem", ["key"])
         waiting()
-    assert done == [True]
+    assert done == list(tokens)
 
 
 def test_a_child_of_a_fork_has_a_lock_of_its_own():

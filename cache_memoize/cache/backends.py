@@ -33,6 +33,7 @@ from django.core.files import locks
 from django.db import connections, router, transaction
 from django.utils import timezone
 
+from .redis import DjangoRedis, Redis
 from .vouchers import (
     Backend,
     Cache,
@@ -73,50 +74,6 @@ class LocalMemory(Culled):
                 return False
             cache._set(full_key, pickled, seconds)
             return True
-
-
-class Redis(Backend):
-    """Redis: one script on the server, which Redis runs atomically."""
-
-    SCRIPT = (
-        "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end "
-        "if ARGV[3] == '' then redis.call('SET', KEYS[1], ARGV[2]) "
-        "else redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3]) end return 1"
-    )
-
-    def swap(
-        self, cache: Cache, key: str, old: bytes, new: bytes, seconds: int | None
-    ) -> bool:
-        client, full_key, serialize = self.client_parts(cache, key)
-        values = serialize(old), serialize(new), "" if seconds is None else seconds
-        return bool(client.eval(self.SCRIPT, 1, full_key, *values) == 1)
-
-    def takes_bytes(self, cache: Cache) -> bool:
-        try:
-            serialize = self.client_parts(cache, "key")[2]
-        except Exception:  # wrong settings are reported elsewhere
-            return True
-        try:
-            serialize(b"\xff")
-        except Exception:
-            return False
-        return True
-
-    def client_parts(self, cache: Cache, key: str) -> tuple[Any, str, Any]:
-        full_key = cache.make_and_validate_key(key)
-        client = cache._cache.get_client(full_key, write=True)
-        return client, full_key, cache._cache._serializer.dumps
-
-
-class DjangoRedis(Redis):
-    """django-redis with its default client."""
-
-    def __init__(self, swallows: bool) -> None:
-        self.swallows = swallows  # DJANGO_REDIS_IGNORE_EXCEPTIONS
-
-    def client_parts(self, cache: Cache, key: str) -> tuple[Any, str, Any]:
-        client = cache.client
-        return client.get_client(write=True), client.make_key(key), client.encode
 
 
 class Memcached(Backend):

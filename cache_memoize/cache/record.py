@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import pickle
 import struct
+from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
 from .pickler import dumps
@@ -29,9 +30,10 @@ RAISED = _FORMAT | 2  # payload: the pickled exception
 RAN = _FORMAT | 3  # no payload: the mark of a guard
 LEASE = _FORMAT | 4  # a caller is computing
 RETRY = _FORMAT | 5  # a caller is computing, after another one failed
-FAILED = _FORMAT | 6  # a computation ended without a result to store
-BLOCK = _FORMAT | 7  # an invalidation is under way: compute, and store nothing
+FAILED = _FORMAT | 6  # a computation stored no result; payload: its exception, if any
+BLOCK = _FORMAT | 7  # invalidations are under way: compute, and store nothing
 TAG = _FORMAT | 8  # of a tag, whose token it holds
+CLEARED = _FORMAT | 9  # invalidated a moment ago: the key is empty
 #: Flag: the record is valid only while a second key holds its token (vouchers.py).
 VOUCHED = 0x80
 #: Flag: the tokens of the tags and their number precede the trailer.
@@ -43,10 +45,13 @@ _FLAGS = VOUCHED | TAGGED | STAMPED
 #: Seconds for which a FAILED mark is stored: one, and another because Memcached counts
 #: whole seconds.
 FAILED_FOR = 2
+#: Seconds for which a CLEARED mark is stored: a command that a client sent before it
+#: gave up may arrive that late.
+CLEARED_FOR = 30
 
 ENTRIES = frozenset({ENTRY, RAISED, RAN})
 LEASES = frozenset({LEASE, RETRY})
-_KINDS = ENTRIES | LEASES | {FAILED, BLOCK, TAG}
+_KINDS = ENTRIES | LEASES | {FAILED, BLOCK, TAG, CLEARED}
 
 #: The part that a hit needs: start (seconds since the epoch), timeout and cost
 #: (seconds), kind.
@@ -64,7 +69,9 @@ SKEW = 3600.0
 AHEAD = -SKEW
 TAIL = slice(-FRESHNESS_SIZE, None)
 
-_STAMP = struct.Struct("<dfB")
+_STAMP = struct.Struct("<dfBHH")
+#: An invalidation that blocks a key, and until when.
+_BLOCKED = struct.Struct("<8sd")
 _TAG_END = struct.pack("<H", TAG)
 
 
@@ -77,9 +84,16 @@ class Stamp(NamedTuple):
     seconds: float
     #: Number of attempts, this one included.
     attempts: int
+    #: Number of refreshes that have begun since the entry got its token. A refresh has
+    #: the number that it began with.
+    begun: int = 0
+    #: The number of the refresh that computed the value; 0: it is older than them all.
+    stored: int = 0
 
 
 NO_STAMP = Stamp(0.0, 0.0, 0)
+#: The highest number of a refresh.
+LAST_NUMBER = 2**16 - 1
 
 
 class Record(NamedTuple):
@@ -105,13 +119,6 @@ class Record(NamedTuple):
         """Return whether a refresh is under way."""
         # The distance, so that a clock that was set back does not delay refreshes.
         return abs(now - self.stamp.at) < self.stamp.seconds
-
-    def is_same(self, other: Record) -> bool:
-        """Return whether both have the value of the same computation."""
-        return (
-            (self.kind, self.start, self.timeout, self.cost, self.tags)
-            == (other.kind, other.start, other.timeout, other.cost, other.tags)
-        ) and self.raw[: self.end] == other.raw[: other.end]
 
     def remaining(self, now: float) -> float:
         return self.start + self.timeout - now
@@ -162,11 +169,12 @@ def parse(raw: Any) -> Record | None:
     return Record(raw, token, start, timeout, cost, known, vouched, tags, stamp, end)
 
 
-def restamp(found: Record, token: bytes, stamp: Stamp | None = None) -> bytes:
-    """Return the entry with another token and stamp. Readers see no difference."""
+def restamp(found: Record, stamp: Stamp, token: bytes = b"") -> bytes:
+    """Return the entry with another stamp, and perhaps another token. Readers see no
+    difference."""
     return pack(
         found.kind,
-        token,
+        token or found.token,
         found.raw[: found.end],
         start=found.start,
         timeout=found.timeout,
@@ -174,6 +182,20 @@ def restamp(found: Record, token: bytes, stamp: Stamp | None = None) -> bytes:
         tags=found.tags,
         stamp=stamp,
     )
+
+
+def pack_blocks(token: bytes, blocks: Mapping[bytes, float]) -> bytes:
+    """Return the record of a key that invalidations block, each until its time in
+    seconds since the epoch."""
+    return pack(BLOCK, token, b"".join(_BLOCKED.pack(*each) for each in blocks.items()))
+
+
+def blocks(found: Record | None, now: float) -> dict[bytes, float]:
+    """Return the invalidations that block a key at this time."""
+    if not isinstance(found, Record) or found.kind != BLOCK or found.end % 16:
+        return {}
+    each = _BLOCKED.iter_unpack(found.raw[: found.end])
+    return {token: until for token, until in each if until > now}
 
 
 def token_of(raw: bytes) -> bytes:

@@ -67,7 +67,7 @@ class Look(NamedTuple):
 
 
 #: Kinds of records under the key of a tag.
-_TAGS = frozenset({record.TAG, record.BLOCK})
+_TAGS = frozenset({record.TAG, record.BLOCK, record.CLEARED})
 
 #: Commands that may replace or remove an entry.
 _WRITES = frozenset({"delete", "set", "swap"})
@@ -164,12 +164,13 @@ class Store:
                 unusable = attempt == PATIENCE // 2
             else:
                 unusable = present is UNREADABLE or present.kind not in _TAGS
-                if not unusable:
+                if not unusable and present.kind != record.CLEARED:
                     return present
             if unusable:
                 await self.delete(tag)
+            old = None if unusable or present is None else present.raw
             new = record.pack(record.TAG, self.clock.token(), start=self.clock.time())
-            if await self.add(tag, new, None):
+            if await self.take(tag, old, new, None):
                 present = record.parse(new)
             else:
                 present = await self.get(tag)
@@ -340,9 +341,7 @@ class AsyncStore(Store):
             return await super().take(key, old, lease, seconds)
         except asyncio.CancelledError:
             # The thread went on and may have written a lease that has no owner now.
-            mine = record.parse(lease)
-            assert mine is not None
-            mark = record.pack(record.FAILED, self.clock.token(), tags=mine.tags)
+            mark = record.pack(record.CLEARED, self.clock.token())
             await asyncio.shield(self.swap(key, lease, mark, record.FAILED_FOR))
             raise
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -31,11 +32,42 @@ from ..stats.counters import Stats
 from . import transactions
 from .policy import Policy
 
-__all__ = ["Call", "Claim", "Function", "Plan", "computing"]
+__all__ = ["Call", "Claim", "Computation", "Function", "Plan", "computation"]
 
-#: Whether this context is inside a computation. A computation never waits for another
-#: one: so callers cannot wait for each other in a circle, nor recursion for itself.
-computing: ContextVar[bool] = ContextVar("cache_memoize_computing", default=False)
+
+class Computation:
+    """A computation under way, in the context of what it calls and of the tasks that it
+    starts. A task may outlive it."""
+
+    __slots__ = ("_reset", "ended", "outer")
+
+    def __init__(self) -> None:
+        self.ended = False
+        #: The computation around this one.
+        self.outer = computation()
+        self._reset = _computation.set(self)
+
+    def end(self) -> None:
+        self.ended = True
+        with suppress(ValueError):  # a coroutine closed in another context
+            _computation.reset(self._reset)
+
+
+_computation: ContextVar[Computation | None] = ContextVar(
+    "cache_memoize_computation", default=None
+)
+
+
+def computation() -> Computation | None:
+    """Return the computation that this context is inside of, or None.
+
+    A computation never waits for another one: so callers cannot wait for each other in
+    a circle, nor recursion for itself.
+    """
+    found = _computation.get()
+    while found is not None and found.ended:
+        found = found.outer
+    return found
 
 
 class Function:
@@ -264,15 +296,26 @@ class Call(NamedTuple):
             self.store, transactions.uses_of_databases, self.store.database()
         )
 
-    async def stamp(self, entry: Record, stamped: Stamp | None) -> bytes | None:
-        """Put a new token on an entry that readers still get; return the new record, or
-        None if the entry is gone."""
+    async def begin_refresh(
+        self, entry: Record, seconds: float, attempts: int
+    ) -> bytes | None:
+        """Put the next number on an entry that readers still get; return the new
+        record, or None if the entry is gone.
+
+        :param seconds: how long no other caller begins a refresh by itself.
+        """
+        begun, stored, token = entry.stamp.begun + 1, entry.stamp.stored, b""
+        if begun > record.LAST_NUMBER:  # results of earlier refreshes are dropped
+            begun, stored, token = 1, 0, self.clock.token()
+        stamp = Stamp(self.clock.time(), seconds, attempts, begun, stored)
+        new = record.restamp(entry, stamp, token)
+        return new if await self.replace_entry(entry, new) else None
+
+    async def replace_entry(self, entry: Record, new: bytes) -> bool:
+        """Replace an entry by one with the same value, for as long as it is kept."""
         left = min(entry.remaining(self.clock.time()), entry.timeout)
         limit = max(left + self.policy.stale, float(self.lease_seconds()))
-        token = self.clock.token()
-        new = record.restamp(entry, token, stamped)
-        swapped = await self.store.swap(self.key, entry.raw, new, lifetime(limit))
-        return new if swapped else None
+        return await self.store.swap(self.key, entry.raw, new, lifetime(limit))
 
 
 class Claim(NamedTuple):
@@ -285,9 +328,12 @@ class Claim(NamedTuple):
     #: The record that the key must still hold when the result is stored; None: do not
     #: store.
     lease: bytes | None = None
+    #: Whether the cache may not have got the lease, because its answer was lost. Then
+    #: the lease is freed after the computation: a result may be too late by then.
+    unsure: bool = False
     #: The tokens of the tags when the right to store was taken.
     tags: bytes = b""
-    #: The entry that readers still get, stamped with the token of ``lease``.
+    #: The entry that readers still get; ``lease`` is the same with a new stamp.
     keeps: Record | None = None
     #: The uses of databases so far, if a result that was read there may not be stored.
     uses: transactions.Uses = None
@@ -295,6 +341,13 @@ class Claim(NamedTuple):
     state: str | None = None
     started: float = 0.0
     began: float = 0.0
+
+
+def parsed(ours: bytes | None) -> Record:
+    """Return the record in bytes that this process has packed."""
+    found = record.parse(ours)
+    assert found is not None
+    return found
 
 
 def encode(kind: int, result: Any) -> bytes:

@@ -16,17 +16,18 @@ recursion depth, and ``StopIteration`` would change its meaning.
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from enum import Enum
 from typing import Any
 
 from ..cache import record
 from ..cache.connections import UNREAD, UNREADABLE
 from ..cache.errors import MISTAKES, CacheDidNotAnswer, is_decoding_error
-from ..cache.record import Record, Stamp, pack
+from ..cache.record import Record, pack
 from ..cache.store import PATIENCE, Look, Store
 from ..stats.counters import logger
 from . import threads, transactions
-from .call import Call, Claim, computing, decode
+from .call import Call, Claim, computation, decode
 from .invalidation import invalidate_key
 from .settle import confirm
 
@@ -39,6 +40,7 @@ async def claim(call: Call, first: Any = UNREAD, error: Any = None) -> Claim:
     :param first: the value that the wrapper has just read under the key.
     :param error: the error that reading the key raised.
     """
+    caller = _Caller(call)
     try:
         if not call.can_use_cache() or await call.is_invalidated_here():
             return _right(call)
@@ -48,7 +50,6 @@ async def claim(call: Call, first: Any = UNREAD, error: Any = None) -> Claim:
             look = await call.look()
         else:
             raise error
-        caller = _Caller(call)
         while (mine := caller.outcome(look) or await _step(caller, look)) is None:
             look = await call.look()
         return mine if mine.found is not None else await confirm(call, mine)
@@ -58,15 +59,16 @@ async def claim(call: Call, first: Any = UNREAD, error: Any = None) -> Claim:
         if trouble is error or isinstance(trouble, CacheDidNotAnswer):
             call.store.trouble(trouble)
         call.stats.trouble("the cache failed before the call", trouble)
-        return _right(call)
+        return _right(call, caller.lease)._replace(unsure=caller.lease is not None)
 
 
 async def overtake(call: Call) -> Claim:
     """Return the right to store for a refresh, even if another caller has it: the
     newest refresh wins.
 
-    Readers keep an entry that may be served, stamped with the token of this refresh.
+    Readers keep an entry that may be served, with the number of this refresh.
     """
+    caller = _Caller(call)
     try:
         if not call.can_use_cache() or await call.is_invalidated_here():
             return _right(call)
@@ -76,7 +78,6 @@ async def overtake(call: Call) -> Claim:
             name = call.function.name
             await invalidate_key(call.store, name, call.key, call.policy.hold)
             return _right(call)
-        caller = _Caller(call)
         look = await call.look()
         while (mine := caller.outcome(look) or await _overstep(caller, look)) is None:
             look = await call.look()
@@ -87,7 +88,7 @@ async def overtake(call: Call) -> Claim:
         if isinstance(trouble, CacheDidNotAnswer):
             call.store.trouble(trouble)
         call.stats.trouble("the cache failed before the refresh", trouble)
-        return _right(call)
+        return _right(call, caller.lease)._replace(unsure=caller.lease is not None)
 
 
 def serve(call: Call, claim: Claim) -> Any:
@@ -99,6 +100,9 @@ def serve(call: Call, claim: Claim) -> Any:
     if found is None:
         call.stats.missed(call.key)
         return claim.value
+    if found.kind == record.FAILED:
+        call.stats.missed(call.key)
+        raise claim.value
     stale = found.kind in record.ENTRIES and not found.is_fresh(call.clock.time())
     call.stats.served(
         call.plan.hit, call.key, found.cost, call.args, call.kwargs, stale=stale
@@ -110,7 +114,7 @@ def serve(call: Call, claim: Claim) -> Any:
 
 async def can_wait(store: Store) -> bool:
     """Return whether no other caller can be waiting for this one in turn."""
-    if computing.get() or not store.can_wait():
+    if computation() is not None or not store.can_wait():
         return False
     return not await transactions.ask_connections(store, transactions.may_hold_locks)
 
@@ -126,6 +130,7 @@ class Do(Enum):
     RETRY = "the same, after a computation that stored nothing"
     SERVE = "serve the entry"
     WAIT = "wait for the holder of the lease, and look again"
+    RAISE = "raise the exception of the computation that it has waited for"
     COMPUTE = "compute, and store nothing"
 
 
@@ -141,7 +146,7 @@ def decide(
     found = look.record
     if found is UNREADABLE or (found is None and lost == PATIENCE // 2):
         return Do.CLEAR  # some clients return None for a value they cannot read
-    if found is None:
+    if found is None or found.kind == record.CLEARED:
         return Do.TAKE
     if found.kind == record.BLOCK:
         return Do.COMPUTE
@@ -155,6 +160,8 @@ def decide(
         again = found.kind == record.RETRY and awaited not in (None, found.token)
         return Do.COMPUTE if again else Do.WAIT
     if found.kind == record.FAILED:
+        if awaited == found.token and found.end:
+            return Do.RAISE
         return Do.RETRY if awaited is None else Do.COMPUTE
     return Do.TAKE  # it has expired
 
@@ -166,6 +173,8 @@ class _Caller:
         self.call = call
         #: The token of the lease that it has tried to write.
         self.token = b""
+        #: The lease whose writing has begun, but was not answered yet.
+        self.lease: bytes | None = None
         #: Looks in a row without waiting, and those of them that found nothing.
         self.looks = self.lost = 0
         #: The token of the lease that it waits for.
@@ -222,6 +231,11 @@ async def _step(caller: _Caller, look: Look) -> Claim | None:
         return _right(call)
     elif do is Do.SERVE:
         return await _serve(caller, look, now)
+    elif do is Do.RAISE:
+        assert found is not None
+        with suppress(Exception):  # a class decides what unpickling raises
+            return Claim(found, decode(found))
+        return _right(call)
     elif do is Do.WAIT:
         assert found is not None
         if not await caller.pause(found):
@@ -246,7 +260,7 @@ async def _overstep(caller: _Caller, look: Look) -> Claim | None:
         assert found is not None
         if not await call.may_store(look.since):
             return _right(call)
-        return await _stamp_anyway(call, found, now)
+        return await _stamp_anyway(call, found)
     return await _take(caller, look)
 
 
@@ -265,7 +279,7 @@ async def _serve(caller: _Caller, look: Look, now: float) -> Claim | None:
         return await _take(caller, look)
     if not _wants_refresh(call, found, now):
         return ours
-    return await _revalidate(call, ours, look, now)
+    return await _revalidate(call, ours, look)
 
 
 async def _take(caller: _Caller, look: Look, kind: int = record.LEASE) -> Claim | None:
@@ -283,9 +297,10 @@ async def _take(caller: _Caller, look: Look, kind: int = record.LEASE) -> Claim 
             return _right(call)
     old = None if found is None else found.raw
     lease = pack(kind, caller.token, tags=look.tags)
-    if not await call.store.take(call.key, old, lease, call.lease_seconds()):
-        return None
-    return _right(call, lease, look.tags)._replace(uses=uses)
+    caller.lease = lease
+    taken = await call.store.take(call.key, old, lease, call.lease_seconds())
+    caller.lease = None
+    return _right(call, lease, look.tags)._replace(uses=uses) if taken else None
 
 
 def _grace(call: Call, found: Record | None) -> float:
@@ -313,28 +328,26 @@ def _wants_refresh(call: Call, found: Record, now: float) -> bool:
     return not threads.is_full()
 
 
-async def _revalidate(call: Call, ours: Claim, look: Look, now: float) -> Claim:
+async def _revalidate(call: Call, ours: Claim, look: Look) -> Claim:
     """Return ``ours``, with the right to refresh it unless another caller has that."""
     assert ours.found is not None and look.tags is not None
     if not await call.may_store(look.since):
         return ours
     attempts = ours.found.stamp.attempts
     seconds = call.policy.refresh_seconds(call.function.slowest, attempts)
-    stamped = Stamp(now, seconds, min(attempts + 1, 255))
-    lease = await call.stamp(ours.found, stamped)
+    lease = await call.begin_refresh(ours.found, seconds, min(attempts + 1, 255))
     if lease is None:
         return ours
     right = _right(call, lease, look.tags, keeps=ours.found)
     return right._replace(found=ours.found, value=ours.value)
 
 
-async def _stamp_anyway(call: Call, found: Record, now: float) -> Claim | None:
+async def _stamp_anyway(call: Call, found: Record) -> Claim | None:
     """Take the right to refresh an entry, even if another caller is refreshing it."""
-    stamped = None
+    seconds = 0.0
     if call.policy.revalidates:  # keeps other callers from a refresh
         seconds = call.policy.refresh_seconds(call.function.slowest, 0)
-        stamped = Stamp(now, seconds, found.stamp.attempts)
-    lease = await call.stamp(found, stamped)
+    lease = await call.begin_refresh(found, seconds, found.stamp.attempts)
     if lease is None:
         return None
     return _right(call, lease, found.tags, keeps=found)

@@ -1,13 +1,16 @@
 """Invalidation of a call or a tag, at once or at the commit.
 
-Outside of transactions, the key is deleted, and with it the lease of a computation
-under way. Inside of one, a block replaces it, and it is deleted at the commit: until
-then other callers compute from the old rows, and must not store. After a rollback the
-block expires by itself.
+Outside of transactions, a mark that the key is empty replaces the entry, or the lease
+of a computation under way. Inside of one, a block replaces it, until the commit: other
+callers compute from the old rows, and must not store. A block has the tokens of all
+connections whose transactions have invalidated the key, and a commit takes away its
+own. After a rollback the block expires by itself.
 
 The obvious scheme, to delete the key when the rows are written, is too early: another
 caller may read the old rows, and store an old value for a whole timeout. To delete it
-only after the commit leaves the old entry in place if the process dies in between.
+only after the commit leaves the old entry in place if the process dies in between. And
+a deleted key takes an ``add`` that a client sent long ago, and has sent again since:
+the lease of a computation from before would be back. The mark does not take it.
 
 Clients that hide failures ("nothing was deleted", by a server that is down) are not
 believed: the write is read back.
@@ -19,16 +22,11 @@ import functools
 import math
 from collections.abc import Iterable
 
+from ..cache import record
 from ..cache.breaker import breaker_of
 from ..cache.connections import UNREADABLE, aliases
 from ..cache.errors import CacheDidNotAnswer
-from ..cache.record import (
-    BLOCK,
-    FAILED,
-    FAILED_FOR,
-    Record,
-    pack,
-)
+from ..cache.record import CLEARED, CLEARED_FOR, Record, pack
 from ..cache.store import PATIENCE, AsyncStore, Store, run
 from ..clock import Clock
 from ..conf import is_debug
@@ -39,6 +37,10 @@ from . import transactions
 from .policy import BLOCK_FOR
 
 __all__ = ["ainvalidate_tags", "invalidate_key", "invalidate_tags"]
+
+NO_TOKENS: frozenset[bytes] = frozenset()
+#: The token of all blocks by ``hold=``; others are of connections to a database.
+_HOLD = bytes(8)
 
 
 async def invalidate_key(store: Store, name: str, key: str, hold: float = 0.0) -> None:
@@ -53,25 +55,25 @@ async def invalidate_key(store: Store, name: str, key: str, hold: float = 0.0) -
         _invalidate_after_commit, store, name, key, hold, store.clock.time()
     )
     # First, so that it is done at the commit even if the block fails.
-    if await transactions.ask_connections(
+    tokens = await transactions.ask_connections(
         store, transactions.run_at_commit, store.alias, key, at_commit
-    ):
-        await _block_key(store, name, key, BLOCK_FOR)
+    )
+    if tokens:
+        await _mark(store, name, key, adds=tokens, seconds=BLOCK_FOR)
     else:
         await _invalidate_now(store, name, key, hold)
 
 
 def _invalidate_after_commit(
-    store: Store, name: str, key: str, hold: float, blocked: float, last: bool
+    store: Store, name: str, key: str, hold: float, blocked: float, token: bytes
 ) -> None:
-    """Invalidate after a commit; block again unless this was the last transaction that
-    waited for the key. ``blocked`` is when the first block began, since the epoch."""
+    """Invalidate after a commit, and take away its block, but no other.
+
+    :param blocked: when the first block began, in seconds since the epoch.
+    """
     here = Store(store.alias, store.breaker, store.clock)
     try:
-        if last:
-            run(_invalidate_now(here, name, key, hold))
-        else:
-            run(_block_key(here, name, key, BLOCK_FOR))
+        run(_invalidate_now(here, name, key, hold, frozenset([token])))
     except Exception as error:
         # An error here would skip the project's own hooks. While the block lasts, there
         # is no old entry, and none can be stored.
@@ -80,53 +82,87 @@ def _invalidate_after_commit(
         logger.warning("%s: %r after the commit; the block will expire", name, error)
 
 
-async def _invalidate_now(store: Store, name: str, key: str, hold: float) -> None:
-    if hold:
-        await _block_key(store, name, key, math.ceil(hold))
-    else:
-        await _delete_key(store, name, key)
+async def _invalidate_now(
+    store: Store, name: str, key: str, hold: float, drops: frozenset[bytes] = NO_TOKENS
+) -> None:
+    adds = frozenset([_HOLD]) if hold else NO_TOKENS
+    await _mark(store, name, key, adds=adds, drops=drops, seconds=math.ceil(hold))
 
 
-async def _block_key(store: Store, name: str, key: str, seconds: int) -> None:
-    """Replace the entry by a block: for ``seconds``, nothing is read or stored."""
-    for _ in range(PATIENCE):
-        await store.set(key, pack(BLOCK, store.clock.token()), seconds)
-        if not store.backend().swallows:
+async def _mark(
+    store: Store,
+    name: str,
+    key: str,
+    *,
+    adds: frozenset[bytes] = NO_TOKENS,
+    drops: frozenset[bytes] = NO_TOKENS,
+    seconds: int = 0,
+) -> None:
+    """Replace an entry or a lease by a mark: a block, or that the key is empty.
+
+    Raises an error if the key may still hold an entry.
+
+    :param adds: the tokens of invalidations that block the key for ``seconds``.
+    :param drops: those of invalidations that are done. The blocks of others stay.
+    """
+    backend = store.backend()
+    for attempt in range(PATIENCE):
+        found, now = await store.get(key), store.clock.time()
+        blocks = record.blocks(found, now)
+        if blocks and not adds and drops.isdisjoint(blocks):
+            return  # as long as another invalidation blocks the key, it has no entry
+        blocks |= dict.fromkeys(adds, now + seconds)
+        blocks = {each: blocks[each] for each in blocks if each not in drops}
+        if not blocks and _is_empty(found, backend.swallows):
             return
-        # No error does not mean success: the client may have given its server up for a
-        # while. The block of another caller is as good; ours may have been deleted.
-        found = await store.get(key)
-        if isinstance(found, Record) and found.kind == BLOCK:
-            return
-    raise _write_lost(store, name)
-
-
-async def _delete_key(store: Store, name: str, key: str) -> None:
-    """Delete the key; raise if it may still hold an entry."""
-    for _ in range(PATIENCE):
-        if await store.delete(key) or not store.backend().swallows:
-            return
-        # "Nothing was deleted" may come from a client that gave its server up for a
-        # while. If a mark can be added, the key was empty; if it can be read back, the
-        # old entry is gone. Otherwise the old entry may still be stored, on a server
-        # that takes no writes.
+        if not blocks and not backend.atomic and await store.delete(key):
+            return  # no writer of before has a voucher now
         token = store.clock.token()
-        mark = pack(FAILED, token)
-        if not await store.add(key, mark, FAILED_FOR):
-            await store.set(key, mark, FAILED_FOR)
-            found = await store.get(key)
-            if found is None or found is UNREADABLE or found.token != token:
-                continue
-        await store.delete(key)
-        return
-    raise _write_lost(store, name)
-
-
-def _write_lost(store: Store, name: str) -> CacheDidNotAnswer:
-    return CacheDidNotAnswer(
+        if blocks:
+            new = record.pack_blocks(token, blocks)
+            lasts = math.ceil(max(blocks.values()) - now)
+        else:
+            new, lasts = pack(CLEARED, token), CLEARED_FOR
+        try:
+            if await _write(store, key, found, new, lasts, attempt) and backend.atomic:
+                return
+        except Exception:
+            # A full server takes no mark, and some servers replace nothing.
+            if not blocks and (await store.delete(key) or not backend.swallows):
+                return
+            if not backend.swallows:
+                raise
+        # No error does not mean success: the client may have given its server up for a
+        # while. If the mark can be read back, the old entry is gone.
+        found = await store.get(key)
+        if isinstance(found, Record) and found.token == token:
+            return
+    raise CacheDidNotAnswer(
         f"{name}: the cache {store.alias!r} does not keep what is written to it, so "
         "the old value may come back; call invalidate() again when the server answers"
     )
+
+
+async def _write(
+    store: Store, key: str, found: Record | None, new: bytes, seconds: int, attempt: int
+) -> bool:
+    """Replace what was found. Return False if it may not have been replaced."""
+    if attempt < PATIENCE // 2:
+        if isinstance(found, Record):
+            return await store.swap(key, found.raw, new, seconds)
+        if found is None:
+            return await store.add(key, new, seconds)
+    # Some clients return None for a value that they cannot read, and some servers
+    # replace nothing.
+    await store.set(key, new, seconds)
+    return False
+
+
+def _is_empty(found: Record | None, swallows: bool) -> bool:
+    """Return whether a key has nothing to be invalidated, for certain."""
+    if found is None:
+        return not swallows
+    return found is not UNREADABLE and found.kind == CLEARED
 
 
 # --- tags ----------------------------------------------------------------------------

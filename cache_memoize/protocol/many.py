@@ -27,11 +27,11 @@ from ..cache import record
 from ..cache.connections import UNREAD, afetch_many, fetch_many
 from ..cache.record import AHEAD, TAIL, freshness, loads
 from ..cache.store import run
-from .call import Call, Claim, Function, Plan, computing
+from .call import Call, Claim, Computation, Function, Plan
 from .claim import can_wait, claim, overtake, serve
 from .progress import Progress, achunks, chunks
 from .refresh import arevalidate, revalidate
-from .settle import fail, release, settle
+from .settle import fail, release, release_in_thread, settle
 from .transactions import live
 
 __all__ = ["CHUNK", "Batch", "awarm", "warm"]
@@ -321,25 +321,33 @@ class Batch:
         if self.function.many is None:
             for item in mine:
                 await fail(item.call, item.claim, error)
-        elif not isinstance(error, GeneratorExit):  # awaiting is not allowed then
-            await self.store.shield(_free(mine))
+        elif isinstance(error, GeneratorExit):  # awaiting is not allowed then
+            for item in mine:
+                release_in_thread(item.call, item.claim)
+        else:
+            await self.store.shield(_free(mine, error))
 
 
-async def _free(mine: list[_Item]) -> None:
+async def _free(mine: list[_Item], error: BaseException) -> None:
+    # An exception of a function for many is not the result of one item.
+    told = None if isinstance(error, Exception) else error
     for item in mine:
         if item.claim.keeps is None:  # readers have the old value
-            await release(item.call, item.claim)
+            await release(item.call, item.claim, told)
 
 
 @contextmanager
 def _computing(yes: bool) -> Iterator[None]:
     """Return a context in which this caller does not wait for other ones, because it
     computes or holds leases."""
-    before = computing.set(yes or computing.get())
+    if not yes:
+        yield
+        return
+    computation = Computation()
     try:
         yield
     finally:
-        computing.reset(before)
+        computation.end()
 
 
 def _is_leased(item: _Item) -> bool:

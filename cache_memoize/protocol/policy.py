@@ -26,6 +26,9 @@ BACKEND: Any = DEFAULT_TIMEOUT
 FIRST_PAUSE, LONGEST_PAUSE, GROWTH = 0.010, 0.100, 1.5
 #: After a run that outlasted its lease, leases last this multiple of the slowest run.
 LEASE_FACTOR = 3
+#: Seconds of the longest lease that ``lease=`` does not ask for. A process that was
+#: stopped for hours looks like a slow function.
+LONGEST_LEASE = 600.0
 #: Seconds for which an invalidation inside a transaction keeps others from storing.
 #: A process that dies between commit and hook leaves the block, and nothing stale.
 BLOCK_FOR = 10
@@ -211,7 +214,9 @@ class Policy:
         return self._lease_after(slowest)
 
     def _lease_after(self, slowest: float) -> float:
-        return self.lease if slowest <= self.lease else LEASE_FACTOR * slowest
+        if slowest <= self.lease:
+            return self.lease
+        return max(self.lease, min(LEASE_FACTOR * slowest, LONGEST_LEASE))
 
     def wait_budget(self, slowest: float) -> float:
         """Return the total seconds that a caller waits for other computations."""

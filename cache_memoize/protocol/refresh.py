@@ -25,7 +25,7 @@ from ..cache.store import Store, run
 from ..conf import conf
 from ..stats.counters import logger
 from . import threads, transactions
-from .call import Call, Claim, computing
+from .call import Call, Claim, Computation
 from .settle import confirm, fail, postpone_refresh, settle
 
 __all__ = ["arevalidate", "enqueue", "revalidate", "with_context"]
@@ -67,7 +67,7 @@ def _refresh(call: Call, claim: Claim) -> Claim:
     claim = run(confirm(call, _begin(call, claim), afresh=True))
     if claim.lease is None:
         return claim
-    nested = computing.set(True)
+    computation = Computation()
     try:
         result = call.function.func(*call.args, **call.kwargs)
     except BaseException as error:
@@ -76,7 +76,7 @@ def _refresh(call: Call, claim: Claim) -> Claim:
             raise
         return claim
     finally:
-        computing.reset(nested)
+        computation.end()
     run(settle(call, claim, result))
     return claim._replace(found=None, value=result)
 
@@ -133,7 +133,7 @@ async def _arefresh(call: Call, claim: Claim, endings: list[_Ending]) -> Claim:
     claim = await confirm(call, _begin(call, claim), afresh=True)
     if claim.lease is None:
         return claim
-    nested = computing.set(True)
+    computation = Computation()
     try:
         result = await call.function.func(*call.args, **call.kwargs)
     except (Exception, KeyboardInterrupt, SystemExit) as error:
@@ -143,7 +143,7 @@ async def _arefresh(call: Call, claim: Claim, endings: list[_Ending]) -> Claim:
             raise
         return claim
     finally:
-        computing.reset(nested)
+        computation.end()
     endings.append(lambda store: settle(call._replace(store=store), claim, result))
     await endings[0](call.store)
     return claim._replace(found=None, value=result)

@@ -9,15 +9,19 @@ from typing import Any
 from django.db.models.base import model_unpickle
 
 from ..cache import record
-from ..cache.connections import UNREADABLE
-from ..cache.errors import MISTAKES
-from ..cache.record import Record, Stamp, pack
-from ..cache.store import PATIENCE, Store
+from ..cache.errors import MISTAKES, CacheDidNotAnswer
+from ..cache.record import Record, pack
+from ..cache.store import PATIENCE, run
 from ..stats.counters import logger
-from .call import Call, Claim, computing, encode, lifetime
+from . import threads
+from .call import Call, Claim, Computation, encode, lifetime, parsed
 from .policy import BACKEND
 
 __all__ = ["confirm", "fail", "postpone_refresh", "release", "settle"]
+
+
+#: Bytes of an exception that waiting callers get, at most.
+_LARGEST_ERROR = 2**16
 
 
 async def settle(call: Call, claim: Claim, result: Any) -> None:
@@ -35,14 +39,14 @@ async def fail(call: Call, claim: Claim, error: BaseException) -> None:
     Errors of storing are logged, not raised: the caller gets the function's error.
     """
     if isinstance(error, GeneratorExit):
-        return  # awaiting is not allowed here: the lease will expire
+        return release_in_thread(call, claim)  # awaiting is not allowed here
     if not isinstance(error, call.policy.cache_exceptions):
         try:
             _count(call, call.clock.monotonic() - claim.began)
         finally:
             if claim.keeps is None:
                 # The shield frees the key even if this task is cancelled.
-                await call.store.shield(release(call, claim))
+                await call.store.shield(release(call, claim, error))
         return
     try:
         await _settle(call, claim, record.RAISED, error)
@@ -64,22 +68,25 @@ async def _settle(call: Call, claim: Claim, kind: int, result: Any) -> None:
         return _count(call, cost)
     try:
         _count(call, cost)
+        if claim.unsure:
+            return await release(call, claim)
         await _store(call, claim, kind, result, cost)
     except BaseException as error:
         # If a refresh is cancelled while it stores, another thread finishes it.
-        if claim.keeps is None or isinstance(error, Exception):
-            await call.store.shield(_give_up(call, claim, tried=True))
+        told = None if isinstance(error, Exception) else error
+        if claim.keeps is None or told is None:
+            await call.store.shield(_give_up(call, claim, tried=True, error=told))
         raise
 
 
 def _count(call: Call, cost: float) -> None:
     """Count the computation. A signal receiver that makes the same call must not wait:
-    hence ``computing``."""
-    nested = computing.set(True)
+    hence the computation."""
+    computation = Computation()
     try:
         call.stats.computed(call.key, cost)
     finally:
-        computing.reset(nested)
+        computation.end()
 
 
 async def _store(call: Call, claim: Claim, kind: int, result: Any, cost: float) -> None:
@@ -106,8 +113,7 @@ async def _store(call: Call, claim: Claim, kind: int, result: Any, cost: float) 
         return await _give_up(call, claim, tried=True)
     if claim.uses is not None and _ROW in payload:
         return await release(call, claim)  # it was read before, perhaps uncommitted
-    if call.store.breaker.blocks(call.clock.monotonic()):
-        return  # the breaker opened during the computation
+    # Even if the breaker has opened meanwhile: other callers may be waiting.
     new = pack_entry(call, claim, kind, payload, timeout, cost)
     try:
         if not await put(call, claim, new, left):
@@ -153,34 +159,30 @@ def _is_changed(call: Call, claim: Claim) -> bool:
 async def put(call: Call, claim: Claim, new: bytes, left: float) -> bool:
     """Store ``new`` for ``left`` seconds, if the right to do so is still valid.
 
-    If a later refresh has stamped the entry that readers keep, ``new`` is stored under
-    that stamp: readers get it until the later refresh ends, which may fail. Any other
-    change in between wins: an invalidation, or another value.
+    A refresh replaces the values of refreshes that began before it. If a later one has
+    begun, ``new`` gets its stamp: readers get ``new`` until the later refresh ends,
+    which may fail. Any other change in between wins: an invalidation, or a newer value.
     """
-    assert claim.lease is not None
-    held, ours = claim.lease, new
+    held, ours = parsed(claim.lease), new
     for _ in range(PATIENCE):
-        if await call.store.swap(call.key, held, ours, lifetime(left)):
+        if await call.store.swap(call.key, held.raw, ours, lifetime(left)):
             return True
         found = await call.store.get(call.key)
+        if isinstance(found, Record) and found.raw == held.raw:
+            raise CacheDidNotAnswer(
+                f"the cache {call.store.alias!r} does not replace values; its "
+                "server has to allow SET, EVAL or WATCH on Redis, cas on Memcached"
+            )
         if claim.keeps is None or not isinstance(found, Record):
             return False
-        if found.token == record.token_of(claim.lease):
-            ours = new  # an older refresh has stored its value under our stamp
-        elif found.is_same(claim.keeps):
-            ours = _stamped_like(call.store, call.key, new, found)
-        else:
+        number, stamp = parsed(claim.lease).stamp.begun, found.stamp
+        if found.token != held.token or stamp.stored >= number:
             return False
-        held = found.raw
+        if stamp.begun > number:
+            stamp = stamp._replace(stored=number)
+            ours = record.restamp(parsed(new), stamp, found.token)
+        held = found
     return False
-
-
-def _stamped_like(store: Store, key: str, new: bytes, found: Record) -> bytes:
-    """Return the entry ``new`` with the stamp of ``found``."""
-    ours = store.read(key, new)
-    assert isinstance(ours, Record)
-    stamped = found.stamp if found.stamp.seconds else None
-    return record.restamp(ours, found.token, stamped)
 
 
 def timeout_of(call: Call, result: Any) -> float:
@@ -194,11 +196,13 @@ def timeout_of(call: Call, result: Any) -> float:
 def pack_entry(
     call: Call, claim: Claim, kind: int, payload: bytes, timeout: float, cost: float
 ) -> bytes:
-    """Return the record of a result, with the token of its lease."""
+    """Return the record of a result, with the token of its lease; if it replaces an
+    entry, with a new one, so that no earlier refresh replaces it."""
     assert claim.lease is not None
+    renewed = claim.keeps is not None
     return pack(
         kind,
-        record.token_of(claim.lease),
+        call.clock.token() if renewed else record.token_of(claim.lease),
         payload,
         start=claim.started,
         timeout=record.cap(timeout),
@@ -207,17 +211,51 @@ def pack_entry(
     )
 
 
-async def release(call: Call, claim: Claim) -> None:
-    """Tell waiting callers that nothing was stored, if the lease is still there."""
-    if claim.lease is None or call.store.breaker.blocks(call.clock.monotonic()):
+async def release(call: Call, claim: Claim, error: BaseException | None = None) -> None:
+    """Tell waiting callers that nothing was stored, if the lease is still there.
+
+    :param error: what the function raised. The waiting callers raise it too; if the
+        caller was cancelled, or is to exit, one of them takes over.
+    """
+    if claim.lease is None:
         return
+    lease = parsed(claim.lease)
+    if error is None or isinstance(error, Exception):
+        payload = _pickled(error)
+        mark = pack(record.FAILED, lease.token, payload, tags=claim.tags)
+    else:
+        mark = pack(record.CLEARED, call.clock.token())
     try:
-        mark = pack(record.FAILED, call.clock.token(), tags=claim.tags)
-        await call.store.swap(call.key, claim.lease, mark, record.FAILED_FOR)
+        if await call.store.swap(call.key, lease.raw, mark, record.FAILED_FOR):
+            return
+        found = await call.store.get(call.key)
+        if not isinstance(found, Record) or found.raw != lease.raw:
+            return
     except MISTAKES:
         raise
-    except Exception as error:
-        call.stats.trouble("the cache failed after the call", error)
+    except Exception as trouble:
+        call.stats.trouble("the cache failed after the call", trouble)
+    # The server replaces nothing, but may delete: other callers would wait for nothing.
+    with suppress(Exception):
+        if not call.store.breaker.blocks(call.clock.monotonic()):
+            await call.store.delete(call.key)
+
+
+def _pickled(error: Exception | None) -> bytes:
+    """Return an exception as the payload of a mark; empty if it is large, or cannot be
+    pickled."""
+    if error is not None:
+        with suppress(Exception):  # a class decides what pickling raises
+            payload = record.dumps_exception(error)
+            return payload if len(payload) <= _LARGEST_ERROR else b""
+    return b""
+
+
+def release_in_thread(call: Call, claim: Claim) -> None:
+    """Free the key for others from another thread: this one may not wait."""
+    here = call._replace(store=call.plan.store)
+    with suppress(RuntimeError):  # the process is ending: the lease expires
+        threads.submit(lambda: run(release(here, claim, GeneratorExit())))
 
 
 async def confirm(call: Call, claim: Claim, *, afresh: bool = False) -> Claim:
@@ -237,11 +275,13 @@ async def confirm(call: Call, claim: Claim, *, afresh: bool = False) -> Claim:
     return claim._replace(lease=None, keeps=None)
 
 
-async def _give_up(call: Call, claim: Claim, *, tried: bool) -> None:
+async def _give_up(
+    call: Call, claim: Claim, *, tried: bool, error: BaseException | None = None
+) -> None:
     """Give up the right to store; an entry that readers still get stays, as after a
     refresh that raised if the function was ``tried``."""
     if claim.keeps is None:
-        await release(call, claim)
+        await release(call, claim, error)
     else:
         await postpone_refresh(call, claim, tried=tried)
 
@@ -255,15 +295,16 @@ async def postpone_refresh(call: Call, claim: Claim, *, tried: bool) -> None:
         return
     if call.store.breaker.blocks(call.clock.monotonic()):
         return
-    kept, stamped = call.store.read(call.key, claim.lease), None
-    if kept is None or kept is UNREADABLE:  # the secret has changed meanwhile
-        return
+    kept, new = parsed(claim.lease), claim.keeps.raw
     if tried:
         attempts = max(kept.stamp.attempts, 1)
         seconds = call.policy.retry_after(attempts)
-        stamped = Stamp(call.clock.time(), seconds, attempts)
+        stamp = kept.stamp._replace(
+            at=call.clock.time(), seconds=seconds, attempts=attempts
+        )
+        new = record.restamp(kept, stamp)
     try:
-        await call.stamp(kept, stamped)
+        await call.replace_entry(kept, new)
     except MISTAKES:
         raise
     except Exception as error:

@@ -25,6 +25,7 @@ change.
 from __future__ import annotations
 
 import functools
+import secrets
 import threading
 import time
 import weakref
@@ -85,6 +86,8 @@ class Watch:
         self.wrote = self.locked = self.snapshot = False
         #: The number of cursors opened, and of statements.
         self.uses = 0
+        #: Identifies the connection in the blocks of the keys that it invalidates.
+        self.token = secrets.token_bytes(8)
 
     def __call__(
         self, execute: Any, sql: Any, params: Any, many: bool, context: Any
@@ -339,7 +342,7 @@ class Pending:
         connection: Connection,
         alias: str,
         key: str,
-        action: Callable[[bool], None],
+        action: Callable[[], None],
     ) -> None:
         self.connection = connection
         self.alias = alias
@@ -356,10 +359,10 @@ class Pending:
             )
 
     def __call__(self) -> None:
-        """Act after the commit; pass on whether no other action waits for the key."""
+        """Act after the commit."""
         if not self.done:
             self.done = True
-            self.action(not has_invalidated(self.alias, (self.key,)))
+            self.action()
 
     def is_over(self) -> bool:
         """Return whether its transaction has been committed, and Django is running the
@@ -391,22 +394,25 @@ def has_invalidated(alias: str, keys: Iterable[str]) -> bool:
     return bool(live) and bool(_pending_for(alias, keys))
 
 
-def run_at_commit(alias: str, key: str, action: Callable[[bool], None]) -> bool:
-    """Run ``action`` at the commit of every open transaction; False if none is open.
-
-    It is called with True if no other action waits for the key.
-    """
-    found = _connections_in_transaction()
-    for connection in found:
+def run_at_commit(
+    alias: str, key: str, action: Callable[[bytes], None]
+) -> frozenset[bytes]:
+    """Run ``action`` at the commit of every open transaction, with the token of its
+    connection. Return the tokens; none if no transaction is open."""
+    tokens = set()
+    for connection in _connections_in_transaction():
+        token = _watch_of(connection).token
+        tokens.add(token)
         ids = set(connection.savepoint_ids)
         if any(
             pending.connection is connection and pending.savepoints <= ids
             for pending in _pending_for(alias, (key,))
         ):
             continue  # that action is enough, and lives as long as this one would
-        pending = Pending(connection, alias, key, action)
+        at_commit = functools.partial(action, token)
+        pending = Pending(connection, alias, key, at_commit)
         if connection.in_atomic_block:
             connection.on_commit(pending)
         else:  # autocommit is off: Django runs these when it is on again
             connection.run_on_commit.append((ids, pending, False))
-    return bool(found)
+    return frozenset(tokens)

@@ -1,0 +1,135 @@
+"""Atomic replacement on Redis and Valkey, through Django's client and django-redis.
+
+The server has one of three ways, tried in this order: ``SET ... IFEQ``, a script, and a
+transaction (``WATCH``, ``MULTI``), which any server allows. A user of the server may be
+forbidden the first two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from .vouchers import Backend, Cache
+
+__all__ = ["DjangoRedis", "Redis"]
+
+
+class _Values(NamedTuple):
+    """A Redis client, the full key, and the encoding of values."""
+
+    client: Any
+    key: str
+    encode: Callable[[bytes], Any]
+    decode: Callable[[Any], Any]
+    #: The address of the server.
+    server: str
+
+
+class Redis(Backend):
+    """Redis: the best of three ways that the server allows."""
+
+    SCRIPT = (
+        "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end "
+        "if ARGV[3] == '' then redis.call('SET', KEYS[1], ARGV[2]) "
+        "else redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3]) end return 1"
+    )
+
+    def __init__(self) -> None:
+        #: By address of the server: how many of the ways it has refused.
+        self._refused: dict[str, int] = {}
+
+    def swap(
+        self, cache: Cache, key: str, old: bytes, new: bytes, seconds: int | None
+    ) -> bool:
+        values = self.values(cache, key)
+        expected, encoded = values.encode(old), values.encode(new)
+        if self._replace(values, expected, old, encoded, seconds):
+            return True
+        # Some encodings are another one each time: with a nonce, or the time (gzip).
+        stored = values.client.get(values.key)
+        if stored is None or stored == expected or values.decode(stored) != old:
+            return False
+        return self._replace(values, stored, old, encoded, seconds)
+
+    def _replace(
+        self, values: _Values, stored: Any, old: bytes, new: Any, seconds: int | None
+    ) -> bool:
+        """Replace the value ``stored``, which is decoded ``old``."""
+        client, key, server = values.client, values.key, values.server
+        if (refused := self._refused.get(server, 0)) == 0:
+            lifetime = () if seconds is None else ("EX", seconds)
+            try:
+                command = "SET", key, new, "IFEQ", stored, *lifetime
+                return bool(client.execute_command(*command))
+            except Exception as error:  # Redis before 8.4, Valkey before 8.1
+                if "syntax error" not in str(error):
+                    raise
+                self._refused[server] = refused = 1
+        if refused == 1:
+            script = (
+                self.SCRIPT,
+                1,
+                key,
+                stored,
+                new,
+                "" if seconds is None else seconds,
+            )
+            try:
+                return bool(client.eval(*script) == 1)
+            except Exception as error:
+                if not _is_forbidden(error):
+                    raise
+                self._refused[server] = 2
+        with client.pipeline() as pipeline:
+            pipeline.watch(key)
+            found = pipeline.get(key)
+            if found is None or values.decode(found) != old:
+                return False
+            pipeline.multi()
+            pipeline.set(key, new, ex=seconds)
+            try:
+                pipeline.execute()
+            except Exception as error:
+                if type(error).__name__ != "WatchError":
+                    raise
+                return False
+            return True
+
+    def takes_bytes(self, cache: Cache) -> bool:
+        try:
+            encode = self.values(cache, "key").encode
+        except Exception:  # wrong settings are reported elsewhere
+            return True
+        try:
+            encode(b"\xff")
+        except Exception:
+            return False
+        return True
+
+    def values(self, cache: Cache, key: str) -> _Values:
+        full_key, own = cache.make_and_validate_key(key), cache._cache
+        client, serializer = own.get_client(full_key, write=True), own._serializer
+        server = str(own._servers)
+        return _Values(client, full_key, serializer.dumps, serializer.loads, server)
+
+
+def _is_forbidden(error: Exception) -> bool:
+    """Return whether a server does not have, or not allow, a command."""
+    text = str(error).lower()
+    return type(error).__name__ == "NoPermissionError" or any(
+        words in text for words in ("unknown command", "no permission", "not allowed")
+    )
+
+
+class DjangoRedis(Redis):
+    """django-redis with its default client."""
+
+    def __init__(self, swallows: bool) -> None:
+        super().__init__()
+        self.swallows = swallows  # DJANGO_REDIS_IGNORE_EXCEPTIONS
+
+    def values(self, cache: Cache, key: str) -> _Values:
+        own = cache.client
+        client, full_key = own.get_client(write=True), own.make_key(key)
+        return _Values(client, full_key, own.encode, own.decode, str(own._server))
