@@ -217,9 +217,10 @@ def test_the_commands_of_every_path(commands, world):
     assert sent(f) == "get"  # hit
     assert sent(f.refresh) == "get swap swap"
     assert sent(f.peek) == "get"
-    assert sent(f.invalidate) == "get swap"
+    late = backend_of(world.cache).late
+    assert sent(f.invalidate) == ("get swap" if late else "get remove")
     assert sent(f.invalidate) == "get"
-    assert sent(f.refresh) == "get swap swap"
+    assert sent(f.refresh) == ("get swap swap" if late else "get add swap")
     assert sent(f.prime, 1) == "get swap swap"
     world.cache.clear()
     hides = backend_of(world.cache).swallows
@@ -238,7 +239,12 @@ def test_every_adapter_does_the_same(backend):
     assert adapter.get_many(cache, ["same", "other"]) == {"same": b"4"}
     adapter.set(cache, "same", b"5", 60)
     assert adapter.get(cache, "same") == b"5"
-    assert adapter.delete(cache, "same")
+    if adapter.late:
+        assert adapter.delete(cache, "same")
+    else:
+        assert not adapter.remove(cache, "same", b"4")
+        assert adapter.remove(cache, "same", b"5")
+        assert not adapter.remove(cache, "same", b"5")
     assert adapter.get(cache, "same") is None
     assert not adapter.swap(cache, "same", b"5", b"6", 60)
     assert adapter.get(cache, "same") is None

@@ -61,7 +61,7 @@ def test_doubles_of_tests_neither_break_a_call_nor_open_the_breaker(
 @pytest.mark.backends(["locmem"])
 def test_an_invalidation_says_that_a_double_took_no_write(world):
     f = world.memoize(60)(lambda x: x)
-    with patched(world.alias, "delete", "an outage"):
+    with patched(world.alias, "get", "an outage"):
         pytest.raises(ConnectionError, f.invalidate, 1)
     assert not breaker_of(world.alias)._failures
 

@@ -356,7 +356,7 @@ def test_numbers_of_refreshes_begin_again_after_the_highest(backend, monkeypatch
     assert f.peek().value == 3
 
 
-@pytest.mark.backends(ATOMIC)
+@pytest.mark.backends(["valkey", "redis", "django_redis", "pymemcache", "pylibmc"])
 @pytest.mark.parametrize("what", ["call", "tag", "function"])
 def test_a_command_that_arrives_late_brings_nothing_back(backend, what, monkeypatch):
     """The client had sent it, got no answer, and sent it again."""

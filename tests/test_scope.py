@@ -335,7 +335,10 @@ def test_what_was_read_before_an_invalidation_is_not_remembered_after_it(
             go.set()
             before, after = await task
             assert record.parse(before).kind == record.ENTRY
-            assert record.parse(after).kind == record.CLEARED
+            late = backend_of(caches[backend]).late
+            assert after is None or (
+                late and record.parse(after).kind == record.CLEARED
+            )
 
     asyncio.run(main())
 

@@ -62,6 +62,7 @@ class LocalMemory(Culled):
     """LocMemCache, under its own mutex, which its own methods take too."""
 
     in_memory = True
+    late = False
 
     def swap(
         self, cache: Cache, key: str, old: bytes, new: bytes, seconds: int | None
@@ -74,6 +75,14 @@ class LocalMemory(Culled):
                 return False
             cache._set(full_key, pickled, seconds)
             return True
+
+    def remove(self, cache: Cache, key: str, old: bytes) -> bool:
+        full_key = cache.make_and_validate_key(key)
+        expected = pickle.dumps(old, cache.pickle_protocol)
+        with cache._lock:
+            if cache._has_expired(full_key) or cache._cache[full_key] != expected:
+                return False
+            return bool(cache._delete(full_key))
 
 
 class Memcached(Backend):
@@ -141,6 +150,7 @@ class Database(Culled):
     """
 
     slack = 1
+    late = False
 
     def database(self, cache: Cache) -> str | None:
         return router.db_for_write(cache.cache_model_class)
@@ -190,6 +200,18 @@ class Database(Culled):
     ) -> bool:
         unchanged = ("value", "=", self._serialize(cache, old))
         return self._update(cache, key, new, seconds, unchanged)
+
+    def remove(self, cache: Cache, key: str, old: bytes) -> bool:
+        full_key = cache.make_and_validate_key(key)
+        alias = router.db_for_write(cache.cache_model_class)
+        quote = connections[alias].ops.quote_name
+        statement = (
+            f"DELETE FROM {quote(cache._table)} WHERE {quote('cache_key')} = %s "
+            f"AND {quote('value')} = %s"
+        )
+        with transaction.atomic(using=alias), connections[alias].cursor() as cursor:
+            cursor.execute(statement, [full_key, self._serialize(cache, old)])
+            return bool(cursor.rowcount == 1)
 
     @staticmethod
     def _serialize(cache: Cache, value: bytes) -> str:
@@ -241,6 +263,8 @@ def _open_no_link(path: Path) -> int:
 class Files(Culled):
     """FileBasedCache: a lock file per directory, held for every change of ours."""
 
+    late = False
+
     def open_folder(self, cache: Cache) -> str | None:
         mode = Path(cache._dir).stat().st_mode
         return str(cache._dir) if mode & stat.S_IWOTH else None
@@ -277,13 +301,21 @@ class Files(Culled):
             super().set(cache, key, new, seconds)
             return True
 
+    def remove(self, cache: Cache, key: str, old: bytes) -> bool:
+        with self.hold_lock(cache):
+            return cache.get(key) == old and super().delete(cache, key)
+
 
 _VOUCHER = Voucher()
 #: Class, backend, and the attributes that the backend relies on. A subclass that
 #: overrides one of them is unknown.
 _KNOWN: list[tuple[type, Backend, str]] = [
     (DummyCache, Nothing(), "get get_many add set delete"),
-    (LocMemCache, LocalMemory(), "get get_many add set delete _set _has_expired"),
+    (
+        LocMemCache,
+        LocalMemory(),
+        "get get_many add set delete _set _delete _has_expired",
+    ),
     (FileBasedCache, Files(), "get get_many add set delete _createdir"),
     (DatabaseCache, Database(), "get get_many add set delete _base_set"),
     (RedisCache, Redis(), "get get_many add set delete _cache"),

@@ -70,7 +70,7 @@ class Look(NamedTuple):
 _TAGS = frozenset({record.TAG, record.BLOCK, record.CLEARED})
 
 #: Commands that may replace or remove an entry.
-_WRITES = frozenset({"delete", "set", "swap"})
+_WRITES = frozenset({"delete", "remove", "set", "swap"})
 
 #: Reads in a row without waiting, after which the answers of a cache are taken to be
 #: wrong.
@@ -222,6 +222,9 @@ class Store:
     async def swap(self, key: str, old: bytes, new: bytes, seconds: int | None) -> bool:
         return bool(await self._run("swap", key, old, new, seconds))
 
+    async def remove(self, key: str, old: bytes) -> bool:
+        return bool(await self._run("remove", key, old))
+
     async def take(
         self, key: str, old: bytes | None, lease: bytes, seconds: int | None
     ) -> bool:
@@ -286,6 +289,12 @@ class Store:
             return genuine(self.alias, cache, args[0], backend.get(cache, *args))
         if command == "delete":
             return backend.delete(cache, *args)
+        if command == "remove":
+            key, record_there = args
+            every = [record_there]
+            if signing.is_on():
+                every = signing.seals(name_of(self.alias, cache, key), record_there)
+            return any(backend.remove(cache, key, each) for each in every)
         key, *old, new, seconds = args
         stored_for = backend.lifetime(seconds)
         if not signing.is_on():

@@ -31,6 +31,8 @@ class Backend:
     swallows = False
     #: Whether anything is stored at all.
     stores = True
+    #: Whether a command may arrive after its client has given up waiting for it.
+    late = True
 
     #: Seconds by which the backend may shorten a lifetime, counting whole seconds.
     slack = 0
@@ -80,6 +82,10 @@ class Backend:
     ) -> bool:
         """Replace ``old`` by ``new``. Return False if ``old`` is not stored any
         more."""
+        raise NotImplementedError
+
+    def remove(self, cache: Cache, key: str, old: bytes) -> bool:
+        """Delete ``old``; as ``swap()``. Only for backends that are not ``late``."""
         raise NotImplementedError
 
 

@@ -10,7 +10,8 @@ The obvious scheme, to delete the key when the rows are written, is too early: a
 caller may read the old rows, and store an old value for a whole timeout. To delete it
 only after the commit leaves the old entry in place if the process dies in between. And
 a deleted key takes an ``add`` that a client sent long ago, and has sent again since:
-the lease of a computation from before would be back. The mark does not take it.
+the lease of a computation from before would be back. The mark does not take it. Where
+no command can be late (local memory, files, a database), the key is deleted.
 
 Clients that hide failures ("nothing was deleted", by a server that is down) are not
 believed: the write is read back.
@@ -124,6 +125,10 @@ async def _mark(
         else:
             new, lasts = pack(CLEARED, token), CLEARED_FOR
         try:
+            if isinstance(found, Record) and not (blocks or backend.late):
+                if await store.remove(key, found.raw):
+                    return  # no command can arrive late: the key need not be marked
+                continue
             if await _write(store, key, found, new, lasts, attempt) and backend.atomic:
                 return
         except Exception:
