@@ -727,13 +727,13 @@ def test_invalidate_takes_tags():
         assert said.json == {"tags": ["step:1"], "alias": None, "invalidated": "tags"}
         assert shop.step.peek(1) is None and shop.step.peek(2) is not None
         said = memoize(
-            "invalidate", "--tag=step:2", "--tag", "unknown", "--alias", "default"
+            "invalidate", "--tag=step:2", "--tag", "other", "--alias", "default"
         )
         assert said.out == (
-            "every call with the tag 'step:2' or 'unknown' is invalidated, in the cache "
+            "every call with the tag 'step:2' or 'other' is invalidated, in the cache "
             "'default'\n"
             "no function has the tag 'step:2', unless a callable returns it\n"
-            "no function has the tag 'unknown', unless a callable returns it\n"
+            "no function has the tag 'other', unless a callable returns it\n"
         )
         assert shop.step.peek(2) is None
 
@@ -745,7 +745,7 @@ def test_invalidate_takes_tags():
         (["tests.shop.price", "--tag", "x"], "name one function, or give --tag"),
         (["tests.shop.price", "1", "--alias", "default"], "--alias goes with --tag"),
         (["tests.shop.price", "1", "--all"], "leave the arguments out"),
-        (["--tag", "unknown", "--alias", "defualt"], "(did you mean default?)"),
+        (["--tag", "other", "--alias", "defualt"], "(did you mean default?)"),
         (["--tag", ""], "a tag is a string that is not empty"),
     ],
 )
