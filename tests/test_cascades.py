@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from django.core.cache import caches
+from django.core.checks import Tags
 from django.core.management import call_command
 from django.db import connections, models, transaction
 from django.db.models.signals import pre_delete
@@ -393,7 +394,8 @@ def test_what_is_not_reached_is_not_invalidated(world, using):
 
 @needs_db_cascade
 def test_models_for_database_cascades_pass_the_checks_of_django():
-    call_command("check", databases=["default", "postgresql"])
+    tags = [Tags.models, Tags.database]
+    call_command("check", tags=tags, databases=["default", "postgresql"])
 
 
 def test_a_cascade_by_the_database_is_followed_over_keys_and_links(monkeypatch):
