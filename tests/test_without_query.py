@@ -271,6 +271,50 @@ def test_what_may_be_uncommitted_is_not_stored(backend, database, post, way):
     )
 
 
+@pytest.mark.backends(["locmem", "valkey"])
+def test_an_exception_that_may_be_uncommitted_is_not_passed_on(backend, database, post):
+    """Callers that waited for the computation compute by themselves."""
+
+    def title(pk):
+        title = Post.objects.using(database).get(pk=pk).title
+        raise LookupError(title)
+
+    world = World(backend, "sync")
+    f = world.memoize(60)(title)
+    in_rolled_back(database, post, lambda: pytest.raises(LookupError, f, post.pk))
+    raw = world.raw(f.get_cache_key(post.pk))
+    assert raw.kind == record.FAILED and not raw.end
+
+
+@pytest.mark.backends(["locmem"])
+def test_an_exception_of_a_function_that_has_written_is_not_passed_on(
+    backend, database, post
+):
+    def rename(pk):
+        changed(post)
+        raise LookupError(post.title)
+
+    world = World(backend, "sync")
+    f = world.memoize(60)(rename)
+    with transaction.atomic(using=database):
+        pytest.raises(LookupError, f, post.pk)
+        raw = world.raw(f.get_cache_key(post.pk))
+        assert raw is None or (raw.kind == record.FAILED and not raw.end)
+
+
+@pytest.mark.backends(["locmem"])
+def test_an_exception_that_holds_a_row_is_not_passed_on(backend, database, post):
+    def title(pk):
+        raise LookupError(current)
+
+    global current
+    current = post
+    world = World(backend, "sync")
+    f = world.memoize(60)(title)
+    in_rolled_back(database, post, lambda: pytest.raises(LookupError, f, post.pk))
+    assert not world.raw(f.get_cache_key(post.pk)).end
+
+
 @pytest.mark.backends(["locmem"])
 @pytest.mark.parametrize("options", [{"ignore": ("row",)}, {"extra": 1}])
 @pytest.mark.parametrize("wrapped", [lambda row: row, lambda row: [row]])
