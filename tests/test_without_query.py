@@ -200,6 +200,25 @@ def by_captured_function_of_a_row(post, database):
     return lambda pk: title()
 
 
+class WritesItsTitle:
+    def __init__(self, post):
+        self.post = post
+
+    def update(self, found):
+        found.append(self.post.title)
+
+
+def by_method_of_captured_object(post, database):
+    writer = WritesItsTitle(post)
+
+    def read(pk):
+        found = []
+        writer.update(found)
+        return found
+
+    return read
+
+
 def by_default(post, database):
     def read(pk, row=post):
         return row.title
@@ -252,7 +271,7 @@ WAYS = [
     *(by_row, by_cursor, by_driver, by_open_cursor, by_iterator, by_nested_call),
     *(by_captured_row, by_captured_list_of_rows, by_captured_function_of_a_row),
     *(by_default, by_lru_cache, by_captured_lru_cache, by_partial, by_object),
-    *(by_bound_method, by_global_row),
+    *(by_bound_method, by_global_row, by_method_of_captured_object),
 ]
 
 

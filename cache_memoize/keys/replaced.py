@@ -32,7 +32,7 @@ def _definition(value: Any) -> Any:
     a function holds, and the attributes of a class."""
     if isinstance(value, types.FunctionType):
         if "_memoized" in vars(value):
-            return _definition(value.__wrapped__)
+            return _definition(vars(value)["_memoized"].func)
         return value.__code__, _held(value)
     bases = [(base.__module__, base.__qualname__) for base in value.__mro__]
     members = {
