@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import copy
 import datetime
 import functools
 import logging
@@ -737,3 +739,39 @@ def test_a_decorator_that_says_it_wraps_itself_is_followed_for_a_while(monkeypat
     odd.__wrapped__ = odd
     monkeypatch.setitem(globals(), "odd", odd)
     assert captured_by(1) == captured_by(1) != captured_by(2)
+
+
+@pytest.mark.parametrize(
+    "one, other",
+    [
+        (collections.deque([1], 1), collections.deque([], 5)),
+        (set(), []),
+        ([], collections.deque()),
+    ],
+)
+def test_a_collection_that_refuses_to_be_written_is_another_one(one, other):
+    def collecting(items):
+        @cache_memoize(60, cache_alias="locmem")
+        def collect(x):
+            try:
+                items.insert(0, x)
+            except (AttributeError, IndexError):
+                return "refused"
+            return "written"
+
+        return collect
+
+    def adding(items):
+        @cache_memoize(60, cache_alias="locmem")
+        def add(x):
+            try:
+                items.add(x)
+            except AttributeError:
+                return "refused"
+            return "written"
+
+        return add
+
+    for make in (collecting, adding):
+        plain = [make(items).__wrapped__(1) for items in map(copy.copy, (one, other))]
+        assert [make(items)(1) for items in map(copy.copy, (one, other))] == plain

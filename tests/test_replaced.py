@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import functools
 import importlib
 import sys
 import textwrap
+import types
 import warnings
 from unittest import mock
 
@@ -138,6 +140,81 @@ def test_another_class_of_that_name_is_no_such_class(module):
     module.Base = type("Base", (), {"__module__": "replaced", "cost": 1})
     with pytest.raises(UnkeyableArgument):
         encode(first)
+
+
+def scaled(by):
+    def decorate(function):
+        @functools.wraps(function)
+        def scale(x):
+            return by * function(x)
+
+        return scale
+
+    return decorate
+
+
+def price(x):
+    return x
+
+
+euros, dollars = scaled(2)(price), scaled(3)(price)
+plain, twice = price, types.FunctionType(price.__code__, globals(), "price", (2,))
+price = scaled(1)(price)
+
+
+def unset(function):
+    """Return a function one of whose captured variables is not assigned."""
+
+    @functools.wraps(function)
+    def call(x):
+        return function(x) + rest
+
+    if function is None:
+        rest = 1
+    return call
+
+
+@pytest.mark.parametrize("other", [euros, dollars, twice, unset(plain)])
+def test_another_function_of_that_name_is_no_such_function(other):
+    """The same code, with other captured variables or defaults."""
+    encode(price)
+    with pytest.raises(UnkeyableArgument):
+        encode(other)
+
+
+@pytest.mark.parametrize(
+    "one, other",
+    [(1, 2), (1, True), ("a", None), ([1], [2]), (int, str), ((int,), (str,))],
+)
+def test_classes_of_one_name_differ_by_their_attributes(monkeypatch, one, other):
+    first, second = (
+        type("Row", (), {"__module__": __name__, "table": each})
+        for each in (one, other)
+    )
+    monkeypatch.setitem(globals(), "Row", first)
+    encode(first)
+    for value in (second, second()):
+        with pytest.raises(UnkeyableArgument):
+            encode(value)
+
+
+def test_after_a_reload_decorated_functions_are_the_same(module, write):
+    write(
+        "def discount",
+        """import functools
+def wrapped(function):
+    def call(item, by=(1, "a"), *, more=None):
+        return function(item)
+    return functools.wraps(function)(call)
+
+@wrapped
+def discount""",
+    )
+    importlib.reload(module)
+    before, expected = module.discount, encode(module.discount)
+    importlib.reload(module)
+    encoding._writers = dict(encoding._PLAIN)
+    assert before is not module.discount and encode(before) == expected
 
 
 def test_what_is_made_in_a_patched_function_stays_refused(module):

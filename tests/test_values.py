@@ -9,6 +9,7 @@ import functools
 import sys
 import types
 
+import attr
 import attrs
 import pydantic
 import pytest
@@ -357,6 +358,36 @@ def test_an_object_with_nothing_but_its_kept_hash_is_refused():
     hash(value)
     with pytest.raises(UnkeyableArgument, match="its use has filled in"):
         encode(value)
+
+
+class LoadedByHash:
+    """Its __hash__ loads a part of the value."""
+
+    def __init__(self, name, x=None):
+        self.name, self.x = name, x
+
+    def __hash__(self):
+        if self.x is None:
+            self.x = "loaded"
+        return hash((self.name, self.x))
+
+
+@pytest.mark.parametrize("x", [1, "a", (1,)])
+def test_what_hash_sets_besides_a_hash_is_refused(x):
+    with pytest.raises(UnkeyableArgument, match="its __hash__ sets x"):
+        encode(LoadedByHash("a", x))
+
+
+class OwnSlots:
+    __slots__ = ("more", "x")
+
+    def __init__(self, x, more):
+        self.x, self.more = x, more
+
+
+def test_slots_that_attrs_did_not_add_are_part_of_the_value():
+    cls = attr.s(these={"x": attr.ib()}, init=False, eq=False)(OwnSlots)
+    assert encode(cls(1, 2)) == encode(cls(1, 2)) != encode(cls(1, 3))
 
 
 def zone(name, path):

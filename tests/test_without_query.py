@@ -200,6 +200,25 @@ def by_captured_function_of_a_row(post, database):
     return lambda pk: title()
 
 
+class WritesItsTitle:
+    def __init__(self, post):
+        self.post = post
+
+    def update(self, found):
+        found.append(self.post.title)
+
+
+def by_method_of_captured_object(post, database):
+    writer = WritesItsTitle(post)
+
+    def read(pk):
+        found = []
+        writer.update(found)
+        return found
+
+    return read
+
+
 def by_default(post, database):
     def read(pk, row=post):
         return row.title
@@ -252,7 +271,7 @@ WAYS = [
     *(by_row, by_cursor, by_driver, by_open_cursor, by_iterator, by_nested_call),
     *(by_captured_row, by_captured_list_of_rows, by_captured_function_of_a_row),
     *(by_default, by_lru_cache, by_captured_lru_cache, by_partial, by_object),
-    *(by_bound_method, by_global_row),
+    *(by_bound_method, by_global_row, by_method_of_captured_object),
 ]
 
 
@@ -269,6 +288,50 @@ def test_what_may_be_uncommitted_is_not_stored(backend, database, post, way):
     assert world.raw(f.get_cache_key(pk)) is None or (
         world.raw(f.get_cache_key(pk)).kind == record.FAILED
     )
+
+
+@pytest.mark.backends(["locmem", "valkey"])
+def test_an_exception_that_may_be_uncommitted_is_not_passed_on(backend, database, post):
+    """Callers that waited for the computation compute by themselves."""
+
+    def title(pk):
+        title = Post.objects.using(database).get(pk=pk).title
+        raise LookupError(title)
+
+    world = World(backend, "sync")
+    f = world.memoize(60)(title)
+    in_rolled_back(database, post, lambda: pytest.raises(LookupError, f, post.pk))
+    raw = world.raw(f.get_cache_key(post.pk))
+    assert raw.kind == record.FAILED and not raw.end
+
+
+@pytest.mark.backends(["locmem"])
+def test_an_exception_of_a_function_that_has_written_is_not_passed_on(
+    backend, database, post
+):
+    def rename(pk):
+        changed(post)
+        raise LookupError(post.title)
+
+    world = World(backend, "sync")
+    f = world.memoize(60)(rename)
+    with transaction.atomic(using=database):
+        pytest.raises(LookupError, f, post.pk)
+        raw = world.raw(f.get_cache_key(post.pk))
+        assert raw is None or (raw.kind == record.FAILED and not raw.end)
+
+
+@pytest.mark.backends(["locmem"])
+def test_an_exception_that_holds_a_row_is_not_passed_on(backend, database, post):
+    def title(pk):
+        raise LookupError(current)
+
+    global current
+    current = post
+    world = World(backend, "sync")
+    f = world.memoize(60)(title)
+    in_rolled_back(database, post, lambda: pytest.raises(LookupError, f, post.pk))
+    assert not world.raw(f.get_cache_key(post.pk)).end
 
 
 @pytest.mark.backends(["locmem"])

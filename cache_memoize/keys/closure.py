@@ -149,7 +149,7 @@ def _variable_text(
     if type(value) in FIXED:
         return encode(value)
     if is_only_written and type(value) in _CONTAINERS:
-        return ""
+        return encode(type(value).__name__)  # a method that it lacks raises an error
     if type(_unwrap_memoized(value)) is types.FunctionType:
         return _function_text(value, variable, whose, within)
     if variable == within[0].__name__ and _leads_to(value, within[0]):
@@ -251,7 +251,8 @@ def _code_text(code: types.CodeType) -> str:
 
 
 #: Methods that write to their object, called for nothing else if the result is dropped.
-_WRITING = frozenset({"add", "append", "appendleft", "extend", "insert", "update"})
+#: Not insert(), which a full deque refuses.
+_WRITING = frozenset({"add", "append", "appendleft", "extend", "update"})
 
 #: Types of which these methods write to nothing else.
 _CONTAINERS = frozenset(
@@ -323,9 +324,9 @@ def captures_plain_values(function: Any, within: tuple[Any, ...] = ()) -> bool:
         return False
     for _, cell, is_only_written in _variables(function):
         with suppress(ValueError):  # not assigned yet
-            if is_only_written:
-                continue
             value = _unwrap_memoized(cell.cell_contents)
+            if is_only_written and type(value) in _CONTAINERS:
+                continue
             known = is_plain(value) or isinstance(value, (type, types.ModuleType))
             known = known or any(value is outer for outer in within)
             if not (known or captures_plain_values(value, (*within, function))):

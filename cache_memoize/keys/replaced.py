@@ -23,14 +23,51 @@ def replaces(named: Any, value: Any) -> bool:
     return type(named) is type(value) and _definition(named) == _definition(value)
 
 
+#: Types of values that are compared; a list of them by its members.
+_PLAIN = {bool, bytes, float, int, str, type(None)}
+
+
 def _definition(value: Any) -> Any:
-    """Return what tells a class or function from others of its name: bases, code, and
-    the names of attributes."""
+    """Return what tells a class or function from others of its name: bases, code, what
+    a function holds, and the attributes of a class."""
     if isinstance(value, types.FunctionType):
-        return value.__code__
-    members = {name: _code_of(each) for name, each in vars(value).items()}
+        if "_memoized" in vars(value):
+            return _definition(vars(value)["_memoized"].func)
+        return value.__code__, _held(value)
     bases = [(base.__module__, base.__qualname__) for base in value.__mro__]
-    return bases, {k: v for k, v in members.items() if v or not k.startswith("__")}
+    members = {
+        name: _code_of(each) or _text_of(each)
+        for name, each in vars(value).items()
+        if _code_of(each) or not name.startswith("__")
+    }
+    return bases, members
+
+
+def _held(function: types.FunctionType) -> Any:
+    """Return defaults and captured variables: plain values as text, the function that a
+    decorator wraps by what it holds, other objects by identity."""
+    inner = getattr(function, "__wrapped__", None)
+    defaults = function.__defaults__, sorted((function.__kwdefaults__ or {}).items())
+    found: list[Any] = [_text_of(each, id) for each in defaults]
+    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    for name, cell in cells:
+        try:
+            held = cell.cell_contents
+        except ValueError:  # not assigned yet
+            held = None
+        if held is inner and isinstance(held, types.FunctionType):
+            found.append(_definition(held))
+        elif name != "__class__":  # captured by super()
+            found.append(_text_of(held, id))
+    return found
+
+
+def _text_of(value: Any, other: Any = lambda value: type(value).__qualname__) -> Any:
+    if type(value) in (list, tuple):
+        return type(value), [_text_of(each, other) for each in value]
+    if isinstance(value, type):
+        return value.__module__, value.__qualname__
+    return repr(value) if type(value) in _PLAIN else other(value)
 
 
 def _code_of(member: Any) -> Any:

@@ -385,10 +385,21 @@ def _kept_by_hash(cls: type) -> set[str]:
     return found
 
 
+def _may_be_hash(name: str, value: Any) -> bool:
+    """Return whether an attribute that ``__hash__`` sets may hold a hash, not a part of
+    the value that is loaded then. Hashes of texts and tuples are large."""
+    if value is None or "hash" in name:
+        return True
+    return type(value) is int and abs(value) > 2**32
+
+
 def _is_added(member: Any) -> bool:
     """Return whether attrs has added a slot that is no field: for the value of a cached
     property, or for the hash."""
-    fields = vars(member.__objclass__).get("__attrs_attrs__")
+    added = vars(member.__objclass__)
+    if "__getattr__" not in added:  # attrs adds it with cached properties
+        return False
+    fields = added.get("__attrs_attrs__")
     names = [getattr(field, "name", "") for field in fields or ()]
     return fields is not None and member.__name__ not in names
 
@@ -407,12 +418,13 @@ def _attributes_of(cls: type, base: type) -> Callable[[Any], dict[str, Any]]:
         if not _is_added(member):
             slots[name] = member
     dict_of = _dict_reader(cls)
-    left_out = {
+    kept = _kept_by_hash(cls)
+    left_out = kept | {
         name
         for each in cls.__mro__
         for name in vars(each)
         if _is_cached(_class_attribute(cls, name))
-    } | _kept_by_hash(cls)
+    }
     if any(type(_class_attribute(cls, n)).__name__ == _UNDER_CACHED for n in left_out):
         left_out.add("_cache")
     if slots or hasattr(cls, "__attrs_attrs__"):
@@ -429,7 +441,9 @@ def _attributes_of(cls: type, base: type) -> Callable[[Any], dict[str, Any]]:
             found |= dict_of(value)
         used = left_out & found.keys()
         for name in used:
-            del found[name]
+            part = found.pop(name)
+            if name in kept and not _may_be_hash(name, part):
+                refusal(f"its __hash__ sets {name}, which is no hash")(value)
         if used - _ADDED and not found and base is object:
             refusal(
                 "it has only values that its use has filled in, as those of cached "

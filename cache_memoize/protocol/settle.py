@@ -221,7 +221,7 @@ async def release(call: Call, claim: Claim, error: BaseException | None = None) 
         return
     lease = parsed(claim.lease)
     if error is None or isinstance(error, Exception):
-        payload = _pickled(error)
+        payload = await _payload(call, claim, error)
         mark = pack(record.FAILED, lease.token, payload, tags=claim.tags)
     else:
         mark = pack(record.CLEARED, call.clock.token())
@@ -241,13 +241,16 @@ async def release(call: Call, claim: Claim, error: BaseException | None = None) 
             await call.store.delete(call.key)
 
 
-def _pickled(error: Exception | None) -> bytes:
-    """Return an exception as the payload of a mark; empty if it is large, or cannot be
-    pickled."""
+async def _payload(call: Call, claim: Claim, error: Exception | None) -> bytes:
+    """Return an exception as the payload of a mark; empty if it is large, cannot be
+    pickled, or depends on what other callers do not see."""
     if error is not None:
         with suppress(Exception):  # a class decides what pickling raises
             payload = record.dumps_exception(error)
-            return payload if len(payload) <= _LARGEST_ERROR else b""
+            holds_row = claim.uses is not None and _ROW in payload
+            if len(payload) > _LARGEST_ERROR or holds_row or _is_changed(call, claim):
+                return b""
+            return payload if await _is_valid_for_others(call, claim) else b""
     return b""
 
 

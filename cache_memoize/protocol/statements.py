@@ -2,7 +2,8 @@
 
 SQL has many dialects, and a full parser would still not know what a function does. So
 the words are looked at, and in doubt a statement is a write. Quoted text and comments
-are left out first, unless a backslash leaves open where a quoted text ends.
+are left out first, unless it is open where these end: by a backslash, a dollar quote,
+a comment of another dialect, or one inside another.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ _WRITES_FIRST = re.compile(r"\s*(?:INSERT|UPDATE|DELETE)\b", re.IGNORECASE)
 _QUOTED = re.compile(
     r"'[^']*'|\"[^\"]*\"|`[^`]*`|/\*(?!M?!)(?:[^*]|\*(?!/))*\*/|--(?=\s)[^\n]*|--$"
 )
+#: It depends on the dialect where a quoted text or a comment ends.
+_UNCLEAR = re.compile(r"\\|\$|#|--(?=\S)|/\*(?:[^*]|\*(?!/))*?/\*")
 _READS = re.compile(
     r"[\s(_]*(?:(?:SELECT|WITH|VALUES|SHOW|SAVEPOINT|RELEASE|ROLLBACK|SET)\b"
     r"|EXPLAIN\b(?!.*\b(?:EXECUTE|CREATE|CALL)\b)"
@@ -73,7 +76,7 @@ def effect_of(sql: Any) -> Effect:
 def _effect_of(sql: str) -> Effect:
     text = sql.upper()
     isolates = _ISOLATES.search(text) is not None
-    if "\\" not in text:
+    if not _UNCLEAR.search(text):
         text = _QUOTED.sub(" _ ", text)
     text, locks = _LOCKS.subn(" ", text)
     statements = [each for each in text.split(";") if each.strip(" \t\r\n_")]
