@@ -22,7 +22,7 @@ from django.utils.functional import SimpleLazyObject
 from django.utils.functional import cached_property as django_cached_property
 from django.utils.translation import ngettext_lazy, npgettext_lazy
 
-from cache_memoize import UnkeyableArgument
+from cache_memoize import UnkeyableArgument, cache_memoize
 from cache_memoize.keys import values
 from cache_memoize.keys.encoding import encode
 
@@ -558,3 +558,22 @@ def test_subclasses_in_c_hide_state():
     finally:
         values._VALUES.clear()
         values._VALUES.update(table)
+
+
+class Shown:
+    """Its text is memoized, and its key would be its text."""
+
+    @cache_memoize(60)
+    def __str__(self):
+        return "text"
+
+    @cache_memoize(60)
+    def other(self, x):
+        return x
+
+
+def test_an_object_whose_text_needs_its_own_key_is_refused():
+    for call in (Shown().__str__, lambda: Shown().other(1)):
+        with pytest.raises(UnkeyableArgument, match="text is made by a memoized"):
+            call()
+    assert not values._writing.ids

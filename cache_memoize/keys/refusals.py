@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
-__all__ = ["UnkeyableArgument"]
+__all__ = ["UnkeyableArgument", "class_name", "refusal"]
 
 
 class UnkeyableArgument(TypeError):
@@ -61,3 +62,16 @@ class UnkeyableArgument(TypeError):
                 "name the function with prefix=, if no result depends on it: then "
                 "captured variables are not part of the key"
             )
+
+
+def class_name(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def refusal(reason: str) -> Callable[[Any], Any]:
+    """Return a rule that refuses all values."""
+
+    def refuse(value: Any) -> Any:
+        raise UnkeyableArgument(class_name(type(value)), reason)
+
+    return refuse

@@ -24,6 +24,7 @@ import pathlib
 import re
 import struct
 import sys
+import threading
 import types
 import uuid
 import zoneinfo
@@ -40,7 +41,7 @@ from django.http import HttpRequest
 from django.utils.functional import cached_property as django_cached_property
 from django.views import View
 
-from .refusals import UnkeyableArgument
+from .refusals import UnkeyableArgument, class_name, refusal
 from .replaced import is_mock, mock_token, replaces
 
 __all__ = [
@@ -78,19 +79,6 @@ def _qualified_name(value: Any) -> str:
 _WITHOUT_NAME = (
     "has no name that is the same in every process and different from all others"
 )
-
-
-def class_name(cls: type) -> str:
-    return f"{cls.__module__}.{cls.__qualname__}"
-
-
-def refusal(reason: str) -> Rule:
-    """Return a rule that refuses all values."""
-
-    def refuse(value: Any) -> Any:
-        raise UnkeyableArgument(class_name(type(value)), reason)
-
-    return refuse
 
 
 def _function_name(value: Any) -> Any:
@@ -325,15 +313,25 @@ def _has_hidden_state(cls: type, base: type) -> bool:
     return cls.__basicsize__ > base.__basicsize__ + words * struct.calcsize("P")
 
 
+#: The ids of the objects whose texts a thread is asking for.
+_writing = threading.local()
+
+
 def _own_texts(value: Any) -> list[str]:
-    texts = []
-    for name, write in (("__repr__", repr), ("__str__", str)):
-        if isinstance(_class_attribute(type(value), name), types.FunctionType):
-            text = write(value)
-            if _ADDRESS.search(text):
-                refusal("its text holds a memory address")(value)
-            texts.append(text)
-    return texts
+    ids, texts = vars(_writing).setdefault("ids", set()), []
+    if id(value) in ids:
+        refusal("its own text is made by a memoized method")(value)
+    ids.add(id(value))
+    try:
+        for name, write in (("__repr__", repr), ("__str__", str)):
+            if isinstance(_class_attribute(type(value), name), types.FunctionType):
+                text = write(value)
+                if _ADDRESS.search(text):
+                    refusal("its text holds a memory address")(value)
+                texts.append(text)
+        return texts
+    finally:
+        ids.discard(id(value))
 
 
 def _class_attribute(cls: type, name: str) -> Any:
