@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from contextlib import contextmanager
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
@@ -72,6 +73,15 @@ def post(database):
 
 class Rollback(Exception):
     pass
+
+
+@contextmanager
+def without_autocommit(database):
+    transaction.set_autocommit(False, using=database)
+    try:
+        yield
+    finally:
+        transaction.set_autocommit(True, using=database)
 
 
 def is_empty(world, key):
@@ -262,6 +272,31 @@ def test_the_block_of_a_process_that_died_expires_beside_others(world, database,
         f.invalidate(post)
     assert is_empty(world, key)
     assert f(post) == f.peek(post).value == "old"
+
+
+@pytest.mark.backends(["locmem"])
+@READ_COMMITTED
+def test_a_list_of_hooks_with_an_id_of_before_is_another_transaction(
+    world, database, post, monkeypatch
+):
+    f, runs = titled(world, database)
+    watch = transactions._watch_of(connections[database])
+    with transaction.atomic(using=database):
+        change(database, post, "new")
+        assert watch.wrote
+    with transaction.atomic(using=database):
+        watch._hooks = id(connections[database].run_on_commit)  # as if used again
+        assert f(post) == f.peek(post).value == "new"
+
+
+@pytest.mark.backends(["locmem"])
+def test_a_block_without_autocommit_is_a_part_of_the_transaction(database, post):
+    with without_autocommit(database):
+        with transaction.atomic(using=database):
+            change(database, post, "new")
+        with transaction.atomic(using=database):
+            assert transactions._has_written(connections[database])
+        transaction.rollback(using=database)
 
 
 @pytest.mark.backends(["locmem"])

@@ -78,8 +78,9 @@ class Watch:
     def __init__(self) -> None:
         # Django makes a new list of hooks when a transaction ends, so the id of the
         # list identifies the transaction. Only the id, because a reference would keep
-        # the hooks alive; an id that is used again only leads to fewer stored results.
+        # the hooks alive; an id may be used again, so the outermost block counts too.
         self._hooks = 0
+        self._block: Callable[[], Any] = lambda: None
         self._savepoint: str | None = None
         self._rolled_back = False
         self.began = 0.0
@@ -112,11 +113,15 @@ class Watch:
     def follow(self, connection: Connection) -> None:
         """Reset the record if another transaction has begun."""
         savepoint = _outermost_savepoint(connection)
-        same = self._hooks == id(connection.run_on_commit) or self._rolled_back
-        if not same or savepoint != self._savepoint:
+        block = next(iter(own_blocks(connection)), None)
+        # With autocommit off, a block is only a part of a transaction.
+        inside = self._block() is block or not connection.commit_on_exit
+        same = self._hooks == id(connection.run_on_commit) and inside
+        if not (same or self._rolled_back) or savepoint != self._savepoint:
             self.began = time.monotonic()
             self.wrote = self.locked = self.snapshot = False
         self._hooks, self._savepoint = id(connection.run_on_commit), savepoint
+        self._block = (lambda: None) if block is None else weakref.ref(block)
         self._rolled_back = False
 
 
