@@ -144,8 +144,16 @@ DEEP = """
     threading.Thread(target=in_thread).start()
 """
 
-KINDS = ["tuple", "dict", "objects", "model"]
-MORE = ["a tuple inside", "named tuple", "list", "frozenset", "deque", "mapping"]
+KINDS = ["tuple", "dict", "model"]
+MORE = [
+    "objects",
+    "a tuple inside",
+    "named tuple",
+    "list",
+    "frozenset",
+    "deque",
+    "mapping",
+]
 MORE += ["frozen dataclass", "frozen dataclasses", "exceptions"]
 
 
@@ -309,7 +317,13 @@ numbers = itertools.count()
 def memoized_one(x): ...
 
 
-@pytest.mark.parametrize("options", OPTIONS)
+MOST = pytest.mark.thorough
+
+
+@pytest.mark.parametrize(
+    "options",
+    [n if n in ("plain", "varied") else pytest.param(n, marks=MOST) for n in OPTIONS],
+)
 @pytest.mark.parametrize("way", WAYS)
 def test_nothing_that_is_long_is_remembered(way, options):
     """10,000 characters or 1,000 arguments at a time: 600 KB and more, if they were."""
@@ -357,7 +371,7 @@ def test_counts_that_wait_to_be_reported_keep_no_captured_variable(monkeypatch):
     assert gone() is None and stats.totals().misses == 1
 
 
-@pytest.mark.backends(["locmem", "file"], lean=["locmem", "file"])
+@pytest.mark.backends(["locmem", "file"], lean=["locmem"])
 def test_the_memory_of_a_request_has_a_bound_in_bytes(backend):
     @cache_memoize(60, cache_alias=backend, local="request", tags=())
     def f(number, size):
