@@ -154,7 +154,7 @@ MORE = [
     "deque",
     "mapping",
 ]
-MORE += ["frozen dataclass", "frozen dataclasses", "exceptions"]
+MORE += ["mapping", "frozen dataclass", "frozen dataclasses", "exceptions"]
 
 
 @pytest.mark.parametrize(
