@@ -215,6 +215,6 @@ def _invalidate_tags(tags: list[str], alias: str | None) -> Outcome:
     with suppress(Exception):  # the tags are invalidated all the same
         run_checks(tags=[Tags.urls])  # it imports the functions that the site serves
         list_functions()  # it reads their options
-    unless = ", unless a callable returns it" * may_be_returned()
-    lines += [f"no function has the tag {tag!r}{unless}" for tag in undeclared(tags)]
+    if not may_be_returned():
+        lines += [f"no function has the tag {tag!r}" for tag in undeclared(tags)]
     return Outcome(result, lines)
