@@ -435,3 +435,26 @@ def test_a_folder_to_which_everybody_may_write_is_known(tmp_path, mode, is_open)
     tmp_path.chmod(mode)
     found = backends.Files().open_folder(cache)
     assert found == (str(tmp_path) if is_open else None)
+
+
+@pytest.mark.backends(["valkey"])
+def test_a_transaction_of_redis_that_loses_a_race_replaces_nothing(backend):
+    cache, adapter = opened(backend)
+    adapter.set(cache, "race", b"old", 60)
+    values, others = adapter.values(cache, "race"), []
+
+    def decode(found):
+        others and adapter.set(cache, "race", others.pop(), 60)
+        return values.decode(found)
+
+    ours = values._replace(decode=decode)
+    own = backends.Redis()
+    own._refused[ours.server] = 2  # neither IFEQ nor a script
+    new = values.encode(b"new")
+    others.append(b"other")
+    assert not own._replace(ours, None, b"old", new, 60)
+    assert adapter.get(cache, "race") == b"other"
+    with pytest.raises(redis.ResponseError, match="expire"):
+        own._replace(ours, None, b"other", new, -1)
+    assert own._replace(ours, None, b"other", new, 60)
+    assert adapter.get(cache, "race") == b"new"

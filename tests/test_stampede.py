@@ -21,10 +21,11 @@ from cache_memoize import cache_memoize
 from cache_memoize.cache import record
 from cache_memoize.cache.backends import LocalMemory, backend_of
 from cache_memoize.cache.breaker import breaker_of
-from cache_memoize.cache.store import Store
+from cache_memoize.cache.store import Look, Store, run
 from cache_memoize.clock import Clock
 from cache_memoize.protocol import threads, transactions
 from cache_memoize.protocol.call import Call
+from cache_memoize.protocol.claim import _Caller, _step
 from tests.conftest import FakeClock, World, close_connections, in_thread, plan_of
 
 ROOT = Path(__file__).parents[1]
@@ -780,3 +781,14 @@ def test_a_caller_does_not_wait_for_its_own_lease(world, monkeypatch, tags, name
     assert world.clock.sleeps == []
     monkeypatch.undo()
     assert f() == 2, "and it was stored"
+
+
+@pytest.mark.backends(["locmem"])
+def test_a_waiter_that_cannot_read_the_exception_computes(backend):
+    f = World(backend, "sync").memoize(60)(lambda: 1)
+    call = Call(f._memoized, plan_of(f), plan_of(f).store, f.get_cache_key())
+    caller = _Caller(call)
+    caller.awaited = b"a token."
+    mark = record.parse(record.pack(record.FAILED, caller.awaited, b"no pickle"))
+    claimed = run(_step(caller, Look(mark)))
+    assert claimed.found is None and claimed.lease is None

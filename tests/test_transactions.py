@@ -300,6 +300,21 @@ def test_a_block_without_autocommit_is_a_part_of_the_transaction(database, post)
 
 
 @pytest.mark.backends(["locmem"])
+def test_a_block_that_cannot_be_written_is_raised(world, database, post, monkeypatch):
+    def fail(self, *args):
+        raise ConnectionError("away")
+
+    f, runs = titled(world, database)
+    f(post)
+    with transaction.atomic(using=database):
+        monkeypatch.setattr(Store, "swap", fail)
+        with pytest.raises(ConnectionError):
+            f.invalidate(post)
+        monkeypatch.undo()
+    assert f.peek(post) is None, "it is invalidated at the commit all the same"
+
+
+@pytest.mark.backends(["locmem"])
 def test_many_invalidations_of_one_key_wait_once(world, database, post):
     f, runs = titled(world, database, tags=())
     with transaction.atomic(using=database):
