@@ -784,6 +784,25 @@ def test_a_caller_does_not_wait_for_its_own_lease(world, monkeypatch, tags, name
 
 
 @pytest.mark.backends(["locmem"])
+def test_an_error_of_freeing_a_key_takes_no_block_away(backend, monkeypatch):
+    """The lease has expired meanwhile, and a transaction blocks the key."""
+
+    def swap(self, *args):
+        raise OSError("the connection was lost")
+
+    def function():
+        caches[backend].set(f.get_cache_key(), block, 60)
+        monkeypatch.setattr(LocalMemory, "swap", swap)
+        raise ValueError
+
+    block = record.pack_blocks(b"written.", {b"a token.": 1e12})
+    f = World(backend, "sync").memoize(60)(function)
+    with pytest.raises(ValueError):
+        f()
+    assert caches[backend].get(f.get_cache_key()) == block
+
+
+@pytest.mark.backends(["locmem"])
 def test_a_waiter_that_cannot_read_the_exception_computes(backend):
     f = World(backend, "sync").memoize(60)(lambda: 1)
     call = Call(f._memoized, plan_of(f), plan_of(f).store, f.get_cache_key())

@@ -228,17 +228,17 @@ async def release(call: Call, claim: Claim, error: BaseException | None = None) 
     try:
         if await call.store.swap(call.key, lease.raw, mark, record.FAILED_FOR):
             return
-        found = await call.store.get(call.key)
-        if not isinstance(found, Record) or found.raw != lease.raw:
-            return
     except MISTAKES:
         raise
     except Exception as trouble:
         call.stats.trouble("the cache failed after the call", trouble)
-    # The server replaces nothing, but may delete: other callers would wait for nothing.
+    # A server that replaces nothing may delete: else other callers would wait for
+    # nothing. But only our lease: by now the key may hold the block of a transaction.
     with suppress(Exception):
         if not call.store.breaker.blocks(call.clock.monotonic()):
-            await call.store.delete(call.key)
+            found = await call.store.get(call.key)
+            if isinstance(found, Record) and found.raw == lease.raw:
+                await call.store.delete(call.key)
 
 
 async def _payload(call: Call, claim: Claim, error: Exception | None) -> bytes:
