@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from cache_memoize.protocol import statements, transactions
 from cache_memoize.protocol.statements import effect_of
-from tests.conftest import ALL_DATABASES, World
+from tests.conftest import World
+from tests.databases import EVERYWHERE, prepared
 from tests.models import Post
-from tests.needs import NEEDS, is_full, need
 
 READS = [
     "SELECT 1",
@@ -190,8 +190,6 @@ def test_long_statements_are_not_remembered():
 
 # --- on servers ----------------------------------------------------------------------
 
-MARIADB = {"mariadb"} if is_full() else set()
-EVERYWHERE = [*ALL_DATABASES, *MARIADB]
 TABLE = Post._meta.db_table
 
 on_servers = pytest.mark.django_db(transaction=True, databases=EVERYWHERE)
@@ -199,10 +197,7 @@ on_servers = pytest.mark.django_db(transaction=True, databases=EVERYWHERE)
 
 @pytest.fixture(params=EVERYWHERE)
 def database(request):
-    if request.param in NEEDS:
-        need(request.param)
-    request.getfixturevalue("transactional_db")
-    return request.param
+    return prepared(request)
 
 
 @pytest.fixture

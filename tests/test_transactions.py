@@ -20,30 +20,21 @@ from cache_memoize.cache.store import Store
 from cache_memoize.protocol import transactions
 from cache_memoize.protocol.transactions import Watch
 from tests.conftest import (
-    ALL_DATABASES,
     DATABASES,
     World,
     close_connections,
     in_thread,
 )
+from tests.databases import EVERYWHERE, prepared
 from tests.models import Post
-from tests.needs import NEEDS, is_full, need
 
 #: The cache, and the database that is written to.
 PLACES = ["locmem", "valkey", "pymemcache", "file"]
 
 
-#: MariaDB reads from a snapshot, as it does by its own default.
-MARIADB = {"mariadb"} if is_full() else set()
-EVERYWHERE = [*ALL_DATABASES, *MARIADB]
-
-
 @pytest.fixture(params=EVERYWHERE)
 def database(request):
-    if request.param in NEEDS:
-        need(request.param)
-    request.getfixturevalue("transactional_db")
-    return request.param
+    return prepared(request)
 
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=EVERYWHERE)

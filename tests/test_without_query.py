@@ -18,18 +18,15 @@ from cache_memoize.cache import record
 from cache_memoize.keys.closure import captures_plain_values, is_plain
 from cache_memoize.protocol import transactions
 from tests.conftest import ALL_DATABASES, World, in_thread
+from tests.databases import prepared
 from tests.models import Post
-from tests.needs import NEEDS, need
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=ALL_DATABASES)
 
 
 @pytest.fixture(params=ALL_DATABASES)
 def database(request):
-    if request.param in NEEDS:
-        need(request.param)
-    request.getfixturevalue("transactional_db")
-    return request.param
+    return prepared(request)
 
 
 @pytest.fixture
