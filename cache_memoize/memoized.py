@@ -162,10 +162,12 @@ class Memoized(Generic[P, R, T]):
             await _invalidate(call, call.key, call.policy.hold)
 
     def _check_given(self, args: Any, kwargs: Any) -> None:
-        """Refuse a call without arguments of a function that needs some."""
+        """Refuse a call without arguments of a function that needs some. (That the
+        class is missing, ``_whole_arguments()`` explains better.)"""
+        function = self._memoized
         try:
-            if not args and not kwargs:
-                self._memoized.binder.normalize(self._receiver, {})
+            if not (args or kwargs or (function.needs_class and not function.owner)):
+                function.binder.normalize(self._receiver, {})
         except TypeError as error:
             hint = "for all calls, write invalidate_all()"
             raise TypeError(f"{error}; {hint}") from None

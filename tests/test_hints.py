@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from asgiref.sync import async_to_sync
 
@@ -59,6 +61,19 @@ def test_invalidate_without_arguments_says_how_all_are_invalidated(memoized):
         control = async_to_sync(memoized.ainvalidate)
     with pytest.raises(TypeError, match=r"for all calls, write invalidate_all\(\)"):
         control()
+
+
+class Below:
+    @classmethod
+    @cache_memoize(60)
+    def of_class(cls):
+        return 1
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="the class is known there")
+def test_a_control_that_does_not_know_the_class_says_why():
+    with pytest.raises(TypeError, match="put @cache_memoize above @classmethod"):
+        Below.of_class.invalidate()
 
 
 def test_invalidate_all_without_tags_says_what_works():

@@ -6,6 +6,7 @@ import collections
 import datetime
 import enum
 import functools
+import logging
 import sys
 import types
 
@@ -282,6 +283,7 @@ class Reducing(Exception):
 ORDERED = collections.OrderedDict([(1, 2), (3, 4)])
 
 PAIRS = {
+    "loggers": (logging.getLogger("a"), logging.getLogger("b")),
     "members that are made as needed": (Unlisted(2), Unlisted(3)),
     "a proxy of an ordered dict": (
         types.MappingProxyType(ORDERED),

@@ -20,6 +20,7 @@ import enum
 import fractions
 import functools
 import gc
+import logging
 import pathlib
 import re
 import struct
@@ -196,6 +197,7 @@ _NAMES: dict[type, Rule] = {
     types.BuiltinFunctionType: _builtin_function,
     types.MethodType: lambda value: (value.__self__, value.__func__),
     types.ModuleType: lambda value: value.__name__,
+    logging.Logger: lambda value: value.name,
     types.GenericAlias: lambda value: (value.__origin__, value.__args__),
     type: _qualified_name,
     type(Ellipsis): lambda value: None,
