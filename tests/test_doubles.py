@@ -34,7 +34,7 @@ def patched(alias, method, double, *, of_class=False):
 
 
 @pytest.mark.leaves_lease
-@pytest.mark.backends(["locmem", "valkey"])
+@pytest.mark.backends(["locmem", "valkey"], lean=["locmem"])
 @pytest.mark.parametrize("of_class", [False, True])
 @pytest.mark.parametrize("double", DOUBLES)
 @pytest.mark.parametrize("method", METHODS)

@@ -14,6 +14,10 @@ from django.template.response import SimpleTemplateResponse, TemplateResponse
 from django.test import RequestFactory
 
 from cache_memoize.cache import record
+from tests.conftest import BACKENDS
+
+#: The backend makes no difference: one in the default suite, all with --full.
+ANYWHERE = pytest.mark.backends(list(BACKENDS), lean=["locmem"])
 
 
 async def coroutine():
@@ -62,6 +66,7 @@ PLACES = {
 }
 
 
+@ANYWHERE
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("name", REFUSED)
 def test_results_that_would_be_others_are_returned_and_warned_of_once(
@@ -210,6 +215,7 @@ STORED = {
 }
 
 
+@ANYWHERE
 @pytest.mark.parametrize("name", STORED)
 def test_an_exception_with_values_that_do_not_compare_is_stored(world, name):
     runs = []

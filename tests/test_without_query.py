@@ -55,7 +55,7 @@ def in_rolled_back(database, post, *calls):
 # --- stored --------------------------------------------------------------------------
 
 
-@pytest.mark.backends(["locmem", "valkey", "pymemcache", "file"])
+@pytest.mark.backends(["locmem", "valkey", "pymemcache", "file"], lean=["locmem"])
 @pytest.mark.parametrize("args", [(1,), ("a", 2.5), (), ([1, {"a": (None, b"")}],)])
 def test_without_a_query_a_result_is_stored_in_a_transaction_that_wrote(
     world, database, post, args
