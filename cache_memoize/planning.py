@@ -67,7 +67,7 @@ _listing = threading.RLock()
 _functions: WeakSet[Function] = WeakSet()
 #: Aliases of which the log has said that other processes do not see the entries, or
 #: has had no reason to.
-looked_at: set[str] = set()
+checked_aliases: set[str] = set()
 
 
 def functions() -> list[Function]:
@@ -175,8 +175,8 @@ def plan_of(function: Function) -> Plan:
 
 def make_plan(function: Function) -> Plan:
     plan = _make_plan(function)
-    if plan.stores and plan.alias not in looked_at and not is_debug():
-        looked_at.add(plan.alias)
+    if plan.stores and plan.alias not in checked_aliases and not is_debug():
+        checked_aliases.add(plan.alias)
         with suppress(Exception):  # it cannot be opened: the call raises that
             if problem := unshared(plan.alias):
                 logger.warning("the cache %r %s", plan.alias, problem)

@@ -173,7 +173,7 @@ class in_memory(_Block):
         stack.callback(world._remove_caches)
         # Breakers of servers that are down do not concern the caches in memory.
         stack.callback(breaker.replace, breaker.replace({}))
-        planning.looked_at.update(memory)  # they are not shared on purpose
+        planning.checked_aliases.update(memory)  # they are not shared on purpose
         stack.enter_context(override_settings(CACHES=memory, CACHE_MEMOIZE=setting))
         stack.callback(threads.join)
         return world

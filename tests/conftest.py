@@ -380,7 +380,7 @@ def nothing_left_behind(
     monkeypatch.setattr(Store, "_command", remember)
     monkeypatch.setattr("cache_memoize.model_signals._late", {})
     monkeypatch.setattr(planning, "_by_distinction", WeakValueDictionary())
-    monkeypatch.setattr(planning, "looked_at", set(caches.settings))
+    monkeypatch.setattr(planning, "checked_aliases", set(caches.settings))
     yield
     assert pool.join(), "a refresh in the background has not ended"
     for one in breaker._breakers.values():

@@ -93,7 +93,7 @@ REMEMBERS = {
     "model_signals._late": "functions registered late",
     "protocol.call.self._reset": "one token of a context variable",
     "planning._by_distinction": "functions, weakly",
-    "planning.looked_at": "aliases",
+    "planning.checked_aliases": "aliases",
     "keys.closure._digest_of_code": "1,024 pieces of code",
     "keys.closure._is_only_written": "1,024 variables of code",
     "keys.encoding._REGISTERED": "classes",

@@ -223,7 +223,7 @@ def test_a_cache_that_processes_do_not_share_is_found_by_any_check(debug):
 
 @pytest.fixture
 def fresh_process(monkeypatch):
-    monkeypatch.setattr(planning, "looked_at", set())
+    monkeypatch.setattr(planning, "checked_aliases", set())
 
 
 @pytest.mark.parametrize(
@@ -259,12 +259,12 @@ def test_a_shared_or_unusable_cache_or_a_disabled_library_is_not_logged(
     with override_settings(CACHES={"default": shared}):
         f()
     planning._drop_plans()
-    planning.looked_at.clear()
+    planning.checked_aliases.clear()
     odd = odd_caches({"default": {"BACKEND": "no.such.Backend"}})
     with odd, pytest.raises(InvalidCacheBackendError):
         f()
     planning._drop_plans()
-    planning.looked_at.clear()
+    planning.checked_aliases.clear()
     with in_memory():
         f()
     assert caplog.messages == []

@@ -537,7 +537,7 @@ class NoDatabase(SimpleTestCase):
 
     def test_calls(self):
         f = cache_memoize(60, prefix="no database", cache_alias="locmem")(lambda x: x)
-        transactions.uses_of_databases()
+        transactions.count_database_uses()
         self.assertEqual([f(1), f(1)], [1, 1])
         caches["locmem"].clear()
 
@@ -545,7 +545,7 @@ class NoDatabase(SimpleTestCase):
 def test_a_connection_that_was_never_opened_is_left_alone(database):
     def look():
         one = connections[database]
-        assert transactions.uses_of_databases() == ()
+        assert transactions.count_database_uses() == ()
         return "cursor" in vars(one), one.execute_wrappers
 
     assert in_thread(look) == (False, [])
@@ -553,11 +553,11 @@ def test_a_connection_that_was_never_opened_is_left_alone(database):
 
 def test_a_connection_that_a_computation_opens_is_a_use(database):
     def look():
-        before = transactions.uses_of_databases()
+        before = transactions.count_database_uses()
         Post.objects.using(database).count()
-        used = transactions.uses_of_databases()
+        used = transactions.count_database_uses()
         connections[database].close()
-        return before == used, before == transactions.uses_of_databases()
+        return before == used, before == transactions.count_database_uses()
 
     assert in_thread(look) == (False, False)
 
@@ -620,10 +620,10 @@ def test_the_query_of_an_async_caller(database, post):
     """Async code asks in the thread that has the connections."""
 
     async def count():
-        return await sync_to_async(transactions.uses_of_databases)()
+        return await sync_to_async(transactions.count_database_uses)()
 
     with transaction.atomic(using=database):
         before = async_to_sync(count)()
-        assert before == transactions.uses_of_databases()
+        assert before == transactions.count_database_uses()
         changed(post)
         assert async_to_sync(count)() != before

@@ -281,7 +281,7 @@ class Call(NamedTuple):
             self.store, transactions.can_share_results, hold, database
         )
 
-    async def uses(self, since: float = 0.0) -> transactions.Uses:
+    async def count_uses(self, since: float = 0.0) -> transactions.Uses:
         """Return a count of the uses of databases; None if a result may not be stored
         even if the function uses none.
 
@@ -293,7 +293,7 @@ class Call(NamedTuple):
         if not (is_plain(given) and captures_plain_values(self.function.func)):
             return None
         return await transactions.ask_connections(
-            self.store, transactions.uses_of_databases, self.store.database()
+            self.store, transactions.count_database_uses, self.store.database()
         )
 
     async def begin_refresh(

@@ -292,7 +292,7 @@ async def _take(caller: _Caller, look: Look, kind: int = record.LEASE) -> Claim 
         # the right to store is taken only while the function was never seen to query.
         if call.function.queries or not call.policy.store_result:
             return _right(call)
-        uses = await call.uses(look.since)
+        uses = await call.count_uses(look.since)
         if uses is None:
             return _right(call)
     old = None if found is None else found.raw

@@ -134,7 +134,7 @@ async def _is_valid_for_others(call: Call, claim: Claim) -> bool:
     """Return whether the result depends on nothing that other callers do not see."""
     if claim.uses is None:
         return await call.may_store()
-    if await call.uses() == claim.uses:
+    if await call.count_uses() == claim.uses:
         return True
     call.function.queries = True
     return False

@@ -51,7 +51,7 @@ __all__ = [
     "live",
     "may_hold_locks",
     "run_at_commit",
-    "uses_of_databases",
+    "count_database_uses",
     "without_atomic_requests",
 ]
 
@@ -256,7 +256,7 @@ def can_share_results(hold: float, database: str | None = None) -> bool:
     return True
 
 
-def uses_of_databases(cache: str | None = None) -> Uses:
+def count_database_uses(cache: str | None = None) -> Uses:
     """Return a count that changes when code of this thread uses a database; None if it
     cannot be known.
 
