@@ -20,12 +20,24 @@ from tests.conftest import Caller, FakeClock, close_connections, in_thread, plan
 # --- a cache -------------------------------------------------------------------------
 
 
+class ChaosClock(FakeClock):
+    """Not behind the real clock, by which ``invalidate_tags()`` goes."""
+
+    base = 0.0
+
+    def monotonic(self) -> float:
+        return self.base + self.offset
+
+    def catch_up(self) -> None:
+        self.base = time.monotonic()
+
+
 class Chaos:
     """What happens to the n-th command from now on, and perhaps to all after it."""
 
     def __init__(self) -> None:
         self.off()
-        self.clock = FakeClock()
+        self.clock = ChaosClock()
 
     def off(self) -> None:
         self.how, self.at, self.many, self.count = "", 0, 1, 0

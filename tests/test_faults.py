@@ -622,6 +622,7 @@ def named_trial(subject, operation, *args):
 
 def trial(subject, operation, warm, how, at, many):
     """One operation while its n-th command fails; whether it had so many."""
+    CHAOS.clock.catch_up()
     breaker.breaker_of(ALIAS).__init__()
     caches[ALIAS].clear()
     subject.begin_anew()
