@@ -106,7 +106,7 @@ async def _mark(
     :param adds: the tokens of invalidations that block the key for ``seconds``.
     :param drops: those of invalidations that are done. The blocks of others stay.
     """
-    backend = store.backend()
+    swallows = store.backend().swallows
     for attempt in range(PATIENCE):
         found, now = await store.get(key), store.clock.time()
         blocks = record.blocks(found, now)
@@ -114,28 +114,17 @@ async def _mark(
             return  # as long as another invalidation blocks the key, it has no entry
         blocks |= dict.fromkeys(adds, now + seconds)
         blocks = {each: blocks[each] for each in blocks if each not in drops}
-        if not blocks and _is_empty(found, backend.swallows):
+        if not blocks and _is_empty(found, swallows):
             return
-        if not blocks and not backend.atomic and await store.delete(key):
-            return  # no writer of before has a voucher now
         token = store.clock.token()
-        if blocks:
-            new = record.pack_blocks(token, blocks)
-            lasts = math.ceil(max(blocks.values()) - now)
-        else:
-            new, lasts = pack(CLEARED, token), CLEARED_FOR
         try:
-            if isinstance(found, Record) and not (blocks or backend.late):
-                if await store.remove(key, found.raw):
-                    return  # no command can arrive late: the key need not be marked
-                continue
-            if await _write(store, key, found, new, lasts, attempt) and backend.atomic:
+            if await _replace(store, key, found, token, blocks, attempt):
                 return
         except Exception:
             # A full server takes no mark, and some servers replace nothing.
-            if not blocks and (await store.delete(key) or not backend.swallows):
+            if not blocks and (await store.delete(key) or not swallows):
                 return
-            if not backend.swallows:
+            if not swallows:
                 raise
         # No error does not mean success: the client may have given its server up for a
         # while. If the mark can be read back, the old entry is gone.
@@ -148,15 +137,32 @@ async def _mark(
     )
 
 
-async def _write(
-    store: Store, key: str, found: Record | None, new: bytes, seconds: int, attempt: int
+async def _replace(
+    store: Store,
+    key: str,
+    found: Record | None,
+    token: bytes,
+    blocks: dict[bytes, float],
+    attempt: int,
 ) -> bool:
-    """Replace what was found. Return False if it may not have been replaced."""
+    """Replace what was found by a block, or by a mark that the key is empty. Return
+    whether that is certain."""
+    backend, seconds = store.backend(), CLEARED_FOR
+    if blocks:
+        new = record.pack_blocks(token, blocks)
+        seconds = max(1, math.ceil(max(blocks.values()) - store.clock.time()))
+    else:
+        new = pack(CLEARED, token)
+        if not backend.atomic and await store.delete(key):
+            return True  # no writer of before has a voucher now
+        if isinstance(found, Record) and not backend.late:
+            # No command can arrive late: the key need not be marked.
+            return await store.remove(key, found.raw)
     if attempt < PATIENCE // 2:
         if isinstance(found, Record):
-            return await store.swap(key, found.raw, new, seconds)
+            return await store.swap(key, found.raw, new, seconds) and backend.atomic
         if found is None:
-            return await store.add(key, new, seconds)
+            return await store.add(key, new, seconds) and backend.atomic
     # Some clients return None for a value that they cannot read, and some servers
     # replace nothing.
     await store.set(key, new, seconds)
