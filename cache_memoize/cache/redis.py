@@ -26,14 +26,61 @@ class _Values(NamedTuple):
     server: str
 
 
+def _by_comparison(
+    values: _Values, stored: Any, old: bytes, new: Any, seconds: int | None
+) -> bool:
+    """Redis from 8.4 on, Valkey from 8.1 on."""
+    lifetime = () if seconds is None else ("EX", seconds)
+    command = "SET", values.key, new, "IFEQ", stored, *lifetime
+    return bool(values.client.execute_command(*command))
+
+
+_SCRIPT = (
+    "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end "
+    "if ARGV[3] == '' then redis.call('SET', KEYS[1], ARGV[2]) "
+    "else redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3]) end return 1"
+)
+
+
+def _by_script(
+    values: _Values, stored: Any, old: bytes, new: Any, seconds: int | None
+) -> bool:
+    lifetime = "" if seconds is None else seconds
+    return bool(values.client.eval(_SCRIPT, 1, values.key, stored, new, lifetime) == 1)
+
+
+def _by_watching(
+    values: _Values, stored: Any, old: bytes, new: Any, seconds: int | None
+) -> bool:
+    with values.client.pipeline() as pipeline:
+        pipeline.watch(values.key)
+        found = pipeline.get(values.key)
+        if found is None or values.decode(found) != old:
+            return False
+        pipeline.multi()
+        pipeline.set(values.key, new, ex=seconds)
+        try:
+            pipeline.execute()
+        except Exception as error:
+            if type(error).__name__ != "WatchError":
+                raise
+            return False
+        return True
+
+
+_WAYS = (_by_comparison, _by_script, _by_watching)
+
+
+def _is_refused(error: Exception) -> bool:
+    """Return whether a server does not have, or not allow, a command."""
+    text, refusals = str(error).lower(), ("syntax error", "unknown command")
+    return type(error).__name__ == "NoPermissionError" or any(
+        words in text for words in (*refusals, "no permission", "not allowed")
+    )
+
+
 class Redis(Backend):
     """Redis: the best of three ways that the server allows."""
-
-    SCRIPT = (
-        "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end "
-        "if ARGV[3] == '' then redis.call('SET', KEYS[1], ARGV[2]) "
-        "else redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3]) end return 1"
-    )
 
     def __init__(self) -> None:
         #: By address of the server: how many of the ways it has refused.
@@ -52,49 +99,18 @@ class Redis(Backend):
             return False
         return self._replace(values, stored, old, encoded, seconds)
 
-    def _replace(
-        self, values: _Values, stored: Any, old: bytes, new: Any, seconds: int | None
-    ) -> bool:
-        """Replace the value ``stored``, which is decoded ``old``."""
-        client, key, server = values.client, values.key, values.server
-        if (refused := self._refused.get(server, 0)) == 0:
-            lifetime = () if seconds is None else ("EX", seconds)
+    def _replace(self, values: _Values, *operands: Any) -> bool:
+        """Replace the value ``stored``, which is decoded ``old``, in the first way that
+        the server allows."""
+        number = self._refused.get(values.server, 0)
+        while True:
             try:
-                command = "SET", key, new, "IFEQ", stored, *lifetime
-                return bool(client.execute_command(*command))
-            except Exception as error:  # Redis before 8.4, Valkey before 8.1
-                if "syntax error" not in str(error):
-                    raise
-                self._refused[server] = refused = 1
-        if refused == 1:
-            script = (
-                self.SCRIPT,
-                1,
-                key,
-                stored,
-                new,
-                "" if seconds is None else seconds,
-            )
-            try:
-                return bool(client.eval(*script) == 1)
+                return _WAYS[number](values, *operands)
             except Exception as error:
-                if not _is_forbidden(error):
+                if number + 1 == len(_WAYS) or not _is_refused(error):
                     raise
-                self._refused[server] = 2
-        with client.pipeline() as pipeline:
-            pipeline.watch(key)
-            found = pipeline.get(key)
-            if found is None or values.decode(found) != old:
-                return False
-            pipeline.multi()
-            pipeline.set(key, new, ex=seconds)
-            try:
-                pipeline.execute()
-            except Exception as error:
-                if type(error).__name__ != "WatchError":
-                    raise
-                return False
-            return True
+                number += 1
+                self._refused[values.server] = number
 
     def takes_bytes(self, cache: Cache) -> bool:
         try:
@@ -112,14 +128,6 @@ class Redis(Backend):
         client, serializer = own.get_client(full_key, write=True), own._serializer
         server = str(own._servers)
         return _Values(client, full_key, serializer.dumps, serializer.loads, server)
-
-
-def _is_forbidden(error: Exception) -> bool:
-    """Return whether a server does not have, or not allow, a command."""
-    text = str(error).lower()
-    return type(error).__name__ == "NoPermissionError" or any(
-        words in text for words in ("unknown command", "no permission", "not allowed")
-    )
 
 
 class DjangoRedis(Redis):
