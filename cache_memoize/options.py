@@ -62,6 +62,7 @@ class Options:
     hold: float | timedelta = 0
     local: Literal["request"] | None = None
     vary_on: VaryOn | Iterable[VaryOn] = ()
+    inherit: bool = True
 
     def check(self, name: str) -> None:
         """Refuse values of a wrong form; protocol/policy.py refuses wrong numbers."""

@@ -38,7 +38,7 @@ from .keys.calling import fit
 from .keys.closure import captured_text_of, default_prefix
 from .keys.encoding import encode
 from .keys.maker import key_maker, state_maker
-from .keys.tags import function_tag, tagging
+from .keys.tags import function_tag, predicting, tagging
 from .options import CALLED, Options, check_given
 from .protocol.call import Function, Plan
 from .protocol.policy import Policy
@@ -230,16 +230,20 @@ def _plan(function: Function, project: Conf) -> Plan:
     )
     read: Any = fetch
     aread: Any = afetch
-    tag, hit_kind = None, record.ENTRY
+    tag, hit_kinds = None, [record.ENTRY]
     if options.tags is not None:
         # Without a prefix the function makes its own keys.
         tag = function_tag(function.prefix or function.path)
         key_of = tagging(key_of, called.tags, tag, name)
         read, aread = fetch_tagged, afetch_tagged
-        hit_kind = record.ENTRY | record.TAGGED
+        hit_kinds = [record.ENTRY | record.TAGGED]
+    if function.expected is not None:
+        key_of = predicting(key_of, function.expected)
+        read, aread = fetch_tagged, afetch_tagged
+        hit_kinds.append(hit_kinds[0] | record.DEPENDS)
     if options.local:
-        read = local.fetching(read, hit_kind, place_of)
-        aread = local.afetching(aread, hit_kind, place_from_afar)
+        read = local.fetching(read, hit_kinds, place_of)
+        aread = local.afetching(aread, hit_kinds, place_from_afar)
         local.watch_requests()
     return Plan(
         options=options,
@@ -253,7 +257,7 @@ def _plan(function: Function, project: Conf) -> Plan:
         captured=captured,
         fetch=read,
         afetch=aread,
-        hit_kind=hit_kind,
+        hit_kinds=tuple(hit_kinds),
         tag=tag,
         stores=policy.can_store and apps.ready,
         early_zone=policy.early_zone,

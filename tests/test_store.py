@@ -12,7 +12,7 @@ from django.db import DataError
 from cache_memoize.cache import record, store
 from cache_memoize.cache.breaker import Breaker
 from cache_memoize.cache.connections import UNREAD, UNREADABLE
-from cache_memoize.cache.store import CacheDidNotAnswer, Store, run
+from cache_memoize.cache.store import CacheDidNotAnswer, Look, Store, run
 from cache_memoize.keys.tags import TaggedKey, tag_key
 from tests.conftest import FakeClock, counted
 
@@ -60,8 +60,8 @@ def lives(cache, key):
 
 
 def test_what_the_wrapper_has_read_is_not_read_again(watched):
-    assert run(watched.seen("key", ENTRY, hold=0)) == (record.parse(ENTRY), b"", 0.0)
-    assert run(watched.seen("key", None, hold=0)) == (None, b"", 0.0)
+    assert run(watched.seen("key", ENTRY, hold=0)) == Look(record.parse(ENTRY))
+    assert run(watched.seen("key", None, hold=0)) == Look(None)
     assert run(watched.seen("key", b"foreign", hold=0)).record is UNREADABLE
     assert watched.sent == []
 

@@ -206,7 +206,7 @@ def test_savepoints_that_are_kept(world, database, post):
             f.invalidate(post)
             raise Rollback
         assert f(post) == "new"
-        assert len(transactions.live) == 1
+        assert len(set().union(*transactions.live.values())) == 1
     assert f(post) == "new" and f.peek(post).value == "new"
 
 
@@ -516,7 +516,7 @@ def test_with_two_databases_the_last_commit_invalidates(world, database, post):
         change(database, post, "new")
         with transaction.atomic(using="default"):
             f.invalidate(post)
-            assert [len(w) for w in transactions.live.values()] == [2]
+            assert {len(w) for w in transactions.live.values()} == {2}
         # The other one is committed, this one is not.
         assert world.raw(f.get_cache_key(post)).kind == record.BLOCK
         assert in_thread(lambda: f(post)) == "old"
@@ -810,7 +810,7 @@ def test_an_unknown_isolation_level_is_a_snapshot_on_mysql_only():
 def test_a_pending_action_runs_once(database):
     done = []
     with transaction.atomic(using=database):
-        tokens = transactions.run_at_commit("locmem", "key", done.append)
+        tokens = transactions.run_at_commit("locmem", ("key",), done.append)
         (waiting,) = transactions._pending_for("locmem", ["key"])
         waiting()
     assert done == list(tokens)

@@ -11,8 +11,9 @@ errors are counted by the circuit breaker of the cache.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from contextlib import suppress
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 from asgiref.sync import sync_to_async
@@ -26,7 +27,7 @@ from ..keys.tags import TaggedKey
 from ..process import logger
 from . import local, record, signing
 from .backends import Backend, backend_of
-from .breaker import SLOW, Breaker
+from .breaker import SLOW, Breaker, breaker_of
 from .connections import (
     UNREAD,
     UNREADABLE,
@@ -64,6 +65,10 @@ class Look(NamedTuple):
     tags: bytes | None = b""
     #: When the youngest of the tags was created, in seconds since the epoch.
     since: float = 0.0
+    #: The present tokens of the tags that the record depends on besides, by name.
+    known: Mapping[str, bytes] = MappingProxyType({})
+    #: Whether these are the tokens that the record has.
+    valid: bool = True
 
 
 #: Kinds of records under the key of a tag.
@@ -121,8 +126,8 @@ class Store:
         A missing tag gets a new token, unless ``may_write`` is False.
         """
         if not isinstance(key, TaggedKey):
-            return Look(await self.get(key))
-        found = await self._run("read_many", [key, *key.tags])
+            return await self._with_dependencies(Look(await self.get(key)))
+        found = await self._run("read_many", [key, *key.all_tags])
         return await self._resolve(key, found, may_write)
 
     async def seen(
@@ -135,26 +140,87 @@ class Store:
             return await self._resolve(key, first, may_write)
         found = self.read(key, first)
         if not isinstance(key, TaggedKey):
-            return Look(found)
+            return await self._with_dependencies(Look(found))
         if found is None or found is UNREADABLE:
             return await self.look(key, may_write=may_write)
-        return Look(found, found.tags)  # fetch_tagged has compared them
+        # fetch_tagged has compared all tokens
+        known = record.dependencies(found.depends)[1]
+        return Look(found, found.tags, known=known)
 
     async def _resolve(
         self, key: TaggedKey, found: dict[str, Any], may_write: bool = True
     ) -> Look:
         """Create a new token for each missing tag; entries with its old token are
         misses from then on."""
-        if not may_write:
-            tokens = record.tokens([found.get(tag) for tag in key.tags])
-            return Look(self.read(key, found.get(key)), tokens or None)
-        tags = [
-            await self._ensure_tag(tag, self.read(tag, found.get(tag)))
-            for tag in key.tags
-        ]
-        tokens = record.tokens([tag.raw for tag in tags])
-        since = max(tag.start for tag in tags)
-        return Look(self.read(key, found.get(key)), tokens or None, since)
+        there = {tag: found.get(tag) for tag in key.tags}
+        since = 0.0
+        if may_write:
+            tags = [
+                await self._ensure_tag(tag, self.read(tag, raw))
+                for tag, raw in there.items()
+            ]
+            there = {tag: each.raw for tag, each in zip(there, tags, strict=True)}
+            since = max((tag.start for tag in tags), default=0.0)
+        tokens: bytes | None = record.tokens(list(there.values()))
+        if key.tags and not tokens:
+            tokens = None
+        look = Look(self.read(key, found.get(key)), tokens, since)
+        return await self._with_dependencies(look, found, key.expected.keys)
+
+    async def _with_dependencies(
+        self, look: Look, read: Mapping[str, Any] = {}, asked: Iterable[str] = ()
+    ) -> Look:
+        """Compare the tokens of the tags that a record depends on.
+
+        :param read: the values that were read for the keys in ``asked``.
+        """
+        found = look.record
+        if not isinstance(found, Record) or not found.depends:
+            return look
+        wanted = record.dependencies(found.depends)[1]
+        if set(asked).issuperset(wanted):
+            known = _tokens_in(read)
+        else:
+            known = await self.read_tokens(wanted)
+        known = {name: known[name] for name in wanted if name in known}
+        return look._replace(known=known, valid=known == wanted)
+
+    async def read_tokens(self, names: Iterable[str]) -> dict[str, bytes]:
+        """Return the tokens of tags by their names, which start with the alias of
+        another cache and a tab if the tag is not in this one. Left out are tags that
+        are missing, or being invalidated."""
+        found: dict[str, Any] = {}
+        by_alias: dict[str, list[str]] = {}
+        for name in names:
+            alias, _, key = name.rpartition("\t")
+            by_alias.setdefault(alias, []).append(key)
+        for alias, keys in by_alias.items():
+            store = self.beside(alias) if alias else self
+            values = await store._run("read_many", keys)
+            head = f"{alias}\t" if alias else ""
+            found |= {f"{head}{key}": value for key, value in values.items()}
+        return _tokens_in(found)
+
+    def beside(self, alias: str) -> Store:
+        """Return the store of another cache."""
+        return type(self)(alias, breaker_of(alias), self.clock)
+
+    async def records(self, keys: Collection[str]) -> dict[str, Record]:
+        """Return the records under these keys, without those that have none."""
+        found = await self._run("read_many", list(keys)) if keys else {}
+        records = {key: self.read(key, raw) for key, raw in found.items()}
+        return {key: each for key, each in records.items() if each is not None}
+
+    async def tokens_of(self, tags: Collection[str]) -> dict[str, tuple[bytes, float]]:
+        """Return the token of each tag, and when it was made; a missing one is made
+        now. Left out are tags that are being invalidated."""
+        tokens, keys = {}, list(tags)
+        found = await self._run("read_many", keys)
+        for key in keys:
+            tag = await self._ensure_tag(key, self.read(key, found.get(key)))
+            if tag.kind == record.TAG:
+                tokens[key] = tag.token, tag.start
+        return tokens
 
     async def _ensure_tag(self, tag: str, present: Record | None) -> Record:
         """Return the record of a tag: ``present``, or else one that was added now."""
@@ -321,6 +387,11 @@ class Store:
             logger.warning(
                 "cache %r does not work; it is left alone for a while", self.alias
             )
+
+
+def _tokens_in(read: Mapping[str, Any]) -> dict[str, bytes]:
+    tokens = {name: record.bare_tokens([value]) for name, value in read.items()}
+    return {name: token for name, token in tokens.items() if token}
 
 
 def run(flow: Coroutine[Any, Any, T]) -> T:

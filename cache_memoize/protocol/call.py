@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
-from contextlib import suppress
-from contextvars import ContextVar
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -27,47 +25,13 @@ from ..cache.store import AsyncStore, Look, Store
 from ..clock import Clock
 from ..keys.binding import address
 from ..keys.closure import captures_plain_values, is_plain
-from ..keys.tags import TaggedKey
+from ..keys.tags import Expected, TaggedKey, call_tags, remember_expected
 from ..stats.counters import Stats
 from . import transactions
+from .capture import Origins
 from .policy import Policy
 
-__all__ = ["Call", "Claim", "Computation", "Function", "Plan", "computation"]
-
-
-class Computation:
-    """A computation under way, in the context of what it calls and of the tasks that it
-    starts. A task may outlive it."""
-
-    __slots__ = ("_reset", "ended", "outer")
-
-    def __init__(self) -> None:
-        self.ended = False
-        #: The computation around this one.
-        self.outer = computation()
-        self._reset = _computation.set(self)
-
-    def end(self) -> None:
-        self.ended = True
-        with suppress(ValueError):  # a coroutine closed in another context
-            _computation.reset(self._reset)
-
-
-_computation: ContextVar[Computation | None] = ContextVar(
-    "cache_memoize_computation", default=None
-)
-
-
-def computation() -> Computation | None:
-    """Return the computation that this context is inside of, or None.
-
-    A computation never waits for another one: so callers cannot wait for each other in
-    a circle, nor recursion for itself.
-    """
-    found = _computation.get()
-    while found is not None and found.ended:
-        found = found.outer
-    return found
+__all__ = ["Call", "Claim", "Function", "Plan"]
 
 
 class Function:
@@ -77,6 +41,7 @@ class Function:
         "__weakref__",
         "binder",
         "clock",
+        "expected",
         "func",
         "given",
         "many",
@@ -117,6 +82,9 @@ class Function:
         self.plan: Plan | None = None
         self.binder: Any = None
         self.prefix = ""
+        #: Tags that entries of any call are expected to depend on; None: none has been
+        #: seen that depends on tags besides those of its call.
+        self.expected: Expected | None = None
 
     @property
     def path(self) -> str:
@@ -145,6 +113,14 @@ class Function:
         missing = self.binder.fits((None, *args), kwargs)
         return not missing and self.binder.fits(args, kwargs)
 
+    def expect(self, key: str, depends: bytes) -> None:
+        """Remember the tags that the entry under a key depends on."""
+        if depends or self.expected is not None:
+            packed, tokens = record.dependencies(depends)
+            if self.expected is None:
+                self.plan = None  # the next one reads them with the entry
+            self.expected = remember_expected(key, packed, tokens)
+
     @property
     def is_async(self) -> bool:
         return inspect.iscoroutinefunction(self.func)
@@ -170,8 +146,8 @@ class Plan:
     #: Reads the value under a key: the only I/O of a hit.
     fetch: Callable[[str, str], Any]
     afetch: Callable[[str, str], Any]
-    #: The kind of the records that a hit may return without a second look.
-    hit_kind: int
+    #: The kinds of the records that a hit may return without a second look.
+    hit_kinds: tuple[int, ...]
     #: The key of the tag that all calls have; None for a function without tags.
     tag: str | None
     #: False: the cache is neither read nor written.
@@ -244,6 +220,10 @@ class Call(NamedTuple):
             and self.store.backend().stores
         )
 
+    def own_tags(self) -> tuple[str, str]:
+        """Return the tags that results depend on which were made with this call."""
+        return call_tags(self.function.prefix, self.key)
+
     async def is_invalidated_here(self) -> bool:
         """Return whether a transaction of this thread has invalidated this call."""
         if not transactions.live:
@@ -265,7 +245,23 @@ class Call(NamedTuple):
             may_write = await transactions.ask_connections(
                 store, transactions.can_share_results, 0, database
             )
-        return await store.seen(self.key, first, hold=hold, may_write=may_write)
+        look = await store.seen(self.key, first, hold=hold, may_write=may_write)
+        if transactions.live and look.known and not await self._sees(look.known):
+            return Look(None, None)  # compute, and store nothing
+        return look
+
+    async def _sees(self, names: Iterable[str]) -> bool:
+        """Return whether no transaction of this thread has invalidated these tags."""
+        for name in names:
+            alias, _, key = name.rpartition("\t")
+            if await transactions.ask_connections(
+                self.store,
+                transactions.has_invalidated,
+                alias or self.store.alias,
+                (key,),
+            ):
+                return False
+        return True
 
     async def may_store(self, since: float = 0.0) -> bool:
         """Return whether a result computed now in this thread may be stored for all.
@@ -339,6 +335,10 @@ class Claim(NamedTuple):
     uses: transactions.Uses = None
     #: The arguments as text when the right to store was taken; None: plain values.
     state: str | None = None
+    #: Collects what the result is made of; None: nothing does.
+    origins: Origins | None = None
+    #: Whether results that were made with the last one are out of date.
+    renews: bool = False
     started: float = 0.0
     began: float = 0.0
 

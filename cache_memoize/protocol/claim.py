@@ -16,6 +16,7 @@ recursion depth, and ``StopIteration`` would change its meaning.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from contextlib import suppress
 from enum import Enum
 from typing import Any
@@ -27,8 +28,9 @@ from ..cache.record import Record, pack
 from ..cache.store import PATIENCE, Look, Store
 from ..stats.counters import logger
 from . import threads, transactions
-from .call import Call, Claim, computation, decode
-from .invalidation import invalidate_key
+from .call import Call, Claim, decode
+from .capture import Origins, computation, inherit, note_calls
+from .invalidation import invalidate_call
 from .settle import confirm
 
 __all__ = ["Do", "can_wait", "claim", "decide", "overtake", "serve"]
@@ -41,6 +43,7 @@ async def claim(call: Call, first: Any = UNREAD, error: Any = None) -> Claim:
     :param error: the error that reading the key raised.
     """
     caller = _Caller(call)
+    await note_calls(call.function, call.plan, call.store, [call.key])
     try:
         if not call.can_use_cache() or await call.is_invalidated_here():
             return _right(call)
@@ -69,19 +72,19 @@ async def overtake(call: Call) -> Claim:
     Readers keep an entry that may be served, with the number of this refresh.
     """
     caller = _Caller(call)
+    await note_calls(call.function, call.plan, call.store, [call.key])
     try:
         if not call.can_use_cache() or await call.is_invalidated_here():
             return _right(call)
         if not await call.may_store():
             # The new value is valid for this transaction only. But the entry is out of
             # date: so it is invalidated, for the others at the commit.
-            name = call.function.name
-            await invalidate_key(call.store, name, call.key, call.policy.hold)
+            await invalidate_call(call)
             return _right(call)
         look = await call.look()
         while (mine := caller.outcome(look) or await _overstep(caller, look)) is None:
             look = await call.look()
-        return await confirm(call, mine)
+        return (await confirm(call, mine))._replace(renews=True)
     except MISTAKES:
         raise
     except Exception as trouble:
@@ -104,6 +107,9 @@ def serve(call: Call, claim: Claim) -> Any:
         call.stats.missed(call.key)
         raise claim.value
     stale = found.kind in record.ENTRIES and not found.is_fresh(call.clock.time())
+    inherit(call.plan, found, stale=stale)
+    if found.depends:
+        call.function.expect(call.key, found.depends)
     call.stats.served(
         call.plan.hit, call.key, found.cost, call.args, call.kwargs, stale=stale
     )
@@ -150,7 +156,7 @@ def decide(
         return Do.TAKE
     if found.kind == record.BLOCK:
         return Do.COMPUTE
-    if found.tags != look.tags:  # one of its tags was invalidated
+    if found.tags != look.tags or not look.valid:  # a tag was invalidated
         return Do.TAKE
     if found.is_fresh(now, grace):
         return Do.SERVE
@@ -260,7 +266,7 @@ async def _overstep(caller: _Caller, look: Look) -> Claim | None:
         assert found is not None
         if not await call.may_store(look.since):
             return _right(call)
-        return await _stamp_anyway(call, found)
+        return await _stamp_anyway(call, found, look.known)
     return await _take(caller, look)
 
 
@@ -300,7 +306,9 @@ async def _take(caller: _Caller, look: Look, kind: int = record.LEASE) -> Claim 
     caller.lease = lease
     taken = await call.store.take(call.key, old, lease, call.lease_seconds())
     caller.lease = None
-    return _right(call, lease, look.tags)._replace(uses=uses) if taken else None
+    if not taken:
+        return None
+    return _right(call, lease, look.tags, known=look.known)._replace(uses=uses)
 
 
 def _grace(call: Call, found: Record | None) -> float:
@@ -338,11 +346,13 @@ async def _revalidate(call: Call, ours: Claim, look: Look) -> Claim:
     lease = await call.begin_refresh(ours.found, seconds, min(attempts + 1, 255))
     if lease is None:
         return ours
-    right = _right(call, lease, look.tags, keeps=ours.found)
+    right = _right(call, lease, look.tags, keeps=ours.found, known=look.known)
     return right._replace(found=ours.found, value=ours.value)
 
 
-async def _stamp_anyway(call: Call, found: Record) -> Claim | None:
+async def _stamp_anyway(
+    call: Call, found: Record, known: Mapping[str, bytes]
+) -> Claim | None:
     """Take the right to refresh an entry, even if another caller is refreshing it."""
     seconds = 0.0
     if call.policy.revalidates:  # keeps other callers from a refresh
@@ -350,7 +360,7 @@ async def _stamp_anyway(call: Call, found: Record) -> Claim | None:
     lease = await call.begin_refresh(found, seconds, found.stamp.attempts)
     if lease is None:
         return None
-    return _right(call, lease, found.tags, keeps=found)
+    return _right(call, lease, found.tags, keeps=found, known=known)
 
 
 def _right(
@@ -359,7 +369,11 @@ def _right(
     tags: bytes = b"",
     *,
     keeps: Record | None = None,
+    known: Mapping[str, bytes] = {},
 ) -> Claim:
     """Return the right to compute from now on; with a lease, also to store."""
     now, began = call.clock.time(), call.clock.monotonic()
-    return Claim(lease=lease, tags=tags, keeps=keeps, started=now, began=began)
+    origins = Origins(call.plan.alias, known) if call.policy.inherit else None
+    return Claim(
+        lease=lease, tags=tags, keeps=keeps, started=now, began=began, origins=origins
+    )

@@ -10,16 +10,21 @@ from django.db.models.base import model_unpickle
 
 from ..cache import record
 from ..cache.errors import MISTAKES, CacheDidNotAnswer
-from ..cache.record import Record, pack
+from ..cache.record import Record, Stamp, pack
 from ..cache.store import PATIENCE, run
 from ..stats.counters import logger
 from . import threads
-from .call import Call, Claim, Computation, encode, lifetime, parsed
+from .call import Call, Claim, encode, lifetime, parsed
+from .capture import Computation
+from .invalidation import renew_tags
 from .policy import BACKEND
 
 __all__ = ["confirm", "fail", "postpone_refresh", "release", "settle"]
 
 
+#: Seconds for which a result that is made of a stale one is fresh, or not refreshed
+#: again.
+STALE_ORIGIN_FRESH_FOR = 1.0
 #: Bytes of an exception that waiting callers get, at most.
 _LARGEST_ERROR = 2**16
 
@@ -94,6 +99,9 @@ async def _store(call: Call, claim: Claim, kind: int, result: Any, cost: float) 
     grace = call.plan.grace(kind) if timeout else 0.0
     # At most the timeout, even if the clock was set back meanwhile.
     age = max(0.0, call.clock.time() - claim.started)
+    if claim.origins and claim.origins.stale:
+        # Stale from the start; without stale=, fresh for a moment, for the others.
+        timeout = min(timeout, age + (0.0 if grace else STALE_ORIGIN_FRESH_FOR))
     left = timeout - age + grace
     wanted = kind != record.ENTRY or call.policy.should_store(
         result, call.args, call.kwargs
@@ -114,11 +122,19 @@ async def _store(call: Call, claim: Claim, kind: int, result: Any, cost: float) 
     if claim.uses is not None and _ROW in payload:
         return await release(call, claim)  # it was read before, perhaps uncommitted
     # Even if the breaker has opened meanwhile: other callers may be waiting.
-    new = pack_entry(call, claim, kind, payload, timeout, cost)
     try:
-        if not await put(call, claim, new, left):
+        depends = await claim.origins.pack(call) if claim.origins else b""
+        if depends is None:
+            return await _give_up(call, claim, tried=False)
+        new = pack_entry(call, claim, kind, payload, timeout, cost, depends)
+        if await put(call, claim, new, left):
+            call.function.expect(call.key, depends)
+        else:
             name = call.function.name
             logger.debug("%s: not stored, the right to do so is gone", name)
+        if claim.renews:
+            name = call.function.name
+            await renew_tags(call.store, name, call.own_tags())
     except MISTAKES:
         raise
     except Exception as error:
@@ -194,12 +210,20 @@ def timeout_of(call: Call, result: Any) -> float:
 
 
 def pack_entry(
-    call: Call, claim: Claim, kind: int, payload: bytes, timeout: float, cost: float
+    call: Call,
+    claim: Claim,
+    kind: int,
+    payload: bytes,
+    timeout: float,
+    cost: float,
+    depends: bytes = b"",
 ) -> bytes:
     """Return the record of a result, with the token of its lease; if it replaces an
     entry, with a new one, so that no earlier refresh replaces it."""
     assert claim.lease is not None
-    renewed = claim.keeps is not None
+    renewed, stamp = claim.keeps is not None, None
+    if claim.origins and claim.origins.stale:
+        stamp = Stamp(call.clock.time(), STALE_ORIGIN_FRESH_FOR, 0)
     return pack(
         kind,
         call.clock.token() if renewed else record.token_of(claim.lease),
@@ -208,6 +232,8 @@ def pack_entry(
         timeout=record.cap(timeout),
         cost=cost,
         tags=claim.tags,
+        depends=depends,
+        stamp=stamp,
     )
 
 

@@ -29,7 +29,7 @@ import secrets
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from django.apps import apps
@@ -346,22 +346,22 @@ class Pending:
         self,
         connection: Connection,
         alias: str,
-        key: str,
+        keys: Sequence[str],
         action: Callable[[], None],
     ) -> None:
         self.connection = connection
-        self.alias = alias
-        self.key = key
+        self.keys = frozenset(keys)
         self.action = action
         self.done = False
         self.thread = threading.get_ident()
         self.savepoints = set(connection.savepoint_ids)
         self.savepoint = _outermost_savepoint(connection)
-        where = (alias, key)
-        with _lock:
-            live.setdefault(where, set()).add(
-                weakref.ref(self, functools.partial(_drop_reference, where))
-            )
+        for key in keys:
+            where = (alias, key)
+            with _lock:
+                live.setdefault(where, set()).add(
+                    weakref.ref(self, functools.partial(_drop_reference, where))
+                )
 
     def __call__(self) -> None:
         """Act after the commit."""
@@ -400,7 +400,7 @@ def has_invalidated(alias: str, keys: Iterable[str]) -> bool:
 
 
 def run_at_commit(
-    alias: str, key: str, action: Callable[[bytes], None]
+    alias: str, keys: Sequence[str], action: Callable[[bytes], None]
 ) -> frozenset[bytes]:
     """Run ``action`` at the commit of every open transaction, with the token of its
     connection. Return the tokens; none if no transaction is open."""
@@ -410,12 +410,14 @@ def run_at_commit(
         tokens.add(token)
         ids = set(connection.savepoint_ids)
         if any(
-            pending.connection is connection and pending.savepoints <= ids
-            for pending in _pending_for(alias, (key,))
+            pending.connection is connection
+            and pending.savepoints <= ids
+            and pending.keys.issuperset(keys)
+            for pending in _pending_for(alias, keys)
         ):
             continue  # that action is enough, and lives as long as this one would
         at_commit = functools.partial(action, token)
-        pending = Pending(connection, alias, key, at_commit)
+        pending = Pending(connection, alias, keys, at_commit)
         if connection.in_atomic_block:
             connection.on_commit(pending)
         else:  # autocommit is off: Django runs these when it is on again
