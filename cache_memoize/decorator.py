@@ -27,7 +27,7 @@ from .methods import (
     MemoizedMethod,
     is_in_class_body,
 )
-from .options import SIGNATURE, Timeout, VaryOn, given_in
+from .options import SIGNATURE, DependsOn, Timeout, VaryOn, given_in
 from .planning import make_function, make_plan
 from .protocol.call import Call, Function
 from .protocol.capture import Computation, computation, running
@@ -241,6 +241,7 @@ def cache_memoize(
     local: Literal["request"] | None = None,
     vary_on: VaryOn | Iterable[VaryOn] = (),
     inherit: bool = True,
+    depends_on: DependsOn | Iterable[DependsOn] = (),
 ) -> Decorator: ...
 def cache_memoize(*args: Any, **kwargs: Any) -> Any:
     """Memoize a function in a Django cache, for all processes that share it.
@@ -291,6 +292,9 @@ def cache_memoize(*args: Any, **kwargs: Any) -> Any:
         :mod:`cache_memoize.vary`: their results at the call are part of the key.
     :param inherit: whether a result is out of date as soon as one of the memoized calls
         is that the function made; False: only when it is invalidated itself.
+    :param depends_on: models, as classes or ``"app.Model"``: results are out of date as
+        soon as any process writes to their tables; ``"reads"``: the tables that the
+        function has read. Needs ``"cache_memoize"`` in ``INSTALLED_APPS``.
 
     Options that are not passed here may be set for all functions by the setting
     ``CACHE_MEMOIZE["DEFAULTS"]``, which is read at the first call.

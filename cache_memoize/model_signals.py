@@ -43,6 +43,7 @@ from .dependency import (
     with_subclasses,
 )
 from .process import logger
+from .protocol.tables import invalidate_tables, tables_of
 
 __all__ = [
     "add_dependency",
@@ -152,7 +153,7 @@ def warn_if_late(function: Callable[..., Any], path: str) -> None:
 
 def invalidate_model(model: Class | str) -> None:
     """Invalidate every call of every function that was registered for ``model``, or for
-    a model that shares rows with it.
+    a model that shares rows with it, and all results that depend on its tables.
 
     Use it after changes that send no signals: ``QuerySet.update()``, the bulk methods,
     raw SQL, migrations. All functions are tried before the first error is raised.
@@ -176,7 +177,10 @@ def invalidate_model(model: Class | str) -> None:
             f"invalidate_model({model.__name__}) invalidates every call, which needs "
             f"tags: write @cache_memoize(..., tags=()) for {without}"
         )
-    _run_all(partial(d.run_named, d.invalidate_all) for d in found if d.invalidate_all)
+    actions = [
+        partial(d.run_named, d.invalidate_all) for d in found if d.invalidate_all
+    ]
+    _run_all([*actions, partial(invalidate_tables, tables_of(model))])
 
 
 async def ainvalidate_model(model: Class | str) -> None:

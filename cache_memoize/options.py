@@ -15,11 +15,13 @@ from datetime import timedelta
 from typing import Any, Literal
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
+from django.db.models import Model
 
 from .hints import suggestion
 
 __all__ = [
     "CALLED",
+    "DependsOn",
     "PROJECT_WIDE",
     "SIGNATURE",
     "Options",
@@ -32,6 +34,7 @@ __all__ = [
 
 Timeout = float | timedelta | None
 VaryOn = str | Callable[[], Any]
+DependsOn = str | type[Model]
 Hook = Callable[..., object]
 
 
@@ -63,6 +66,7 @@ class Options:
     local: Literal["request"] | None = None
     vary_on: VaryOn | Iterable[VaryOn] = ()
     inherit: bool = True
+    depends_on: DependsOn | Iterable[DependsOn] = ()
 
     def check(self, name: str) -> None:
         """Refuse values of a wrong form; protocol/policy.py refuses wrong numbers."""
@@ -152,7 +156,7 @@ def given_in(args: Any, kwargs: Any) -> dict[str, Any]:
     }
 
 
-_SEVERAL = ("cache_exceptions", "tags", "vary_on", "ignore")
+_SEVERAL = ("cache_exceptions", "tags", "vary_on", "ignore", "depends_on")
 
 
 def check_given(name: str, given: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ __all__ = [
     "Expected",
     "PredictedKey",
     "TaggedKey",
+    "also_tagged",
     "call_tags",
     "function_tag",
     "may_be_returned",
@@ -227,6 +228,19 @@ def tagging(
     return lambda args, kwargs: _tagged(
         key_of(args, kwargs), _keys_of(given(*args, **kwargs), own, name)
     )
+
+
+def also_tagged(
+    key_of: Callable[[Any, Any], str], more: Iterable[str]
+) -> Callable[[Any, Any], TaggedKey]:
+    """Return ``key_of`` with these tags added to each key."""
+    more = frozenset(more)
+
+    def tag(args: Any, kwargs: Any) -> TaggedKey:
+        key = key_of(args, kwargs)
+        return _tagged(key, tuple(sorted(more.union(getattr(key, "tags", ())))))
+
+    return tag
 
 
 def _tagged(key: str, tags: tuple[str, ...]) -> TaggedKey:

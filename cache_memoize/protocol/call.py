@@ -150,6 +150,8 @@ class Plan:
     hit_kinds: tuple[int, ...]
     #: The key of the tag that all calls have; None for a function without tags.
     tag: str | None
+    #: Whether results depend on the tables that are read.
+    reads: bool
     #: False: the cache is neither read nor written.
     stores: bool
     #: The time before its timeout in which an entry may be refreshed, as a multiple of

@@ -41,6 +41,8 @@ MOST_TAGS = 255
 MOST_BYTES = 16 * 2**10
 
 _INVALIDATED = "a tag that it depends on was invalidated during the computation"
+#: Why a result is not stored that depends on the tables that it reads.
+UNREADABLE = "a query of it names no table that can be read from its text"
 _TOO_MANY = ValueError(
     f"it depends on more than {MOST_TAGS} tags, so nothing is stored; give the calls "
     "in it fewer tags, or leave them out with inherit=False"
@@ -50,14 +52,23 @@ _TOO_MANY = ValueError(
 class Origins:
     """The tags that a result under computation depends on, each with its token."""
 
-    __slots__ = ("alias", "known", "stale", "tokens", "void")
+    __slots__ = ("alias", "calls", "known", "reads", "stale", "tokens", "void")
 
-    def __init__(self, alias: str, known: Mapping[str, bytes] = {}) -> None:
+    def __init__(
+        self,
+        alias: str,
+        known: Mapping[str, bytes] = {},
+        *,
+        calls: bool = True,
+        reads: bool = False,
+    ) -> None:
         #: The cache that the result will be stored in. Names of tags of another cache
         #: start with its alias and a tab.
         self.alias = alias
         #: Tokens that were read before the computation.
         self.known = known
+        #: Whether it depends on the calls that are made for it, and on the tables.
+        self.calls, self.reads = calls, reads
         self.tokens: dict[str, bytes] = {}
         #: Whether it is made of a stale value.
         self.stale = False
@@ -154,6 +165,8 @@ class Origins:
             call.stats.warn_once("the result is not stored", _TOO_MANY)
             return None
         if self.void:
+            if self.void is UNREADABLE:
+                call.stats.warn_once("the result is not stored", ValueError(UNREADABLE))
             return None
         tokens = b"".join(self.tokens[name] for name in names)
         return record.pack_dependencies(packed, tokens) if names else b""
@@ -193,10 +206,11 @@ class Computation:
         with suppress(ValueError):  # a coroutine closed in another context
             _computation.reset(self._reset)
         ours, outer = self.origins, self.outer
-        if ours and outer and outer.origins and outer.origins is not ours:
-            outer.origins.add(ours.alias, ours.tokens)
-            outer.origins.stale = outer.origins.stale or ours.stale
-            outer.origins.void = outer.origins.void or ours.void
+        theirs = outer.origins if outer else None
+        if ours and theirs and theirs is not ours and theirs.calls:
+            theirs.add(ours.alias, ours.tokens)
+            theirs.stale = theirs.stale or ours.stale
+            theirs.void = theirs.void or ours.void
 
 
 _computation: ContextVar[Computation | None] = ContextVar(
@@ -210,6 +224,15 @@ running: set[Computation] = set()
 def _after_fork() -> None:
     """Leave out the computations of other threads, which are not in this process."""
     running.clear()
+
+
+def reading() -> Origins | None:
+    """Return the innermost result under computation that depends on the tables that
+    are read, or None."""
+    around = computation() if running else None
+    while around is not None and not (around.origins and around.origins.reads):
+        around = around.outer
+    return around.origins if around else None
 
 
 def computation() -> Computation | None:
@@ -228,7 +251,8 @@ def _origins_around(plan: Plan) -> Origins | None:
     if not running or not plan.stores:
         return None
     around = computation()
-    return around.origins if around else None
+    found = around.origins if around else None
+    return found if found and found.calls else None
 
 
 async def note_calls(

@@ -373,7 +373,9 @@ def _right(
 ) -> Claim:
     """Return the right to compute from now on; with a lease, also to store."""
     now, began = call.clock.time(), call.clock.monotonic()
-    origins = Origins(call.plan.alias, known) if call.policy.inherit else None
+    calls, reads, origins = call.policy.inherit, call.plan.reads, None
+    if calls or reads:
+        origins = Origins(call.plan.alias, known, calls=calls, reads=reads)
     return Claim(
         lease=lease, tags=tags, keeps=keeps, started=now, began=began, origins=origins
     )

@@ -211,7 +211,9 @@ class Batch:
             if item.claim.origins is None:
                 return None
             known |= item.claim.origins.known
-        origins = Origins(self.plan.alias, known)
+        one = mine[0].claim.origins
+        assert one is not None
+        origins = Origins(self.plan.alias, known, calls=one.calls, reads=one.reads)
         for item in mine:
             item.claim = item.claim._replace(origins=origins)
         return origins

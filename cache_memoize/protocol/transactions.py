@@ -61,6 +61,10 @@ Connection = Any
 Uses = tuple[tuple[str, int], ...] | None
 
 
+#: Sees every statement, if results depend on tables (tables.py).
+observer: Callable[..., Any] | None = None
+
+
 # --- one connection ------------------------------------------------------------------
 
 
@@ -95,6 +99,8 @@ class Watch:
     ) -> Any:
         self.uses += 1
         connection = context["connection"]
+        if observer is not None:
+            execute = functools.partial(observer, connection, execute)
         if connection.in_atomic_block:
             self.follow(connection)
             effect = effect_of(sql)
