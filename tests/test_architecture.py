@@ -121,7 +121,6 @@ REMEMBERS = {
     "protocol.many.self.values": "one call of many()",
     "protocol.refresh._tasks": "TASKS",
     "planning.untold_aliases": "aliases",
-    "protocol.statements._known_names": "512 statements",
     "protocol.tables._cascades": "tables of models",
     "protocol.tables._declared": "aliases",
     "protocol.tables._ignored": "tables",
