@@ -336,6 +336,12 @@ def pytest_collection_modifyitems(config: Any, items: list[Any]) -> None:
         items[:] = [i for i in items if not i.get_closest_marker("thorough")]
 
 
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what stays until the end: modules and tests."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_generate_tests(metafunc: Any) -> None:
     if "backend" in metafunc.fixturenames:
         marker = metafunc.definition.get_closest_marker("backends")
