@@ -210,7 +210,8 @@ def test_without_the_app_there_are_none(monkeypatch):
 # --- many processes ------------------------------------------------------------------
 
 
-@pytest.mark.backends(["valkey", "pymemcache", "file"])
+@pytest.mark.grows
+@pytest.mark.backends(["valkey", "pymemcache", "file"], lean=["valkey"])
 def test_four_processes_and_two_that_are_killed(backend):
     """Right but for the last seconds of those that were killed."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)} | settings_of(backend)
