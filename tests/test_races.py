@@ -487,6 +487,7 @@ def slowly(source):
     return value
 
 
+@pytest.mark.grows
 @pytest.mark.backends([b for b in BACKENDS if b not in ("sqlite", "postgresql")])
 def test_random_schedules_show_nothing_stale(backend):
     """On every backend, those with vouchers too. (Databases: below, in one thread.)"""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import threading
@@ -27,7 +26,7 @@ from tests.conftest import (
     how_many,
     in_thread,
 )
-from tests.test_stampede import ROOT, settings_of
+from tests.test_stampede import environment
 
 NOW = 1_800_000_030.0  # half a minute past
 
@@ -210,16 +209,16 @@ def test_without_the_app_there_are_none(monkeypatch):
 # --- many processes ------------------------------------------------------------------
 
 
-@pytest.mark.backends(["valkey", "pymemcache", "file"])
+@pytest.mark.grows
+@pytest.mark.backends(["valkey", "pymemcache", "file"], lean=["valkey"])
 def test_four_processes_and_two_that_are_killed(backend):
     """Right but for the last seconds of those that were killed."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT)} | settings_of(backend)
     calls = how_many(5_000)
 
     def start(number, calls):
         return subprocess.Popen(
             [sys.executable, "-m", "tests.counting", backend, str(calls), str(number)],
-            env=environment,
+            env=environment(),
             stdout=subprocess.PIPE,
             text=True,
         )

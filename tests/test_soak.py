@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 
 import pytest
 
-from tests.test_stampede import ROOT, settings_of
+from tests.test_stampede import ROOT, environment
 
 
 @pytest.mark.thorough
@@ -18,7 +17,7 @@ def test_everything_at_once_with_processes_that_are_killed(servers):
     done = subprocess.run(
         # The bound of a busy machine: what is blocked is so for ever.
         [sys.executable, "-m", "tests.soak", "--seconds", "5", "--bound", "30"],
-        env=os.environ | settings_of("valkey") | {"PYTHONPATH": str(ROOT)},
+        env=environment(),
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -127,17 +127,12 @@ def test_a_cold_key_is_computed_once_by_loops_and_threads_together(backend):
     assert runs == [1]
 
 
-@pytest.mark.thorough
-@pytest.mark.backends(SHARED)
-@pytest.mark.parametrize("kind", ["sync", "async"])
-def test_a_cold_key_is_computed_once_by_four_processes(backend, kind, tmp_path):
-    log = tmp_path / "computations"
-    environment = os.environ | {"PYTHONPATH": str(ROOT)} | settings_of(backend)
-    command = [sys.executable, "-m", "tests.worker", backend, kind, "8", str(log)]
+@pytest.fixture(scope="module")
+def four_processes():
     workers = [
         subprocess.Popen(
-            command,
-            env=environment,
+            [sys.executable, "-m", "tests.worker"],
+            env=environment(),
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -145,24 +140,33 @@ def test_a_cold_key_is_computed_once_by_four_processes(backend, kind, tmp_path):
         )
         for _ in range(4)
     ]
-    for worker in workers:
-        assert worker.stdout.readline() == "ready\n"
-    for worker in workers:
-        worker.stdin.write("go\n")
-        worker.stdin.flush()
+    yield workers
     for worker in workers:
         worker.communicate(timeout=60)
         assert worker.returncode == 0
+
+
+@pytest.mark.thorough
+@pytest.mark.backends(SHARED)
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_cold_key_is_computed_once_by_four_processes(
+    backend, kind, tmp_path, four_processes
+):
+    log = tmp_path / "computations"
+    for line, answer in ((f"{backend} {kind} 8 {log}", "ready"), ("go", "done")):
+        for worker in four_processes:
+            print(line, file=worker.stdin, flush=True)
+        assert [w.stdout.readline() for w in four_processes] == [f"{answer}\n"] * 4
     assert len(log.read_text().splitlines()) == 1
 
 
-def settings_of(backend):
-    """Give the processes the servers and folders of this one."""
+def environment():
+    """Return the environment of a process with the servers and folders of this one."""
     from tests.servers import SERVERS
     from tests.settings import FOLDER
 
     ports = {f"MEMOIZE_{name.upper()}": str(s.port) for name, s in SERVERS.items()}
-    return ports | {"MEMOIZE_FOLDER": FOLDER}
+    return os.environ | ports | {"MEMOIZE_FOLDER": FOLDER, "PYTHONPATH": str(ROOT)}
 
 
 # --- holders that die, fail, or take their time --------------------------------------
@@ -513,10 +517,9 @@ def test_a_holder_that_is_killed_costs_its_lease_and_no_more(backend, tmp_path):
         "def f():\n    print('computing', flush=True); import sys; sys.stdin.read()\n"
         "f()"
     )
-    environment = os.environ | {"PYTHONPATH": str(ROOT)} | settings_of(backend)
     with subprocess.Popen(
         [sys.executable, "-c", script],
-        env=environment,
+        env=environment(),
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -25,14 +25,14 @@ from tests.conftest import (
     close_connections,
     in_thread,
 )
-from tests.databases import EVERYWHERE, prepared
+from tests.databases import EACH, EVERYWHERE, prepared
 from tests.models import Post
 
 #: The cache, and the database that is written to.
 PLACES = ["locmem", "valkey", "pymemcache", "file"]
 
 
-@pytest.fixture(params=EVERYWHERE)
+@pytest.fixture(params=EACH)
 def database(request):
     return prepared(request)
 
