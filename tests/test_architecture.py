@@ -95,7 +95,7 @@ REMEMBERS = {
     "planning._by_distinction": "functions, weakly",
     "planning.checked_aliases": "aliases",
     "keys.closure._digest_of_code": "1,024 pieces of code",
-    "keys.closure._is_only_written": "1,024 variables of code",
+    "keys.instructions.is_only_written": "1,024 variables of code",
     "keys.encoding._REGISTERED": "classes",
     "keys.encoding._writers": "classes that a name leads to",
     "keys.maker.known": "1,024 calls of up to 16 arguments of 64 characters",
