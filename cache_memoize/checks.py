@@ -49,7 +49,7 @@ TEXTS = {
     "cache_memoize.E003": (
         "{}.invalidate_on({!r}): there is no such model, so no call is ever "
         "invalidated.",
-        "Write app_label.ModelName, of an app that is in INSTALLED_APPS.",
+        "Write app_label.ModelName, of an app that is in INSTALLED_APPS{2}.",
     ),
     "cache_memoize.E004": (
         "The cache {!r} cannot be used: {}: {}",
@@ -276,7 +276,9 @@ def check_functions(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage
     registrations that some processes do not see."""
     by_alias = _functions_by_alias()
     found = [
-        _make_message("cache_memoize.E003", function, model)
+        _make_message(
+            "cache_memoize.E003", function, model, model_signals.meant_model(model)
+        )
         for function, model in model_signals.unknown_models()
     ]
     for path in model_signals.late_functions():

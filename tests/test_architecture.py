@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "options": "hints",
     "arguments": "",
     "dependency": "keys",
-    "model_signals": "dependency process",
+    "model_signals": "dependency hints process",
     "conf": "hints options",
     "vary": "conf",
     "keys": "",
