@@ -6,6 +6,7 @@ made from it register with :func:`on_change`.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -22,6 +23,7 @@ __all__ = [
     "changed",
     "conf",
     "is_debug",
+    "is_test",
     "on_change",
     "secrets",
     "site_id",
@@ -200,3 +202,8 @@ def site_id() -> Any:
 def is_debug() -> bool:
     """Return ``DEBUG``: whether this is a developer's machine."""
     return bool(settings.DEBUG)
+
+
+def is_test() -> bool:
+    """Return whether a test runner has set up Django's test environment."""
+    return hasattr(sys.modules.get("django.core.mail"), "outbox")

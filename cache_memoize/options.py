@@ -77,6 +77,8 @@ class Options:
             trouble = "has a cache_alias= that is not the name of a cache in CACHES"
         elif self.local not in (None, "request"):
             trouble = "has a local= that is neither None nor 'request'"
+        for option in ("tags", "vary_on"):
+            trouble = _misplaced(option, getattr(self, option)) or trouble
         for option in _CALLABLES:
             value = getattr(self, option)
             if value is not None and not callable(value):
@@ -88,6 +90,24 @@ class Options:
                 )
         if trouble:
             raise TypeError(f"cache_memoize: {name} {trouble}")
+
+
+def _misplaced(option: str, value: Any) -> str | None:
+    """Return the trouble with models and callables where they do not belong."""
+    given = value if isinstance(value, (list, tuple, set, frozenset)) else [value]
+    for each in given:
+        if isinstance(each, type) and hasattr(each, "_meta"):
+            name = each.__name__
+            return (
+                f"has the model {name} as {option}=; to invalidate calls when its rows "
+                f"change, write f.invalidate_on({name}) below the function f"
+            )
+        if option == "tags" and callable(each) and each is not value:
+            return (
+                "has a callable in the list of tags=; write one that returns all tags, "
+                "without a list around it: tags=lambda pk: ['posts', f'post:{pk}']"
+            )
+    return None
 
 
 _FIELDS = {field.name: field for field in fields(Options)}

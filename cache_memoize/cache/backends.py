@@ -17,7 +17,9 @@ import contextlib
 import datetime
 import os
 import pickle
+import re
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -268,6 +270,12 @@ class Files(Culled):
     def open_folder(self, cache: Cache) -> str | None:
         mode = Path(cache._dir).stat().st_mode
         return str(cache._dir) if mode & stat.S_IWOTH else None
+
+    def own_place(self, cache: Cache) -> str | None:
+        """A folder with the number of the process in its path, or made by tempfile."""
+        path, temporary = str(cache._dir), re.escape(tempfile.gettempdir())
+        own = rf"(?<![^\W_]){os.getpid()}(?![^\W_])|^{temporary}/tmp[a-z0-9_]{{8}}\b"
+        return "a folder" if re.search(own, path) else None
 
     @contextlib.contextmanager
     def hold_lock(self, cache: Cache) -> Iterator[None]:

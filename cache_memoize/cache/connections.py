@@ -18,6 +18,7 @@ from django.core.cache import caches
 from django.core.cache.backends.base import default_key_func
 
 from .. import process
+from ..conf import is_test
 from ..keys.tags import TaggedKey
 from ..process import logger
 from . import record, signing
@@ -227,14 +228,14 @@ def is_in_memory(alias: str) -> bool:
 
 
 def unshared(alias: str) -> str | None:
-    """Return, as a predicate, why other processes do not see the entries of a cache."""
-    backend = opened(alias)[1]
-    if not backend.in_memory:
-        return None
-    if not backend.stores:
-        return "stores nothing"
+    """Return, as a predicate, why other processes do not see the entries of a cache;
+    None in tests, where there are none."""
+    cache, backend = opened(alias)
+    place = None if is_test() else backend.own_place(cache)
+    if place is None or not backend.stores:
+        return None if backend.stores else "stores nothing"
     return (
-        "is the memory of one process: with several workers, an entry that one "
+        f"is {place} of one process: with several workers, an entry that one "
         "invalidates is still served by the others"
     )
 

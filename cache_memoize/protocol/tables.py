@@ -42,6 +42,7 @@ __all__ = [
     "is_told",
     "is_watching",
     "tables_of",
+    "uses_tables",
     "watch_writes",
 ]
 
@@ -65,6 +66,11 @@ def declare(alias: str) -> None:
     """Remember that results in this cache depend on tables."""
     _declared.add(alias)
     transactions.observer = _observe
+
+
+def uses_tables() -> bool:
+    """Return whether functions of this process depend on tables."""
+    return bool(_declared)
 
 
 # --- models --------------------------------------------------------------------------
