@@ -335,28 +335,26 @@ def backend_of(cache: Cache) -> Backend:
         behaviors = cache._options.get("behaviors") or {}
         return backend if behaviors.get("cas") else _VOUCHER_UNSHAREABLE
     if isinstance(backend, DjangoRedis):
-        if not _is_default_client(cache.client):
-            return _VOUCHER
-        return _DJANGO_REDIS_BACKENDS[bool(getattr(cache, "_ignore_exceptions", True))]
+        return backend if _is_default_client(cache.client) else _VOUCHER
     return backend
 
 
 def _recognise(cls: type) -> Backend:
-    for known, backend, parts in _KNOWN:
+    known_ones = [*_KNOWN]
+    for each in cls.__mro__:
+        if f"{each.__module__}.{each.__qualname__}" == "django_redis.cache.RedisCache":
+            known_ones.append((each, _DJANGO_REDIS, "get get_many add set delete"))
+    for known, backend, parts in known_ones:
         if issubclass(cls, known):
             same = all(
                 hasattr(known, part) and getattr(cls, part) is getattr(known, part)
                 for part in parts.split()
             )
             return backend if same else _VOUCHER
-    if any(f"{c.__module__}.{c.__qualname__}" == _DJANGO_REDIS for c in cls.__mro__):
-        return _DJANGO_REDIS_BACKENDS[True]
     return _VOUCHER
 
 
-_DJANGO_REDIS = "django_redis.cache.RedisCache"
-#: By whether the client hides errors.
-_DJANGO_REDIS_BACKENDS = {hides: DjangoRedis(hides) for hides in (False, True)}
+_DJANGO_REDIS = DjangoRedis()
 
 
 def _is_default_client(client: Any) -> bool:

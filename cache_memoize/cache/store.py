@@ -23,7 +23,7 @@ from django.db.transaction import TransactionManagementError
 
 from ..clock import Clock
 from ..keys.tags import TaggedKey
-from ..process import logger
+from ..process import Standstill, logger
 from . import local, record, signing
 from .backends import Backend, backend_of
 from .breaker import SLOW, Breaker
@@ -69,9 +69,12 @@ class Look(NamedTuple):
 #: Kinds of records under the key of a tag.
 _TAGS = frozenset({record.TAG, record.BLOCK, record.CLEARED})
 
+_READS = frozenset({"get", "read_many", "read_raw_many"})
 #: Commands that may replace or remove an entry.
 _WRITES = frozenset({"delete", "remove", "set", "swap"})
 
+#: Seconds after which an empty answer is doubted, where the client hides errors.
+DOUBTED = 0.1
 #: Reads in a row without waiting, after which the answers of a cache are taken to be
 #: wrong.
 PATIENCE = 8
@@ -267,15 +270,38 @@ class Store:
         finally:
             if command in _WRITES:  # also if only the answer got lost
                 local.drop_key(self.alias, args[0])
-        if self.clock.monotonic() - started > SLOW:
-            slow = CacheDidNotAnswer(f"the cache {self.alias!r} took over a second")
-            self.trouble(slow)
-            if backend.swallows and not result:
-                raise slow  # a time-out that the client hides
         # An empty answer proves nothing where a client hides its errors.
-        elif (result or not backend.swallows) and self.breaker.success():
+        doubted = backend.swallows and not result
+        took = self.clock.monotonic() - started
+        if took > (min(DOUBTED, SLOW) if doubted else SLOW):
+            writes = doubted or command not in _READS
+            if self.breaker.tripped or self._hangs(cache, backend, writes):
+                slow = CacheDidNotAnswer(f"the cache {self.alias!r} does not answer")
+                self.trouble(slow)
+                if doubted:
+                    raise slow  # a time-out that the client hides
+        elif not doubted and self.breaker.success():
             logger.warning("cache %r works again", self.alias)
         return result
+
+    def _hangs(self, cache: Any, backend: Backend, writes: bool) -> bool:
+        """Return whether one more command takes long, or fails, after one that did.
+
+        A process that is busy gets the answers of a healthy server late: the time in
+        which it does not run is subtracted.
+        """
+        key = f"cache_memoize.asked:{self.clock.token().hex()}"
+        with Standstill() as standstill:
+            started = self.clock.monotonic()
+            try:
+                if not writes:
+                    backend.get(cache, key)
+                elif not backend.add(cache, key, b"", backend.lifetime(1)):
+                    return True
+            except Exception:
+                return True
+            took = self.clock.monotonic() - started
+        return took - standstill.seconds > SLOW
 
     def _execute(
         self, cache: Any, backend: Backend, command: str, args: tuple[Any, ...]
