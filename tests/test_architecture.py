@@ -78,6 +78,7 @@ PURE = {
 
 #: All that outlives a call, with what bounds it: no text of a visitor may fill memory.
 REMEMBERS = {
+    "cache.backends._folders": "folders of caches",
     "cache.backends._found": "classes of caches",
     "cache.breaker._breakers": "aliases",
     "cache.connections._parents": "one per fork",

@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.cache import caches
+from django.core.files import locks
 from django.test import override_settings
 
 from cache_memoize import cache_memoize
-from cache_memoize.cache import breaker, store
+from cache_memoize.cache import backends, breaker, store
 from cache_memoize.cache.breaker import breaker_of
 from cache_memoize.process import Standstill
 from tests.chaos import Proxy, close
@@ -130,6 +136,69 @@ def test_the_first_hidden_failure_counts(stopped, monkeypatch, caplog):
         server.signal(signal.SIGCONT)
     said = [one.getMessage() for one in caplog.records if "left alone" in one.msg]
     assert len(said) in (1, 2), "once, and once more as the breaker was made anew"
+
+
+# --- a process that is stopped while it holds the lock of a folder --------------------
+
+_HOLDER = """
+import fcntl, os, signal, sys
+file = open(sys.argv[1], "ab")
+fcntl.flock(file, fcntl.LOCK_EX)
+print("held", flush=True)
+os.kill(os.getpid(), signal.SIGSTOP)
+"""
+
+
+def lock_file() -> str:
+    return f"{caches['file']._dir}/cache_memoize.lock"
+
+
+@pytest.mark.backends(["file"])
+def test_a_process_that_is_stopped_inside_a_file_store(world, monkeypatch):
+    """Hits are served; others compute, and wait once at most; invalidations raise."""
+    monkeypatch.setattr(backends, "LOCK_TIMEOUT", 0.2)
+    runs = []
+    f = world.memoize(60)(lambda x: runs.append(x) or x)
+    assert f(1) == 1
+    command = [sys.executable, "-c", _HOLDER, lock_file()]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout and holder.stdout.readline() == b"held\n"
+        try:
+            assert [f(1), f(1)] == [1, 1] and runs == [1]
+            assert took(lambda: f(2)) < 1
+            assert took(lambda: f(2)) < 0.2 and runs == [1, 2, 2]
+            with pytest.raises(BlockingIOError, match="cache_memoize.lock.*fuser"):
+                f.invalidate(1)
+            assert f(1) == 1 and f.cache_info().breaker == "closed"
+        finally:
+            holder.kill()
+    assert [f(2), f(2)] == [2, 2] and runs == [1, 2, 2, 2]
+    f.invalidate(1)
+    assert f.peek(1) is None
+
+
+@pytest.mark.backends(["file"])
+def test_a_lock_that_goes_from_hand_to_hand_is_waited_for(backend, monkeypatch):
+    """However long that takes: each holder is a new one."""
+    monkeypatch.setattr(backends, "LOCK_TIMEOUT", 0.1)
+    f = cache_memoize(60, prefix="handed", cache_alias=backend)(lambda: 1)
+    held = threading.Event()
+
+    def hold() -> None:
+        with Path(lock_file()).open("ab") as file:
+            locks.lock(file, locks.LOCK_EX)
+            held.set()
+            for _ in range(30):
+                os.utime(lock_file())
+                time.sleep(0.01)
+
+    f.invalidate()
+    caches[backend].add("folder", 1)  # makes it
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert held.wait(10)
+    assert f() == 1 and f.peek() is not None
+    thread.join()
 
 
 # --- a busy process ------------------------------------------------------------------

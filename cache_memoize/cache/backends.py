@@ -17,10 +17,13 @@ import contextlib
 import datetime
 import os
 import pickle
+import random
 import stat
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from django.conf import settings
 from django.core.cache.backends.db import DatabaseCache
@@ -33,6 +36,7 @@ from django.core.files import locks
 from django.db import connections, router, transaction
 from django.utils import timezone
 
+from .. import process
 from .redis import DjangoRedis, Redis
 from .vouchers import (
     Backend,
@@ -260,8 +264,34 @@ def _open_no_link(path: Path) -> int:
     return os.open(path, flags, 0o600)
 
 
+#: Seconds for which a change waits for the holder of the lock of a folder; and, after
+#: one that has waited in vain, for which others do not wait.
+LOCK_TIMEOUT, LOCK_PAUSE = 2.0, 5.0
+#: First and longest pause between two attempts, in seconds.
+FIRST_TRY, LONGEST_TRY = 0.0005, 0.008
+
+
+class _Folder:
+    """What this process knows of the lock of a folder."""
+
+    def __init__(self) -> None:
+        #: Of its threads, one tries to get the lock file.
+        self.turn = threading.Lock()
+        #: Until when no change waits, in monotonic seconds.
+        self.given_up = 0.0
+
+
+_folders: dict[Path, _Folder] = {}
+# A child has locks of its own: another thread of the parent may hold these.
+process.after_fork(_folders.clear)
+
+
 class Files(Culled):
-    """FileBasedCache: a lock file per directory, held for every change of ours."""
+    """FileBasedCache: a lock file per directory, held for every change of ours.
+
+    A process that is stopped while it holds the lock goes on later as if nothing had
+    happened, so its lock cannot be broken: until then, nothing is stored.
+    """
 
     late = False
 
@@ -273,12 +303,34 @@ class Files(Culled):
     def hold_lock(self, cache: Cache) -> Iterator[None]:
         cache._createdir()
         path = Path(cache._dir) / "cache_memoize.lock"
-        with os.fdopen(_open_no_link(path), "ab") as file:
-            locks.lock(file, locks.LOCK_EX)
+        folder = _folders.get(path) or _folders.setdefault(path, _Folder())
+        with folder.turn, os.fdopen(_open_no_link(path), "ab") as file:
+            self._lock(file, path, folder)
             try:
                 yield
             finally:
                 locks.unlock(file)
+
+    def _lock(self, file: IO[bytes], path: Path, folder: _Folder) -> None:
+        """Lock the file, whose time of change says when it was locked last."""
+        since, seen = time.monotonic(), 0
+        waits, pause = since >= folder.given_up, FIRST_TRY
+        while not locks.lock(file, locks.LOCK_EX | locks.LOCK_NB):
+            now, changed = time.monotonic(), os.fstat(file.fileno()).st_mtime_ns
+            if changed != seen:  # another holder
+                since, seen = now, changed
+            if not waits or now - since > LOCK_TIMEOUT:
+                if waits:
+                    folder.given_up = now + LOCK_PAUSE
+                raise BlockingIOError(
+                    f"another process holds the lock of {str(path)!r}, so nothing is "
+                    "stored or invalidated; find it with fuser or lsof, and continue "
+                    "or end it"
+                )
+            time.sleep(pause * (0.5 + random.random()))
+            pause = min(pause * 2, LONGEST_TRY)
+        folder.given_up = 0.0
+        os.utime(file.fileno())
 
     def add(self, cache: Cache, key: str, new: bytes, seconds: int | None) -> bool:
         with self.hold_lock(cache):
