@@ -11,7 +11,9 @@ errors are counted by the circuit breaker of the cache.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
@@ -35,6 +37,8 @@ from .connections import (
     is_in_memory,
     name_of,
     opened,
+    place_from_afar,
+    place_of,
     read_many,
     read_raw_many,
 )
@@ -117,6 +121,30 @@ class Store:
 
     async def sleep(self, seconds: float) -> None:
         self.clock.sleep(seconds)
+
+    # --- waiting for other callers ---
+
+    def place_of(self, key: str) -> Any:
+        """Return what identifies an entry; None if that is not known here."""
+        return place_of(self.alias, key)
+
+    def owner(self) -> Any:
+        """Return the thread, or the task, of the caller."""
+        return threading.get_ident()
+
+    def future(self) -> Any:
+        """Return a future that this caller can wait on, and :meth:`wake` others."""
+        return Future()
+
+    def wake(self, future: Any, result: Any) -> None:
+        """Have the caller that waits on ``future`` go on."""
+        future.set_result(result)
+
+    async def wait(self, future: Any, seconds: float) -> Any:
+        """Return the result of ``future``, or None after ``seconds``."""
+        return self.clock.wait(future, seconds)
+
+    # --- commands ---
 
     async def look(self, key: str, *, may_write: bool = True) -> Look:
         """Return the record under ``key`` and the tokens of its tags.
@@ -368,6 +396,23 @@ class AsyncStore(Store):
 
     async def sleep(self, seconds: float) -> None:
         await self.clock.asleep(seconds)
+
+    def place_of(self, key: str) -> Any:
+        return place_from_afar(self.alias, key)
+
+    def owner(self) -> Any:
+        return asyncio.current_task()
+
+    def future(self) -> Any:
+        return asyncio.get_running_loop().create_future()
+
+    def wake(self, future: Any, result: Any) -> None:
+        with suppress(RuntimeError):  # its loop was closed
+            if not future.done():
+                future.set_result(result)
+
+    async def wait(self, future: Any, seconds: float) -> Any:
+        return await self.clock.await_future(future, seconds)
 
     async def take(
         self, key: str, old: bytes | None, lease: bytes, seconds: int | None

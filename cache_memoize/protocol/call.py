@@ -337,6 +337,8 @@ class Claim(NamedTuple):
     keeps: Record | None = None
     #: The uses of databases so far, if a result that was read there may not be stored.
     uses: transactions.Uses = None
+    #: The caller as others of this process know it; none in sync code.
+    leader: Any = None
     #: The arguments as text when the right to store was taken; None: plain values.
     state: str | None = None
     started: float = 0.0
