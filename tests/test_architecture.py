@@ -78,6 +78,7 @@ PURE = {
 
 #: All that outlives a call, with what bounds it: no text of a visitor may fill memory.
 REMEMBERS = {
+    "cache.backends._folders": "folders of caches",
     "cache.backends._found": "classes of caches",
     "cache.breaker._breakers": "aliases",
     "cache.connections._parents": "one per fork",
@@ -127,6 +128,9 @@ REMEMBERS = {
     "protocol.tables._known_tables": "tables of models",
     "protocol.threads._jobs": "QUEUE",
     "protocol.threads._threads": "THREADS",
+    "protocol.waiting._leaders": "computations under way",
+    "protocol.waiting._lines": "callers that wait",
+    "protocol.waiting.self.others": "callers that wait",
     "protocol.transactions._noticing": "128 classes of cursors",
     "protocol.transactions.live": "transactions that are open",
     "protocol.transactions.self.savepoints": "one transaction",

@@ -11,7 +11,9 @@ errors are counted by the circuit breaker of the cache.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
+from concurrent.futures import Future
 from contextlib import suppress
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
@@ -24,7 +26,7 @@ from django.db.transaction import TransactionManagementError
 
 from ..clock import Clock
 from ..keys.tags import TaggedKey
-from ..process import logger
+from ..process import Standstill, logger
 from . import local, record, signing
 from .backends import Backend, backend_of
 from .breaker import SLOW, Breaker, breaker_of
@@ -36,6 +38,8 @@ from .connections import (
     is_in_memory,
     name_of,
     opened,
+    place_from_afar,
+    place_of,
     read_many,
     read_raw_many,
 )
@@ -74,9 +78,12 @@ class Look(NamedTuple):
 #: Kinds of records under the key of a tag.
 _TAGS = frozenset({record.TAG, record.BLOCK, record.CLEARED})
 
+_READS = frozenset({"get", "read_many", "read_raw_many"})
 #: Commands that may replace or remove an entry.
 _WRITES = frozenset({"delete", "remove", "set", "swap"})
 
+#: Seconds after which an empty answer is doubted, where the client hides errors.
+DOUBTED = 0.1
 #: Reads in a row without waiting, after which the answers of a cache are taken to be
 #: wrong.
 PATIENCE = 8
@@ -119,6 +126,30 @@ class Store:
 
     async def sleep(self, seconds: float) -> None:
         self.clock.sleep(seconds)
+
+    # --- waiting for other callers ---
+
+    def place_of(self, key: str) -> Any:
+        """Return what identifies an entry; None if that is not known here."""
+        return place_of(self.alias, key)
+
+    def owner(self) -> Any:
+        """Return the thread, or the task, of the caller."""
+        return threading.get_ident()
+
+    def future(self) -> Any:
+        """Return a future that this caller can wait on, and :meth:`wake` others."""
+        return Future()
+
+    def wake(self, future: Any, result: Any) -> None:
+        """Have the caller that waits on ``future`` go on."""
+        future.set_result(result)
+
+    async def wait(self, future: Any, seconds: float) -> Any:
+        """Return the result of ``future``, or None after ``seconds``."""
+        return self.clock.wait(future, seconds)
+
+    # --- commands ---
 
     async def look(self, key: str, *, may_write: bool = True) -> Look:
         """Return the record under ``key`` and the tokens of its tags.
@@ -333,15 +364,38 @@ class Store:
         finally:
             if command in _WRITES:  # also if only the answer got lost
                 local.drop_key(self.alias, args[0])
-        if self.clock.monotonic() - started > SLOW:
-            slow = CacheDidNotAnswer(f"the cache {self.alias!r} took over a second")
-            self.trouble(slow)
-            if backend.swallows and not result:
-                raise slow  # a time-out that the client hides
         # An empty answer proves nothing where a client hides its errors.
-        elif (result or not backend.swallows) and self.breaker.success():
+        doubted = backend.swallows and not result
+        took = self.clock.monotonic() - started
+        if took > (min(DOUBTED, SLOW) if doubted else SLOW):
+            writes = doubted or command not in _READS
+            if self.breaker.tripped or self._hangs(cache, backend, writes):
+                slow = CacheDidNotAnswer(f"the cache {self.alias!r} does not answer")
+                self.trouble(slow)
+                if doubted:
+                    raise slow  # a time-out that the client hides
+        elif not doubted and self.breaker.success():
             logger.warning("cache %r works again", self.alias)
         return result
+
+    def _hangs(self, cache: Any, backend: Backend, writes: bool) -> bool:
+        """Return whether one more command takes long, or fails, after one that did.
+
+        A process that is busy gets the answers of a healthy server late: the time in
+        which it does not run is subtracted.
+        """
+        key = f"cache_memoize.asked:{self.clock.token().hex()}"
+        with Standstill() as standstill:
+            started = self.clock.monotonic()
+            try:
+                if not writes:
+                    backend.get(cache, key)
+                elif not backend.add(cache, key, b"", backend.lifetime(1)):
+                    return True
+            except Exception:
+                return True
+            took = self.clock.monotonic() - started
+        return took - standstill.seconds > SLOW
 
     def _execute(
         self, cache: Any, backend: Backend, command: str, args: tuple[Any, ...]
@@ -413,6 +467,23 @@ class AsyncStore(Store):
 
     async def sleep(self, seconds: float) -> None:
         await self.clock.asleep(seconds)
+
+    def place_of(self, key: str) -> Any:
+        return place_from_afar(self.alias, key)
+
+    def owner(self) -> Any:
+        return asyncio.current_task()
+
+    def future(self) -> Any:
+        return asyncio.get_running_loop().create_future()
+
+    def wake(self, future: Any, result: Any) -> None:
+        with suppress(RuntimeError):  # its loop was closed
+            if not future.done():
+                future.set_result(result)
+
+    async def wait(self, future: Any, seconds: float) -> Any:
+        return await self.clock.await_future(future, seconds)
 
     async def take(
         self, key: str, old: bytes | None, lease: bytes, seconds: int | None

@@ -248,8 +248,13 @@ class Call(NamedTuple):
                 store, transactions.can_share_results, 0, database
             )
         look = await store.seen(self.key, first, hold=hold, may_write=may_write)
+        return await self.own_view(look)
+
+    async def own_view(self, look: Look) -> Look:
+        """Return a look as a transaction of this thread is to see it, which may have
+        invalidated what the entry depends on: then compute, and store nothing."""
         if transactions.live and look.known and not await self._sees(look.known):
-            return Look(None, None)  # compute, and store nothing
+            return Look(None, None)
         return look
 
     async def _sees(self, names: Iterable[str]) -> bool:
@@ -335,6 +340,8 @@ class Claim(NamedTuple):
     keeps: Record | None = None
     #: The uses of databases so far, if a result that was read there may not be stored.
     uses: transactions.Uses = None
+    #: The caller as others of this process know it; none in sync code.
+    leader: Any = None
     #: The arguments as text when the right to store was taken; None: plain values.
     state: str | None = None
     #: Collects what the result is made of; None: nothing does.

@@ -28,10 +28,14 @@ from ..cache.record import Record, pack
 from ..cache.store import PATIENCE, Look, Store
 from ..stats.counters import logger
 from . import threads, transactions
-from .call import Call, Claim, decode
+from .call import Call, Claim, decode, parsed
 from .capture import Origins, computation, inherit, note_calls
 from .invalidation import invalidate_call
 from .settle import confirm
+from .waiting import Place, holds_up, lead
+
+#: Seconds after which a caller in line looks itself.
+LONGEST_WAIT = 10.0
 
 __all__ = ["Do", "can_wait", "claim", "decide", "overtake", "serve"]
 
@@ -54,7 +58,7 @@ async def claim(call: Call, first: Any = UNREAD, error: Any = None) -> Claim:
         else:
             raise error
         while (mine := caller.outcome(look) or await _step(caller, look)) is None:
-            look = await call.look()
+            look = await caller.look()
         return mine if mine.found is not None else await confirm(call, mine)
     except MISTAKES:
         raise
@@ -63,6 +67,9 @@ async def claim(call: Call, first: Any = UNREAD, error: Any = None) -> Claim:
             call.store.trouble(trouble)
         call.stats.trouble("the cache failed before the call", trouble)
         return _right(call, caller.lease)._replace(unsure=caller.lease is not None)
+    finally:
+        if caller.place is not None:
+            caller.place.leave()
 
 
 async def overtake(call: Call) -> Claim:
@@ -187,6 +194,12 @@ class _Caller:
         self.awaited: bytes | None = None
         self.deadline = math.inf
         self.pauses = 0
+        #: Its place in the line of those that wait.
+        self.place: Place | None = None
+        #: The look of another caller, in place of the next one.
+        self.shared: Look | None = None
+        #: Whether the first of the line has left it to an outage.
+        self.gave_up = False
 
     def outcome(self, look: Look) -> Claim | None:
         """Return the claim if there is nothing more to try, else None.
@@ -205,32 +218,71 @@ class _Caller:
         # The key changes all the time: one of the other callers will store.
         return _right(self.call) if self.looks > PATIENCE else None
 
-    async def pause(self, lease: Record) -> bool:
+    async def look(self) -> Look:
+        """Return the next look: this caller's, or that of the first of its line."""
+        shared, self.shared = self.shared, None
+        look = await (self.call.own_view(shared) if shared else self.call.look())
+        found = look.record
+        if self.pauses and self.awaited is None and isinstance(found, Record):
+            # It stood in line when that computation began, so it has waited for it.
+            self.awaited = found.token if found.kind == record.FAILED else None
+        return look
+
+    def is_first(self) -> bool:
+        """Return whether no other caller of its line is about to take the key."""
+        return self._join() is None
+
+    def share(self, look: Look) -> None:
+        """Hand a look to the callers in line, if this one is the first."""
+        if self.place is not None:
+            self.place.share(look)
+
+    async def pause(self, lease: Record | None) -> bool:
         """Wait before the next look; return False if the caller may not wait, or has
-        waited long enough."""
+        waited long enough.
+
+        :param lease: that of the computation under way; None: the first of the line is
+            about to take one.
+        """
         call, clock, policy = self.call, self.call.clock, self.call.policy
-        if self.awaited is None:
+        if self.deadline == math.inf:
             call.stats.waited(call.key)
             budget = policy.wait_budget(call.function.slowest)
             self.deadline = clock.monotonic() + budget
-        self.awaited = lease.token
+        if lease is not None:
+            self.awaited = lease.token
         left = self.deadline - clock.monotonic()
         if left <= 0 or not await can_wait(call.store):
             return False
-        pause = policy.wait_pause(self.pauses, clock.random())
-        await call.store.sleep(min(pause, left))
+        future = self._join()
+        if future is not None:
+            self.shared = await call.store.wait(future, min(left, LONGEST_WAIT))
+            # The first one may have met an outage.
+            self.gave_up = self.shared is None and call.store.breaker.tripped
+        elif lease is not None:
+            pause = policy.wait_pause(self.pauses, clock.random())
+            await call.store.sleep(min(pause, left))
         self.pauses += 1
         self.looks = self.lost = 0
-        return True
+        return not self.gave_up
+
+    def _join(self) -> Any:
+        self.place = self.place or Place(self.call)
+        return self.place.join()
 
 
 # --- doing ---------------------------------------------------------------------------
+
+#: What each of the callers in line does in the same way.
+_ENDS = frozenset({Do.SERVE, Do.RAISE, Do.COMPUTE})
 
 
 async def _step(caller: _Caller, look: Look) -> Claim | None:
     """Act on a look; return None to look again."""
     call, found, now = caller.call, look.record, caller.call.clock.time()
     do = decide(look, now, _grace(call, found), caller.awaited, caller.lost)
+    if do in _ENDS or (do is Do.WAIT and found and found.token != caller.awaited):
+        caller.share(look)
     if do is Do.CLEAR:
         await call.store.delete(call.key)
     elif do is Do.COMPUTE:
@@ -244,10 +296,15 @@ async def _step(caller: _Caller, look: Look) -> Claim | None:
         return _right(call)
     elif do is Do.WAIT:
         assert found is not None
+        if call.policy.store_result and holds_up(call, found.token):
+            # Those that come after this caller in that thread shall find an entry.
+            return await _take(caller, look)
         if not await caller.pause(found):
             # For a guard, a lease is a hit: its function is running already.
             return _right(call) if call.policy.store_result else Claim(found, True)
-    else:
+    elif caller.is_first() or not await caller.pause(None):
+        if caller.gave_up:
+            return _right(call)
         kind = record.RETRY if do is Do.RETRY else record.LEASE
         return await _take(caller, look, kind)
     return None
@@ -302,13 +359,15 @@ async def _take(caller: _Caller, look: Look, kind: int = record.LEASE) -> Claim 
         if uses is None:
             return _right(call)
     old = None if found is None else found.raw
-    lease = pack(kind, caller.token, tags=look.tags)
+    lease, leader = pack(kind, caller.token, tags=look.tags), lead(call, caller.token)
     caller.lease = lease
     taken = await call.store.take(call.key, old, lease, call.lease_seconds())
     caller.lease = None
     if not taken:
         return None
-    return _right(call, lease, look.tags, known=look.known)._replace(uses=uses)
+    caller.share(Look(parsed(lease), look.tags))
+    right = _right(call, lease, look.tags, known=look.known)
+    return right._replace(uses=uses, leader=leader)
 
 
 def _grace(call: Call, found: Record | None) -> float:

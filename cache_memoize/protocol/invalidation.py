@@ -170,34 +170,38 @@ async def _mark(
     :param drops: those of invalidations that are done. The blocks of others stay.
     """
     swallows = store.backend().swallows
-    for attempt in range(PATIENCE):
-        found, now = await store.get(key), store.clock.time()
-        blocks = record.blocks(found, now)
-        if blocks and not adds and drops.isdisjoint(blocks):
-            return  # as long as another invalidation blocks the key, it has no entry
-        blocks |= dict.fromkeys(adds, now + seconds)
-        blocks = {each: blocks[each] for each in blocks if each not in drops}
-        if not blocks and _is_empty(found, swallows):
-            return
-        token = store.clock.token()
-        try:
-            if await _replace(store, key, found, token, blocks, attempt):
+    trouble = None
+    try:
+        for attempt in range(PATIENCE):
+            found, now = await store.get(key), store.clock.time()
+            blocks = record.blocks(found, now)
+            if blocks and not adds and drops.isdisjoint(blocks):
+                return  # while another invalidation blocks the key, it has no entry
+            blocks |= dict.fromkeys(adds, now + seconds)
+            blocks = {each: blocks[each] for each in blocks if each not in drops}
+            if not blocks and _is_empty(found, swallows):
                 return
-        except Exception:
-            # A full server takes no mark, and some servers replace nothing.
-            if not blocks and (await store.delete(key) or not swallows):
+            token = store.clock.token()
+            try:
+                if await _replace(store, key, found, token, blocks, attempt):
+                    return
+            except Exception:
+                # A full server takes no mark, and some servers replace nothing.
+                if not blocks and (await store.delete(key) or not swallows):
+                    return
+                if not swallows:
+                    raise
+            # No error does not mean success: the client may have given its server up
+            # for a while. If the mark can be read back, the old entry is gone.
+            found = await store.get(key)
+            if isinstance(found, Record) and found.token == token:
                 return
-            if not swallows:
-                raise
-        # No error does not mean success: the client may have given its server up for a
-        # while. If the mark can be read back, the old entry is gone.
-        found = await store.get(key)
-        if isinstance(found, Record) and found.token == token:
-            return
+    except CacheDidNotAnswer as hidden:  # a time-out that the client hides
+        trouble = hidden
     raise CacheDidNotAnswer(
         f"{name}: the cache {store.alias!r} does not keep what is written to it, so "
         "the old value may come back; call invalidate() again when the server answers"
-    )
+    ) from trouble
 
 
 async def _replace(
