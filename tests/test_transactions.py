@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
@@ -796,15 +797,11 @@ def test_private_parts_of_django_are_as_expected():
     assert one.run_on_commit is not hooks
 
 
-def test_an_unknown_isolation_level_is_a_snapshot_on_mysql_only():
-    class Connection:
-        isolation_level = None
-
-        def __init__(self, vendor):
-            self.vendor = vendor
-
-    assert transactions.reads_snapshot(Connection("mysql"))
-    assert not transactions.reads_snapshot(Connection("oracle"))
+def test_a_server_that_has_no_isolation_level_reads_committed_data():
+    oracle = SimpleNamespace(
+        vendor="oracle", settings_dict={"OPTIONS": {}}, execute_wrappers=[Watch()]
+    )
+    assert not transactions.reads_snapshot(oracle)
 
 
 def test_a_pending_action_runs_once(database):
