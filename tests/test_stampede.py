@@ -795,7 +795,7 @@ def test_an_error_of_freeing_a_key_takes_no_block_away(backend, monkeypatch):
         monkeypatch.setattr(LocalMemory, "swap", swap)
         raise ValueError
 
-    block = record.pack_blocks(b"written.", {b"a token.": 1e12})
+    block = record.pack_blocks(b"written.", {b"a token.": 10.0}, time.time())
     f = World(backend, "sync").memoize(60)(function)
     with pytest.raises(ValueError):
         f()

@@ -12,8 +12,8 @@ from django.db import DataError
 from cache_memoize.cache import record, store
 from cache_memoize.cache.breaker import Breaker
 from cache_memoize.cache.connections import UNREAD, UNREADABLE
-from cache_memoize.cache.store import CacheDidNotAnswer, Store, run
-from cache_memoize.keys.tags import TaggedKey, tag_key
+from cache_memoize.cache.store import CacheDidNotAnswer, Store, Terms, run
+from cache_memoize.keys.tags import TaggedKey, tag_key, young_key
 from tests.conftest import FakeClock, counted
 
 ENTRY = record.pack(record.ENTRY, b"8 bytes!", b"payload", timeout=60.0)
@@ -60,36 +60,36 @@ def lives(cache, key):
 
 
 def test_what_the_wrapper_has_read_is_not_read_again(watched):
-    assert run(watched.seen("key", ENTRY, hold=0)) == (record.parse(ENTRY), b"", 0.0)
-    assert run(watched.seen("key", None, hold=0)) == (None, b"", 0.0)
-    assert run(watched.seen("key", b"foreign", hold=0)).record is UNREADABLE
+    assert run(watched.seen("key", ENTRY)) == (record.parse(ENTRY), b"", False)
+    assert run(watched.seen("key", None)) == (None, b"", False)
+    assert run(watched.seen("key", b"foreign")).record is UNREADABLE
     assert watched.sent == []
 
 
 def test_what_nobody_has_read_is_read(watched, cache):
     cache.set("key", ENTRY)
-    assert run(watched.seen("key", UNREAD, hold=0)).record == record.parse(ENTRY)
+    assert run(watched.seen("key", UNREAD)).record == record.parse(ENTRY)
     assert watched.sent == ["get"]
 
 
 def test_an_entry_whose_tags_were_compared_is_taken_with_them(watched):
     token = b"a token.\x01"
     entry = record.pack(record.ENTRY, b"8 bytes!", timeout=60.0, tags=token)
-    look = run(watched.seen(tagged("a"), entry, hold=0))
+    look = run(watched.seen(tagged("a"), entry))
     assert (look.record, look.tags) == (record.parse(entry), token)
     assert watched.sent == []
 
 
 @pytest.mark.parametrize("first", [None, b"foreign"])
 def test_without_such_an_entry_key_and_tags_are_read_together(watched, first):
-    look = run(watched.seen(tagged("a"), first, hold=0))
+    look = run(watched.seen(tagged("a"), first))
     assert look.record is None and len(look.tags) == 9
     assert watched.sent == ["read_many", "add"]
 
 
 def test_with_a_hold_the_age_of_the_tags_is_asked_for(watched):
-    run(watched.seen(tagged("a"), ENTRY, hold=5))
-    assert watched.sent[0] == "read_many"
+    run(watched.seen(tagged("a"), ENTRY, Terms(hold=5)))
+    assert watched.sent == ["read_many", "set", "add"]
 
 
 # --- tags ----------------------------------------------------------------------------
@@ -100,17 +100,22 @@ def test_a_tag_that_somebody_else_has_just_made_is_taken_as_it_is(watched, cache
     key = tagged("a")
     mine = record.pack(record.TAG, b"a token.", start=5.0)
     cache.set(key.tags[0], mine)
-    look = run(watched._resolve(key, {}))  # it was not there a moment ago
-    assert (look.tags, look.since) == (b"a token.\x01", 5.0)
+    look = run(watched._resolve(key, {}, Terms()))  # it was not there a moment ago
+    assert look.tags == b"a token.\x01"
     assert cache.get(key.tags[0]) == mine
     assert watched.sent == ["add", "get"]
 
 
-def test_the_youngest_tag_says_since_when(watched, cache):
-    key = tagged("a", "b")
-    for tag, start in zip(key.tags, (7.0, 5.0), strict=True):
-        cache.set(tag, record.pack(record.TAG, b"a token.", start=start))
-    assert run(watched.look(key)).since == 7.0
+def test_one_young_tag_is_enough(watched, cache):
+    key, terms = tagged("a", "b"), Terms(hold=5)
+    assert run(watched.look(key, terms)).is_young
+    for tag in key.tags:
+        assert run(watched.look(key, terms)).is_young
+        cache.delete(young_key(tag))  # it has expired
+    assert not run(watched.look(key, terms)).is_young
+    cache.delete(key.tags[1])
+    assert run(watched.look(key, terms)).is_young
+    assert not run(watched.look(key)).is_young
 
 
 def test_what_is_no_tag_makes_room_for_one(watched, cache):

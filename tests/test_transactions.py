@@ -252,7 +252,7 @@ def test_a_commit_takes_away_no_block_of_another_transaction(
 def test_the_block_of_a_process_that_died_expires_beside_others(world, database, post):
     f, runs = titled(world, database)
     key, now = f.get_cache_key(post), world.clock.time()
-    dead = record.pack_blocks(b"written.", {b"a token.": now + 10})
+    dead = record.pack_blocks(b"written.", {b"a token.": 10.0}, now)
     world.cache.set(key, dead, 10)
     for seconds in (4, 4):
         world.clock.tick(seconds)

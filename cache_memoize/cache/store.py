@@ -11,18 +11,19 @@ errors are counted by the circuit breaker of the cache.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.core.cache import caches
-from django.core.cache.backends.base import memcache_key_warnings
+from django.core.cache.backends.base import DEFAULT_TIMEOUT, memcache_key_warnings
 from django.core.exceptions import SynchronousOnlyOperation
 from django.db.transaction import TransactionManagementError
 
 from ..clock import Clock
-from ..keys.tags import TaggedKey
+from ..keys.tags import TaggedKey, young_key
 from ..process import logger
 from . import local, record, signing
 from .backends import Backend, backend_of
@@ -62,12 +63,27 @@ class Look(NamedTuple):
     #: The tokens of the tags, as in a record; empty: the call has no tags. None: a tag
     #: is being invalidated, so no entry is valid, and none may be stored.
     tags: bytes | None = b""
-    #: When the youngest of the tags was created, in seconds since the epoch.
-    since: float = 0.0
+    #: Whether one of the tags got its token less than ``hold`` seconds ago.
+    is_young: bool = False
 
+
+class Terms(NamedTuple):
+    """The terms of a look at tags."""
+
+    #: Seconds for which the tokens are needed at least.
+    kept: float = math.inf
+    #: Seconds for which a token is young.
+    hold: float = 0.0
+    #: Whether missing tags get new tokens.
+    may_write: bool = True
+
+
+_FOR_EVER = Terms()
 
 #: Kinds of records under the key of a tag.
 _TAGS = frozenset({record.TAG, record.BLOCK, record.CLEARED})
+
+DAY = 24 * 60 * 60.0
 
 #: Commands that may replace or remove an entry.
 _WRITES = frozenset({"delete", "remove", "set", "swap"})
@@ -98,10 +114,11 @@ class Store:
         cache = caches[self.alias]
         return backend_of(cache).is_in_transaction(cache)
 
-    def default_timeout(self) -> float | None:
-        """Return the backend's own timeout in seconds; None: unlimited."""
-        timeout = caches[self.alias].default_timeout
-        return None if timeout is None else float(timeout)
+    def seconds_of(self, timeout: Any) -> float:
+        """Return a timeout in seconds; that of the cache for ``DEFAULT_TIMEOUT``."""
+        if timeout is DEFAULT_TIMEOUT:
+            timeout = caches[self.alias].default_timeout
+        return math.inf if timeout is None else float(timeout)
 
     def can_wait(self) -> bool:
         """Return whether the caller may sleep: not in a thread that runs an event
@@ -115,62 +132,86 @@ class Store:
     async def sleep(self, seconds: float) -> None:
         self.clock.sleep(seconds)
 
-    async def look(self, key: str, *, may_write: bool = True) -> Look:
-        """Return the record under ``key`` and the tokens of its tags.
-
-        A missing tag gets a new token, unless ``may_write`` is False.
-        """
+    async def look(self, key: str, terms: Terms = _FOR_EVER) -> Look:
+        """Return the record under ``key`` and the tokens of its tags."""
         if not isinstance(key, TaggedKey):
             return Look(await self.get(key))
-        found = await self._run("read_many", [key, *key.tags])
-        return await self._resolve(key, found, may_write)
+        marks = [young_key(tag) for tag in key.tags if terms.hold]
+        found = await self._run("read_many", [key, *key.tags, *marks])
+        return await self._resolve(key, found, terms)
 
-    async def seen(
-        self, key: str, first: Any, *, hold: float, may_write: bool = True
-    ) -> Look:
+    async def seen(self, key: str, first: Any, terms: Terms = _FOR_EVER) -> Look:
         """Like :meth:`look`, for what ``fetch`` has just read: ``first``."""
-        if first is UNREAD or (hold and isinstance(key, TaggedKey)):
-            return await self.look(key, may_write=may_write)
+        if first is UNREAD or (terms.hold and isinstance(key, TaggedKey)):
+            return await self.look(key, terms)
         if isinstance(first, dict) and isinstance(key, TaggedKey):
-            return await self._resolve(key, first, may_write)
+            return await self._resolve(key, first, terms)
         found = self.read(key, first)
         if not isinstance(key, TaggedKey):
             return Look(found)
         if found is None or found is UNREADABLE:
-            return await self.look(key, may_write=may_write)
+            return await self.look(key, terms)
         return Look(found, found.tags)  # fetch_tagged has compared them
 
     async def _resolve(
-        self, key: TaggedKey, found: dict[str, Any], may_write: bool = True
+        self, key: TaggedKey, found: dict[str, Any], terms: Terms
     ) -> Look:
         """Create a new token for each missing tag; entries with its old token are
         misses from then on."""
-        if not may_write:
+        mine, hold = self.read(key, found.get(key)), terms.hold
+        if not terms.may_write:
             tokens = record.tokens([found.get(tag) for tag in key.tags])
-            return Look(self.read(key, found.get(key)), tokens or None)
-        tags = [
-            await self._ensure_tag(tag, self.read(tag, found.get(tag)))
-            for tag in key.tags
-        ]
-        tokens = record.tokens([tag.raw for tag in tags])
-        since = max(tag.start for tag in tags)
-        return Look(self.read(key, found.get(key)), tokens or None, since)
+            return Look(mine, tokens or None, hold > 0)
+        if not self.backend().atomic:  # to write a token again might bring it back
+            terms = terms._replace(kept=math.inf)
+        tags, is_young = [], False
+        for tag in key.tags:
+            before = self.read(tag, found.get(tag))
+            present = await self._ensure_tag(tag, before, terms)
+            tags.append(present.raw)
+            is_same = (
+                isinstance(before, Record)
+                and before.token == present.token
+                and before.cost >= hold
+            )
+            is_young |= not is_same or young_key(tag) in found
+        return Look(mine, record.tokens(tags) or None, hold > 0 and is_young)
 
-    async def _ensure_tag(self, tag: str, present: Record | None) -> Record:
-        """Return the record of a tag: ``present``, or else one that was added now."""
+    async def _ensure_tag(
+        self, tag: str, present: Record | None, terms: Terms
+    ) -> Record:
+        """Return the record of a tag: ``present``, or else one that was written now,
+        with the same token if it has one.
+
+        Clocks of hosts differ, so a mark tells that a token is young, until the server
+        removes it; the cost of the record, that there was one for so many seconds.
+        """
         for attempt in range(PATIENCE):
             if present is None:
                 # Some clients return None for values that they cannot read.
                 unusable = attempt == PATIENCE // 2
             else:
                 unusable = present is UNREADABLE or present.kind not in _TAGS
-                if not unusable and present.kind != record.CLEARED:
+                if not unusable and present.kind == record.BLOCK:
                     return present
             if unusable:
                 await self.delete(tag)
-            old = None if unusable or present is None else present.raw
-            new = record.pack(record.TAG, self.clock.token(), start=self.clock.time())
-            if await self.take(tag, old, new, None):
+                present = None
+            token, now, held = self.clock.token(), self.clock.time(), 0.0
+            old, kept = None, terms.kept + DAY
+            if present is not None:
+                old = present.raw
+                if present.kind == record.TAG:
+                    if present.cost >= terms.hold and present.lasts(now, terms.kept):
+                        return present
+                    token = present.token if self.backend().atomic else token
+                    kept = max(kept, min(present.remaining(now), present.timeout))
+                    held = present.cost
+            kept, hold = record.cap(kept), max(held, terms.hold)
+            new = record.pack(record.TAG, token, start=now, timeout=kept, cost=hold)
+            if hold > held:
+                await self.set(young_key(tag), new, hold)
+            if await self.take(tag, old, new, kept):
                 present = record.parse(new)
             else:
                 present = await self.get(tag)
@@ -216,24 +257,26 @@ class Store:
         found = record.parse(raw)
         return UNREADABLE if found is None else found
 
-    async def add(self, key: str, new: bytes, seconds: int | None) -> bool:
+    async def add(self, key: str, new: bytes, seconds: float | None) -> bool:
         return bool(await self._run("add", key, new, seconds))
 
-    async def swap(self, key: str, old: bytes, new: bytes, seconds: int | None) -> bool:
+    async def swap(
+        self, key: str, old: bytes, new: bytes, seconds: float | None
+    ) -> bool:
         return bool(await self._run("swap", key, old, new, seconds))
 
     async def remove(self, key: str, old: bytes) -> bool:
         return bool(await self._run("remove", key, old))
 
     async def take(
-        self, key: str, old: bytes | None, lease: bytes, seconds: int | None
+        self, key: str, old: bytes | None, lease: bytes, seconds: float | None
     ) -> bool:
         """Write a lease if there is no value, or in the place of ``old``."""
         if old is None:
             return await self.add(key, lease, seconds)
         return await self.swap(key, old, lease, seconds)
 
-    async def set(self, key: str, new: bytes, seconds: int | None) -> None:
+    async def set(self, key: str, new: bytes, seconds: float | None) -> None:
         await self._run("set", key, new, seconds)
 
     async def delete(self, key: str) -> bool:
@@ -344,7 +387,7 @@ class AsyncStore(Store):
         await self.clock.asleep(seconds)
 
     async def take(
-        self, key: str, old: bytes | None, lease: bytes, seconds: int | None
+        self, key: str, old: bytes | None, lease: bytes, seconds: float | None
     ) -> bool:
         try:
             return await super().take(key, old, lease, seconds)

@@ -45,7 +45,7 @@ async def claim(call: Call, first: Any = UNREAD, error: Any = None) -> Claim:
         if not call.can_use_cache() or await call.is_invalidated_here():
             return _right(call)
         if error is None:
-            look = await call.look(first, hold=call.policy.hold)
+            look = await call.look(first)
         elif is_decoding_error(error):
             look = await call.look()
         else:
@@ -258,7 +258,7 @@ async def _overstep(caller: _Caller, look: Look) -> Claim | None:
         return _right(call)
     if do is Do.SERVE and call.store.backend().atomic:
         assert found is not None
-        if not await call.may_store(look.since):
+        if not await call.may_store(look.is_young):
             return _right(call)
         return await _stamp_anyway(call, found)
     return await _take(caller, look)
@@ -287,12 +287,12 @@ async def _take(caller: _Caller, look: Look, kind: int = record.LEASE) -> Claim 
     call, found, uses = caller.call, look.record, None
     if look.tags is None:
         return _right(call)
-    if not await call.may_store(look.since):
+    if not await call.may_store(look.is_young):
         # A result made without a query is valid for others too. They wait for it, so
         # the right to store is taken only while the function was never seen to query.
         if call.function.queries or not call.policy.store_result:
             return _right(call)
-        uses = await call.count_uses(look.since)
+        uses = await call.count_uses(look.is_young)
         if uses is None:
             return _right(call)
     old = None if found is None else found.raw
@@ -331,7 +331,7 @@ def _wants_refresh(call: Call, found: Record, now: float) -> bool:
 async def _revalidate(call: Call, ours: Claim, look: Look) -> Claim:
     """Return ``ours``, with the right to refresh it unless another caller has that."""
     assert ours.found is not None and look.tags is not None
-    if not await call.may_store(look.since):
+    if not await call.may_store(look.is_young):
         return ours
     attempts = ours.found.stamp.attempts
     seconds = call.policy.refresh_seconds(call.function.slowest, attempts)

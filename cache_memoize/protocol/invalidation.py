@@ -53,7 +53,7 @@ async def invalidate_key(store: Store, name: str, key: str, hold: float = 0.0) -
     :param hold: seconds after it takes effect for which nothing is stored.
     """
     at_commit = functools.partial(
-        _invalidate_after_commit, store, name, key, hold, store.clock.time()
+        _invalidate_after_commit, store, name, key, hold, store.clock.monotonic()
     )
     # First, so that it is done at the commit even if the block fails.
     tokens = await transactions.ask_connections(
@@ -70,7 +70,7 @@ def _invalidate_after_commit(
 ) -> None:
     """Invalidate after a commit, and take away its block, but no other.
 
-    :param blocked: when the first block began, in seconds since the epoch.
+    :param blocked: when the first block began, in monotonic seconds.
     """
     here = Store(store.alias, store.breaker, store.clock)
     try:
@@ -78,7 +78,7 @@ def _invalidate_after_commit(
     except Exception as error:
         # An error here would skip the project's own hooks. While the block lasts, there
         # is no old entry, and none can be stored.
-        if not 0 <= store.clock.time() - blocked < BLOCK_FOR / 2:
+        if store.clock.monotonic() - blocked >= BLOCK_FOR / 2:
             raise
         logger.warning("%s: %r after the commit; the block will expire", name, error)
 
@@ -97,7 +97,7 @@ async def _mark(
     *,
     adds: frozenset[bytes] = NO_TOKENS,
     drops: frozenset[bytes] = NO_TOKENS,
-    seconds: int = 0,
+    seconds: float = 0.0,
 ) -> None:
     """Replace an entry or a lease by a mark: a block, or that the key is empty.
 
@@ -108,11 +108,11 @@ async def _mark(
     """
     swallows = store.backend().swallows
     for attempt in range(PATIENCE):
-        found, now = await store.get(key), store.clock.time()
-        blocks = record.blocks(found, now)
+        found = await store.get(key)
+        blocks = record.blocks(found, store.clock.time())
         if blocks and not adds and drops.isdisjoint(blocks):
             return  # as long as another invalidation blocks the key, it has no entry
-        blocks |= dict.fromkeys(adds, now + seconds)
+        blocks |= dict.fromkeys(adds, seconds)
         blocks = {each: blocks[each] for each in blocks if each not in drops}
         if not blocks and _is_empty(found, swallows):
             return
@@ -149,8 +149,8 @@ async def _replace(
     whether that is certain."""
     backend, seconds = store.backend(), CLEARED_FOR
     if blocks:
-        new = record.pack_blocks(token, blocks)
-        seconds = max(1, math.ceil(max(blocks.values()) - store.clock.time()))
+        new = record.pack_blocks(token, blocks, store.clock.time())
+        seconds = math.ceil(max(blocks.values()))
     else:
         new = pack(CLEARED, token)
         if not backend.atomic and await store.delete(key):

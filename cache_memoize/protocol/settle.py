@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import suppress
 from typing import Any
 
@@ -14,8 +13,7 @@ from ..cache.record import Record, pack
 from ..cache.store import PATIENCE, run
 from ..stats.counters import logger
 from . import threads
-from .call import Call, Claim, Computation, encode, lifetime, parsed
-from .policy import BACKEND
+from .call import Call, Claim, Computation, encode, parsed
 
 __all__ = ["confirm", "fail", "postpone_refresh", "release", "settle"]
 
@@ -164,8 +162,10 @@ async def put(call: Call, claim: Claim, new: bytes, left: float) -> bool:
     which may fail. Any other change in between wins: an invalidation, or a newer value.
     """
     held, ours = parsed(claim.lease), new
+    if claim.tags and (claim.found is not None or left > call.kept_for()):
+        await call.look(kept=left)  # else its tags might expire before it
     for _ in range(PATIENCE):
-        if await call.store.swap(call.key, held.raw, ours, lifetime(left)):
+        if await call.store.swap(call.key, held.raw, ours, left):
             return True
         found = await call.store.get(call.key)
         if isinstance(found, Record) and found.raw == held.raw:
@@ -187,9 +187,7 @@ async def put(call: Call, claim: Claim, new: bytes, left: float) -> bool:
 
 def timeout_of(call: Call, result: Any) -> float:
     timeout = call.policy.timeout_for(result, call.args, call.kwargs)
-    if timeout is BACKEND:
-        timeout = call.store.default_timeout()
-        timeout = math.inf if timeout is None else timeout
+    timeout = call.store.seconds_of(timeout)
     return call.policy.with_jitter(timeout, call.clock.random())
 
 
