@@ -91,6 +91,7 @@ REMEMBERS = {
     "conf._listeners": "functions of ours",
     "keys.tags._declared": "fixed tags of functions",
     "model_signals._late": "functions registered late",
+    "process._logged": "names of functions, and aliases",
     "protocol.call.self._reset": "one token of a context variable",
     "planning._by_distinction": "functions, weakly",
     "planning.checked_aliases": "aliases",

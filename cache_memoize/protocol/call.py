@@ -179,6 +179,8 @@ class Plan:
     #: The time before its timeout in which an entry may be refreshed, as a multiple of
     #: its cost.
     early_zone: float
+    #: The longest timeout of an entry for a hit without a second look.
+    longest: float
     hit: Callable[..., object] | None
     miss: Callable[..., object] | None
     #: Whether keys depend on more than arguments (``vary_on``), and whether that is the
@@ -269,17 +271,21 @@ class Call(NamedTuple):
 
         :param kept: the seconds for which the tags are needed at least.
         """
-        store = self.store
-        if not isinstance(self.key, TaggedKey):
-            return await store.seen(self.key, first)
-        may_write = True
-        if database := store.database():
-            may_write = await transactions.ask_connections(
-                store, transactions.can_share_results, 0, database
-            )
-        kept = self.kept_for() if kept is None else kept
-        terms = Terms(kept, record.cap(self.policy.hold), may_write)
-        return await store.seen(self.key, first, terms)
+        store, terms = self.store, Terms()
+        if isinstance(self.key, TaggedKey):
+            kept, hold = self.kept_for() if kept is None else kept, self.policy.hold
+            terms = Terms(kept, record.cap(hold))
+            if database := store.database():
+                may_write = await transactions.ask_connections(
+                    store, transactions.can_share_results, 0, database
+                )
+                terms = terms._replace(may_write=may_write)
+        look = await store.seen(self.key, first, terms)
+        found, longest = look.record, self.plan.longest
+        if isinstance(found, Record) and found.timeout > longest:
+            # It was stored by an earlier version of the function.
+            return look._replace(record=found._replace(timeout=longest))
+        return look
 
     async def may_store(self, is_young: bool = False) -> bool:
         """Return whether a result computed now in this thread may be stored for all.

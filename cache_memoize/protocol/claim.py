@@ -25,7 +25,7 @@ from ..cache.connections import UNREAD, UNREADABLE
 from ..cache.errors import MISTAKES, CacheDidNotAnswer, is_decoding_error
 from ..cache.record import Record, pack
 from ..cache.store import PATIENCE, Look, Store
-from ..stats.counters import logger
+from ..process import log_sometimes, logger
 from . import threads, transactions
 from .call import Call, Claim, computation, decode
 from .invalidation import invalidate_key
@@ -275,7 +275,8 @@ async def _serve(caller: _Caller, look: Look, now: float) -> Claim | None:
         ours = Claim(found, decode(found))
     except Exception as unreadable:  # a class decides what unpickling raises
         kind = type(unreadable).__name__  # its text may show the value
-        logger.info("%s: unreadable entry: %s", call.function.name, kind)
+        name = call.function.name
+        log_sometimes(logger.info, "%s: unreadable entry: %s", name, kind)
         return await _take(caller, look)
     if not _wants_refresh(call, found, now):
         return ours

@@ -141,13 +141,15 @@ class Batch:
         """Put the hits into ``results``; return the other keys with the values read."""
         plan, stats, missing = self.plan, self.function.stats, []
         hit_kind, zone, now = plan.hit_kind, plan.early_zone, self.function.clock.time()
+        longest = plan.longest
         for key in chunk:
             raw = UNREAD if seen is None else seen.get(key)
             try:
                 if type(raw) is bytes:
                     start, timeout, cost, kind = freshness(raw[TAIL])
                     age = now - start
-                    if kind == hit_kind and AHEAD < age < timeout - zone * cost:
+                    left = timeout - zone * cost
+                    if kind == hit_kind and AHEAD < age < left <= longest:
                         results.values[key] = loads(raw)
                         stats.served(plan.hit, key, cost, args[first[key]], {})
                         continue
