@@ -248,6 +248,30 @@ def test_a_commit_takes_away_no_block_of_another_transaction(
     assert f(post) == f.peek(post).value == "old"
 
 
+@pytest.mark.backends(["locmem", "valkey"])
+@READ_COMMITTED
+def test_with_one_token_for_all_blocks_a_commit_would_let_others_store_what_is_old(
+    world, database, post, monkeypatch
+):
+    """The control: a reader stores the row of before, while we may still commit."""
+    f, runs = titled(world, database)
+
+    def another():
+        transactions._watch_of(connections[database]).token = b"same one"
+        with transaction.atomic(using=database):
+            f.invalidate(post)
+
+    monkeypatch.setattr(
+        transactions._watch_of(connections[database]), "token", b"same one"
+    )
+    with transaction.atomic(using=database):
+        change(database, post, "new")
+        f.invalidate(post)
+        in_thread(another)
+        assert in_thread(lambda: f(post)) == "old"
+        assert in_thread(lambda: f.peek(post)).value == "old"
+
+
 @pytest.mark.backends(["locmem"])
 def test_the_block_of_a_process_that_died_expires_beside_others(world, database, post):
     f, runs = titled(world, database)
