@@ -72,6 +72,13 @@ def defaults(database):
     def apply(way, level):
         if way in SESSION:
             return execute(database, SESSION[way].format(level))
+        if way == "driver":
+            connection.close()
+            connection.ensure_connection()
+            psycopg = pytest.importorskip("psycopg")
+            name = level.replace(" ", "_").upper()
+            connection.connection.isolation_level = psycopg.IsolationLevel[name]
+            return None
         if way == "options":
             escaped = level.replace(" ", r"\ ")
             written = {"options": f"-c {VARIABLE}={escaped}"}
@@ -91,7 +98,7 @@ def defaults(database):
 
 @pytest.mark.backends(["locmem"])
 @pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("way", [*SESSION, *LATER, "options"])
+@pytest.mark.parametrize("way", [*SESSION, *LATER, "options", "driver"])
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 def test_the_level_is_that_of_the_server(backend, database, post, defaults, way, level):
     f = titled(backend, database)

@@ -246,9 +246,8 @@ def can_share_results(hold: float, database: str | None = None) -> bool:
 
     It is not in a transaction that has written, nor in one that reads from a snapshot,
     unless that is younger than ``hold`` seconds, for which every invalidation blocks;
-    nor in a loop over rows that SQLite has not read to their end.
-    ``database`` is the alias that the cache itself writes to, if it is a database:
-    other callers do not see an entry written there before the commit.
+    nor in a loop over rows of SQLite. ``database`` is the alias of the database that
+    the cache itself is in, if any: others do not see an entry there before the commit.
     """
     if any(map(_has_open_statement, connections.all(initialized_only=True))):
         return False
@@ -294,14 +293,16 @@ def _has_open_statement(connection: Connection) -> bool:
     try:
         for _ in range(2):  # SQLite replaces no function while a statement runs
             connection.connection.create_function("cache_memoize_open", 0, bool)
-    except connection.Database.OperationalError:
+    except connection.Database.Error:
         return True
     return False
 
 
-#: By vendor, a query whose last column is the isolation level of the session.
+#: By vendor, a query for the isolation level of the session. (That of the transaction
+#: may be one that the driver sets.)
 _LEVEL_QUERIES = {
-    "postgresql": "SHOW default_transaction_isolation",
+    "postgresql": "SELECT current_setting('default_transaction_isolation'), "
+    "current_setting('transaction_isolation')",
     "mysql": "SHOW SESSION VARIABLES WHERE Variable_name LIKE '%isolation'",
 }
 
@@ -318,14 +319,14 @@ def reads_snapshot(connection: Connection) -> bool:
         try:  # by the driver: this is no query of the project
             with connection.connection.cursor() as cursor:
                 cursor.execute(_LEVEL_QUERIES[vendor])
-                watch.snapshots = any(_is_snapshot(row[-1]) for row in cursor)
+                watch.snapshots = any(_is_snapshot(v) for row in cursor for v in row)
         except connection.Database.Error:  # as in a transaction that has failed
             return True
     return watch.snapshots
 
 
 def _is_snapshot(level: Any) -> bool:
-    if isinstance(level, int):  # psycopg's numbers: 2 is READ COMMITTED
+    if type(level) is int:  # psycopg's numbers: 2 is READ COMMITTED
         return level > 2
     name = getattr(level, "name", str(level)).upper()
     return "REPEATABLE" in name or "SERIALIZABLE" in name
