@@ -67,7 +67,7 @@ def _sync_wrapper(function: Function) -> Callable[..., Any]:
                     age = clock.time() - start
                     if plan.early_zone:  # the slower the function, the earlier
                         timeout -= plan.early_zone * cost
-                    if kind in plan.hit_kinds and AHEAD < age < timeout:
+                    if kind in plan.hit_kinds and AHEAD < age < timeout <= plan.longest:
                         value = loads(raw)
                         stats.hits += 1
                         stats.saved += cost
@@ -114,7 +114,7 @@ def _async_wrapper(function: Function) -> Callable[..., Any]:
                     age = clock.time() - start
                     if plan.early_zone:  # the slower the function, the earlier
                         timeout -= plan.early_zone * cost
-                    if kind in plan.hit_kinds and AHEAD < age < timeout:
+                    if kind in plan.hit_kinds and AHEAD < age < timeout <= plan.longest:
                         value = loads(raw)
                         stats.hits += 1
                         stats.saved += cost

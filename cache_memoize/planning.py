@@ -271,6 +271,7 @@ def _plan(function: Function, project: Conf) -> Plan:
         reads=options.depends_on == "reads",
         stores=policy.can_store and apps.ready,
         early_zone=policy.early_zone,
+        longest=record.cap(policy.longest),
         hit=called.hit_callable,
         miss=called.miss_callable,
         varies=bool(varied),

@@ -92,6 +92,7 @@ REMEMBERS = {
     "conf._listeners": "functions of ours",
     "keys.tags._declared": "fixed tags of functions",
     "model_signals._late": "functions registered late",
+    "process._logged": "names of functions, and aliases",
     "protocol.capture.self._reset": "one token of a context variable",
     "protocol.capture.self.tokens": "tags of the calls in one computation",
     "protocol.capture._told": "pairs of aliases",

@@ -471,7 +471,9 @@ def logged():
     folder = ROOT / "cache_memoize"
     for path in [*folder.glob("*.py"), *folder.glob("[cps]*/*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "log_sometimes":
+                yield node.args[0].attr, node.args[1].value
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
                 name = node.func.attr
                 text = next((a for a in node.args if isinstance(a, ast.Constant)), None)
                 if text is None or not isinstance(text.value, str):

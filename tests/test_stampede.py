@@ -22,7 +22,8 @@ from cache_memoize import cache_memoize
 from cache_memoize.cache import record
 from cache_memoize.cache.backends import LocalMemory, backend_of
 from cache_memoize.cache.breaker import breaker_of
-from cache_memoize.cache.store import Look, Store, run
+from cache_memoize.cache.store import Store, run
+from cache_memoize.cache.tokens import Look
 from cache_memoize.clock import Clock
 from cache_memoize.protocol import threads, transactions
 from cache_memoize.protocol.call import Call
@@ -831,7 +832,7 @@ def test_an_error_of_freeing_a_key_takes_no_block_away(backend, monkeypatch):
         monkeypatch.setattr(LocalMemory, "swap", swap)
         raise ValueError
 
-    block = record.pack_blocks(b"written.", {b"a token.": 1e12})
+    block = record.pack_blocks(b"written.", {b"a token.": 10.0}, time.time())
     f = World(backend, "sync").memoize(60)(function)
     with pytest.raises(ValueError):
         f()

@@ -98,6 +98,11 @@ class Memcached(Backend):
     swallows = True  # the client answers with defaults while it ignores a server
     slack = 1
 
+    @property
+    def longest(self) -> float:  # type: ignore[override]
+        """Over thirty days, a time is a date for the server: in four bytes."""
+        return 2**31 - 2 - time.time()
+
     def swap(
         self, cache: Cache, key: str, old: bytes, new: bytes, seconds: int | None
     ) -> bool:

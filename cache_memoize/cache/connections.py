@@ -20,7 +20,7 @@ from django.core.cache.backends.base import default_key_func
 from .. import process
 from ..conf import is_test
 from ..keys.tags import TaggedKey
-from ..process import logger
+from ..process import log_sometimes, logger
 from . import record, signing
 from .backends import Backend, backend_of
 from .errors import is_decoding_error
@@ -315,7 +315,12 @@ def genuine(alias: str, cache: Any, key: str, raw: Any) -> Any:
     if found is not None:
         return found
     if record.parse(raw) is not None:
-        logger.warning("a record whose signature is wrong, under %r: it is a miss", key)
+        log_sometimes(
+            logger.warning,
+            "cache %r: a record whose signature is wrong, under %r: it is a miss",
+            alias,
+            key,
+        )
     return UNREADABLE
 
 

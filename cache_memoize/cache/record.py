@@ -44,12 +44,16 @@ STAMPED = 0x20
 DEPENDS = 0x10
 _FLAGS = VOUCHED | TAGGED | STAMPED | DEPENDS
 
+#: The cost of a tag whose lifetime a transaction has limited, which nothing extends.
+LIMITED = -1.0
 #: Seconds for which a FAILED mark is stored: one, and another because Memcached counts
 #: whole seconds.
 FAILED_FOR = 2
 #: Seconds for which a CLEARED mark is stored: a command that a client sent before it
 #: gave up may arrive that late.
 CLEARED_FOR = 30
+#: Seconds by which a server that counts whole seconds may keep a block longer.
+_LONGER = 2
 
 ENTRIES = frozenset({ENTRY, RAISED, RAN})
 LEASES = frozenset({LEASE, RETRY})
@@ -64,7 +68,7 @@ KIND_SIZE = 2
 TOKEN_SIZE = 8
 TRAILER_SIZE = TOKEN_SIZE + FRESHNESS_SIZE
 
-#: Seconds by which the clock of another host may be ahead. A record from further in the
+#: Seconds by which the clocks of two hosts may differ. A record from further in the
 #: future was written by a clock that has been corrected since: it is a miss.
 SKEW = 3600.0
 #: For the hit path, which would else compute them on every call.
@@ -72,7 +76,8 @@ AHEAD = -SKEW
 TAIL = slice(-FRESHNESS_SIZE, None)
 
 _STAMP = struct.Struct("<dfBHH")
-#: An invalidation that blocks a key, and until when.
+_FLOAT = struct.Struct("<f")
+#: An invalidation that blocks a key, and for how many more seconds.
 _BLOCKED = struct.Struct("<8sd")
 _TAG_END = struct.pack("<H", TAG)
 #: After names and tokens of dependencies: the bytes of the names, and of both.
@@ -125,6 +130,12 @@ class Record(NamedTuple):
         """Return whether a refresh is under way."""
         # The distance, so that a clock that was set back does not delay refreshes.
         return abs(now - self.stamp.at) < self.stamp.seconds
+
+    def lasts(self, now: float, seconds: float) -> bool:
+        """Return whether the record of a tag is kept for so long, by any clock."""
+        limited = 0 < self.timeout < math.inf
+        latest = self.timeout - seconds - SKEW
+        return not limited or -SKEW <= now - self.start <= latest
 
     def remaining(self, now: float) -> float:
         return self.start + self.timeout - now
@@ -239,18 +250,21 @@ def restamp(found: Record, stamp: Stamp, token: bytes = b"") -> bytes:
     )
 
 
-def pack_blocks(token: bytes, blocks: Mapping[bytes, float]) -> bytes:
-    """Return the record of a key that invalidations block, each until its time in
-    seconds since the epoch."""
-    return pack(BLOCK, token, b"".join(_BLOCKED.pack(*each) for each in blocks.items()))
+def pack_blocks(token: bytes, blocks: Mapping[bytes, float], now: float) -> bytes:
+    """Return the record of a key that invalidations block, each for some seconds."""
+    payload = b"".join(_BLOCKED.pack(*each) for each in blocks.items())
+    return pack(BLOCK, token, payload, start=now)
 
 
 def blocks(found: Record | None, now: float) -> dict[bytes, float]:
-    """Return the invalidations that block a key at this time."""
+    """Return the invalidations that block a key, and the seconds that each has left:
+    all of them, if the age of the record shows that another clock has written it."""
     if not isinstance(found, Record) or found.kind != BLOCK or found.end % 16:
         return {}
-    each = _BLOCKED.iter_unpack(found.raw[: found.end])
-    return {token: until for token, until in each if until > now}
+    each, age = dict(_BLOCKED.iter_unpack(found.raw[: found.end])), now - found.start
+    if not 0 <= age < max(each.values(), default=0.0) + _LONGER:
+        age = 0.0
+    return {token: seconds - age for token, seconds in each.items() if seconds > age}
 
 
 def token_of(raw: bytes) -> bytes:
@@ -330,5 +344,8 @@ def _state_in_c(error: BaseException) -> Any:
 
 
 def cap(timeout: float) -> float:
-    """Return a timeout that fits four bytes; a longer one is unlimited."""
-    return timeout if timeout < 3e38 else math.inf
+    """Return a timeout as four bytes hold it; a longer one is unlimited."""
+    if not timeout < 3e38:
+        return math.inf
+    rounded: float = _FLOAT.unpack(_FLOAT.pack(timeout))[0]
+    return rounded

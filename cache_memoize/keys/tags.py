@@ -33,6 +33,7 @@ __all__ = [
     "tagging",
     "tags_of",
     "undeclared",
+    "young_key",
 ]
 
 #: Tags of one entry, at most: their number is stored in a byte.
@@ -135,6 +136,11 @@ def tag_key(tag: str) -> str:
 @functools.lru_cache(4096)
 def _key_of_short_tag(tag: str) -> str:
     return f"{_TAG}{_of_tag(tag)}"
+
+
+def young_key(key: str) -> str:
+    """Return the key of the mark that the token under the key of a tag is young."""
+    return f"{key}.young"
 
 
 def function_tag(name: str) -> str:

@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ..cache import record
+from ..cache import record, tokens
 from ..cache.breaker import Breaker
 from ..cache.connections import UNREAD
 from ..cache.errors import MISTAKES
 from ..cache.pickler import Unstorable, check_awaited
 from ..cache.record import Record, Stamp
-from ..cache.store import AsyncStore, Look, Store
+from ..cache.store import AsyncStore, Store
+from ..cache.tokens import DAY, Look, Terms
 from ..clock import Clock
 from ..keys.binding import address
 from ..keys.closure import captures_plain_values, is_plain
@@ -157,6 +158,8 @@ class Plan:
     #: The time before its timeout in which an entry may be refreshed, as a multiple of
     #: its cost.
     early_zone: float
+    #: The longest timeout of an entry for a hit without a second look.
+    longest: float
     hit: Callable[..., object] | None
     miss: Callable[..., object] | None
     #: Whether keys depend on more than arguments (``vary_on``), and whether that is the
@@ -205,6 +208,13 @@ class Call(NamedTuple):
     def lease_seconds(self) -> int:
         return math.ceil(self.policy.lease_for(self.function.slowest))
 
+    def kept_for(self) -> float:
+        """Return the seconds for which the entry of a computation that begins now is
+        kept; for a callable timeout, a day."""
+        timeout = self.policy.timeout
+        seconds = DAY if callable(timeout) else self.store.seconds_of(timeout)
+        return float(seconds + self.policy.stale + self.lease_seconds())
+
     def key_now(self) -> str:
         """Return the key of the arguments as they are now."""
         return self.plan.key_of(self.args, self.kwargs)
@@ -236,18 +246,28 @@ class Call(NamedTuple):
             self.store, transactions.has_invalidated, self.store.alias, keys
         )
 
-    async def look(self, first: Any = UNREAD, *, hold: float = 0.0) -> Look:
+    async def look(self, first: Any = UNREAD, *, kept: float | None = None) -> Look:
         """Return the record under the key, with its tags; ``first`` was just read.
 
         A missing tag gets a new token, but not inside a transaction on the database of
         the cache itself: other callers would wait for its end.
+
+        :param kept: the seconds for which the tags are needed at least.
         """
-        may_write, store = True, self.store
-        if isinstance(self.key, TaggedKey) and (database := store.database()):
-            may_write = await transactions.ask_connections(
-                store, transactions.can_share_results, 0, database
-            )
-        look = await store.seen(self.key, first, hold=hold, may_write=may_write)
+        store, terms = self.store, Terms()
+        if isinstance(self.key, TaggedKey):
+            kept, hold = self.kept_for() if kept is None else kept, self.policy.hold
+            terms = Terms(kept, record.cap(hold))
+            if database := store.database():
+                may_write = await transactions.ask_connections(
+                    store, transactions.can_share_results, 0, database
+                )
+                terms = terms._replace(may_write=may_write)
+        look = await tokens.seen(store, self.key, first, terms)
+        found, longest = look.record, self.plan.longest
+        if isinstance(found, Record) and found.timeout > longest:
+            # It was stored by an earlier version of the function.
+            look = look._replace(record=found._replace(timeout=longest))
         return await self.own_view(look)
 
     async def own_view(self, look: Look) -> Look:
@@ -270,30 +290,29 @@ class Call(NamedTuple):
                 return False
         return True
 
-    async def may_store(self, since: float = 0.0) -> bool:
+    async def may_store(self, is_young: bool = False) -> bool:
         """Return whether a result computed now in this thread may be stored for all.
 
-        :param since: seconds since the epoch when the youngest tag of the call got its
-            token: an invalidation, after which nothing is stored for ``hold``.
+        :param is_young: whether a tag of the call was invalidated less than ``hold``
+            ago.
         """
-        hold = self.policy.hold
-        if hold and self.clock.time() - since < hold:
+        if is_young:
             return False
-        database = self.store.database()
+        hold, database = self.policy.hold, self.store.database()
         return await transactions.ask_connections(
             self.store, transactions.can_share_results, hold, database
         )
 
-    async def count_uses(self, since: float = 0.0) -> transactions.Uses:
+    async def count_uses(self, is_young: bool = False) -> transactions.Uses:
         """Return a count of the uses of databases; None if a result may not be stored
         even if the function uses none.
 
         Arguments and captured objects may hold uncommitted rows.
         """
-        hold, given = self.policy.hold, [self.args, self.kwargs]
-        if hold and self.clock.time() - since < hold:
-            return None
-        if not (is_plain(given) and captures_plain_values(self.function.func)):
+        given = [self.args, self.kwargs]
+        if is_young or not (
+            is_plain(given) and captures_plain_values(self.function.func)
+        ):
             return None
         return await transactions.ask_connections(
             self.store, transactions.count_database_uses, self.store.database()
@@ -318,7 +337,7 @@ class Call(NamedTuple):
         """Replace an entry by one with the same value, for as long as it is kept."""
         left = min(entry.remaining(self.clock.time()), entry.timeout)
         limit = max(left + self.policy.stale, float(self.lease_seconds()))
-        return await self.store.swap(self.key, entry.raw, new, lifetime(limit))
+        return await self.store.swap(self.key, entry.raw, new, limit)
 
 
 class Claim(NamedTuple):
@@ -380,11 +399,3 @@ def decode(found: Record) -> Any:
     if found.kind == record.RAN:
         return True
     return record.loads(found.raw)
-
-
-def lifetime(seconds: float) -> int | None:
-    """Return whole seconds, at least one: some backends delete at once for a fraction.
-
-    Thirty years and more are unlimited: later dates overflow in some backends.
-    """
-    return None if seconds >= 1e9 else max(1, math.ceil(seconds))

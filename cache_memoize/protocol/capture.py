@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from .. import process
 from ..cache import record
 from ..cache.connections import is_in_memory
+from ..cache.tokens import FOR_EVER, Terms, read_tokens, tokens_of
 from ..keys.tags import call_tags, tag_of_calls
 from ..process import logger
 from . import transactions
@@ -52,12 +53,13 @@ _TOO_MANY = ValueError(
 class Origins:
     """The tags that a result under computation depends on, each with its token."""
 
-    __slots__ = ("alias", "calls", "known", "reads", "stale", "tokens", "void")
+    __slots__ = ("alias", "calls", "known", "reads", "stale", "terms", "tokens", "void")
 
     def __init__(
         self,
         alias: str,
         known: Mapping[str, bytes] = {},
+        terms: Terms = FOR_EVER,
         *,
         calls: bool = True,
         reads: bool = False,
@@ -67,6 +69,7 @@ class Origins:
         self.alias = alias
         #: Tokens that were read before the computation.
         self.known = known
+        self.terms = terms
         #: Whether it depends on the calls that are made for it, and on the tables.
         self.calls, self.reads = calls, reads
         self.tokens: dict[str, bytes] = {}
@@ -122,12 +125,12 @@ class Origins:
             ):
                 self.void = "the cache is in a database with an open transaction"
                 return
-            tokens = await store.tokens_of(unknown)
+            tokens, is_young = await tokens_of(store, unknown, self.terms)
         except Exception:  # counted by the store; the cache would not take the result
             self.void = "the cache failed"
             return
-        self.add(store.alias, {tag: token for tag, (token, _) in tokens.items()})
-        if len(tokens) < len(unknown):
+        self.add(store.alias, tokens)
+        if is_young or len(tokens) < len(unknown):
             self.void = _INVALIDATED
 
     def has_many_calls(self, alias: str, all_calls: str) -> bool:
@@ -149,7 +152,7 @@ class Origins:
             there = store.beside(alias) if alias else store
             await self.note(there, [tag])
             # Read after the token of all calls: an invalidation before is seen here.
-            now = await store.read_tokens(names)
+            now = await read_tokens(store, names)
             if any(now.get(name) != self.tokens[name] for name in names):
                 self.void = _INVALIDATED
             for name in names:

@@ -25,8 +25,9 @@ from ..cache import record
 from ..cache.connections import UNREAD, UNREADABLE
 from ..cache.errors import MISTAKES, CacheDidNotAnswer, is_decoding_error
 from ..cache.record import Record, pack
-from ..cache.store import PATIENCE, Look, Store
-from ..stats.counters import logger
+from ..cache.store import Store
+from ..cache.tokens import PATIENCE, Look, Terms
+from ..process import log_sometimes, logger
 from . import threads, transactions
 from .call import Call, Claim, decode, parsed
 from .capture import Origins, computation, inherit, note_calls
@@ -52,7 +53,7 @@ async def claim(call: Call, first: Any = UNREAD, error: Any = None) -> Claim:
         if not call.can_use_cache() or await call.is_invalidated_here():
             return _right(call)
         if error is None:
-            look = await call.look(first, hold=call.policy.hold)
+            look = await call.look(first)
         elif is_decoding_error(error):
             look = await call.look()
         else:
@@ -321,7 +322,7 @@ async def _overstep(caller: _Caller, look: Look) -> Claim | None:
         return _right(call)
     if do is Do.SERVE and call.store.backend().atomic:
         assert found is not None
-        if not await call.may_store(look.since):
+        if not await call.may_store(look.is_young):
             return _right(call)
         return await _stamp_anyway(call, found, look.known)
     return await _take(caller, look)
@@ -338,7 +339,8 @@ async def _serve(caller: _Caller, look: Look, now: float) -> Claim | None:
         ours = Claim(found, decode(found))
     except Exception as unreadable:  # a class decides what unpickling raises
         kind = type(unreadable).__name__  # its text may show the value
-        logger.info("%s: unreadable entry: %s", call.function.name, kind)
+        name = call.function.name
+        log_sometimes(logger.info, "%s: unreadable entry: %s", name, kind)
         return await _take(caller, look)
     if not _wants_refresh(call, found, now):
         return ours
@@ -350,12 +352,12 @@ async def _take(caller: _Caller, look: Look, kind: int = record.LEASE) -> Claim 
     call, found, uses = caller.call, look.record, None
     if look.tags is None:
         return _right(call)
-    if not await call.may_store(look.since):
+    if not await call.may_store(look.is_young):
         # A result made without a query is valid for others too. They wait for it, so
         # the right to store is taken only while the function was never seen to query.
         if call.function.queries or not call.policy.store_result:
             return _right(call)
-        uses = await call.count_uses(look.since)
+        uses = await call.count_uses(look.is_young)
         if uses is None:
             return _right(call)
     old = None if found is None else found.raw
@@ -398,7 +400,7 @@ def _wants_refresh(call: Call, found: Record, now: float) -> bool:
 async def _revalidate(call: Call, ours: Claim, look: Look) -> Claim:
     """Return ``ours``, with the right to refresh it unless another caller has that."""
     assert ours.found is not None and look.tags is not None
-    if not await call.may_store(look.since):
+    if not await call.may_store(look.is_young):
         return ours
     attempts = ours.found.stamp.attempts
     seconds = call.policy.refresh_seconds(call.function.slowest, attempts)
@@ -434,7 +436,9 @@ def _right(
     now, began = call.clock.time(), call.clock.monotonic()
     calls, reads, origins = call.policy.inherit, call.plan.reads, None
     if calls or reads:
-        origins = Origins(call.plan.alias, known, calls=calls, reads=reads)
+        terms = Terms(call.kept_for(), call.policy.hold)
+        known = {} if terms.hold else known  # they may be young
+        origins = Origins(call.plan.alias, known, terms, calls=calls, reads=reads)
     return Claim(
         lease=lease, tags=tags, keeps=keeps, started=now, began=began, origins=origins
     )

@@ -38,7 +38,8 @@ async def peek(call: Call) -> Entry | None:
             return None
         if not found.is_fresh(now, call.plan.grace(found.kind)):
             return None
-        return Entry(decode(found), now - found.start, not found.is_fresh(now))
+        age = max(0.0, now - found.start)  # the clock of its host may be ahead
+        return Entry(decode(found), age, not found.is_fresh(now))
     except MISTAKES:
         raise
     except Exception as error:

@@ -29,7 +29,8 @@ from ..cache.breaker import breaker_of
 from ..cache.connections import UNREADABLE, aliases
 from ..cache.errors import CacheDidNotAnswer
 from ..cache.record import CLEARED, CLEARED_FOR, Record, pack
-from ..cache.store import PATIENCE, AsyncStore, Store, run
+from ..cache.store import AsyncStore, Store, run
+from ..cache.tokens import PATIENCE
 from ..clock import Clock
 from ..conf import is_debug
 from ..keys.tags import may_be_returned, tag_key, tags_of, undeclared
@@ -66,7 +67,7 @@ async def invalidate_key(
     :param tags: those that other results depend on, which were made with the entry.
     """
     at_commit = functools.partial(
-        _invalidate_after_commit, store, name, key, hold, tags, store.clock.time()
+        _invalidate_after_commit, store, name, key, hold, tags, store.clock.monotonic()
     )
     # First, so that it is done at the commit even if the block fails.
     tokens = await transactions.ask_connections(
@@ -111,7 +112,8 @@ async def _limit_tags(store: Store, tags: Sequence[str]) -> None:
     """
     for tag, found in (await store.records(tags)).items():
         if found.kind == record.TAG and store.backend().atomic:
-            await store.swap(tag, found.raw, found.raw, BLOCK_FOR)
+            new = pack(record.TAG, found.token, cost=record.LIMITED)
+            await store.swap(tag, found.raw, new, BLOCK_FOR)
 
 
 def _renew_after_commit(
@@ -132,7 +134,7 @@ def _invalidate_after_commit(
 ) -> None:
     """Invalidate after a commit, and take away its block, but no other.
 
-    :param blocked: when the first block began, in seconds since the epoch.
+    :param blocked: when the first block began, in monotonic seconds.
     """
     here = Store(store.alias, store.breaker, store.clock)
     try:
@@ -141,7 +143,7 @@ def _invalidate_after_commit(
     except Exception as error:
         # An error here would skip the project's own hooks. While the block lasts, there
         # is no old entry, and none can be stored.
-        if not 0 <= store.clock.time() - blocked < BLOCK_FOR / 2:
+        if store.clock.monotonic() - blocked >= BLOCK_FOR / 2:
             raise
         logger.warning("%s: %r after the commit; the block will expire", name, error)
 
@@ -160,7 +162,7 @@ async def _mark(
     *,
     adds: frozenset[bytes] = NO_TOKENS,
     drops: frozenset[bytes] = NO_TOKENS,
-    seconds: int = 0,
+    seconds: float = 0.0,
 ) -> None:
     """Replace an entry or a lease by a mark: a block, or that the key is empty.
 
@@ -173,11 +175,11 @@ async def _mark(
     trouble = None
     try:
         for attempt in range(PATIENCE):
-            found, now = await store.get(key), store.clock.time()
-            blocks = record.blocks(found, now)
+            found = await store.get(key)
+            blocks = record.blocks(found, store.clock.time())
             if blocks and not adds and drops.isdisjoint(blocks):
                 return  # while another invalidation blocks the key, it has no entry
-            blocks |= dict.fromkeys(adds, now + seconds)
+            blocks |= dict.fromkeys(adds, seconds)
             blocks = {each: blocks[each] for each in blocks if each not in drops}
             if not blocks and _is_empty(found, swallows):
                 return
@@ -216,8 +218,8 @@ async def _replace(
     whether that is certain."""
     backend, seconds = store.backend(), CLEARED_FOR
     if blocks:
-        new = record.pack_blocks(token, blocks)
-        seconds = max(1, math.ceil(max(blocks.values()) - store.clock.time()))
+        new = record.pack_blocks(token, blocks, store.clock.time())
+        seconds = math.ceil(max(blocks.values()))
     else:
         new = pack(CLEARED, token)
         if not backend.atomic and await store.delete(key):

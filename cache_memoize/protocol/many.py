@@ -143,13 +143,15 @@ class Batch:
         """Put the hits into ``results``; return the other keys with the values read."""
         plan, stats, missing = self.plan, self.function.stats, []
         kinds, zone, now = plan.hit_kinds, plan.early_zone, self.function.clock.time()
+        longest = plan.longest
         for key in chunk:
             raw = UNREAD if seen is None else seen.get(key)
             try:
                 if type(raw) is bytes:
                     start, timeout, cost, kind = freshness(raw[TAIL])
                     age = now - start
-                    if kind in kinds and AHEAD < age < timeout - zone * cost:
+                    left = timeout - zone * cost
+                    if kind in kinds and AHEAD < age < left <= longest:
                         results.values[key] = loads(raw)
                         if running:
                             inherit(plan, record.parse(raw))
@@ -213,7 +215,8 @@ class Batch:
             known |= item.claim.origins.known
         one = mine[0].claim.origins
         assert one is not None
-        origins = Origins(self.plan.alias, known, calls=one.calls, reads=one.reads)
+        calls, reads = one.calls, one.reads
+        origins = Origins(one.alias, known, one.terms, calls=calls, reads=reads)
         for item in mine:
             item.claim = item.claim._replace(origins=origins)
         return origins

@@ -195,6 +195,13 @@ class Policy:
         """Return whether results can be stored at all."""
         return self.enabled and bool(self.timeout != 0)
 
+    @property
+    def longest(self) -> float:
+        """The age in seconds from which on an entry has expired, whatever its timeout
+        was when it was stored."""
+        fixed = not callable(self.timeout) and self.timeout is not BACKEND
+        return float(self.timeout) if fixed else math.inf
+
     def timeout_for(self, result: Any, args: Any, kwargs: Any) -> Any:
         """Return seconds, ``math.inf`` or ``BACKEND`` for a result; 0: do not store."""
         if not callable(self.timeout):
@@ -211,9 +218,8 @@ class Policy:
         The lease of a guard (``store_result=False``) lasts as long as its mark would:
         one run per timeout, also when that run takes longer than a lease.
         """
-        fixed = not callable(self.timeout) and self.timeout is not BACKEND
-        if not self.store_result and fixed and self.timeout < math.inf:
-            return float(max(self.lease, self.timeout))
+        if not self.store_result and self.longest < math.inf:
+            return max(self.lease, self.longest)
         return self._lease_after(slowest)
 
     def _lease_after(self, slowest: float) -> float:

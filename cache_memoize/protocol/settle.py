@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import suppress
 from typing import Any
 
@@ -11,13 +10,13 @@ from django.db.models.base import model_unpickle
 from ..cache import record
 from ..cache.errors import MISTAKES, CacheDidNotAnswer
 from ..cache.record import Record, Stamp, pack
-from ..cache.store import PATIENCE, run
+from ..cache.store import run
+from ..cache.tokens import PATIENCE
 from ..stats.counters import logger
 from . import threads
-from .call import Call, Claim, encode, lifetime, parsed
+from .call import Call, Claim, encode, parsed
 from .capture import Computation
 from .invalidation import renew_tags
-from .policy import BACKEND
 
 __all__ = ["confirm", "fail", "postpone_refresh", "release", "settle"]
 
@@ -180,8 +179,10 @@ async def put(call: Call, claim: Claim, new: bytes, left: float) -> bool:
     which may fail. Any other change in between wins: an invalidation, or a newer value.
     """
     held, ours = parsed(claim.lease), new
+    if claim.tags and (claim.found is not None or left > call.kept_for()):
+        await call.look(kept=left)  # else its tags might expire before it
     for _ in range(PATIENCE):
-        if await call.store.swap(call.key, held.raw, ours, lifetime(left)):
+        if await call.store.swap(call.key, held.raw, ours, left):
             return True
         found = await call.store.get(call.key)
         if isinstance(found, Record) and found.raw == held.raw:
@@ -203,9 +204,7 @@ async def put(call: Call, claim: Claim, new: bytes, left: float) -> bool:
 
 def timeout_of(call: Call, result: Any) -> float:
     timeout = call.policy.timeout_for(result, call.args, call.kwargs)
-    if timeout is BACKEND:
-        timeout = call.store.default_timeout()
-        timeout = math.inf if timeout is None else timeout
+    timeout = call.store.seconds_of(timeout)
     return call.policy.with_jitter(timeout, call.clock.random())
 
 

@@ -22,7 +22,8 @@ from weakref import WeakValueDictionary
 from asgiref.sync import AsyncToSync, SyncToAsync
 
 from .. import process
-from ..cache.store import AsyncStore, Look
+from ..cache.store import AsyncStore
+from ..cache.tokens import Look
 from .call import Call
 from .capture import computation
 
