@@ -26,7 +26,7 @@ from ..conf import conf
 from ..stats.counters import logger
 from . import threads, transactions
 from .call import Call, Claim, Computation
-from .settle import confirm, fail, postpone_refresh, settle
+from .settle import confirm, fail, postpone_refresh, settle, tell_failure
 
 __all__ = ["arevalidate", "enqueue", "revalidate", "with_context"]
 
@@ -176,11 +176,7 @@ _Ending = Callable[[Store], Coroutine[Any, Any, None]]
 def _ending_of(call: Call, claim: Claim, error: BaseException) -> _Ending:
     if isinstance(error, call.policy.cache_exceptions):
         return lambda store: fail(call._replace(store=store), claim, error)
-    logger.warning(
-        "%s: a refresh failed; the old value is served until it is too old",
-        call.function.name,
-        exc_info=error,
-    )
+    tell_failure(call, error)
     return lambda store: postpone_refresh(call._replace(store=store), claim, tried=True)
 
 
