@@ -32,7 +32,7 @@ from django.db import close_old_connections, connections, transaction
 #: The functions, with their options, and the ways in which each is written.
 KINDS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "plain": ({"wait": 0}, ("invalidate", "invalidate", "evict")),
-    "refreshed": ({"wait": 0}, ("refresh", "refresh", "failing", "rejected", "evict")),
+    "refreshed": ({"wait": 0}, ("refresh", "warm", "failing", "rejected", "evict")),
     "primed": ({"wait": 0}, ("prime", "refresh", "failing", "evict")),
     "mixed": (
         {"wait": 0, "tags": lambda n, depth=0: f"soak{n}"},
@@ -45,15 +45,15 @@ KINDS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "row": ({"wait": 0, "tags": lambda n, depth=0: f"row{n}"}, ("commit",)),
 }
 NAMES = list(KINDS)
+INVALIDATIONS = frozenset({"invalidate", "tag", "everything", "commit"})
 #: Numbers per function.
 NUMBERS = 24
-#: Reads between two writes of an actor, on average.
-READS = 40
 #: How often an actor is at the one function and number where most of them are.
 HOT = 0.7
 COUNTERS = (
     "reads",
     "after refreshes",
+    "after invalidations",
     "hits",
     "refreshes",
     "primes",
@@ -210,7 +210,10 @@ class Actor:
             # All are in one place, four times a second in another one.
             place = random.Random(int(now * 4))
             hot = place.choice(self.team.subjects), place.randrange(NUMBERS)
-            for action in (*[self.read] * self.rng.randrange(2 * READS), self.write):
+            for action in (
+                *[self.read] * self.rng.randrange(2 * self.team.reads),
+                self.write,
+            ):
                 subject, n = hot
                 if self.rng.random() > HOT or subject not in self.subjects:
                     subject = self.rng.choice(self.subjects)
@@ -239,22 +242,37 @@ class Actor:
             self.since = None
 
     async def read(self, subject: Subject, n: int) -> None:
-        cell = subject.first + n
-        function = self.control(subject, "")
-        oldest = self.board.floor(cell)
-        if self.is_async and self.rng.random() < 0.01:
+        luck, numbers = self.rng.random(), [n]
+        if luck < 0.1:
+            numbers += self.rng.sample(range(NUMBERS), 2)
+        cells = [subject.first + each for each in numbers]
+        oldest = [self.board.floor(cell) for cell in cells]
+        call: Any = self.control(subject, "")
+        if luck < 0.1:
+            found = await finished(self.control(subject, "map")(numbers))
+        elif luck < 0.15:
+            entry = await finished(self.control(subject, "peek")(n))
+            if entry is None:
+                return
+            found = [entry.value]
+        elif luck < 0.16 and self.is_async:
             with contextlib.suppress(TimeoutError):  # cancelled in the middle
-                await asyncio.wait_for(function(n), some_time(self.rng, 0.004))
+                await asyncio.wait_for(call(n), some_time(self.rng, 0.004))
             return
-        found = await finished(function(n))
-        self.board.count(self.slot, "reads")
+        else:
+            found = [await finished(call(n))]
+        self.board.count(self.slot, "reads", len(numbers))
         if "refresh" in subject.ways:
-            self.board.count(self.slot, "after refreshes")
-        newest = self.board.source(cell)
-        is_phantom = found[1] % 2 if subject.name == "row" else found[1] > newest
-        if found[0] != n or found[1] < oldest or is_phantom:
-            why = f"{subject.name}({n}) returned {found}; the floor was {oldest}"
-            self.team.find(self, "old", f"{why}; the source is {newest}")
+            self.board.count(self.slot, "after refreshes", len(numbers))
+        if INVALIDATIONS.intersection(subject.ways):
+            self.board.count(self.slot, "after invalidations", len(numbers))
+        for n, cell, floor, got in zip(numbers, cells, oldest, found, strict=True):
+            newest = self.board.source(cell)
+            is_row = subject.name == "row"
+            is_phantom = got[1] % 2 if is_row else got[1] > newest
+            if got[0] != n or got[1] < floor or is_phantom:
+                why = f"{subject.name}({n}) returned {got}; the floor was {floor}"
+                self.team.find(self, "old", f"{why}; the source is {newest}")
 
     async def write(self, subject: Subject, n: int) -> None:
         way = self.rng.choice(subject.ways)
@@ -276,7 +294,7 @@ class Actor:
             if troubles.get() or self.team.breaker.tripped or not usable:
                 return self.board.count(self.slot, "errors")
         except Exception:
-            if way in ("refresh", "prime", "failing", "rejected"):
+            if way in ("refresh", "warm", "prime", "failing", "rejected"):
                 raise  # they hide the errors of the cache
             return self.board.count(self.slot, "errors")
         finally:
@@ -305,6 +323,12 @@ class Actor:
 
     async def refresh(self, subject: Subject, n: int, source: int) -> str:
         await finished(self.control(subject, "refresh")(n))
+        return "refreshes"
+
+    async def warm(self, subject: Subject, n: int, source: int) -> str:
+        steps = self.control(subject, "warm")([n])
+        found = [s async for s in steps] if self.is_async else [*steps]
+        assert found[0].error is None
         return "refreshes"
 
     async def prime(self, subject: Subject, n: int, source: int) -> str:
@@ -394,7 +418,7 @@ class Team:
 
         self.seed, self.turn = given["seed"], given["turn"]
         self.bound, self.folder = given["bound"], Path(given["folder"])
-        self.slots = given["slots"]
+        self.slots, self.reads = given["slots"], given["reads"]
         self.board = Board(self.folder / "board", given["of"])
         rng = random.Random(f"{self.seed} {self.slots} {self.turn} computations")
         self.subjects = [Subject(name, self.board, rng) for name in NAMES]

@@ -286,6 +286,7 @@ def soak(place: Place, options: argparse.Namespace) -> str:
         "seed": options.seed,
         "bound": options.bound,
         "broken": options.broken,
+        "reads": options.reads,
         "folder": str(place.folder),
         "of": number * each,
         "cache": place.cache(place.port),
@@ -330,8 +331,10 @@ def say(title: str, found: dict[str, Any]) -> str:
     if found["reads"] < 1e6:
         reads = f"{found['reads']:,} reads"
     return (
-        f"{reads} ({found['after refreshes']:,} of refreshed values, {found['hits']:,} "
-        f"hits), {found['refreshes']:,} refreshes, {found['primes']:,} primes, "
+        f"{reads} ({found['hits'] / max(found['reads'], 1):.0%} hits; "
+        f"{found['after refreshes']:,} of values that are refreshed, "
+        f"{found['after invalidations']:,} of values that are invalidated), "
+        f"{found['refreshes']:,} refreshes, {found['primes']:,} primes, "
         f"{found['invalidations']:,} invalidations, {found['commits']:,} commits, "
         f"{found['evictions']:,} evictions, {found['faults']} faults in {span} on "
         f"{title}: {found['old']} old, {found['hung']} hung, {found['raised']} raised"
@@ -346,6 +349,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=3)
     parser.add_argument("--threads", type=int, default=3, help="per process")
     parser.add_argument("--tasks", type=int, default=3, help="per process")
+    parser.add_argument("--reads", type=int, default=40, help="between two writes")
     parser.add_argument("--bound", type=float, default=15, help="seconds; longer hangs")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     parser.add_argument("--quiet", action="store_true", help="no faults")
