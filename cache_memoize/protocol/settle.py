@@ -15,6 +15,7 @@ from ..cache.store import PATIENCE, run
 from ..stats.counters import logger
 from . import threads
 from .call import Call, Claim, Computation, encode, lifetime, parsed
+from .invalidation import invalidate_key
 from .policy import BACKEND
 
 __all__ = [
@@ -192,6 +193,8 @@ async def put(call: Call, claim: Claim, new: bytes, left: float) -> bool:
             stamp = stamp._replace(stored=number)
             ours = record.restamp(parsed(new), stamp, found.token)
         held = found
+    # Others begin refreshes all the time. They may all fail, and leave the old value.
+    await invalidate_key(call.store, call.function.name, call.key)
     return False
 
 
