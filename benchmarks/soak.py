@@ -101,7 +101,7 @@ class Place:
             at = f"redis://{login and login + '@'}{at}{self.url.path}"
         found = {"BACKEND": backend, "LOCATION": at, "KEY_PREFIX": self.prefix}
         if self.is_culled:  # fewer than there are: Django evicts some
-            options = {"MAX_ENTRIES": 150}
+            options = {"MAX_ENTRIES": 250}
         return {**found, "OPTIONS": options}
 
     @property
