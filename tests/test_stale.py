@@ -456,6 +456,18 @@ def test_nor_does_an_early_one(kind):
     assert f(1) == 1
     assert later(f, 1) == 1 and len(runs) == 2
     assert f.peek(1).value == 1
+    assert f.cache_info().failed == 1
+
+
+@pytest.mark.backends(SOME_ATOMIC)
+def test_a_caller_that_refreshes_itself_and_gets_the_old_value_counts_as_well(world):
+    f, runs, function = numbered(world)
+    f(1)
+    world.clock.tick(11)
+    function.trouble = ValueError("broken")
+    with override_settings(CACHE_MEMOIZE={"REFRESH": "inline"}):
+        assert f(1) == 1 and len(runs) == 2
+    assert f.cache_info().failed == 1
 
 
 def test_a_new_result_that_is_not_stored_frees_the_waiting_callers():
