@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import inspect
 import json
 import mmap
@@ -519,6 +520,8 @@ class Router:
 def configure(given: dict[str, Any]) -> None:
     import django
 
+    with contextlib.suppress(ImportError):
+        importlib.import_module("pymysql").install_as_MySQLdb()
     settings.configure(
         CACHES={"default": given["cache"]},
         DATABASES=given["databases"],
@@ -534,13 +537,17 @@ def configure(given: dict[str, Any]) -> None:
 def main() -> None:
     import logging
 
+    from cache_memoize.cache import breaker
+
     given = json.loads(sys.argv[1])
     logging.basicConfig(
         filename=Path(given["folder"]) / "log", format="%(asctime)s %(message)s"
     )
     configure(given)
-    # So that threads come in between each other more often than by default.
+    # So that threads come in between each other more often than by default, and the
+    # cache is used again soon after a fault.
     sys.setswitchinterval(0.0005)
+    breaker.PAUSE = 0.2
     if given["broken"]:
         take_comparison_out()
     Team(given).run()

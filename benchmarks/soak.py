@@ -47,7 +47,7 @@ STARTED = {
     "postgresql": "postgresql://tests@127.0.0.1:{}/postgres",
     "mariadb": "mysql://root@127.0.0.1:{}/mysql",
 }
-ENGINES = {"postgresql": "postgresql", "mysql": "mysql", "sqlite": "sqlite3"}
+DATABASES = ("postgresql", "mysql")
 PORTS = {"redis": 6379, "memcached": 11211, "postgresql": 5432, "mysql": 3306}
 #: Seconds between two faults, and of a short one.
 BETWEEN, SHORT = (1.0, 4.0), 0.5
@@ -63,9 +63,9 @@ class Place:
         self.kind = self.url.scheme.partition("+")[0]
         self.folder, self.prefix = folder, prefix
         self.port = self.url.port or PORTS.get(self.kind)
-        if self.kind not in (*PORTS, "file", "locmem", "sqlite"):
+        if self.kind not in (*PORTS, "file", "locmem"):
             sys.exit(
-                f"{url}: write redis, memcached, postgresql, mysql, sqlite, file "
+                f"{url}: write redis, memcached, postgresql, mysql, file "
                 "or locmem in front of ://, or the name of a server to start"
             )
 
@@ -100,8 +100,6 @@ class Place:
             login = self.url.netloc.rpartition("@")[0]
             at = f"redis://{login and login + '@'}{at}{self.url.path}"
         found = {"BACKEND": backend, "LOCATION": at, "KEY_PREFIX": self.prefix}
-        if self.is_culled:  # fewer than there are: Django evicts some
-            options = {"MAX_ENTRIES": 250}
         return {**found, "OPTIONS": options}
 
     @property
@@ -112,10 +110,6 @@ class Place:
     def table(self) -> str:
         return self.prefix.replace("-", "_")
 
-    @property
-    def is_culled(self) -> bool:
-        return self.kind in ("file", "locmem", *ENGINES)
-
     def databases(self, port: int | None) -> dict[str, Any]:
         """The database of the rows, and that of the cache if it is in one."""
         sqlite = {
@@ -123,13 +117,10 @@ class Place:
             "NAME": str(self.folder / "rows.sqlite3"),
             "OPTIONS": {"timeout": 30, "transaction_mode": "IMMEDIATE"},
         }
-        if self.kind not in ENGINES:
+        if self.kind not in DATABASES:
             return {"default": sqlite}
-        if self.kind == "sqlite":
-            name = self.url.path or str(self.folder / "cache.sqlite3")
-            return {"default": sqlite, "cache": {**sqlite, "NAME": name}}
         rows = {
-            "ENGINE": f"django.db.backends.{ENGINES[self.kind]}",
+            "ENGINE": f"django.db.backends.{self.kind}",
             "NAME": self.url.path.strip("/"),
             "USER": unquote(self.url.username or ""),
             "PASSWORD": unquote(self.url.password or ""),
@@ -144,7 +135,7 @@ class Place:
         """What the server says that it is."""
         from django.db import connections
 
-        if self.kind in ENGINES:
+        if self.kind in DATABASES:
             connection = connections["cache"]
             connection.ensure_connection()
             version = ".".join(map(str, connection.get_database_version()))
@@ -261,8 +252,6 @@ def prepared(place: Place, given: dict[str, Any]) -> Iterator[str]:
         rows = [[n, 0] for n in range(NUMBERS)]
         cursor.executemany("INSERT INTO soak VALUES (%s, %s)", rows)
         if "cache" in connections.settings:
-            if place.kind == "sqlite":
-                connections["cache"].cursor().execute("PRAGMA journal_mode=WAL")
             call_command("createcachetable", database="cache", verbosity=0)
         title = place.title()
         connections.close_all()  # before processes are started
