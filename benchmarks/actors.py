@@ -427,7 +427,7 @@ class Team:
         signals.error.connect(note_trouble)
         half = self.slots[: (len(self.slots) + 1) // 2]
         self.actors = [Actor(self, slot, slot not in half) for slot in self.slots]
-        self._told = 0
+        self._told, self.parent = 0, os.getppid()
 
     def find(self, actor: Actor, what: str, text: str) -> None:
         self.board.count(actor.slot, what)
@@ -454,7 +454,8 @@ class Team:
                 if (actor.slot, since) not in hung:
                     hung.add((actor.slot, since))
                     self.find(actor, "hung", "".join(stacks()))
-            if time.time() > self.board.end + 2 * self.bound:
+            is_late = time.time() > self.board.end + 2 * self.bound
+            if is_late or os.getppid() != self.parent:
                 os._exit(1)
 
     def run_thread(self, actor: Actor) -> None:
