@@ -359,8 +359,8 @@ class Memoized(Generic[P, R, T]):
 
     def cache_info(self) -> CacheInfo:
         """Return the counters of this function in this process since it started."""
-        totals = self._memoized.stats.totals()
-        return CacheInfo.of(totals, plan_of(self._memoized).breaker_state)
+        stats, breaker = self._memoized.stats, plan_of(self._memoized).breaker_state
+        return CacheInfo.of(stats.totals(), breaker, stats.old_since)
 
     async def acache_info(self) -> CacheInfo:
         return self.cache_info()
@@ -379,8 +379,8 @@ class Memoized(Generic[P, R, T]):
                 'put "cache_memoize" into INSTALLED_APPS'
             )
         plan = plan_of(function)
-        figures = sitewide.up_to_date(plan.alias, [function.path])
-        return CacheInfo.of(figures[function.path].totals, plan.breaker_state)
+        found = sitewide.up_to_date(plan.alias, [function.path])[function.path]
+        return CacheInfo.of(found.totals, plan.breaker_state, found.old_since)
 
     async def asite_info(self) -> CacheInfo:
         return await sync_to_async(self.site_info)()

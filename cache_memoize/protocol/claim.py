@@ -92,6 +92,8 @@ async def overtake(call: Call) -> Claim:
         look = await call.look()
         while (mine := caller.outcome(look) or await _overstep(caller, look)) is None:
             look = await call.look()
+        if caller.looks > PATIENCE:  # others refresh all the time, and may all fail
+            await invalidate_call(call)
         return (await confirm(call, mine))._replace(renews=True)
     except MISTAKES:
         raise

@@ -27,7 +27,7 @@ from ..stats.counters import logger
 from . import threads, transactions
 from .call import Call, Claim
 from .capture import Computation
-from .settle import confirm, fail, postpone_refresh, settle
+from .settle import confirm, fail, postpone_refresh, settle, tell_failure
 
 __all__ = ["arevalidate", "enqueue", "revalidate", "with_context"]
 
@@ -182,11 +182,7 @@ _Ending = Callable[[Store], Coroutine[Any, Any, None]]
 def _ending_of(call: Call, claim: Claim, error: BaseException) -> _Ending:
     if isinstance(error, call.policy.cache_exceptions):
         return lambda store: fail(call._replace(store=store), claim, error)
-    logger.warning(
-        "%s: a refresh failed; the old value is served until it is too old",
-        call.function.name,
-        exc_info=error,
-    )
+    tell_failure(call, error)
     return lambda store: postpone_refresh(call._replace(store=store), claim, tried=True)
 
 

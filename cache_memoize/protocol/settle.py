@@ -16,9 +16,16 @@ from ..stats.counters import logger
 from . import threads
 from .call import Call, Claim, encode, parsed
 from .capture import Computation
-from .invalidation import renew_tags
+from .invalidation import invalidate_key, renew_tags
 
-__all__ = ["confirm", "fail", "postpone_refresh", "release", "settle"]
+__all__ = [
+    "confirm",
+    "fail",
+    "postpone_refresh",
+    "release",
+    "settle",
+    "tell_failure",
+]
 
 
 #: Seconds for which a result that is made of a stale one is fresh, or not refreshed
@@ -51,6 +58,8 @@ async def fail(call: Call, claim: Claim, error: BaseException) -> None:
             if claim.keeps is None:
                 # The shield frees the key even if this task is cancelled.
                 await call.store.shield(release(call, claim, error))
+            elif isinstance(error, Exception):
+                tell_failure(call, error)
         return
     try:
         await _settle(call, claim, record.RAISED, error)
@@ -183,6 +192,7 @@ async def put(call: Call, claim: Claim, new: bytes, left: float) -> bool:
         await call.look(kept=left)  # else its tags might expire before it
     for _ in range(PATIENCE):
         if await call.store.swap(call.key, held.raw, ours, left):
+            call.stats.stored(call.clock.time())
             return True
         found = await call.store.get(call.key)
         if isinstance(found, Record) and found.raw == held.raw:
@@ -199,6 +209,8 @@ async def put(call: Call, claim: Claim, new: bytes, left: float) -> bool:
             stamp = stamp._replace(stored=number)
             ours = record.restamp(parsed(new), stamp, found.token)
         held = found
+    # Others begin refreshes all the time. They may all fail, and leave the old value.
+    await invalidate_key(call.store, call.function.name, call.key)
     return False
 
 
@@ -309,9 +321,16 @@ async def _give_up(
     """Give up the right to store; an entry that readers still get stays, as after a
     refresh that raised if the function was ``tried``."""
     if claim.keeps is None:
-        await release(call, claim, error)
-    else:
-        await postpone_refresh(call, claim, tried=tried)
+        return await release(call, claim, error)
+    await postpone_refresh(call, claim, tried=tried)
+    if tried:
+        call.stats.refresh_failed(call.key, call.clock, "nothing was stored")
+
+
+def tell_failure(call: Call, error: BaseException) -> None:
+    """Count a refresh whose function raised, and that leaves readers the old value."""
+    name = type(error).__name__
+    call.stats.refresh_failed(call.key, call.clock, f"{name} was raised", error)
 
 
 async def postpone_refresh(call: Call, claim: Claim, *, tried: bool) -> None:
