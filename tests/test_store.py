@@ -101,7 +101,8 @@ def test_a_tag_that_somebody_else_has_just_made_is_taken_as_it_is(watched, cache
     key = tagged("a")
     mine = record.pack(record.TAG, b"a token.", start=5.0)
     cache.set(key.tags[0], mine)
-    look = run(watched._resolve(key, {}, Terms()))  # it was not there a moment ago
+    # it was not there a moment ago
+    look = run(tokens._resolve(watched, key, {}, Terms()))
     assert look.tags == b"a token.\x01"
     assert cache.get(key.tags[0]) == mine
     assert watched.sent == ["add", "get"]

@@ -111,11 +111,15 @@ async def _resolve(
     if key.tags and not tokens:
         tokens = None
     look = Look(store.read(key, found.get(key)), tokens, is_young)
-    return await _with_dependencies(store, look, found, key.expected.keys)
+    return await _with_dependencies(store, look, terms, found, key.expected.keys)
 
 
 async def _with_dependencies(
-    store: Store, look: Look, read: Mapping[str, Any] = {}, asked: Iterable[str] = ()
+    store: Store,
+    look: Look,
+    terms: Terms = Terms(may_write=False),  # noqa: B008  # it is immutable
+    read: Mapping[str, Any] = {},
+    asked: Iterable[str] = (),
 ) -> Look:
     """Compare the tokens of the tags that a record depends on.
 
@@ -130,7 +134,12 @@ async def _with_dependencies(
     else:
         known = await read_tokens(store, wanted)
     known = {name: known[name] for name in wanted if name in known}
-    return look._replace(known=known, valid=known == wanted)
+    valid = known == wanted
+    if not valid and terms.may_write:
+        # The next result may depend on these tags too: their tokens from before it.
+        missing = [name for name in wanted if name not in known and "\t" not in name]
+        known |= (await tokens_of(store, missing, terms))[0] if missing else {}
+    return look._replace(known=known, valid=valid)
 
 
 async def read_tokens(store: Store, names: Iterable[str]) -> dict[str, bytes]:

@@ -140,6 +140,8 @@ class Plan:
     astore: AsyncStore
     #: Returns the key of a call from its arguments.
     key_of: Callable[[Any, Any], str]
+    #: The same for all variants of a call, without the values of ``vary_on=``.
+    call_of: Callable[[Any, Any], str]
     #: Returns the arguments of a call as text; None if they are plain values.
     state_of: Callable[[Any, Any], str | None]
     #: Returns the captured variables in the key as text; None: there are none.
