@@ -114,7 +114,7 @@ def add_dependency(
     if isinstance(model, str):
         key = _named(model)
         if apps.models_ready:
-            _find_model(model)
+            check_model(_find_model(model), str(new))
         _unresolved[new] = model
         apps.lazy_model_operation(partial(_resolve_model, new), key)
     else:
@@ -170,7 +170,7 @@ def invalidate_model(model: Class | str) -> None:
         model = model._meta.label if past else model  # a migration's own class
     if isinstance(model, str):
         _named(model)  # it has the better message for a malformed name
-        model = _find_model(model)
+        model = check_model(_find_model(model), "invalidate_model")
     rows = with_subclasses(model)
     found = [
         d for d in _registered if any(issubclass(i, with_parents(d.base)) for i in rows)
@@ -216,7 +216,8 @@ def _named(name: str) -> tuple[str, str]:
 
 def meant_model(name: str) -> str:
     """Return " (did you mean ...?)" for the name of a model that does not exist."""
-    labels = [model._meta.label for model in with_subclasses(Model)]
+    models = (one._meta for one in with_subclasses(Model) if not one._meta.swapped)
+    labels = [one.label for one in models]
     same = [each for each in labels if each.endswith(f".{name.split('.')[-1]}")]
     return did_you_mean(same) or suggestion([name], labels)
 
@@ -226,11 +227,18 @@ def meant_model(name: str) -> str:
 
 def check_model(model: Any, where: str) -> Class:
     if isinstance(model, type) and issubclass(model, Model) and model is not Model:
+        if model._meta.swapped:
+            raise TypeError(
+                f"{where}: {model._meta.label} has no rows, {model._meta.swapped} is in"
+                " its place; write get_user_model(), or the setting with that name"
+            )
         return model
     raise TypeError(f'{where}: {model!r} is no model; write the class or "app.Model"')
 
 
 def _resolve_model(new: Dependency, model: Class) -> None:
+    if model._meta.swapped:  # for the check E003
+        return
     _unresolved.pop(new, None)
     new = replace(new, model=model)
     if model._meta.abstract:
