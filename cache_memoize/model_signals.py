@@ -112,9 +112,9 @@ def add_dependency(
     new.check_callable()
     signals.class_prepared.connect(_connect_new_class, weak=False, dispatch_uid=UID)
     if isinstance(model, str):
-        key = _named(model)
         if apps.models_ready:
             check_model(_find_model(model), str(new))
+        key = make_model_tuple(model)
         _unresolved[new] = model
         apps.lazy_model_operation(partial(_resolve_model, new), key)
     else:
@@ -169,7 +169,6 @@ def invalidate_model(model: Class | str) -> None:
         past = check_model(model, "invalidate_model")._meta.apps is not apps
         model = model._meta.label if past else model  # a migration's own class
     if isinstance(model, str):
-        _named(model)  # it has the better message for a malformed name
         model = check_model(_find_model(model), "invalidate_model")
     rows = with_subclasses(model)
     found = [
@@ -202,16 +201,10 @@ async def ainvalidate_model(model: Class | str) -> None:
 
 def _find_model(name: str) -> Class:
     try:
+        make_model_tuple(name)  # it has the better message for a malformed name
         return apps.get_model(name)
-    except LookupError as error:
-        raise LookupError(f"{error}{meant_model(name)}") from None
-
-
-def _named(name: str) -> tuple[str, str]:
-    try:
-        return make_model_tuple(name)
-    except ValueError as error:
-        raise ValueError(f"{error}{meant_model(name)}") from None
+    except (LookupError, ValueError) as error:
+        raise type(error)(f"{error}{meant_model(name)}") from None
 
 
 def meant_model(name: str) -> str:
