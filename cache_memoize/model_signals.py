@@ -45,6 +45,7 @@ from .dependency import (
 )
 from .hints import did_you_mean, suggestion
 from .process import logger
+from .protocol.tables import invalidate_tables, tables_of, uses_tables
 
 __all__ = [
     "add_dependency",
@@ -157,7 +158,7 @@ def warn_if_late(function: Callable[..., Any], path: str) -> None:
 
 def invalidate_model(model: Class | str) -> None:
     """Invalidate every call of every function that was registered for ``model``, or for
-    a model that shares rows with it.
+    a model that shares rows with it, and all results that depend on its tables.
 
     Use it after changes that send no signals: ``QuerySet.update()``, the bulk methods,
     raw SQL, migrations. All functions are tried before the first error is raised.
@@ -180,7 +181,7 @@ def invalidate_model(model: Class | str) -> None:
             f"invalidate_model({model.__name__}) invalidates every call, which needs "
             f"tags: write @cache_memoize(..., tags=()) for {without}"
         )
-    if not found:
+    if not (found or uses_tables()):
         warnings.warn(
             f"invalidate_model({model.__name__}) has invalidated nothing: this process "
             f"has no function f with f.invalidate_on({model.__name__}); write that, or "
@@ -188,7 +189,12 @@ def invalidate_model(model: Class | str) -> None:
             RuntimeWarning,
             stacklevel=2,
         )
-    _run_all(partial(d.run_named, d.invalidate_all) for d in found if d.invalidate_all)
+    tables = [tables_of(each) for each in rows if not each._meta.abstract]
+    actions = [
+        *(partial(d.run_named, d.invalidate_all) for d in found if d.invalidate_all),
+        partial(invalidate_tables, set().union(*tables)),
+    ]
+    _run_all(actions)
 
 
 async def ainvalidate_model(model: Class | str) -> None:

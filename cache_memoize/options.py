@@ -15,11 +15,13 @@ from datetime import timedelta
 from typing import Any, Literal
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
+from django.db.models import Model
 
 from .hints import suggestion
 
 __all__ = [
     "CALLED",
+    "DependsOn",
     "PROJECT_WIDE",
     "SIGNATURE",
     "Options",
@@ -32,6 +34,7 @@ __all__ = [
 
 Timeout = float | timedelta | None
 VaryOn = str | Callable[[], Any]
+DependsOn = str | type[Model]
 Hook = Callable[..., object]
 
 
@@ -62,6 +65,8 @@ class Options:
     hold: float | timedelta = 0
     local: Literal["request"] | None = None
     vary_on: VaryOn | Iterable[VaryOn] = ()
+    inherit: bool = True
+    depends_on: DependsOn | Iterable[DependsOn] = ()
 
     def check(self, name: str) -> None:
         """Refuse values of a wrong form; protocol/policy.py refuses wrong numbers."""
@@ -95,7 +100,7 @@ def _misplaced(option: str, value: Any) -> str | None:
             name = each.__name__
             return (
                 f"has the model {name} as {option}=; to invalidate calls when its rows "
-                f"change, write f.invalidate_on({name}) below the function f"
+                f"change, write depends_on={name}, or f.invalidate_on({name}) below f"
             )
         if option == "tags" and callable(each) and each is not value:
             return (
@@ -171,7 +176,7 @@ def given_in(args: Any, kwargs: Any) -> dict[str, Any]:
     }
 
 
-_SEVERAL = ("cache_exceptions", "tags", "vary_on", "ignore")
+_SEVERAL = ("cache_exceptions", "tags", "vary_on", "ignore", "depends_on")
 
 
 def check_given(name: str, given: dict[str, Any]) -> None:

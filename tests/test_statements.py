@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cache_memoize.protocol import statements, transactions
 from cache_memoize.protocol.statements import effect_of
 from tests.conftest import World
-from tests.databases import EVERYWHERE, prepared
+from tests.databases import EACH, EVERYWHERE, prepared
 from tests.models import Post
 
 READS = [
@@ -218,7 +218,7 @@ TABLE = Post._meta.db_table
 on_servers = pytest.mark.django_db(transaction=True, databases=EVERYWHERE)
 
 
-@pytest.fixture(params=EVERYWHERE)
+@pytest.fixture(params=EACH)
 def database(request):
     return prepared(request)
 

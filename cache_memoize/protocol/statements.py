@@ -12,7 +12,7 @@ import functools
 import re
 from typing import Any, NamedTuple
 
-__all__ = ["Effect", "effect_of"]
+__all__ = ["Effect", "effect_of", "names_in"]
 
 
 class Effect(NamedTuple):
@@ -92,7 +92,10 @@ _HARMLESS = re.compile(
     SETWEIGHT \w*SIMILARITY TO_(?:CHAR|DATE|N?CLOB|NUMBER|TIMESTAMP|TSVECTOR)
     \w*TO_TSQUERY TS_(?:HEADLINE|RANK(?:_CD)?) UNNEST (?:PG_CATALOG\.)?PG_\w+
     RAWTOHEX DBMS_LOB\.SUBSTR SDO_\w+ ST_\w+ MATCH AGAINST N?VARCHAR2? NUMERIC
-    DECIMAL
+    DECIMAL CBRT CLOCK_TIMESTAMP COSINE_DISTANCE COUNT_BIG CRYPT D?METAPHONE
+    EARTH_\w+ FORMAT HMAC HSTORE INNER_PRODUCT ISFINITE L[12]_DISTANCE LEVENSHTEIN\w*
+    LL_TO_EARTH MAKE_TIMESTAMP MEDIAN MODE OVERLAY QUOTE_\w+ STARTS_WITH
+    STRING_TO_ARRAY TO_HEX TO_JSONB? WIDTH_BUCKET
     """.split()
     )
 )
@@ -131,3 +134,71 @@ def _only_reads(statement: str) -> bool:
         return True
     called = _CALLED.findall(_NO_CALLS.sub(" ", statement))
     return all(map(_HARMLESS.fullmatch, called))
+
+
+# --- tables --------------------------------------------------------------------------
+
+_STRINGS = re.compile(r"'[^']*'|/\*(?!M?!)(?:[^*]|\*(?!/))*\*/|--(?=\s)[^\n]*|--$")
+#: Names, quoted or not, and the signs that tell which of them are tables.
+_TOKENS = re.compile(r'"[^"]+"|`[^`]+`|\[\w+\]|[^\W\d]\w*|[(),.]')
+_BEFORE_TABLE = frozenset({"FROM", "JOIN", "INTO", "UPDATE", "TABLE", "TRUNCATE"})
+_BETWEEN = frozenset(
+    {"ONLY", "IF", "NOT", "EXISTS", "LATERAL", "TABLE", "IGNORE", "LOW_PRIORITY"}
+)
+_AFTER_TABLES = frozenset(
+    {"WHERE", "SET", "VALUES", "SELECT", "GROUP", "ORDER", "ON", "LIMIT", "USING"}
+)
+#: Functions with a FROM that is followed by no table.
+_WITH_FROM = frozenset({"EXTRACT", "SUBSTRING", "TRIM", "OVERLAY"})
+_COMMON = re.compile(
+    r'([^\W\d]\w*)["`]?\s+AS\s*(?:(?:NOT\s+)?MATERIALIZED\s*)?\(', re.IGNORECASE
+)
+
+
+class Names(NamedTuple):
+    """The names in a statement, in small letters and without their schema."""
+
+    #: All of them: of tables, columns, functions, and words of SQL.
+    all: frozenset[str] = frozenset()
+    #: Those that stand where a table is named.
+    tables: frozenset[str] = frozenset()
+
+
+def names_in(sql: str) -> Names:
+    """Return the names in a statement: more than there are, rather than fewer."""
+    return _known_names(sql) if len(sql) <= _SHORT else _names_in(sql)
+
+
+def _names_in(sql: str) -> Names:
+    text = sql if _UNCLEAR.search(sql) else _STRINGS.sub(" ", sql)
+    names, tables = set(), set()
+    expected = listing = False
+    before, calls = "", [""]
+    for token in _TOKENS.findall(text):
+        word, name = token.upper(), token.strip('"`[]').lower()
+        if token == "(":
+            calls.append(before)
+            expected = listing = False
+        elif token == ")":
+            calls = calls[:-1] or [""]
+        elif token == ",":
+            expected = listing
+        elif token == ".":
+            if before.startswith("TABLE "):  # that was its schema
+                tables.discard(before[6:])
+                expected = True
+        elif word in _BEFORE_TABLE and not (expected and word in _BETWEEN):
+            is_argument = calls[-1] in _WITH_FROM or before == "DISTINCT"
+            expected = listing = not (word == "FROM" and is_argument)
+        elif word in _AFTER_TABLES:
+            expected = listing = False
+        elif expected and word not in _BETWEEN:
+            tables.add(name)
+            word, expected = f"TABLE {name}", False
+        before = word
+        names.add(name)
+    tables -= {name.lower() for name in _COMMON.findall(text)}
+    return Names(frozenset(names), frozenset(tables))
+
+
+_known_names = functools.lru_cache(_REMEMBERED)(_names_in)
