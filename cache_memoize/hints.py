@@ -32,16 +32,16 @@ _OTHER_WORDS = {
     **dict.fromkeys(("cache_none", "skip_none", "when"), "cache_if"),
     **dict.fromkeys(("per_user", "per_language", "vary", "per_site"), "vary_on"),
     **dict.fromkeys(("stale_ttl", "stale_while_revalidate", "grace", "swr"), "stale"),
+    **dict.fromkeys(("model", "models", "depends", "invalidated_by"), "depends_on"),
+    "invalidate_on": "depends_on",
     "lock_timeout": "lease",
     "blocking_timeout": "wait",
 }
 
-_DEPENDS = "for that, call f.invalidate_on(Model) below the function f"
 _ALONE = "one caller computes, and others wait for it, anyway; wait= says how long"
 _SIZE = "the number of entries is MAX_ENTRIES in CACHES"
 #: Words of other libraries for which there is no option, and what to do instead.
 _NO_OPTIONS = {
-    **dict.fromkeys(("model", "models", "invalidated_by", "invalidate_on"), _DEPENDS),
     **dict.fromkeys(("lock", "locking", "single_flight", "dogpile"), _ALONE),
     **dict.fromkeys(("maxsize", "max_size", "max_entries"), _SIZE),
     "typed": "arguments of different types are different calls anyway",

@@ -17,7 +17,6 @@ from .model_signals import (
     check_model,
     dependencies_on,
     find_model,
-    named_model,
     run_all,
     warn_if_late,
 )
@@ -41,8 +40,7 @@ def invalidate_model(model: Class | str) -> None:
         past = check_model(model, "invalidate_model")._meta.apps is not apps
         model = model._meta.label if past else model  # a migration's own class
     if isinstance(model, str):
-        named_model(model)  # it has the better message for a malformed name
-        model = find_model(model)
+        model = check_model(find_model(model), "invalidate_model")
     rows = with_subclasses(model)
     found = dependencies_on(rows)
     without = ", ".join(dict.fromkeys(d.name for d in found if not d.invalidate_all))

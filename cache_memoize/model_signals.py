@@ -52,7 +52,6 @@ __all__ = [
     "find_model",
     "late_functions",
     "meant_model",
-    "named_model",
     "run_all",
     "unknown_models",
     "warn_if_late",
@@ -114,9 +113,9 @@ def add_dependency(
     new.check_callable()
     signals.class_prepared.connect(_connect_new_class, weak=False, dispatch_uid=UID)
     if isinstance(model, str):
-        key = named_model(model)
         if apps.models_ready:
-            find_model(model)
+            check_model(find_model(model), str(new))
+        key = make_model_tuple(model)
         _unresolved[new] = model
         apps.lazy_model_operation(partial(_resolve_model, new), key)
     else:
@@ -159,23 +158,21 @@ def warn_if_late(
     )
 
 
+# --- names ---------------------------------------------------------------------------
+
+
 def find_model(name: str) -> Class:
     try:
+        make_model_tuple(name)  # it has the better message for a malformed name
         return apps.get_model(name)
-    except LookupError as error:
-        raise LookupError(f"{error}{meant_model(name)}") from None
-
-
-def named_model(name: str) -> tuple[str, str]:
-    try:
-        return make_model_tuple(name)
-    except ValueError as error:
-        raise ValueError(f"{error}{meant_model(name)}") from None
+    except (LookupError, ValueError) as error:
+        raise type(error)(f"{error}{meant_model(name)}") from None
 
 
 def meant_model(name: str) -> str:
     """Return " (did you mean ...?)" for the name of a model that does not exist."""
-    labels = [model._meta.label for model in with_subclasses(Model)]
+    models = (one._meta for one in with_subclasses(Model) if not one._meta.swapped)
+    labels = [one.label for one in models]
     same = [each for each in labels if each.endswith(f".{name.split('.')[-1]}")]
     return did_you_mean(same) or suggestion([name], labels)
 
@@ -194,11 +191,18 @@ def dependencies_on(models: Iterable[Class]) -> list[Dependency]:
 
 def check_model(model: Any, where: str) -> Class:
     if isinstance(model, type) and issubclass(model, Model) and model is not Model:
+        if model._meta.swapped:
+            raise TypeError(
+                f"{where}: {model._meta.label} has no rows, {model._meta.swapped} is in"
+                " its place; write get_user_model(), or the setting with that name"
+            )
         return model
     raise TypeError(f'{where}: {model!r} is no model; write the class or "app.Model"')
 
 
 def _resolve_model(new: Dependency, model: Class) -> None:
+    if model._meta.swapped:  # for the check E003
+        return
     _unresolved.pop(new, None)
     new = replace(new, model=model)
     if model._meta.abstract:

@@ -100,7 +100,7 @@ def _misplaced(option: str, value: Any) -> str | None:
             name = each.__name__
             return (
                 f"has the model {name} as {option}=; to invalidate calls when its rows "
-                f"change, write f.invalidate_on({name}) below the function f"
+                f"change, write depends_on={name}, or f.invalidate_on({name}) below f"
             )
         if option == "tags" and callable(each) and each is not value:
             return (

@@ -355,6 +355,11 @@ def _model(given: Any, name: str) -> Any:
             f"cache_memoize: depends_on= of {name} has the abstract model "
             f"{found.__name__}, which has no table; write the models that inherit it"
         )
+    if found._meta.swapped:
+        raise TypeError(
+            f"cache_memoize: depends_on= of {name} has {found._meta.label}, which has "
+            f"no table: {found._meta.swapped} is in its place; write that"
+        )
     return found
 
 

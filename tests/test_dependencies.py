@@ -19,6 +19,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from django.apps import apps
+from django.contrib.auth.models import User
 from django.core import serializers
 from django.core.management import call_command
 from django.db import IntegrityError, models, transaction
@@ -55,6 +56,7 @@ from tests.models import (
     Memo,
     Place,
     Post,
+    Priced,
     Reader,
     Restaurant,
     Shop,
@@ -440,6 +442,50 @@ def test_a_naive_date_is_in_the_default_zone(no_later_models, settings):
     with timezone.override("America/New_York"):
         seen = as_stored(Late(value="2020-01-02 03:04"))
     assert repr(seen.value) == repr(datetime(2020, 1, 1, 18, 4, tzinfo=UTC))
+
+
+def test_the_callable_gets_what_the_database_has_made_of_an_expression():
+    priced = Priced.objects.create(name="Tea", cents=1)
+    invalidated = Invalidated(Priced, lambda row: (f"{row.slug} {row.cents}",))
+    priced.name, priced.cents = "Green Tea", models.F("cents") + 1
+    priced.save()
+    assert set(invalidated.seen()) == {"tea 1", "green tea 2"}
+    priced.name = priced.cents = 5
+    priced.save(update_fields=["cents"])
+    assert set(invalidated.seen()) == {"green tea 2", "green tea 5"}
+
+
+@pytest.mark.parametrize("given", [models.F("cents") + 1, models.Value(7)])
+def test_an_expression_is_read_when_it_is_asked_for(given, django_assert_num_queries):
+    priced = Priced.objects.create(name="Tea", cents=1)
+    priced.cents, priced.slug = given, "of before"
+    with django_assert_num_queries(0):
+        seen = as_stored(priced)
+        assert seen.name == "Tea"
+    assert (seen.cents, seen.slug) == (1, "tea")
+    assert (priced.cents, priced.slug) == (given, "of before")
+
+
+@pytest.mark.parametrize("name", ["auth.User", User])
+def test_a_model_that_was_swapped_out_is_refused(name, settings):
+    """It has no table, so no signal either."""
+    settings.AUTH_USER_MODEL = "tests.Reader"
+    for register in (
+        lambda: add_dependency(name, "f", print, None, by_pk),
+        lambda: invalidate_model(name),
+    ):
+        with pytest.raises(TypeError, match="tests.Reader is in its place; write"):
+            register()
+
+
+def test_one_that_is_named_before_models_are_loaded_is_found_by_the_check(
+    settings, monkeypatch
+):
+    settings.AUTH_USER_MODEL = "tests.Reader"
+    with monkeypatch.context() as loading:
+        loading.setattr(apps, "models_ready", False)
+        add_dependency("auth.User", "f", print, None, by_pk)
+    assert unknown_models() == [("f", "auth.User")]
 
 
 def test_an_instance_that_is_as_stored_is_passed_itself():

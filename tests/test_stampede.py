@@ -356,6 +356,27 @@ def test_waiters_of_a_holder_that_fails_raise_its_exception(backend, error):
 
 
 @pytest.mark.backends(["locmem", "valkey", "pymemcache", "file"])
+@pytest.mark.parametrize("wait", [0, 5])
+@pytest.mark.parametrize("sign", [True, False])
+def test_an_exception_is_in_the_cache_only_if_callers_may_wait_for_it(
+    backend, settings, wait, sign
+):
+    """It may hold credentials, as the headers of a request."""
+    settings.CACHE_MEMOIZE = {"SIGN": sign}
+
+    @cache_memoize(60, prefix="secret", cache_alias=backend, wait=wait)
+    def function():
+        error = ConnectionError("refused")
+        error.headers = {"Authorization": "Bearer 5ecret"}
+        raise error
+
+    with pytest.raises(ConnectionError):
+        function()
+    mark = caches[backend].get(function.get_cache_key())
+    assert (b"5ecret" in mark) is bool(wait)
+
+
+@pytest.mark.backends(["locmem", "valkey", "pymemcache", "file"])
 def test_waiters_of_a_holder_that_is_to_exit_are_served_by_one_of_them(backend):
     clock, runs = Waiters(7), []
 

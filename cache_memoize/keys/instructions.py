@@ -119,5 +119,5 @@ def _step_text(step: dis.Instruction) -> str:
         names = step.argval if isinstance(step.argval, tuple) else (step.argval,)
         kinds = re.findall("(LOAD|STORE)_FAST", step.opname)
         return " ".join(map("{}:{}".format, kinds, names))
-    named = isinstance(step.argval, str) and step.argval.isidentifier()
-    return f"{step.opname}:{step.argval if named else ''}"
+    named = str(step.argval)
+    return f"{step.opname}:{named if named.isidentifier() else ''}"

@@ -281,9 +281,10 @@ async def release(call: Call, claim: Claim, error: BaseException | None = None) 
 
 
 async def _payload(call: Call, claim: Claim, error: Exception | None) -> bytes:
-    """Return an exception as the payload of a mark; empty if it is large, cannot be
-    pickled, or depends on what other callers do not see."""
-    if error is not None:
+    """Return an exception as the payload of a mark; empty if no caller waits for it
+    (``wait=0``), or if it is large, cannot be pickled, or depends on what other callers
+    do not see."""
+    if error is not None and call.policy.wait != 0:
         with suppress(Exception):  # a class decides what pickling raises
             payload = record.dumps_exception(error)
             holds_row = claim.uses is not None and _ROW in payload
