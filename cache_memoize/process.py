@@ -18,11 +18,22 @@ from __future__ import annotations
 import logging
 import os
 import re
+import threading
+import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
-__all__ = ["after_fork", "at_thread_end", "end_thread", "logger", "printable"]
+__all__ = [
+    "Standstill",
+    "after_fork",
+    "at_thread_end",
+    "end_thread",
+    "log_sometimes",
+    "logger",
+    "printable",
+]
 
 F = TypeVar("F", bound=Callable[[], None])
 
@@ -80,6 +91,22 @@ def _make_printable(record: logging.LogRecord) -> bool:
 logger = logging.getLogger("cache_memoize")
 logger.addFilter(_make_printable)
 
+#: Seconds without a second line of one text about one subject.
+_QUIET = 60.0
+#: When such a line was logged last, in monotonic seconds.
+_logged: dict[tuple[str, str], float] = {}
+
+
+def log_sometimes(
+    log: Callable[..., None], text: str, subject: str, *more: Any
+) -> None:
+    """Log a line about a function or a cache, at most one a minute: while two releases
+    run side by side, the reason may hold for each call."""
+    now = time.monotonic()
+    if now - _logged.get((text, subject), -_QUIET) >= _QUIET:
+        _logged[text, subject] = now
+        log(text, subject, *more)
+
 
 # --- forks, and the ends of threads --------------------------------------------------
 
@@ -109,3 +136,37 @@ def end_thread() -> None:
             function()
         except Exception:
             logger.exception("a thread could not clean up")
+
+
+# --- time in which the process does not run ------------------------------------------
+
+
+class Standstill:
+    """The time for which this process did not run during a ``with`` block: another
+    thread held the GIL, the machine was busy, or the process was stopped.
+
+    A thread sleeps in short steps, and adds up by how much each was too long.
+    """
+
+    #: Seconds of a step.
+    STEP = 0.02
+
+    def __enter__(self) -> Standstill:
+        self.seconds = 0.0
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._measure, daemon=True)
+        with suppress(RuntimeError):  # no thread can be started
+            self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._end.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _measure(self) -> None:
+        ended = False
+        while not ended:
+            began = time.monotonic()
+            ended = self._end.wait(self.STEP)
+            self.seconds += max(0.0, time.monotonic() - began - self.STEP)

@@ -418,6 +418,7 @@ def nothing_left_behind(
 
     monkeypatch.setattr(Store, "_command", remember)
     monkeypatch.setattr("cache_memoize.model_signals._late", {})
+    monkeypatch.setattr("cache_memoize.process._logged", {})
     monkeypatch.setattr(planning, "_by_distinction", WeakValueDictionary())
     monkeypatch.setattr(planning, "checked_aliases", set(caches.settings))
     yield

@@ -42,6 +42,7 @@ from cache_memoize.migrate import Finding, Report
 from cache_memoize.stats import sitewide
 from cache_memoize.stats.reporter import reporter
 from tests import models, shop
+from tests.conftest import FakeClock
 from tests.test_docs import blocks, first_literals, literals, table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -522,8 +523,10 @@ def test_stats_are_those_of_the_whole_site(counting, only_shop):
         "stale": 0,
         "waits": 0,
         "errors": 0,
+        "failed": 0,
         "computations": 2,
         "hit_rate": 0.5,
+        "old_since": None,
     }
     header, figures = memoize("stats", "tests.shop.price").out.splitlines()
     assert len(header) == len(figures)
@@ -535,6 +538,18 @@ def test_stats_are_those_of_the_whole_site(counting, only_shop):
     assert whole["tests.shop.price"]["hits"] == 2
     assert whole["tests.shop.rate"]["hit_rate"] is None
     assert whole["tests.shop.rate"]["since"] is None
+
+
+def test_stats_name_the_moment_since_which_values_are_old(counting, only_shop):
+    stats, clock = shop.rate._memoized.stats, FakeClock()
+    clock.tick(1_800_000_000 - clock.time())
+    stats.refresh_failed("key", clock, "nothing was stored")
+    header, row = memoize("stats", "tests.shop.rate").out.splitlines()
+    assert header.split()[-2:] == ["failed", "old_since"]
+    assert re.split(r"  +", row)[-2:] == ["1", "2027-01-15 08:00 UTC"]
+    (row,) = memoize("stats", "tests.shop.rate", "--json").json
+    assert row["failed"] == 1 and row["old_since"] == 1_800_000_000
+    stats.stored(clock.time())
 
 
 def test_stats_of_processes_that_have_ended_are_there(project):
@@ -997,8 +1012,12 @@ def test_a_cache_that_goes_down_ends_the_run(servers, caplog):
 def test_a_client_that_hides_that_nothing_is_kept_does_not_hide_it_here(
     servers, caplog
 ):
-    server = servers("valkey")
-    settings = DEAD["django_redis"] | {"LOCATION": f"redis://127.0.0.1:{server.port}"}
+    server = servers("memcached")
+    settings = {
+        "BACKEND": "django.core.cache.backends.memcached.PyMemcacheCache",
+        "LOCATION": f"127.0.0.1:{server.port}",
+        "OPTIONS": {"ignore_exc": True},
+    }
 
     def lines():
         yield b"1\n"
@@ -1008,9 +1027,7 @@ def test_a_client_that_hides_that_nothing_is_kept_does_not_hide_it_here(
 
     stdin = types.SimpleNamespace(buffer=lines(), isatty=lambda: False)
     try:
-        with override_settings(
-            CACHES={"default": settings}, DJANGO_REDIS_IGNORE_EXCEPTIONS=True
-        ):
+        with override_settings(CACHES={"default": settings}):
             said = memoize("warm", "tests.shop.unstored", stdin="[]\n")
             assert said.code == 0  # the function does not want it stored
             said = memoize("warm", "tests.shop.price", stdin=stdin)

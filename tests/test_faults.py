@@ -37,13 +37,13 @@ from tests.chaos import (
     AtomicChaos,
     AtomicChaosCache,
     Crowd,
-    Proxy,
     Subject,
     close,
     crowd,
 )
 from tests.conftest import FakeClock
 from tests.needs import is_full, need
+from tests.proxy import Proxy
 from tests.servers import SERVERS, free_port
 from tests.test_stampede import ROOT, in_threads, settings_of
 

@@ -29,7 +29,7 @@ import secrets
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from django.apps import apps
@@ -61,6 +61,10 @@ Connection = Any
 Uses = tuple[tuple[str, int], ...] | None
 
 
+#: Sees every statement, if results depend on tables (tables.py).
+observer: Callable[..., Any] | None = None
+
+
 # --- one connection ------------------------------------------------------------------
 
 
@@ -85,6 +89,9 @@ class Watch:
         self._rolled_back = False
         self.began = 0.0
         self.wrote = self.locked = self.snapshot = False
+        #: Whether transactions of this session read from a snapshot, unless they say
+        #: otherwise; None: the server was not asked yet.
+        self.snapshots: bool | None = None
         #: The number of cursors opened, and of statements.
         self.uses = 0
         #: Identifies the connection in the blocks of the keys that it invalidates.
@@ -94,10 +101,13 @@ class Watch:
         self, execute: Any, sql: Any, params: Any, many: bool, context: Any
     ) -> Any:
         self.uses += 1
-        connection = context["connection"]
+        connection, effect = context["connection"], effect_of(sql)
+        if observer is not None:
+            execute = functools.partial(observer, connection, execute)
+        if effect.isolates:  # perhaps the session too; one transaction, on MySQL
+            self.snapshots = None if connection.in_atomic_block else True
         if connection.in_atomic_block:
             self.follow(connection)
-            effect = effect_of(sql)
             self.wrote = self.wrote or effect.writes
             self.locked = self.locked or effect.locks
             self.snapshot = self.snapshot or effect.isolates
@@ -187,7 +197,7 @@ has_connected = apps.ready
 def _watch_new_connection(*, connection: Connection, **kwargs: Any) -> None:
     global has_connected
     has_connected = True
-    _watch_of(connection)
+    _watch_of(connection).snapshots = None
 
 
 connection_created.connect(
@@ -241,10 +251,12 @@ def can_share_results(hold: float, database: str | None = None) -> bool:
     """Return whether a result computed now in this thread is valid for other callers.
 
     It is not in a transaction that has written, nor in one that reads from a snapshot,
-    unless that is younger than ``hold`` seconds, for which every invalidation blocks.
-    ``database`` is the alias that the cache itself writes to, if it is a database:
-    other callers do not see an entry written there before the commit.
+    unless that is younger than ``hold`` seconds, for which every invalidation blocks;
+    nor in a loop over rows of SQLite. ``database`` is the alias of the database that
+    the cache itself is in, if any: others do not see an entry there before the commit.
     """
+    if any(map(_has_open_statement, connections.all(initialized_only=True))):
+        return False
     for connection in _connections_in_transaction():
         if connection.alias == database or _has_written(connection):
             return False
@@ -278,18 +290,49 @@ def count_database_uses(cache: str | None = None) -> Uses:
     return tuple(found)
 
 
-def reads_snapshot(connection: Connection) -> bool:
-    """Return whether a transaction sees the data as they were when it began."""
-    if connection.vendor == "sqlite":
+def _has_open_statement(connection: Connection) -> bool:
+    """Return whether rows of a query on SQLite are still to be read, as in a loop over
+    ``iterator()``. In WAL mode, all queries of the connection then see the data as they
+    were when that query began."""
+    if connection.vendor != "sqlite" or connection.connection is None:
+        return False
+    try:
+        for _ in range(2):  # SQLite replaces no function while a statement runs
+            connection.connection.create_function("cache_memoize_open", 0, bool)
+    except connection.Database.Error:
         return True
-    level = getattr(connection, "isolation_level", None)
-    if level is None:  # the default of MySQL; Oracle reads committed data
-        return bool(connection.vendor == "mysql")
-    return _is_snapshot(level)
+    return False
+
+
+#: By vendor, a query for the isolation level of the session. (That of the transaction
+#: may be one that the driver sets.)
+_LEVEL_QUERIES = {
+    "postgresql": "SELECT current_setting('default_transaction_isolation'), "
+    "current_setting('transaction_isolation')",
+    "mysql": "SHOW SESSION VARIABLES WHERE Variable_name LIKE '%isolation'",
+}
+
+
+def reads_snapshot(connection: Connection) -> bool:
+    """Return whether transactions see the data as they were when they began, unless
+    they set a level of their own. Ask the server once per connection."""
+    vendor, watch = connection.vendor, _watch_of(connection)
+    written = "isolation_level" in connection.settings_dict["OPTIONS"]
+    if vendor not in _LEVEL_QUERIES or (vendor == "postgresql" and written):
+        level = getattr(connection, "isolation_level", None)  # Oracle has none
+        return vendor == "sqlite" or _is_snapshot(level)
+    if watch.snapshots is None:
+        try:  # by the driver: this is no query of the project
+            with connection.connection.cursor() as cursor:
+                cursor.execute(_LEVEL_QUERIES[vendor])
+                watch.snapshots = any(_is_snapshot(v) for row in cursor for v in row)
+        except connection.Database.Error:  # as in a transaction that has failed
+            return True
+    return watch.snapshots
 
 
 def _is_snapshot(level: Any) -> bool:
-    if isinstance(level, int):  # psycopg's numbers: 2 is READ COMMITTED
+    if type(level) is int:  # psycopg's numbers: 2 is READ COMMITTED
         return level > 2
     name = getattr(level, "name", str(level)).upper()
     return "REPEATABLE" in name or "SERIALIZABLE" in name
@@ -346,22 +389,22 @@ class Pending:
         self,
         connection: Connection,
         alias: str,
-        key: str,
+        keys: Sequence[str],
         action: Callable[[], None],
     ) -> None:
         self.connection = connection
-        self.alias = alias
-        self.key = key
+        self.keys = frozenset(keys)
         self.action = action
         self.done = False
         self.thread = threading.get_ident()
         self.savepoints = set(connection.savepoint_ids)
         self.savepoint = _outermost_savepoint(connection)
-        where = (alias, key)
-        with _lock:
-            live.setdefault(where, set()).add(
-                weakref.ref(self, functools.partial(_drop_reference, where))
-            )
+        for key in keys:
+            where = (alias, key)
+            with _lock:
+                live.setdefault(where, set()).add(
+                    weakref.ref(self, functools.partial(_drop_reference, where))
+                )
 
     def __call__(self) -> None:
         """Act after the commit."""
@@ -400,7 +443,7 @@ def has_invalidated(alias: str, keys: Iterable[str]) -> bool:
 
 
 def run_at_commit(
-    alias: str, key: str, action: Callable[[bytes], None]
+    alias: str, keys: Sequence[str], action: Callable[[bytes], None]
 ) -> frozenset[bytes]:
     """Run ``action`` at the commit of every open transaction, with the token of its
     connection. Return the tokens; none if no transaction is open."""
@@ -410,12 +453,14 @@ def run_at_commit(
         tokens.add(token)
         ids = set(connection.savepoint_ids)
         if any(
-            pending.connection is connection and pending.savepoints <= ids
-            for pending in _pending_for(alias, (key,))
+            pending.connection is connection
+            and pending.savepoints <= ids
+            and pending.keys.issuperset(keys)
+            for pending in _pending_for(alias, keys)
         ):
             continue  # that action is enough, and lives as long as this one would
         at_commit = functools.partial(action, token)
-        pending = Pending(connection, alias, key, at_commit)
+        pending = Pending(connection, alias, keys, at_commit)
         if connection.in_atomic_block:
             connection.on_commit(pending)
         else:  # autocommit is off: Django runs these when it is on again
