@@ -18,7 +18,6 @@ import datetime
 import os
 import pickle
 import stat
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -40,6 +39,7 @@ from .vouchers import (
     Cache,
     UnshareableVoucher,
     Voucher,
+    until_2038,
 )
 
 __all__ = ["Backend", "backend_of"]
@@ -93,10 +93,7 @@ class Memcached(Backend):
     swallows = True  # the client answers with defaults while it ignores a server
     slack = 1
 
-    @property
-    def longest(self) -> float:  # type: ignore[override]
-        """Over thirty days, a time is a date for the server: in four bytes."""
-        return 2**31 - 2 - time.time()
+    longest = property(until_2038)
 
     def swap(
         self, cache: Cache, key: str, old: bytes, new: bytes, seconds: int | None
