@@ -13,6 +13,7 @@ from cache_memoize.cache import record, store
 from cache_memoize.cache.breaker import Breaker
 from cache_memoize.cache.connections import UNREAD, UNREADABLE
 from cache_memoize.cache.store import CacheDidNotAnswer, Store, Terms, run
+from cache_memoize.cache.tokens import resolve
 from cache_memoize.keys.tags import TaggedKey, tag_key, young_key
 from tests.conftest import FakeClock, counted
 
@@ -100,7 +101,7 @@ def test_a_tag_that_somebody_else_has_just_made_is_taken_as_it_is(watched, cache
     key = tagged("a")
     mine = record.pack(record.TAG, b"a token.", start=5.0)
     cache.set(key.tags[0], mine)
-    look = run(watched._resolve(key, {}, Terms()))  # it was not there a moment ago
+    look = run(resolve(watched, key, {}, Terms()))  # it was not there a moment ago
     assert look.tags == b"a token.\x01"
     assert cache.get(key.tags[0]) == mine
     assert watched.sent == ["add", "get"]

@@ -14,7 +14,7 @@ import asyncio
 import math
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.core.cache import caches
@@ -49,48 +49,15 @@ from .errors import (
     is_of_test,
 )
 from .record import Record
+from .tokens import DAY, FOR_EVER, PATIENCE, Look, Terms, resolve
 
-__all__ = ["AsyncStore", "Look", "Store", "run"]
+__all__ = ["DAY", "PATIENCE", "AsyncStore", "Look", "Store", "Terms", "run"]
 
 T = TypeVar("T")
 
 
-class Look(NamedTuple):
-    """The record under a key, and the present tokens of the tags of the call."""
-
-    #: None: no value; ``UNREADABLE``: no value that this library has written.
-    record: Record | None
-    #: The tokens of the tags, as in a record; empty: the call has no tags. None: a tag
-    #: is being invalidated, so no entry is valid, and none may be stored.
-    tags: bytes | None = b""
-    #: Whether one of the tags got its token less than ``hold`` seconds ago.
-    is_young: bool = False
-
-
-class Terms(NamedTuple):
-    """The terms of a look at tags."""
-
-    #: Seconds for which the tokens are needed at least.
-    kept: float = math.inf
-    #: Seconds for which a token is young.
-    hold: float = 0.0
-    #: Whether missing tags get new tokens.
-    may_write: bool = True
-
-
-_FOR_EVER = Terms()
-
-#: Kinds of records under the key of a tag.
-_TAGS = frozenset({record.TAG, record.BLOCK, record.CLEARED})
-
-DAY = 24 * 60 * 60.0
-
 #: Commands that may replace or remove an entry.
 _WRITES = frozenset({"delete", "remove", "set", "swap"})
-
-#: Reads in a row without waiting, after which the answers of a cache are taken to be
-#: wrong.
-PATIENCE = 8
 
 
 class Store:
@@ -132,90 +99,26 @@ class Store:
     async def sleep(self, seconds: float) -> None:
         self.clock.sleep(seconds)
 
-    async def look(self, key: str, terms: Terms = _FOR_EVER) -> Look:
+    async def look(self, key: str, terms: Terms = FOR_EVER) -> Look:
         """Return the record under ``key`` and the tokens of its tags."""
         if not isinstance(key, TaggedKey):
             return Look(await self.get(key))
         marks = [young_key(tag) for tag in key.tags if terms.hold]
         found = await self._run("read_many", [key, *key.tags, *marks])
-        return await self._resolve(key, found, terms)
+        return await resolve(self, key, found, terms)
 
-    async def seen(self, key: str, first: Any, terms: Terms = _FOR_EVER) -> Look:
+    async def seen(self, key: str, first: Any, terms: Terms = FOR_EVER) -> Look:
         """Like :meth:`look`, for what ``fetch`` has just read: ``first``."""
         if first is UNREAD or (terms.hold and isinstance(key, TaggedKey)):
             return await self.look(key, terms)
         if isinstance(first, dict) and isinstance(key, TaggedKey):
-            return await self._resolve(key, first, terms)
+            return await resolve(self, key, first, terms)
         found = self.read(key, first)
         if not isinstance(key, TaggedKey):
             return Look(found)
         if found is None or found is UNREADABLE:
             return await self.look(key, terms)
         return Look(found, found.tags)  # fetch_tagged has compared them
-
-    async def _resolve(
-        self, key: TaggedKey, found: dict[str, Any], terms: Terms
-    ) -> Look:
-        """Create a new token for each missing tag; entries with its old token are
-        misses from then on."""
-        mine, hold = self.read(key, found.get(key)), terms.hold
-        if not terms.may_write:
-            tokens = record.tokens([found.get(tag) for tag in key.tags])
-            return Look(mine, tokens or None, hold > 0)
-        if not self.backend().atomic:  # to write a token again might bring it back
-            terms = terms._replace(kept=math.inf)
-        tags, is_young = [], False
-        for tag in key.tags:
-            before = self.read(tag, found.get(tag))
-            present = await self._ensure_tag(tag, before, terms)
-            tags.append(present.raw)
-            is_same = (
-                isinstance(before, Record)
-                and before.token == present.token
-                and before.cost >= hold
-            )
-            is_young |= not is_same or young_key(tag) in found
-        return Look(mine, record.tokens(tags) or None, hold > 0 and is_young)
-
-    async def _ensure_tag(
-        self, tag: str, present: Record | None, terms: Terms
-    ) -> Record:
-        """Return the record of a tag: ``present``, or else one that was written now,
-        with the same token if it has one.
-
-        Clocks of hosts differ, so a mark tells that a token is young, until the server
-        removes it; the cost of the record, that there was one for so many seconds.
-        """
-        for attempt in range(PATIENCE):
-            if present is None:
-                # Some clients return None for values that they cannot read.
-                unusable = attempt == PATIENCE // 2
-            else:
-                unusable = present is UNREADABLE or present.kind not in _TAGS
-                if not unusable and present.kind == record.BLOCK:
-                    return present
-            if unusable:
-                await self.delete(tag)
-                present = None
-            token, now, held = self.clock.token(), self.clock.time(), 0.0
-            old, kept = None, terms.kept + DAY
-            if present is not None:
-                old = present.raw
-                if present.kind == record.TAG:
-                    if present.cost >= terms.hold and present.lasts(now, terms.kept):
-                        return present
-                    token = present.token if self.backend().atomic else token
-                    kept = max(kept, min(present.remaining(now), present.timeout))
-                    held = present.cost
-            kept, hold = record.cap(kept), max(held, terms.hold)
-            new = record.pack(record.TAG, token, start=now, timeout=kept, cost=hold)
-            if hold > held:
-                await self.set(young_key(tag), new, hold)
-            if await self.take(tag, old, new, kept):
-                present = record.parse(new)
-            else:
-                present = await self.get(tag)
-        raise self.no_answer(tag)
 
     def no_answer(self, key: str) -> CacheDidNotAnswer:
         """Return the error for a key that is taken and has no value."""
