@@ -55,6 +55,7 @@ SESSION = {
     "characteristics": "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL {}",
     "variable": f"SET {VARIABLE} TO '{{}}'",
     "function": f"SELECT set_config('{VARIABLE}', '{{}}', false)",
+    "lower case": f"set {VARIABLE} = '{{}}'",
 }
 #: By way: the part of a statement for all later sessions.
 LATER = {

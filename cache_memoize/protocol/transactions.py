@@ -85,8 +85,7 @@ class Watch:
         self._rolled_back = False
         self.began = 0.0
         self.wrote = self.locked = self.snapshot = False
-        #: Whether transactions of this session read from a snapshot, unless they say
-        #: otherwise; None: the server was not asked yet.
+        #: Whether transactions read from a snapshot by default; None: not asked yet.
         self.snapshots: bool | None = None
         #: The number of cursors opened, and of statements.
         self.uses = 0
@@ -97,11 +96,13 @@ class Watch:
         self, execute: Any, sql: Any, params: Any, many: bool, context: Any
     ) -> Any:
         self.uses += 1
-        connection, effect = context["connection"], effect_of(sql)
-        if effect.isolates:  # perhaps the session too; one transaction, on MySQL
-            self.snapshots = None if connection.in_atomic_block else True
+        connection = context["connection"]
+        if "SOLATION" in str(sql).upper():  # the next transaction's, on MySQL
+            outside = not connection.in_atomic_block
+            self.snapshots = (outside and effect_of(sql).isolates) or None
         if connection.in_atomic_block:
             self.follow(connection)
+            effect = effect_of(sql)
             self.wrote = self.wrote or effect.writes
             self.locked = self.locked or effect.locks
             self.snapshot = self.snapshot or effect.isolates
@@ -285,9 +286,8 @@ def count_database_uses(cache: str | None = None) -> Uses:
 
 
 def _has_open_statement(connection: Connection) -> bool:
-    """Return whether rows of a query on SQLite are still to be read, as in a loop over
-    ``iterator()``. In WAL mode, all queries of the connection then see the data as they
-    were when that query began."""
+    """Return whether SQLite has rows to read, as in a loop over ``iterator()``. In WAL
+    mode, all queries of the connection then see the data of before the loop."""
     if connection.vendor != "sqlite" or connection.connection is None:
         return False
     try:
@@ -298,8 +298,7 @@ def _has_open_statement(connection: Connection) -> bool:
     return False
 
 
-#: By vendor, a query for the isolation level of the session. (That of the transaction
-#: may be one that the driver sets.)
+#: By vendor, a query for the isolation level of the session, or that a driver sets.
 _LEVEL_QUERIES = {
     "postgresql": "SELECT current_setting('default_transaction_isolation'), "
     "current_setting('transaction_isolation')",
