@@ -266,6 +266,26 @@ def test_a_tag_lasts_by_any_clock(age, kept, lasts):
         assert record.parse(found).lasts(1e9 + age, kept)
 
 
+@pytest.mark.backends(["locmem", "valkey"])
+@pytest.mark.parametrize("off", [HOUR - 60, 60 - HOUR], ids=["ahead", "behind"])
+def test_a_tag_of_another_host_is_renewed_in_time(backend, off):
+    """By the server, it has ``left`` seconds; the new entry needs 60."""
+    renewed = []
+    for hours in (0, 12, 22, 23, 24, 25):
+        hosts = Hosts(backend, off, tags="t")
+        hosts.worlds[0].cache.clear()
+        hosts.there()
+        made = hosts.worlds[0].raw(tag_key("t"))
+        left = made.timeout - hours * HOUR
+        hosts.worlds[0].clock.tick(hours * HOUR)
+        hosts.here.refresh()
+        again = hosts.worlds[0].raw(tag_key("t"))
+        assert again.token == made.token
+        renewed.append(again.start != made.start)
+        assert renewed[-1] or left >= 60
+    assert renewed[0] is False and renewed[-1] is True
+
+
 # --- the documentation ----------------------------------------------------------------
 
 
