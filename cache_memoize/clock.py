@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import time
+from contextlib import suppress
 from typing import Any
 
 
@@ -29,6 +30,17 @@ class Clock:
 
     async def asleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
+
+    def wait(self, future: Any, seconds: float) -> Any:
+        """Return the result of a future of a thread, or None after ``seconds``."""
+        with suppress(TimeoutError):
+            return future.result(seconds)
+        return None
+
+    async def await_future(self, future: Any, seconds: float) -> Any:
+        """:meth:`wait` for a future of an event loop."""
+        await asyncio.wait([future], timeout=seconds)
+        return future.result() if future.done() else None
 
     def random(self) -> float:
         return random.random()

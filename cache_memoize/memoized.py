@@ -35,7 +35,7 @@ from .planning import plan_of
 from .protocol import entries
 from .protocol.call import Call, Function, Plan
 from .protocol.entries import Entry
-from .protocol.invalidation import invalidate_key
+from .protocol.invalidation import invalidate_call, invalidate_key
 from .protocol.many import Batch, awarm, warm
 from .protocol.progress import Progress, Steps, aiterate
 from .stats import sitewide
@@ -154,12 +154,12 @@ class Memoized(Generic[P, R, T]):
         """
         self._check_given(args, kwargs)
         for call in self._calls(args, kwargs):
-            run(_invalidate(call, call.key, call.policy.hold))
+            run(_invalidate(call))
 
     async def ainvalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> None:
         self._check_given(args, kwargs)
         for call in self._calls(args, kwargs, is_async=True):
-            await _invalidate(call, call.key, call.policy.hold)
+            await _invalidate(call)
 
     def _check_given(self, args: Any, kwargs: Any) -> None:
         """Refuse a call without arguments of a function that needs some. (That the
@@ -206,12 +206,12 @@ class Memoized(Generic[P, R, T]):
         """
         plan = plan_of(self._memoized)
         tag = self._tag(plan)
-        run(_invalidate(Call(self._memoized, plan, plan.store, tag), tag))
+        run(_invalidate(Call(self._memoized, plan, plan.store, tag)))
 
     async def ainvalidate_all(self) -> None:
         plan = plan_of(self._memoized)
         tag = self._tag(plan)
-        await _invalidate(Call(self._memoized, plan, plan.astore, tag), tag)
+        await _invalidate(Call(self._memoized, plan, plan.astore, tag))
 
     def _tag(self, plan: Plan) -> str:
         if plan.tag is None:
@@ -359,8 +359,8 @@ class Memoized(Generic[P, R, T]):
 
     def cache_info(self) -> CacheInfo:
         """Return the counters of this function in this process since it started."""
-        totals = self._memoized.stats.totals()
-        return CacheInfo.of(totals, plan_of(self._memoized).breaker_state)
+        stats, breaker = self._memoized.stats, plan_of(self._memoized).breaker_state
+        return CacheInfo.of(stats.totals(), breaker, stats.old_since)
 
     async def acache_info(self) -> CacheInfo:
         return self.cache_info()
@@ -379,16 +379,19 @@ class Memoized(Generic[P, R, T]):
                 'put "cache_memoize" into INSTALLED_APPS'
             )
         plan = plan_of(function)
-        figures = sitewide.up_to_date(plan.alias, [function.path])
-        return CacheInfo.of(figures[function.path].totals, plan.breaker_state)
+        found = sitewide.up_to_date(plan.alias, [function.path])[function.path]
+        return CacheInfo.of(found.totals, plan.breaker_state, found.old_since)
 
     async def asite_info(self) -> CacheInfo:
         return await sync_to_async(self.site_info)()
 
 
-async def _invalidate(call: Call, key: str, hold: float = 0.0) -> None:
-    await invalidate_key(call.store, call.function.name, key, hold)
-    call.stats.invalidated(key)
+async def _invalidate(call: Call) -> None:
+    if call.key is call.plan.tag:
+        await invalidate_key(call.store, call.function.name, call.key)
+    else:
+        await invalidate_call(call)
+    call.stats.invalidated(call.key)
 
 
 #: The names of the controls.

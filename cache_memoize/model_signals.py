@@ -21,6 +21,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
+from traceback import walk_stack
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -42,13 +43,16 @@ from .dependency import (
     with_parents,
     with_subclasses,
 )
+from .hints import did_you_mean, suggestion
 from .process import logger
+from .protocol.tables import invalidate_tables, tables_of, uses_tables
 
 __all__ = [
     "add_dependency",
     "ainvalidate_model",
     "invalidate_model",
     "late_functions",
+    "meant_model",
     "unknown_models",
     "warn_if_late",
 ]
@@ -106,13 +110,12 @@ def add_dependency(
             "@cache_memoize(..., tags=()), or a callable that returns the arguments of "
             "the calls to invalidate"
         )
-    if calls is not None and not callable(calls):
-        raise TypeError(f"{new}: {calls!r} is not callable; write a function")
+    new.check_callable()
     signals.class_prepared.connect(_connect_new_class, weak=False, dispatch_uid=UID)
     if isinstance(model, str):
-        key = make_model_tuple(model)
+        key = _named(model)
         if apps.models_ready:
-            apps.get_model(model)
+            _find_model(model)
         _unresolved[new] = model
         apps.lazy_model_operation(partial(_resolve_model, new), key)
     else:
@@ -140,6 +143,9 @@ def warn_if_late(function: Callable[..., Any], path: str) -> None:
     if function.__module__ == "__main__":
         return
     _late[path] = None
+    modules = (frame.f_globals.get("__name__") for frame, _ in walk_stack(None))
+    if "django.core.checks.registry" in modules:
+        return  # the check W010 is about to say the same
     warnings.warn(
         f"{path}.invalidate_on() is called after the apps are ready, by a module that "
         "Django does not import when it starts: processes that do not import it, such "
@@ -152,7 +158,7 @@ def warn_if_late(function: Callable[..., Any], path: str) -> None:
 
 def invalidate_model(model: Class | str) -> None:
     """Invalidate every call of every function that was registered for ``model``, or for
-    a model that shares rows with it.
+    a model that shares rows with it, and all results that depend on its tables.
 
     Use it after changes that send no signals: ``QuerySet.update()``, the bulk methods,
     raw SQL, migrations. All functions are tried before the first error is raised.
@@ -164,8 +170,8 @@ def invalidate_model(model: Class | str) -> None:
         past = check_model(model, "invalidate_model")._meta.apps is not apps
         model = model._meta.label if past else model  # a migration's own class
     if isinstance(model, str):
-        make_model_tuple(model)  # it has the better message for a malformed name
-        model = apps.get_model(model)
+        _named(model)  # it has the better message for a malformed name
+        model = _find_model(model)
     rows = with_subclasses(model)
     found = [
         d for d in _registered if any(issubclass(i, with_parents(d.base)) for i in rows)
@@ -176,12 +182,49 @@ def invalidate_model(model: Class | str) -> None:
             f"invalidate_model({model.__name__}) invalidates every call, which needs "
             f"tags: write @cache_memoize(..., tags=()) for {without}"
         )
-    _run_all(partial(d.run_named, d.invalidate_all) for d in found if d.invalidate_all)
+    if not (found or uses_tables()):
+        warnings.warn(
+            f"invalidate_model({model.__name__}) has invalidated nothing: this process "
+            f"has no function f with f.invalidate_on({model.__name__}); write that, or "
+            "import the module that does",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    tables = [tables_of(each) for each in rows if not each._meta.abstract]
+    actions = [
+        *(partial(d.run_named, d.invalidate_all) for d in found if d.invalidate_all),
+        partial(invalidate_tables, set().union(*tables)),
+    ]
+    _run_all(actions)
 
 
 async def ainvalidate_model(model: Class | str) -> None:
     """:func:`invalidate_model` for async code."""
     await sync_to_async(invalidate_model)(model)
+
+
+# --- names ---------------------------------------------------------------------------
+
+
+def _find_model(name: str) -> Class:
+    try:
+        return apps.get_model(name)
+    except LookupError as error:
+        raise LookupError(f"{error}{meant_model(name)}") from None
+
+
+def _named(name: str) -> tuple[str, str]:
+    try:
+        return make_model_tuple(name)
+    except ValueError as error:
+        raise ValueError(f"{error}{meant_model(name)}") from None
+
+
+def meant_model(name: str) -> str:
+    """Return " (did you mean ...?)" for the name of a model that does not exist."""
+    labels = [model._meta.label for model in with_subclasses(Model)]
+    same = [each for each in labels if each.endswith(f".{name.split('.')[-1]}")]
+    return did_you_mean(same) or suggestion([name], labels)
 
 
 # --- senders -------------------------------------------------------------------------

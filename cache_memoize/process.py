@@ -18,12 +18,15 @@ from __future__ import annotations
 import logging
 import os
 import re
+import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 __all__ = [
+    "Standstill",
     "after_fork",
     "at_thread_end",
     "end_thread",
@@ -133,3 +136,37 @@ def end_thread() -> None:
             function()
         except Exception:
             logger.exception("a thread could not clean up")
+
+
+# --- time in which the process does not run ------------------------------------------
+
+
+class Standstill:
+    """The time for which this process did not run during a ``with`` block: another
+    thread held the GIL, the machine was busy, or the process was stopped.
+
+    A thread sleeps in short steps, and adds up by how much each was too long.
+    """
+
+    #: Seconds of a step.
+    STEP = 0.02
+
+    def __enter__(self) -> Standstill:
+        self.seconds = 0.0
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._measure, daemon=True)
+        with suppress(RuntimeError):  # no thread can be started
+            self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._end.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _measure(self) -> None:
+        ended = False
+        while not ended:
+            began = time.monotonic()
+            ended = self._end.wait(self.STEP)
+            self.seconds += max(0.0, time.monotonic() - began - self.STEP)

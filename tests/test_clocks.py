@@ -11,7 +11,8 @@ from django.db import transaction
 from cache_memoize import planning
 from cache_memoize.cache import record
 from cache_memoize.cache.record import SKEW
-from cache_memoize.cache.store import DAY, Store, run
+from cache_memoize.cache.store import Store, run
+from cache_memoize.cache.tokens import DAY
 from cache_memoize.keys.tags import tag_key, young_key
 from cache_memoize.protocol.call import Call
 from cache_memoize.protocol.claim import claim

@@ -9,6 +9,7 @@ import os
 import pickle
 import subprocess
 import sys
+import warnings
 import weakref
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -1169,9 +1170,68 @@ def test_arguments_that_are_no_model_are_refused(model):
         invalidate_model(model)
 
 
-def test_a_callable_that_cannot_be_called_is_refused():
-    with pytest.raises(TypeError, match=r"f.invalidate_on\(Post\): 'pk' is not callab"):
-        add_dependency(Post, "f", print, None, "pk")
+async def awaited(post):
+    return (post.pk,)
+
+
+@pytest.mark.parametrize(
+    "calls",
+    [
+        "pk",
+        lambda: (1,),
+        lambda post, more: (1,),
+        lambda *, post: (1,),
+        int,
+        Post,
+        awaited,
+    ],
+)
+def test_a_callable_that_cannot_be_called_with_an_instance_is_refused(calls):
+    """When it is registered, not at the first save."""
+    match = r"f.invalidate_on\(Post\): .* is no function of one instance; write one"
+    with pytest.raises(TypeError, match=match):
+        add_dependency(Post, "f", print, None, calls)
+
+
+@pytest.mark.parametrize(
+    "calls",
+    [by_pk, lambda post, more=1: (1,), lambda *args: (1,), [].append, getattr],
+)
+def test_a_callable_that_takes_an_instance_is_registered(calls):
+    add_dependency(Post, "f", print, None, calls)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("tests.Restaurnt", "tests.Restaurant"),
+        ("tets.Restaurant", "tests.Restaurant"),
+        ("Restaurant", "tests.Restaurant"),
+        ("tests.models.Restaurant", "tests.Restaurant"),
+    ],
+)
+def test_the_name_of_a_model_that_is_meant_is_said(name, meant):
+    for register in (
+        lambda: add_dependency(name, "f", print, None, by_pk),
+        lambda: invalidate_model(name),
+    ):
+        with pytest.raises((LookupError, ValueError)) as caught:
+            register()
+        assert f"(did you mean {meant}?)" in str(caught.value)
+
+
+@pytest.mark.parametrize("given", [Post, "tests.Post"])
+def test_a_model_for_which_nothing_is_registered_is_said(given):
+    add_dependency(Shop, "f", print, print)
+    cure = (
+        r"Post\) has invalidated nothing: .* no function f with f.invalidate_on\(Post"
+    )
+    with pytest.warns(RuntimeWarning, match=cure) as seen:
+        invalidate_model(given)
+    assert seen[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        invalidate_model(Shop)
 
 
 @pytest.mark.parametrize("name", ["tests.Nothing", "nothing.Post"])
@@ -1290,7 +1350,6 @@ def test_invalidate_model_covers_the_model_and_its_proxies(given, registered):
         (Shop, "place restaurant bistro bar shop labelled"),
         (Article, "article labelled"),
         (Labelled, "article labelled place restaurant bistro bar shop"),
-        (Post, ""),
     ],
 )
 def test_models_that_share_rows_are_invalidated_together(given, names):

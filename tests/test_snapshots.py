@@ -172,7 +172,7 @@ def test_a_transaction_that_has_failed_is_asked_nothing(backend, database, post)
     with aborted, transaction.atomic(using=database):
         with pytest.raises(DatabaseError, match="no_such_column"):
             execute(database, "SELECT no_such_column")
-        assert transactions.reads_snapshot(connection)
+        assert not transactions.can_share_results(0)
         assert transactions._watch_of(connection).snapshots is None
         execute(database, "SELECT 1")
 

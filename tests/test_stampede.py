@@ -11,6 +11,7 @@ import threading
 import time
 import types
 from contextlib import suppress
+from contextvars import Context, copy_context
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,8 @@ from cache_memoize import cache_memoize
 from cache_memoize.cache import record
 from cache_memoize.cache.backends import LocalMemory, backend_of
 from cache_memoize.cache.breaker import breaker_of
-from cache_memoize.cache.store import Look, Store, run
+from cache_memoize.cache.store import Store, run
+from cache_memoize.cache.tokens import Look
 from cache_memoize.clock import Clock
 from cache_memoize.protocol import threads, transactions
 from cache_memoize.protocol.call import Call
@@ -41,16 +43,25 @@ class Waiters(Clock):
         self.all = threading.Event()
 
     def sleep(self, seconds):
-        self.waiting.add(threading.get_ident())
-        if len(self.waiting) == self.expected:
-            self.all.set()
+        self.note(threading.get_ident())
         time.sleep(min(seconds, 0.002))
 
     async def asleep(self, seconds):
-        self.waiting.add(asyncio.current_task())
+        self.note(asyncio.current_task())
+        await asyncio.sleep(min(seconds, 0.002))
+
+    def wait(self, future, seconds):
+        self.note(threading.get_ident())
+        return super().wait(future, seconds)
+
+    async def await_future(self, future, seconds):
+        self.note(asyncio.current_task())
+        return await super().await_future(future, seconds)
+
+    def note(self, who):
+        self.waiting.add(who)
         if len(self.waiting) == self.expected:
             self.all.set()
-        await asyncio.sleep(min(seconds, 0.002))
 
 
 def in_threads(number, call):
@@ -127,17 +138,12 @@ def test_a_cold_key_is_computed_once_by_loops_and_threads_together(backend):
     assert runs == [1]
 
 
-@pytest.mark.thorough
-@pytest.mark.backends(SHARED)
-@pytest.mark.parametrize("kind", ["sync", "async"])
-def test_a_cold_key_is_computed_once_by_four_processes(backend, kind, tmp_path):
-    log = tmp_path / "computations"
-    environment = os.environ | {"PYTHONPATH": str(ROOT)} | settings_of(backend)
-    command = [sys.executable, "-m", "tests.worker", backend, kind, "8", str(log)]
+@pytest.fixture(scope="module")
+def four_processes():
     workers = [
         subprocess.Popen(
-            command,
-            env=environment,
+            [sys.executable, "-m", "tests.worker"],
+            env=environment(),
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -145,24 +151,33 @@ def test_a_cold_key_is_computed_once_by_four_processes(backend, kind, tmp_path):
         )
         for _ in range(4)
     ]
-    for worker in workers:
-        assert worker.stdout.readline() == "ready\n"
-    for worker in workers:
-        worker.stdin.write("go\n")
-        worker.stdin.flush()
+    yield workers
     for worker in workers:
         worker.communicate(timeout=60)
         assert worker.returncode == 0
+
+
+@pytest.mark.thorough
+@pytest.mark.backends(SHARED)
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_cold_key_is_computed_once_by_four_processes(
+    backend, kind, tmp_path, four_processes
+):
+    log = tmp_path / "computations"
+    for line, answer in ((f"{backend} {kind} 8 {log}", "ready"), ("go", "done")):
+        for worker in four_processes:
+            print(line, file=worker.stdin, flush=True)
+        assert [w.stdout.readline() for w in four_processes] == [f"{answer}\n"] * 4
     assert len(log.read_text().splitlines()) == 1
 
 
-def settings_of(backend):
-    """Give the processes the servers and folders of this one."""
+def environment():
+    """Return the environment of a process with the servers and folders of this one."""
     from tests.servers import SERVERS
     from tests.settings import FOLDER
 
     ports = {f"MEMOIZE_{name.upper()}": str(s.port) for name, s in SERVERS.items()}
-    return ports | {"MEMOIZE_FOLDER": FOLDER}
+    return os.environ | ports | {"MEMOIZE_FOLDER": FOLDER, "PYTHONPATH": str(ROOT)}
 
 
 # --- holders that die, fail, or take their time --------------------------------------
@@ -288,6 +303,27 @@ def test_crossed_calls_in_two_threads_end(backend):
         thread.join(30)
         assert not thread.is_alive()
     one.invalidate(), two.invalidate()
+
+
+@pytest.mark.backends(["locmem", "valkey", "pymemcache", "file"])
+@pytest.mark.parametrize("inherits", [False, True])
+def test_a_circle_through_a_thread_without_the_context_lasts_one_wait(
+    backend, inherits
+):
+    """The computation waits for the thread, and the thread for the computation."""
+    clock, runs = FakeClock(), []
+
+    @cache_memoize(60, prefix="pool", cache_alias=backend, wait=3, _clock=clock)
+    def function():
+        runs.append(1)
+        if len(runs) > 1:
+            return "inner"
+        context = copy_context() if inherits else Context()
+        return "outer", in_thread(lambda: context.run(function))
+
+    assert function() == ("outer", "inner")
+    assert sum(clock.sleeps) == pytest.approx(0 if inherits else 3)
+    assert function() == ("outer", "inner") and len(runs) == 2
 
 
 class Unpicklable(ValueError):
@@ -513,10 +549,9 @@ def test_a_holder_that_is_killed_costs_its_lease_and_no_more(backend, tmp_path):
         "def f():\n    print('computing', flush=True); import sys; sys.stdin.read()\n"
         "f()"
     )
-    environment = os.environ | {"PYTHONPATH": str(ROOT)} | settings_of(backend)
     with subprocess.Popen(
         [sys.executable, "-c", script],
-        env=environment,
+        env=environment(),
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -755,8 +790,10 @@ def test_a_time_out_that_the_client_hides_is_not_waited_for_again(kind, monkeypa
     f = world.memoize(60)(lambda_free())
     monkeypatch.setattr(type(world.cache), "add", slow)
     assert f() == 1
-    assert world.clock.monotonic() == 2
-    assert f.cache_info()[:4] == (0, 1, 0, 1)
+    assert world.clock.monotonic() == 4, "the cache was asked once more"
+    assert f() == 2
+    assert world.clock.monotonic() == 4
+    assert f.cache_info()[:4] == (0, 2, 0, 1)
     assert f.cache_info().breaker == "open"
 
 

@@ -14,7 +14,8 @@ from django.test import override_settings
 
 from cache_memoize import cache_memoize, invalidate_tags
 from cache_memoize.cache import connections, record, store
-from cache_memoize.cache.store import DAY, Store
+from cache_memoize.cache.store import Store
+from cache_memoize.cache.tokens import DAY
 from cache_memoize.keys import tags
 from cache_memoize.protocol import threads as pool
 from tests.conftest import ATOMIC, World, counted, in_thread, plan_of

@@ -17,10 +17,15 @@ import contextlib
 import datetime
 import os
 import pickle
+import random
+import re
 import stat
+import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from django.conf import settings
 from django.core.cache.backends.db import DatabaseCache
@@ -33,6 +38,7 @@ from django.core.files import locks
 from django.db import connections, router, transaction
 from django.utils import timezone
 
+from .. import process
 from .redis import DjangoRedis, Redis
 from .vouchers import (
     Backend,
@@ -263,8 +269,34 @@ def _open_no_link(path: Path) -> int:
     return os.open(path, flags, 0o600)
 
 
+#: Seconds for which a change waits for the holder of the lock of a folder; and, after
+#: one that has waited in vain, for which others do not wait.
+LOCK_TIMEOUT, LOCK_PAUSE = 2.0, 5.0
+#: First and longest pause between two attempts, in seconds.
+FIRST_TRY, LONGEST_TRY = 0.0005, 0.008
+
+
+class _Folder:
+    """What this process knows of the lock of a folder."""
+
+    def __init__(self) -> None:
+        #: Of its threads, one tries to get the lock file.
+        self.turn = threading.Lock()
+        #: Until when no change waits, in monotonic seconds.
+        self.given_up = 0.0
+
+
+_folders: dict[Path, _Folder] = {}
+# A child has locks of its own: another thread of the parent may hold these.
+process.after_fork(_folders.clear)
+
+
 class Files(Culled):
-    """FileBasedCache: a lock file per directory, held for every change of ours."""
+    """FileBasedCache: a lock file per directory, held for every change of ours.
+
+    A process that is stopped while it holds the lock goes on later as if nothing had
+    happened, so its lock cannot be broken: until then, nothing is stored.
+    """
 
     late = False
 
@@ -272,16 +304,44 @@ class Files(Culled):
         mode = Path(cache._dir).stat().st_mode
         return str(cache._dir) if mode & stat.S_IWOTH else None
 
+    def own_place(self, cache: Cache) -> str | None:
+        """A folder with the number of the process in its path, or made by tempfile."""
+        path, temporary = str(cache._dir), re.escape(tempfile.gettempdir())
+        own = rf"(?<![^\W_]){os.getpid()}(?![^\W_])|^{temporary}/tmp[a-z0-9_]{{8}}\b"
+        return "a folder" if re.search(own, path) else None
+
     @contextlib.contextmanager
     def hold_lock(self, cache: Cache) -> Iterator[None]:
         cache._createdir()
         path = Path(cache._dir) / "cache_memoize.lock"
-        with os.fdopen(_open_no_link(path), "ab") as file:
-            locks.lock(file, locks.LOCK_EX)
+        folder = _folders.get(path) or _folders.setdefault(path, _Folder())
+        with folder.turn, os.fdopen(_open_no_link(path), "ab") as file:
+            self._lock(file, path, folder)
             try:
                 yield
             finally:
                 locks.unlock(file)
+
+    def _lock(self, file: IO[bytes], path: Path, folder: _Folder) -> None:
+        """Lock the file, whose time of change says when it was locked last."""
+        since, seen = time.monotonic(), 0
+        waits, pause = since >= folder.given_up, FIRST_TRY
+        while not locks.lock(file, locks.LOCK_EX | locks.LOCK_NB):
+            now, changed = time.monotonic(), os.fstat(file.fileno()).st_mtime_ns
+            if changed != seen:  # another holder
+                since, seen = now, changed
+            if not waits or now - since > LOCK_TIMEOUT:
+                if waits:
+                    folder.given_up = now + LOCK_PAUSE
+                raise BlockingIOError(
+                    f"another process holds the lock of {str(path)!r}, so nothing is "
+                    "stored or invalidated; find it with fuser or lsof, and continue "
+                    "or end it"
+                )
+            time.sleep(pause * (0.5 + random.random()))
+            pause = min(pause * 2, LONGEST_TRY)
+        folder.given_up = 0.0
+        os.utime(file.fileno())
 
     def add(self, cache: Cache, key: str, new: bytes, seconds: int | None) -> bool:
         with self.hold_lock(cache):
@@ -338,28 +398,26 @@ def backend_of(cache: Cache) -> Backend:
         behaviors = cache._options.get("behaviors") or {}
         return backend if behaviors.get("cas") else _VOUCHER_UNSHAREABLE
     if isinstance(backend, DjangoRedis):
-        if not _is_default_client(cache.client):
-            return _VOUCHER
-        return _DJANGO_REDIS_BACKENDS[bool(getattr(cache, "_ignore_exceptions", True))]
+        return backend if _is_default_client(cache.client) else _VOUCHER
     return backend
 
 
 def _recognise(cls: type) -> Backend:
-    for known, backend, parts in _KNOWN:
+    known_ones = [*_KNOWN]
+    for each in cls.__mro__:
+        if f"{each.__module__}.{each.__qualname__}" == "django_redis.cache.RedisCache":
+            known_ones.append((each, _DJANGO_REDIS, "get get_many add set delete"))
+    for known, backend, parts in known_ones:
         if issubclass(cls, known):
             same = all(
                 hasattr(known, part) and getattr(cls, part) is getattr(known, part)
                 for part in parts.split()
             )
             return backend if same else _VOUCHER
-    if any(f"{c.__module__}.{c.__qualname__}" == _DJANGO_REDIS for c in cls.__mro__):
-        return _DJANGO_REDIS_BACKENDS[True]
     return _VOUCHER
 
 
-_DJANGO_REDIS = "django_redis.cache.RedisCache"
-#: By whether the client hides errors.
-_DJANGO_REDIS_BACKENDS = {hides: DjangoRedis(hides) for hides in (False, True)}
+_DJANGO_REDIS = DjangoRedis()
 
 
 def _is_default_client(client: Any) -> bool:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import pickle
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, cast
 
 from .pickler import dumps
@@ -40,8 +40,12 @@ VOUCHED = 0x80
 TAGGED = 0x40
 #: Flag: an entry that is still served is being refreshed; see :class:`Stamp`.
 STAMPED = 0x20
-_FLAGS = VOUCHED | TAGGED | STAMPED
+#: Flag: tags that were found during the computation precede those of the call.
+DEPENDS = 0x10
+_FLAGS = VOUCHED | TAGGED | STAMPED | DEPENDS
 
+#: The cost of a tag whose lifetime a transaction has limited, which nothing extends.
+LIMITED = -1.0
 #: Seconds for which a FAILED mark is stored: one, and another because Memcached counts
 #: whole seconds.
 FAILED_FOR = 2
@@ -76,6 +80,8 @@ _FLOAT = struct.Struct("<f")
 #: An invalidation that blocks a key, and for how many more seconds.
 _BLOCKED = struct.Struct("<8sd")
 _TAG_END = struct.pack("<H", TAG)
+#: After names and tokens of dependencies: the bytes of the names, and of both.
+_DEPENDS_END = struct.Struct("<HI")
 
 
 class Stamp(NamedTuple):
@@ -112,6 +118,8 @@ class Record(NamedTuple):
     stamp: Stamp
     #: The length of the payload, with the signature if it has one (signing.py).
     end: int
+    #: The tags found during the computation, as ``pack_dependencies()`` returns them.
+    depends: bytes = b""
 
     def is_fresh(self, now: float, grace: float = 0.0) -> bool:
         """Return whether the entry is younger than its timeout and ``grace``
@@ -142,9 +150,12 @@ def pack(
     timeout: float = 0.0,
     cost: float = 0.0,
     tags: bytes = b"",
+    depends: bytes = b"",
     stamp: Stamp | None = None,
 ) -> bytes:
-    more = tags
+    more = depends + tags
+    if depends:
+        kind |= DEPENDS
     if tags:
         kind |= TAGGED
     if stamp is not None:
@@ -160,7 +171,7 @@ def parse(raw: Any) -> Record | None:
     start, timeout, cost, kind = freshness(raw[TAIL])
     end = len(raw) - TRAILER_SIZE
     token = token_of(raw)
-    known, tags, stamp = kind & ~_FLAGS, b"", NO_STAMP
+    known, tags, depends, stamp = kind & ~_FLAGS, b"", b"", NO_STAMP
     if known not in _KINDS or (known == TAG and end):
         return None  # a tag's record is its trailer
     if kind & STAMPED:
@@ -174,8 +185,53 @@ def parse(raw: Any) -> Record | None:
             return None
         end -= size
         tags = raw[end : end + size]
+    if kind & DEPENDS:
+        size = _size_of_dependencies(raw, end)
+        if not 0 < size <= end:
+            return None
+        end -= size
+        depends = raw[end : end + size]
     vouched = bool(kind & VOUCHED)
-    return Record(raw, token, start, timeout, cost, known, vouched, tags, stamp, end)
+    return Record(
+        raw, token, start, timeout, cost, known, vouched, tags, stamp, end, depends
+    )
+
+
+def _size_of_dependencies(raw: bytes, end: int) -> int:
+    """Return the bytes before ``end`` that hold dependencies; 0 if they are wrong."""
+    start = end - _DEPENDS_END.size
+    if start < 0:
+        return 0
+    names, both = _DEPENDS_END.unpack_from(raw, start)
+    count = raw.count(b"\n", max(0, start - both), max(0, start - both) + names)
+    return both + _DEPENDS_END.size if both == names + TOKEN_SIZE * count else 0
+
+
+def pack_names(names: Iterable[str]) -> bytes:
+    """Return the names of tags as a record holds them: each ends with a newline."""
+    return "".join(f"{name}\n" for name in names).encode()
+
+
+def pack_dependencies(names: bytes, tokens: bytes) -> bytes:
+    """Return tags found during a computation, as a record holds them.
+
+    :param names: as ``pack_names()`` returns them.
+    :param tokens: their tokens, in the same order.
+    """
+    both = names + tokens
+    return both + _DEPENDS_END.pack(len(names), len(both))
+
+
+def dependencies(depends: bytes) -> tuple[bytes, dict[str, bytes]]:
+    """Return the packed names, and the token by name, of a record's dependencies."""
+    if not depends:
+        return b"", {}
+    end = len(depends) - _DEPENDS_END.size
+    size, _ = _DEPENDS_END.unpack_from(depends, end)
+    names, tokens = depends[:size], depends[size:end]
+    each = [tokens[n : n + TOKEN_SIZE] for n in range(0, len(tokens), TOKEN_SIZE)]
+    keys = names.decode("utf-8", "replace").split("\n")[:-1]
+    return names, dict(zip(keys, each, strict=True))
 
 
 def restamp(found: Record, stamp: Stamp, token: bytes = b"") -> bytes:
@@ -189,6 +245,7 @@ def restamp(found: Record, stamp: Stamp, token: bytes = b"") -> bytes:
         timeout=found.timeout,
         cost=found.cost,
         tags=found.tags,
+        depends=found.depends,
         stamp=stamp,
     )
 
@@ -218,12 +275,18 @@ def token_of(raw: bytes) -> bytes:
 def tokens(stored: list[Any]) -> bytes:
     """Return the tokens of tags as a record holds them, from the values stored under
     the keys of the tags; empty if one of them is no token."""
+    found = bare_tokens(stored)
+    return found + bytes((len(stored),)) if found else b""
+
+
+def bare_tokens(stored: list[Any]) -> bytes:
+    """Like :func:`tokens`, without their number."""
     found = b""
     for raw in stored:
         if type(raw) is not bytes or len(raw) != TRAILER_SIZE or raw[-2:] != _TAG_END:
             return b""
         found += token_of(raw)
-    return found + bytes((len(stored),))
+    return found
 
 
 def vouched(raw: bytes) -> bytes:

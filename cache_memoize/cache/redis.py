@@ -130,12 +130,27 @@ class Redis(Backend):
         return _Values(client, full_key, serializer.dumps, serializer.loads, server)
 
 
+def _of_client(name: str) -> Any:
+    """Return a command of the client of django-redis: with IGNORE_EXCEPTIONS, the cache
+    object above it hides all errors, and time-outs take as long each time."""
+    command = getattr(Backend, name)
+
+    def run(self: Backend, cache: Cache, *args: Any) -> Any:
+        try:
+            return command(self, cache.client, *args)
+        except Exception as error:
+            if type(error).__name__ != "ConnectionInterrupted":
+                raise
+            raise error.__cause__ or error from None
+
+    return run
+
+
 class DjangoRedis(Redis):
     """django-redis with its default client."""
 
-    def __init__(self, swallows: bool) -> None:
-        super().__init__()
-        self.swallows = swallows  # DJANGO_REDIS_IGNORE_EXCEPTIONS
+    get, get_many = _of_client("get"), _of_client("get_many")
+    add, set, delete = _of_client("add"), _of_client("set"), _of_client("delete")
 
     def values(self, cache: Cache, key: str) -> _Values:
         own = cache.client

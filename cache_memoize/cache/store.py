@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Coroutine
+import threading
+from collections.abc import Callable, Collection, Coroutine
+from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -23,19 +25,19 @@ from django.core.exceptions import SynchronousOnlyOperation
 from django.db.transaction import TransactionManagementError
 
 from ..clock import Clock
-from ..keys.tags import TaggedKey, young_key
-from ..process import logger
+from ..process import Standstill, logger
 from . import local, record, signing
 from .backends import Backend, backend_of
-from .breaker import SLOW, Breaker
+from .breaker import SLOW, Breaker, breaker_of
 from .connections import (
-    UNREAD,
     UNREADABLE,
     database_of,
     genuine,
     is_in_memory,
     name_of,
     opened,
+    place_from_afar,
+    place_of,
     read_many,
     read_raw_many,
 )
@@ -49,15 +51,18 @@ from .errors import (
     is_of_test,
 )
 from .record import Record
-from .tokens import DAY, FOR_EVER, PATIENCE, Look, Terms, resolve
 
-__all__ = ["DAY", "PATIENCE", "AsyncStore", "Look", "Store", "Terms", "run"]
+__all__ = ["AsyncStore", "Store", "run"]
 
 T = TypeVar("T")
 
 
+_READS = frozenset({"get", "read_many", "read_raw_many"})
 #: Commands that may replace or remove an entry.
 _WRITES = frozenset({"delete", "remove", "set", "swap"})
+
+#: Seconds after which an empty answer is doubted, where the client hides errors.
+DOUBTED = 0.1
 
 
 class Store:
@@ -99,26 +104,39 @@ class Store:
     async def sleep(self, seconds: float) -> None:
         self.clock.sleep(seconds)
 
-    async def look(self, key: str, terms: Terms = FOR_EVER) -> Look:
-        """Return the record under ``key`` and the tokens of its tags."""
-        if not isinstance(key, TaggedKey):
-            return Look(await self.get(key))
-        marks = [young_key(tag) for tag in key.tags if terms.hold]
-        found = await self._run("read_many", [key, *key.tags, *marks])
-        return await resolve(self, key, found, terms)
+    # --- waiting for other callers ---
 
-    async def seen(self, key: str, first: Any, terms: Terms = FOR_EVER) -> Look:
-        """Like :meth:`look`, for what ``fetch`` has just read: ``first``."""
-        if first is UNREAD or (terms.hold and isinstance(key, TaggedKey)):
-            return await self.look(key, terms)
-        if isinstance(first, dict) and isinstance(key, TaggedKey):
-            return await resolve(self, key, first, terms)
-        found = self.read(key, first)
-        if not isinstance(key, TaggedKey):
-            return Look(found)
-        if found is None or found is UNREADABLE:
-            return await self.look(key, terms)
-        return Look(found, found.tags)  # fetch_tagged has compared them
+    def place_of(self, key: str) -> Any:
+        """Return what identifies an entry; None if that is not known here."""
+        return place_of(self.alias, key)
+
+    def owner(self) -> Any:
+        """Return the thread, or the task, of the caller."""
+        return threading.get_ident()
+
+    def future(self) -> Any:
+        """Return a future that this caller can wait on, and :meth:`wake` others."""
+        return Future()
+
+    def wake(self, future: Any, result: Any) -> None:
+        """Have the caller that waits on ``future`` go on."""
+        future.set_result(result)
+
+    async def wait(self, future: Any, seconds: float) -> Any:
+        """Return the result of ``future``, or None after ``seconds``."""
+        return self.clock.wait(future, seconds)
+
+    # --- commands ---
+
+    def beside(self, alias: str) -> Store:
+        """Return the store of another cache."""
+        return type(self)(alias, breaker_of(alias), self.clock)
+
+    async def records(self, keys: Collection[str]) -> dict[str, Record]:
+        """Return the records under these keys, without those that have none."""
+        found = await self.execute("read_many", list(keys)) if keys else {}
+        records = {key: self.read(key, raw) for key, raw in found.items()}
+        return {key: each for key, each in records.items() if each is not None}
 
     def no_answer(self, key: str) -> CacheDidNotAnswer:
         """Return the error for a key that is taken and has no value."""
@@ -137,7 +155,7 @@ class Store:
     async def get(self, key: str) -> Record | None:
         """Return the record under ``key``, None, or ``UNREADABLE``."""
         try:
-            raw = await self._run("get", key)
+            raw = await self.execute("get", key)
         except Exception as error:
             if not is_decoding_error(error):
                 raise
@@ -150,7 +168,7 @@ class Store:
         return (await self.raw_many([key])).get(key)
 
     async def raw_many(self, keys: list[str]) -> dict[str, Any]:
-        found: dict[str, Any] = await self._run("read_raw_many", keys)
+        found: dict[str, Any] = await self.execute("read_raw_many", keys)
         return found
 
     @staticmethod
@@ -161,15 +179,15 @@ class Store:
         return UNREADABLE if found is None else found
 
     async def add(self, key: str, new: bytes, seconds: float | None) -> bool:
-        return bool(await self._run("add", key, new, seconds))
+        return bool(await self.execute("add", key, new, seconds))
 
     async def swap(
         self, key: str, old: bytes, new: bytes, seconds: float | None
     ) -> bool:
-        return bool(await self._run("swap", key, old, new, seconds))
+        return bool(await self.execute("swap", key, old, new, seconds))
 
     async def remove(self, key: str, old: bytes) -> bool:
-        return bool(await self._run("remove", key, old))
+        return bool(await self.execute("remove", key, old))
 
     async def take(
         self, key: str, old: bytes | None, lease: bytes, seconds: float | None
@@ -180,10 +198,10 @@ class Store:
         return await self.swap(key, old, lease, seconds)
 
     async def set(self, key: str, new: bytes, seconds: float | None) -> None:
-        await self._run("set", key, new, seconds)
+        await self.execute("set", key, new, seconds)
 
     async def delete(self, key: str) -> bool:
-        return bool(await self._run("delete", key))
+        return bool(await self.execute("delete", key))
 
     async def shield(self, flow: Coroutine[Any, Any, None]) -> None:
         """Finish a flow, even if the caller is cancelled."""
@@ -197,7 +215,7 @@ class Store:
         """Run a function in the thread that has the caller's database connections."""
         return function(*args)
 
-    async def _run(self, command: str, *args: Any) -> Any:
+    async def execute(self, command: str, *args: Any) -> Any:
         return self._command(command, *args)
 
     def _command(self, command: str, *args: Any) -> Any:
@@ -213,15 +231,38 @@ class Store:
         finally:
             if command in _WRITES:  # also if only the answer got lost
                 local.drop_key(self.alias, args[0])
-        if self.clock.monotonic() - started > SLOW:
-            slow = CacheDidNotAnswer(f"the cache {self.alias!r} took over a second")
-            self.trouble(slow)
-            if backend.swallows and not result:
-                raise slow  # a time-out that the client hides
         # An empty answer proves nothing where a client hides its errors.
-        elif (result or not backend.swallows) and self.breaker.success():
+        doubted = backend.swallows and not result
+        took = self.clock.monotonic() - started
+        if took > (min(DOUBTED, SLOW) if doubted else SLOW):
+            writes = doubted or command not in _READS
+            if self.breaker.tripped or self._hangs(cache, backend, writes):
+                slow = CacheDidNotAnswer(f"the cache {self.alias!r} does not answer")
+                self.trouble(slow)
+                if doubted:
+                    raise slow  # a time-out that the client hides
+        elif not doubted and self.breaker.success():
             logger.warning("cache %r works again", self.alias)
         return result
+
+    def _hangs(self, cache: Any, backend: Backend, writes: bool) -> bool:
+        """Return whether one more command takes long, or fails, after one that did.
+
+        A process that is busy gets the answers of a healthy server late: the time in
+        which it does not run is subtracted.
+        """
+        key = f"cache_memoize.asked:{self.clock.token().hex()}"
+        with Standstill() as standstill:
+            started = self.clock.monotonic()
+            try:
+                if not writes:
+                    backend.get(cache, key)
+                elif not backend.add(cache, key, b"", backend.lifetime(1)):
+                    return True
+            except Exception:
+                return True
+            took = self.clock.monotonic() - started
+        return took - standstill.seconds > SLOW
 
     def _execute(
         self, cache: Any, backend: Backend, command: str, args: tuple[Any, ...]
@@ -289,6 +330,23 @@ class AsyncStore(Store):
     async def sleep(self, seconds: float) -> None:
         await self.clock.asleep(seconds)
 
+    def place_of(self, key: str) -> Any:
+        return place_from_afar(self.alias, key)
+
+    def owner(self) -> Any:
+        return asyncio.current_task()
+
+    def future(self) -> Any:
+        return asyncio.get_running_loop().create_future()
+
+    def wake(self, future: Any, result: Any) -> None:
+        with suppress(RuntimeError):  # its loop was closed
+            if not future.done():
+                future.set_result(result)
+
+    async def wait(self, future: Any, seconds: float) -> Any:
+        return await self.clock.await_future(future, seconds)
+
     async def take(
         self, key: str, old: bytes | None, lease: bytes, seconds: float | None
     ) -> bool:
@@ -312,7 +370,7 @@ class AsyncStore(Store):
     async def ask_thread(self, function: Callable[..., T], *args: Any) -> T:
         return await sync_to_async(function)(*args)
 
-    async def _run(self, command: str, *args: Any) -> Any:
+    async def execute(self, command: str, *args: Any) -> Any:
         if is_in_memory(self.alias):
             return self._command(command, *args)
         return await sync_to_async(self._command)(command, *args)

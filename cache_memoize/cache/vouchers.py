@@ -55,6 +55,10 @@ class Backend:
         """Return the alias of the database that holds this cache, if one does."""
         return None
 
+    def own_place(self, cache: Cache) -> str | None:
+        """Return where the entries are, if no other process sees them."""
+        return "the memory" if self.in_memory else None
+
     def is_in_transaction(self, cache: Cache) -> bool:
         """Return whether a write now would be part of a transaction of the caller."""
         return False

@@ -11,63 +11,28 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
-from contextlib import suppress
-from contextvars import ContextVar
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ..cache import record
+from ..cache import record, tokens
 from ..cache.breaker import Breaker
 from ..cache.connections import UNREAD
 from ..cache.errors import MISTAKES
 from ..cache.pickler import Unstorable, check_awaited
 from ..cache.record import Record, Stamp
-from ..cache.store import DAY, AsyncStore, Look, Store, Terms
+from ..cache.store import AsyncStore, Store
+from ..cache.tokens import DAY, Look, Terms
 from ..clock import Clock
 from ..keys.binding import address
 from ..keys.closure import captures_plain_values, is_plain
-from ..keys.tags import TaggedKey
+from ..keys.tags import Expected, TaggedKey, call_tags, remember_expected
 from ..stats.counters import Stats
 from . import transactions
+from .capture import Origins
 from .policy import Policy
 
-__all__ = ["Call", "Claim", "Computation", "Function", "Plan", "computation"]
-
-
-class Computation:
-    """A computation under way, in the context of what it calls and of the tasks that it
-    starts. A task may outlive it."""
-
-    __slots__ = ("_reset", "ended", "outer")
-
-    def __init__(self) -> None:
-        self.ended = False
-        #: The computation around this one.
-        self.outer = computation()
-        self._reset = _computation.set(self)
-
-    def end(self) -> None:
-        self.ended = True
-        with suppress(ValueError):  # a coroutine closed in another context
-            _computation.reset(self._reset)
-
-
-_computation: ContextVar[Computation | None] = ContextVar(
-    "cache_memoize_computation", default=None
-)
-
-
-def computation() -> Computation | None:
-    """Return the computation that this context is inside of, or None.
-
-    A computation never waits for another one: so callers cannot wait for each other in
-    a circle, nor recursion for itself.
-    """
-    found = _computation.get()
-    while found is not None and found.ended:
-        found = found.outer
-    return found
+__all__ = ["Call", "Claim", "Function", "Plan"]
 
 
 class Function:
@@ -77,6 +42,7 @@ class Function:
         "__weakref__",
         "binder",
         "clock",
+        "expected",
         "func",
         "given",
         "many",
@@ -117,6 +83,9 @@ class Function:
         self.plan: Plan | None = None
         self.binder: Any = None
         self.prefix = ""
+        #: Tags that entries of any call are expected to depend on; None: none has been
+        #: seen that depends on tags besides those of its call.
+        self.expected: Expected | None = None
 
     @property
     def path(self) -> str:
@@ -145,6 +114,14 @@ class Function:
         missing = self.binder.fits((None, *args), kwargs)
         return not missing and self.binder.fits(args, kwargs)
 
+    def expect(self, key: str, depends: bytes) -> None:
+        """Remember the tags that the entry under a key depends on."""
+        if depends or self.expected is not None:
+            packed, tokens = record.dependencies(depends)
+            if self.expected is None:
+                self.plan = None  # the next one reads them with the entry
+            self.expected = remember_expected(key, packed, tokens)
+
     @property
     def is_async(self) -> bool:
         return inspect.iscoroutinefunction(self.func)
@@ -170,10 +147,12 @@ class Plan:
     #: Reads the value under a key: the only I/O of a hit.
     fetch: Callable[[str, str], Any]
     afetch: Callable[[str, str], Any]
-    #: The kind of the records that a hit may return without a second look.
-    hit_kind: int
+    #: The kinds of the records that a hit may return without a second look.
+    hit_kinds: tuple[int, ...]
     #: The key of the tag that all calls have; None for a function without tags.
     tag: str | None
+    #: Whether results depend on the tables that are read.
+    reads: bool
     #: False: the cache is neither read nor written.
     stores: bool
     #: The time before its timeout in which an entry may be refreshed, as a multiple of
@@ -253,6 +232,10 @@ class Call(NamedTuple):
             and self.store.backend().stores
         )
 
+    def own_tags(self) -> tuple[str, str]:
+        """Return the tags that results depend on which were made with this call."""
+        return call_tags(self.function.prefix, self.key)
+
     async def is_invalidated_here(self) -> bool:
         """Return whether a transaction of this thread has invalidated this call."""
         if not transactions.live:
@@ -280,12 +263,32 @@ class Call(NamedTuple):
                     store, transactions.can_share_results, 0, database
                 )
                 terms = terms._replace(may_write=may_write)
-        look = await store.seen(self.key, first, terms)
+        look = await tokens.seen(store, self.key, first, terms)
         found, longest = look.record, self.plan.longest
         if isinstance(found, Record) and found.timeout > longest:
             # It was stored by an earlier version of the function.
-            return look._replace(record=found._replace(timeout=longest))
+            look = look._replace(record=found._replace(timeout=longest))
+        return await self.own_view(look)
+
+    async def own_view(self, look: Look) -> Look:
+        """Return a look as a transaction of this thread is to see it, which may have
+        invalidated what the entry depends on: then compute, and store nothing."""
+        if transactions.live and look.known and not await self._sees(look.known):
+            return Look(None, None)
         return look
+
+    async def _sees(self, names: Iterable[str]) -> bool:
+        """Return whether no transaction of this thread has invalidated these tags."""
+        for name in names:
+            alias, _, key = name.rpartition("\t")
+            if await transactions.ask_connections(
+                self.store,
+                transactions.has_invalidated,
+                alias or self.store.alias,
+                (key,),
+            ):
+                return False
+        return True
 
     async def may_store(self, is_young: bool = False) -> bool:
         """Return whether a result computed now in this thread may be stored for all.
@@ -356,8 +359,14 @@ class Claim(NamedTuple):
     keeps: Record | None = None
     #: The uses of databases so far, if a result that was read there may not be stored.
     uses: transactions.Uses = None
+    #: The caller as others of this process know it; none in sync code.
+    leader: Any = None
     #: The arguments as text when the right to store was taken; None: plain values.
     state: str | None = None
+    #: Collects what the result is made of; None: nothing does.
+    origins: Origins | None = None
+    #: Whether results that were made with the last one are out of date.
+    renews: bool = False
     started: float = 0.0
     began: float = 0.0
 

@@ -16,6 +16,7 @@ recursion depth, and ``StopIteration`` would change its meaning.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from contextlib import suppress
 from enum import Enum
 from typing import Any
@@ -24,12 +25,18 @@ from ..cache import record
 from ..cache.connections import UNREAD, UNREADABLE
 from ..cache.errors import MISTAKES, CacheDidNotAnswer, is_decoding_error
 from ..cache.record import Record, pack
-from ..cache.store import PATIENCE, Look, Store
+from ..cache.store import Store
+from ..cache.tokens import PATIENCE, Look, Terms
 from ..process import log_sometimes, logger
 from . import threads, transactions
-from .call import Call, Claim, computation, decode
-from .invalidation import invalidate_key
+from .call import Call, Claim, decode, parsed
+from .capture import Origins, computation, inherit, note_calls
+from .invalidation import invalidate_call
 from .settle import confirm
+from .waiting import Place, holds_up, lead
+
+#: Seconds after which a caller in line looks itself.
+LONGEST_WAIT = 10.0
 
 __all__ = ["Do", "can_wait", "claim", "decide", "overtake", "serve"]
 
@@ -41,6 +48,7 @@ async def claim(call: Call, first: Any = UNREAD, error: Any = None) -> Claim:
     :param error: the error that reading the key raised.
     """
     caller = _Caller(call)
+    await note_calls(call.function, call.plan, call.store, [call.key])
     try:
         if not call.can_use_cache() or await call.is_invalidated_here():
             return _right(call)
@@ -51,7 +59,7 @@ async def claim(call: Call, first: Any = UNREAD, error: Any = None) -> Claim:
         else:
             raise error
         while (mine := caller.outcome(look) or await _step(caller, look)) is None:
-            look = await call.look()
+            look = await caller.look()
         return mine if mine.found is not None else await confirm(call, mine)
     except MISTAKES:
         raise
@@ -60,6 +68,9 @@ async def claim(call: Call, first: Any = UNREAD, error: Any = None) -> Claim:
             call.store.trouble(trouble)
         call.stats.trouble("the cache failed before the call", trouble)
         return _right(call, caller.lease)._replace(unsure=caller.lease is not None)
+    finally:
+        if caller.place is not None:
+            caller.place.leave()
 
 
 async def overtake(call: Call) -> Claim:
@@ -69,19 +80,21 @@ async def overtake(call: Call) -> Claim:
     Readers keep an entry that may be served, with the number of this refresh.
     """
     caller = _Caller(call)
+    await note_calls(call.function, call.plan, call.store, [call.key])
     try:
         if not call.can_use_cache() or await call.is_invalidated_here():
             return _right(call)
         if not await call.may_store():
             # The new value is valid for this transaction only. But the entry is out of
             # date: so it is invalidated, for the others at the commit.
-            name = call.function.name
-            await invalidate_key(call.store, name, call.key, call.policy.hold)
+            await invalidate_call(call)
             return _right(call)
         look = await call.look()
         while (mine := caller.outcome(look) or await _overstep(caller, look)) is None:
             look = await call.look()
-        return await confirm(call, mine)
+        if caller.looks > PATIENCE:  # others refresh all the time, and may all fail
+            await invalidate_call(call)
+        return (await confirm(call, mine))._replace(renews=True)
     except MISTAKES:
         raise
     except Exception as trouble:
@@ -104,6 +117,9 @@ def serve(call: Call, claim: Claim) -> Any:
         call.stats.missed(call.key)
         raise claim.value
     stale = found.kind in record.ENTRIES and not found.is_fresh(call.clock.time())
+    inherit(call.plan, found, stale=stale)
+    if found.depends:
+        call.function.expect(call.key, found.depends)
     call.stats.served(
         call.plan.hit, call.key, found.cost, call.args, call.kwargs, stale=stale
     )
@@ -150,7 +166,7 @@ def decide(
         return Do.TAKE
     if found.kind == record.BLOCK:
         return Do.COMPUTE
-    if found.tags != look.tags:  # one of its tags was invalidated
+    if found.tags != look.tags or not look.valid:  # a tag was invalidated
         return Do.TAKE
     if found.is_fresh(now, grace):
         return Do.SERVE
@@ -181,6 +197,12 @@ class _Caller:
         self.awaited: bytes | None = None
         self.deadline = math.inf
         self.pauses = 0
+        #: Its place in the line of those that wait.
+        self.place: Place | None = None
+        #: The look of another caller, in place of the next one.
+        self.shared: Look | None = None
+        #: Whether the first of the line has left it to an outage.
+        self.gave_up = False
 
     def outcome(self, look: Look) -> Claim | None:
         """Return the claim if there is nothing more to try, else None.
@@ -199,32 +221,71 @@ class _Caller:
         # The key changes all the time: one of the other callers will store.
         return _right(self.call) if self.looks > PATIENCE else None
 
-    async def pause(self, lease: Record) -> bool:
+    async def look(self) -> Look:
+        """Return the next look: this caller's, or that of the first of its line."""
+        shared, self.shared = self.shared, None
+        look = await (self.call.own_view(shared) if shared else self.call.look())
+        found = look.record
+        if self.pauses and self.awaited is None and isinstance(found, Record):
+            # It stood in line when that computation began, so it has waited for it.
+            self.awaited = found.token if found.kind == record.FAILED else None
+        return look
+
+    def is_first(self) -> bool:
+        """Return whether no other caller of its line is about to take the key."""
+        return self._join() is None
+
+    def share(self, look: Look) -> None:
+        """Hand a look to the callers in line, if this one is the first."""
+        if self.place is not None:
+            self.place.share(look)
+
+    async def pause(self, lease: Record | None) -> bool:
         """Wait before the next look; return False if the caller may not wait, or has
-        waited long enough."""
+        waited long enough.
+
+        :param lease: that of the computation under way; None: the first of the line is
+            about to take one.
+        """
         call, clock, policy = self.call, self.call.clock, self.call.policy
-        if self.awaited is None:
+        if self.deadline == math.inf:
             call.stats.waited(call.key)
             budget = policy.wait_budget(call.function.slowest)
             self.deadline = clock.monotonic() + budget
-        self.awaited = lease.token
+        if lease is not None:
+            self.awaited = lease.token
         left = self.deadline - clock.monotonic()
         if left <= 0 or not await can_wait(call.store):
             return False
-        pause = policy.wait_pause(self.pauses, clock.random())
-        await call.store.sleep(min(pause, left))
+        future = self._join()
+        if future is not None:
+            self.shared = await call.store.wait(future, min(left, LONGEST_WAIT))
+            # The first one may have met an outage.
+            self.gave_up = self.shared is None and call.store.breaker.tripped
+        elif lease is not None:
+            pause = policy.wait_pause(self.pauses, clock.random())
+            await call.store.sleep(min(pause, left))
         self.pauses += 1
         self.looks = self.lost = 0
-        return True
+        return not self.gave_up
+
+    def _join(self) -> Any:
+        self.place = self.place or Place(self.call)
+        return self.place.join()
 
 
 # --- doing ---------------------------------------------------------------------------
+
+#: What each of the callers in line does in the same way.
+_ENDS = frozenset({Do.SERVE, Do.RAISE, Do.COMPUTE})
 
 
 async def _step(caller: _Caller, look: Look) -> Claim | None:
     """Act on a look; return None to look again."""
     call, found, now = caller.call, look.record, caller.call.clock.time()
     do = decide(look, now, _grace(call, found), caller.awaited, caller.lost)
+    if do in _ENDS or (do is Do.WAIT and found and found.token != caller.awaited):
+        caller.share(look)
     if do is Do.CLEAR:
         await call.store.delete(call.key)
     elif do is Do.COMPUTE:
@@ -238,10 +299,15 @@ async def _step(caller: _Caller, look: Look) -> Claim | None:
         return _right(call)
     elif do is Do.WAIT:
         assert found is not None
+        if call.policy.store_result and holds_up(call, found.token):
+            # Those that come after this caller in that thread shall find an entry.
+            return await _take(caller, look)
         if not await caller.pause(found):
             # For a guard, a lease is a hit: its function is running already.
             return _right(call) if call.policy.store_result else Claim(found, True)
-    else:
+    elif caller.is_first() or not await caller.pause(None):
+        if caller.gave_up:
+            return _right(call)
         kind = record.RETRY if do is Do.RETRY else record.LEASE
         return await _take(caller, look, kind)
     return None
@@ -260,7 +326,7 @@ async def _overstep(caller: _Caller, look: Look) -> Claim | None:
         assert found is not None
         if not await call.may_store(look.is_young):
             return _right(call)
-        return await _stamp_anyway(call, found)
+        return await _stamp_anyway(call, found, look.known)
     return await _take(caller, look)
 
 
@@ -297,11 +363,15 @@ async def _take(caller: _Caller, look: Look, kind: int = record.LEASE) -> Claim 
         if uses is None:
             return _right(call)
     old = None if found is None else found.raw
-    lease = pack(kind, caller.token, tags=look.tags)
+    lease, leader = pack(kind, caller.token, tags=look.tags), lead(call, caller.token)
     caller.lease = lease
     taken = await call.store.take(call.key, old, lease, call.lease_seconds())
     caller.lease = None
-    return _right(call, lease, look.tags)._replace(uses=uses) if taken else None
+    if not taken:
+        return None
+    caller.share(Look(parsed(lease), look.tags))
+    right = _right(call, lease, look.tags, known=look.known)
+    return right._replace(uses=uses, leader=leader)
 
 
 def _grace(call: Call, found: Record | None) -> float:
@@ -339,11 +409,13 @@ async def _revalidate(call: Call, ours: Claim, look: Look) -> Claim:
     lease = await call.begin_refresh(ours.found, seconds, min(attempts + 1, 255))
     if lease is None:
         return ours
-    right = _right(call, lease, look.tags, keeps=ours.found)
+    right = _right(call, lease, look.tags, keeps=ours.found, known=look.known)
     return right._replace(found=ours.found, value=ours.value)
 
 
-async def _stamp_anyway(call: Call, found: Record) -> Claim | None:
+async def _stamp_anyway(
+    call: Call, found: Record, known: Mapping[str, bytes]
+) -> Claim | None:
     """Take the right to refresh an entry, even if another caller is refreshing it."""
     seconds = 0.0
     if call.policy.revalidates:  # keeps other callers from a refresh
@@ -351,7 +423,7 @@ async def _stamp_anyway(call: Call, found: Record) -> Claim | None:
     lease = await call.begin_refresh(found, seconds, found.stamp.attempts)
     if lease is None:
         return None
-    return _right(call, lease, found.tags, keeps=found)
+    return _right(call, lease, found.tags, keeps=found, known=known)
 
 
 def _right(
@@ -360,7 +432,15 @@ def _right(
     tags: bytes = b"",
     *,
     keeps: Record | None = None,
+    known: Mapping[str, bytes] = {},
 ) -> Claim:
     """Return the right to compute from now on; with a lease, also to store."""
     now, began = call.clock.time(), call.clock.monotonic()
-    return Claim(lease=lease, tags=tags, keeps=keeps, started=now, began=began)
+    calls, reads, origins = call.policy.inherit, call.plan.reads, None
+    if calls or reads:
+        terms = Terms(call.kept_for(), call.policy.hold)
+        known = {} if terms.hold else known  # they may be young
+        origins = Origins(call.plan.alias, known, terms, calls=calls, reads=reads)
+    return Claim(
+        lease=lease, tags=tags, keeps=keeps, started=now, began=began, origins=origins
+    )

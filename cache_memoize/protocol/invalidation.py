@@ -21,14 +21,16 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from ..cache import record
 from ..cache.breaker import breaker_of
 from ..cache.connections import UNREADABLE, aliases
 from ..cache.errors import CacheDidNotAnswer
 from ..cache.record import CLEARED, CLEARED_FOR, Record, pack
-from ..cache.store import PATIENCE, AsyncStore, Store, run
+from ..cache.store import AsyncStore, Store, run
+from ..cache.tokens import PATIENCE
 from ..clock import Clock
 from ..conf import is_debug
 from ..keys.tags import may_be_returned, tag_key, tags_of, undeclared
@@ -37,36 +39,98 @@ from ..stats.counters import announce, logger
 from . import transactions
 from .policy import BLOCK_FOR
 
-__all__ = ["ainvalidate_tags", "invalidate_key", "invalidate_tags"]
+if TYPE_CHECKING:
+    from .call import Call
+
+__all__ = [
+    "ainvalidate_tags",
+    "invalidate_call",
+    "invalidate_key",
+    "invalidate_tags",
+    "renew_tags",
+]
 
 NO_TOKENS: frozenset[bytes] = frozenset()
 #: The token of all blocks by ``hold=``; others are of connections to a database.
 _HOLD = bytes(8)
 
 
-async def invalidate_key(store: Store, name: str, key: str, hold: float = 0.0) -> None:
+async def invalidate_key(
+    store: Store, name: str, key: str, hold: float = 0.0, tags: Sequence[str] = ()
+) -> None:
     """Invalidate the entry under ``key``, and the results of computations under way.
 
     Raises the error of the cache if that failed.
 
     :param name: the name of the function, or of the control, for messages.
     :param hold: seconds after it takes effect for which nothing is stored.
+    :param tags: those that other results depend on, which were made with the entry.
     """
     at_commit = functools.partial(
-        _invalidate_after_commit, store, name, key, hold, store.clock.monotonic()
+        _invalidate_after_commit, store, name, key, hold, tags, store.clock.monotonic()
     )
     # First, so that it is done at the commit even if the block fails.
     tokens = await transactions.ask_connections(
-        store, transactions.run_at_commit, store.alias, key, at_commit
+        store, transactions.run_at_commit, store.alias, (key, *tags), at_commit
     )
     if tokens:
         await _mark(store, name, key, adds=tokens, seconds=BLOCK_FOR)
+        await _limit_tags(store, tags)
     else:
         await _invalidate_now(store, name, key, hold)
+        await _renew_now(store, name, tags)
+
+
+async def invalidate_call(call: Call) -> None:
+    """Invalidate the entry of a call, and the results that were made with it."""
+    name, hold = call.function.name, call.policy.hold
+    await invalidate_key(call.store, name, call.key, hold, call.own_tags())
+
+
+async def renew_tags(store: Store, name: str, tags: Sequence[str]) -> None:
+    """Invalidate the entries that depend on tags, at once or at the commit."""
+    at_commit = functools.partial(_renew_after_commit, store, name, tags)
+    if await transactions.ask_connections(
+        store, transactions.run_at_commit, store.alias, tags, at_commit
+    ):
+        await _limit_tags(store, tags)
+    else:
+        await _renew_now(store, name, tags)
+
+
+async def _renew_now(store: Store, name: str, tags: Sequence[str]) -> None:
+    """Give each tag that some entry depends on a new token."""
+    for tag in await store.records(tags):
+        await _invalidate_now(store, name, tag, 0.0)
+
+
+async def _limit_tags(store: Store, tags: Sequence[str]) -> None:
+    """Have the tags expire, in case this process dies right after the commit.
+
+    Until then, entries that depend on them stay valid for others, unlike the entry that
+    a block replaces: they may depend on a table that is written all the time.
+    """
+    for tag, found in (await store.records(tags)).items():
+        if found.kind == record.TAG and store.backend().atomic:
+            new = pack(record.TAG, found.token, cost=record.LIMITED)
+            await store.swap(tag, found.raw, new, BLOCK_FOR)
+
+
+def _renew_after_commit(
+    store: Store, name: str, tags: Sequence[str], token: bytes
+) -> None:
+    here = Store(store.alias, store.breaker, store.clock)
+    run(_renew_now(here, name, tags))
 
 
 def _invalidate_after_commit(
-    store: Store, name: str, key: str, hold: float, blocked: float, token: bytes
+    store: Store,
+    name: str,
+    key: str,
+    hold: float,
+    tags: Sequence[str],
+    blocked: float,
+    token: bytes,
 ) -> None:
     """Invalidate after a commit, and take away its block, but no other.
 
@@ -75,6 +139,7 @@ def _invalidate_after_commit(
     here = Store(store.alias, store.breaker, store.clock)
     try:
         run(_invalidate_now(here, name, key, hold, frozenset([token])))
+        run(_renew_now(here, name, tags))
     except Exception as error:
         # An error here would skip the project's own hooks. While the block lasts, there
         # is no old entry, and none can be stored.
@@ -107,34 +172,38 @@ async def _mark(
     :param drops: those of invalidations that are done. The blocks of others stay.
     """
     swallows = store.backend().swallows
-    for attempt in range(PATIENCE):
-        found = await store.get(key)
-        blocks = record.blocks(found, store.clock.time())
-        if blocks and not adds and drops.isdisjoint(blocks):
-            return  # as long as another invalidation blocks the key, it has no entry
-        blocks |= dict.fromkeys(adds, seconds)
-        blocks = {each: blocks[each] for each in blocks if each not in drops}
-        if not blocks and _is_empty(found, swallows):
-            return
-        token = store.clock.token()
-        try:
-            if await _replace(store, key, found, token, blocks, attempt):
+    trouble = None
+    try:
+        for attempt in range(PATIENCE):
+            found = await store.get(key)
+            blocks = record.blocks(found, store.clock.time())
+            if blocks and not adds and drops.isdisjoint(blocks):
+                return  # while another invalidation blocks the key, it has no entry
+            blocks |= dict.fromkeys(adds, seconds)
+            blocks = {each: blocks[each] for each in blocks if each not in drops}
+            if not blocks and _is_empty(found, swallows):
                 return
-        except Exception:
-            # A full server takes no mark, and some servers replace nothing.
-            if not blocks and (await store.delete(key) or not swallows):
+            token = store.clock.token()
+            try:
+                if await _replace(store, key, found, token, blocks, attempt):
+                    return
+            except Exception:
+                # A full server takes no mark, and some servers replace nothing.
+                if not blocks and (await store.delete(key) or not swallows):
+                    return
+                if not swallows:
+                    raise
+            # No error does not mean success: the client may have given its server up
+            # for a while. If the mark can be read back, the old entry is gone.
+            found = await store.get(key)
+            if isinstance(found, Record) and found.token == token:
                 return
-            if not swallows:
-                raise
-        # No error does not mean success: the client may have given its server up for a
-        # while. If the mark can be read back, the old entry is gone.
-        found = await store.get(key)
-        if isinstance(found, Record) and found.token == token:
-            return
+    except CacheDidNotAnswer as hidden:  # a time-out that the client hides
+        trouble = hidden
     raise CacheDidNotAnswer(
         f"{name}: the cache {store.alias!r} does not keep what is written to it, so "
         "the old value may come back; call invalidate() again when the server answers"
-    )
+    ) from trouble
 
 
 async def _replace(

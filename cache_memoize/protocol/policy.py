@@ -113,6 +113,8 @@ class Policy:
     early_refresh: float = 0.0
     jitter: float = 0.0
     hold: float = 0.0
+    #: Whether results depend on the calls that were made for them.
+    inherit: bool = True
     #: False: the cache is neither read nor written.
     enabled: bool = True
 
@@ -146,6 +148,7 @@ class Policy:
             early_refresh=_check_factor(options.early_refresh, "early_refresh", owner),
             jitter=_check_factor(options.jitter, "jitter", owner, 1.0),
             hold=hold,
+            inherit=bool(options.inherit),
             enabled=enabled,
         )
         if policy.revalidates and not policy.store_result:

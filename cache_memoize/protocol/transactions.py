@@ -29,7 +29,7 @@ import secrets
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from django.apps import apps
@@ -39,6 +39,7 @@ from django.db.backends.utils import CursorWrapper
 
 from .. import process
 from ..cache.backends import has_autocommit_off, own_blocks
+from .snapshots import has_open_statement, is_snapshot, reads_snapshot
 from .statements import effect_of
 
 __all__ = [
@@ -59,6 +60,10 @@ T = TypeVar("T")
 Connection = Any
 #: By alias of a connection, the number of cursors and statements.
 Uses = tuple[tuple[str, int], ...] | None
+
+
+#: Sees every statement, if results depend on tables (tables.py).
+observer: Callable[..., Any] | None = None
 
 
 # --- one connection ------------------------------------------------------------------
@@ -97,6 +102,8 @@ class Watch:
     ) -> Any:
         self.uses += 1
         connection = context["connection"]
+        if observer is not None:
+            execute = functools.partial(observer, connection, execute)
         if "SOLATION" in str(sql).upper():  # the next transaction's, on MySQL
             outside = not connection.in_atomic_block
             self.snapshots = (outside and effect_of(sql).isolates) or None
@@ -250,7 +257,7 @@ def can_share_results(hold: float, database: str | None = None) -> bool:
     nor in a loop over rows of SQLite. ``database`` is the alias of the database that
     the cache itself is in, if any: others do not see an entry there before the commit.
     """
-    if any(map(_has_open_statement, connections.all(initialized_only=True))):
+    if any(map(has_open_statement, connections.all(initialized_only=True))):
         return False
     for connection in _connections_in_transaction():
         if connection.alias == database or _has_written(connection):
@@ -258,7 +265,9 @@ def can_share_results(hold: float, database: str | None = None) -> bool:
         watch = _watch_of(connection)
         # In a TestCase, this is the age of the project's outermost block.
         age = time.monotonic() - watch.began
-        if (watch.snapshot or reads_snapshot(connection)) and not age < hold:
+        if watch.snapshots is None and not watch.snapshot:
+            watch.snapshots = reads_snapshot(connection)  # once per connection
+        if (watch.snapshot or watch.snapshots is not False) and not age < hold:
             return False
     return True
 
@@ -285,52 +294,6 @@ def count_database_uses(cache: str | None = None) -> Uses:
     return tuple(found)
 
 
-def _has_open_statement(connection: Connection) -> bool:
-    """Return whether SQLite has rows to read, as in a loop over ``iterator()``. In WAL
-    mode, all queries of the connection then see the data of before the loop."""
-    if connection.vendor != "sqlite" or connection.connection is None:
-        return False
-    try:
-        for _ in range(2):  # SQLite replaces no function while a statement runs
-            connection.connection.create_function("cache_memoize_open", 0, bool)
-    except connection.Database.Error:
-        return True
-    return False
-
-
-#: By vendor, a query for the isolation level of the session, or that a driver sets.
-_LEVEL_QUERIES = {
-    "postgresql": "SELECT current_setting('default_transaction_isolation'), "
-    "current_setting('transaction_isolation')",
-    "mysql": "SHOW SESSION VARIABLES WHERE Variable_name LIKE '%isolation'",
-}
-
-
-def reads_snapshot(connection: Connection) -> bool:
-    """Return whether transactions see the data as they were when they began, unless
-    they set a level of their own. Ask the server once per connection."""
-    vendor, watch = connection.vendor, _watch_of(connection)
-    written = "isolation_level" in connection.settings_dict["OPTIONS"]
-    if vendor not in _LEVEL_QUERIES or (vendor == "postgresql" and written):
-        level = getattr(connection, "isolation_level", None)  # Oracle has none
-        return vendor == "sqlite" or _is_snapshot(level)
-    if watch.snapshots is None:
-        try:  # by the driver: this is no query of the project
-            with connection.connection.cursor() as cursor:
-                cursor.execute(_LEVEL_QUERIES[vendor])
-                watch.snapshots = any(_is_snapshot(v) for row in cursor for v in row)
-        except connection.Database.Error:  # as in a transaction that has failed
-            return True
-    return watch.snapshots
-
-
-def _is_snapshot(level: Any) -> bool:
-    if type(level) is int:  # psycopg's numbers: 2 is READ COMMITTED
-        return level > 2
-    name = getattr(level, "name", str(level)).upper()
-    return "REPEATABLE" in name or "SERIALIZABLE" in name
-
-
 def atomic_requests() -> list[tuple[str, bool]]:
     """Return the aliases of the databases with ``ATOMIC_REQUESTS``, and whether such a
     transaction reads from a snapshot, as far as the settings tell."""
@@ -339,7 +302,7 @@ def atomic_requests() -> list[tuple[str, bool]]:
         settings = connection.settings_dict
         if settings["ATOMIC_REQUESTS"]:
             level = settings["OPTIONS"].get("isolation_level")
-            snapshot = connection.vendor == "sqlite" or _is_snapshot(level)
+            snapshot = connection.vendor == "sqlite" or is_snapshot(level)
             found.append((connection.alias, snapshot))
     return found
 
@@ -382,22 +345,22 @@ class Pending:
         self,
         connection: Connection,
         alias: str,
-        key: str,
+        keys: Sequence[str],
         action: Callable[[], None],
     ) -> None:
         self.connection = connection
-        self.alias = alias
-        self.key = key
+        self.keys = frozenset(keys)
         self.action = action
         self.done = False
         self.thread = threading.get_ident()
         self.savepoints = set(connection.savepoint_ids)
         self.savepoint = _outermost_savepoint(connection)
-        where = (alias, key)
-        with _lock:
-            live.setdefault(where, set()).add(
-                weakref.ref(self, functools.partial(_drop_reference, where))
-            )
+        for key in keys:
+            where = (alias, key)
+            with _lock:
+                live.setdefault(where, set()).add(
+                    weakref.ref(self, functools.partial(_drop_reference, where))
+                )
 
     def __call__(self) -> None:
         """Act after the commit."""
@@ -436,7 +399,7 @@ def has_invalidated(alias: str, keys: Iterable[str]) -> bool:
 
 
 def run_at_commit(
-    alias: str, key: str, action: Callable[[bytes], None]
+    alias: str, keys: Sequence[str], action: Callable[[bytes], None]
 ) -> frozenset[bytes]:
     """Run ``action`` at the commit of every open transaction, with the token of its
     connection. Return the tokens; none if no transaction is open."""
@@ -446,12 +409,14 @@ def run_at_commit(
         tokens.add(token)
         ids = set(connection.savepoint_ids)
         if any(
-            pending.connection is connection and pending.savepoints <= ids
-            for pending in _pending_for(alias, (key,))
+            pending.connection is connection
+            and pending.savepoints <= ids
+            and pending.keys.issuperset(keys)
+            for pending in _pending_for(alias, keys)
         ):
             continue  # that action is enough, and lives as long as this one would
         at_commit = functools.partial(action, token)
-        pending = Pending(connection, alias, key, at_commit)
+        pending = Pending(connection, alias, keys, at_commit)
         if connection.in_atomic_block:
             connection.on_commit(pending)
         else:  # autocommit is off: Django runs these when it is on again
