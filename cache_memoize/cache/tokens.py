@@ -168,7 +168,8 @@ async def _ensure_tags(
 ) -> tuple[list[Record], bool]:
     """Return the records of tags, as :meth:`_ensure_tag`, and whether one of their
     tokens is young."""
-    hold, tags, is_young = terms.hold, [], False
+    hold, tags, is_young = record.cap(terms.hold), [], False
+    terms = terms._replace(hold=hold)
     if not store.backend().atomic:  # to write a token again might bring it back
         terms = terms._replace(kept=math.inf)
     for tag in keys:
