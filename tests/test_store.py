@@ -120,6 +120,14 @@ def test_one_young_tag_is_enough(watched, cache):
     assert not run(tokens.look(watched, key)).is_young
 
 
+def test_a_hold_that_does_not_fit_into_four_bytes_ends(watched, cache):
+    names, terms = tagged("a").tags, Terms(hold=77.7)
+    for _ in range(2):
+        assert run(tokens.tokens_of(watched, names, terms))[1]
+    cache.delete(young_key(names[0]))
+    assert not run(tokens.tokens_of(watched, names, terms))[1]
+
+
 def test_what_is_no_tag_makes_room_for_one(watched, cache):
     key = tagged("a")
     for there in (b"foreign", ENTRY):

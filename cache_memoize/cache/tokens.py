@@ -177,7 +177,8 @@ async def _ensure_tags(
 ) -> tuple[list[Record], bool]:
     """Return the records of tags, as :meth:`_ensure_tag`, and whether one of their
     tokens is young."""
-    hold, tags, is_young = terms.hold, [], False
+    hold, tags, is_young = record.cap(terms.hold), [], False
+    terms = terms._replace(hold=hold)
     if not store.backend().atomic:  # to write a token again might bring it back
         terms = terms._replace(kept=math.inf)
     for tag in keys:
@@ -213,8 +214,8 @@ async def _ensure_tag(
         if unusable:
             await store.delete(tag)
             present = None
-        token, now, held = store.clock.token(), store.clock.time(), 0.0
-        old, kept = None, terms.kept + DAY
+        now, old, token, held = store.clock.time(), None, b"", 0.0
+        kept = terms.kept + DAY
         if present is not None:
             old = present.raw
             if present.kind == record.TAG:
@@ -222,10 +223,11 @@ async def _ensure_tag(
                     return present
                 if present.cost >= terms.hold and present.lasts(now, terms.kept):
                     return present
-                token = present.token if store.backend().atomic else token
+                token = present.token if store.backend().atomic else b""
                 kept = max(kept, min(present.remaining(now), present.timeout))
                 held = present.cost
-        kept, hold = record.cap(kept), max(held, terms.hold)
+        token, hold = token or store.clock.token(), max(held, terms.hold)
+        kept = record.cap(kept)
         new = record.pack(record.TAG, token, start=now, timeout=kept, cost=hold)
         if hold > held:
             await store.set(young_key(tag), new, hold)

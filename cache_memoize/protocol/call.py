@@ -259,7 +259,7 @@ class Call(NamedTuple):
         store, terms = self.store, Terms()
         if isinstance(self.key, TaggedKey):
             kept, hold = self.kept_for() if kept is None else kept, self.policy.hold
-            terms = Terms(kept, record.cap(hold))
+            terms = Terms(kept, hold)
             if database := store.database():
                 may_write = await transactions.ask_connections(
                     store, transactions.can_share_results, 0, database
