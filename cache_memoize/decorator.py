@@ -20,11 +20,12 @@ from .cache.connections import UNREAD
 from .cache.record import AHEAD, TAIL, freshness, loads
 from .cache.store import run
 from .clock import Clock
-from .memoized import Memoized, attach
+from .memoized import Memoized
 from .methods import (
     BoundMethod,
     MemoizedClassMethod,
     MemoizedMethod,
+    attach,
     is_in_class_body,
 )
 from .options import SIGNATURE, DependsOn, Timeout, VaryOn, given_in

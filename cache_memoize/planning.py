@@ -39,7 +39,14 @@ from .keys.calling import fit
 from .keys.closure import captured_text_of, default_prefix
 from .keys.encoding import encode
 from .keys.maker import key_maker, state_maker
-from .keys.tags import also_tagged, function_tag, predicting, table_tag, tagging
+from .keys.tags import (
+    also_tagged,
+    function_tag,
+    predicting,
+    table_tag,
+    tagging,
+    variant_of,
+)
 from .options import CALLED, Options, check_given
 from .protocol import tables
 from .protocol.call import Function, Plan
@@ -225,6 +232,19 @@ def _plan(function: Function, project: Conf) -> Plan:
         captured=captured,
         key_prefix=project.KEY_PREFIX,
     )
+    call_of = key_of
+    if varied:
+        call_of = key_maker(
+            function.binder,
+            function.prefix,
+            version=options.version,
+            extra=called.extra,
+            args_rewrite=called.args_rewrite,
+            key_generator=called.key_generator_callable,
+            vary_on=(),
+            captured=captured,
+            key_prefix=project.KEY_PREFIX,
+        )
     state_of = state_maker(
         function.binder,
         extra=called.extra,
@@ -239,6 +259,10 @@ def _plan(function: Function, project: Conf) -> Plan:
         # Without a prefix the function makes its own keys.
         tag = function_tag(function.prefix or function.path)
         key_of = tagging(key_of, called.tags, tag, name)
+        read, aread = fetch_tagged, afetch_tagged
+        hit_kinds = [record.ENTRY | record.TAGGED]
+    if varied:
+        key_of = variant_of(key_of, call_of, function.prefix)
         read, aread = fetch_tagged, afetch_tagged
         hit_kinds = [record.ENTRY | record.TAGGED]
     depends = _tables_tags(options.depends_on, name, alias)
@@ -262,6 +286,7 @@ def _plan(function: Function, project: Conf) -> Plan:
         store=Store(alias, breaker, function.clock),
         astore=AsyncStore(alias, breaker, function.clock),
         key_of=key_of,
+        call_of=call_of,
         state_of=state_of,
         captured=captured,
         fetch=read,

@@ -19,6 +19,7 @@ from django.conf import settings
 from django.core.cache import caches
 from django.core.management import call_command
 from django.db import connections
+from django.db.backends.signals import connection_created
 
 from cache_memoize import ainvalidate_tags, cache_memoize, invalidate_tags, planning
 from cache_memoize.cache import breaker, record
@@ -302,7 +303,14 @@ def pytest_addoption(parser: Any) -> None:
     )
 
 
+def do_not_sync(connection: Any, **kwargs: Any) -> None:
+    """Let SQLite not wait for the disk: no test ends the machine."""
+    if connection.vendor == "sqlite":
+        connection.connection.execute("PRAGMA synchronous = OFF")
+
+
 def pytest_configure(config: Any) -> None:
+    connection_created.connect(do_not_sync)
     # The app tells the figures from a thread; who tests that adds it again.
     reporter.remove(sitewide.tell)
     if config.getoption("--full") or config.getoption("--rest"):

@@ -21,7 +21,8 @@ MAY_IMPORT = {
     "options": "hints",
     "arguments": "",
     "dependency": "keys",
-    "model_signals": "dependency hints process protocol",
+    "model_signals": "dependency hints process",
+    "model_controls": "dependency keys model_signals protocol",
     "conf": "hints options",
     "vary": "conf",
     "keys": "",
@@ -30,7 +31,7 @@ MAY_IMPORT = {
     "protocol": "options keys cache stats conf signals clock process",
     "planning": "options vary keys cache stats protocol conf signals clock process",
     "describe": "planning options protocol stats conf",
-    "methods": "memoized protocol",
+    "methods": "hints memoized protocol",
     "memoized": "hints planning protocol stats model_signals cache",
     "decorator": (
         "methods memoized planning options keys cache stats protocol signals clock"

@@ -6,12 +6,17 @@ import asyncio
 import random
 import threading
 from contextvars import copy_context
+from datetime import timedelta
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from django.test import override_settings
 
-from cache_memoize import cache_memoize
+from cache_memoize import (
+    cache_memoize,
+    current,
+    invalidate_tags,
+)
 from cache_memoize.cache import record
 from cache_memoize.keys import tags
 from cache_memoize.protocol import capture
@@ -412,6 +417,183 @@ def test_a_call_in_another_cache_counts(world):
 
     assert outer(1) == outer(1) == 0
     value[0] = 1
+    inner.invalidate(1)
+    assert outer(1) == outer(1) == 1
+
+
+# --- from inside ----------------------------------------------------------------------
+
+
+def test_a_tag_that_is_found_during_the_computation(world):
+    category, runs = ["books"], []
+
+    @world.memoize(60, queries=True)
+    def product(pk):
+        runs.append(pk)
+        current().tag(f"category:{category[0]}", "all")
+        return category[0]
+
+    assert product(1) == product(1) == "books"
+    world.invalidate_tags("category:toys")
+    assert product(1) == "books" and len(runs) == 1
+    category[0] = "toys"
+    world.invalidate_tags("category:books")
+    assert product(1) == product(1) == "toys" and len(runs) == 2
+    world.invalidate_tags("category:books")
+    assert product(1) == "toys" and len(runs) == 2
+    world.invalidate_tags("all")
+    assert product(1) == "toys" and len(runs) == 3
+
+
+def test_a_known_tag_is_as_old_as_the_computation(world):
+    """What is invalidated before the function names the tag again is seen."""
+    value, during = [0], []
+
+    @world.memoize(60, queries=True)
+    def f(x):
+        found = value[0]
+        for act in during:
+            in_thread(act)
+        current().tag("t")
+        return found
+
+    assert f(1) == 0
+    world.invalidate_tags("t")
+
+    def change():
+        value[0] = 1
+        during.clear()
+        world.invalidate_tags("t")
+
+    during.append(change)
+    assert f(1) == 0  # read before the change
+    assert f(1) == f(1) == 1
+
+
+def test_the_timeout_of_one_result(world):
+    seconds, runs = [5], []
+
+    @world.memoize(60)
+    def f(x):
+        runs.append(x)
+        current().timeout = seconds[0]
+        return len(runs)
+
+    assert f(1) == f(1) == 1
+    world.clock.tick(6)
+    seconds[0] = timedelta(days=1)  # timeout= is the longest
+    assert f(1) == f(1) == 2
+    world.clock.tick(61)
+    assert f(1) == 3
+    seconds[0] = 0
+    assert [f(2), f(2)] == [4, 5]
+    with pytest.raises(ValueError, match="must not be negative"):
+        current().timeout = -1
+
+
+def test_a_result_that_is_not_stored(world):
+    runs = []
+
+    @world.memoize(60)
+    def f(x):
+        runs.append(x)
+        if len(runs) == 1:
+            current().skip()
+        return len(runs)
+
+    assert [f(1), f(1), f(1)] == [1, 2, 2]
+
+
+def test_the_previous_value_with_a_new_timeout(world):
+    """As an API that answers "304 Not Modified" asks for."""
+    answers = [{"etag": 1}, None, {"etag": 2}]
+
+    @world.memoize(60)
+    def f(x):
+        assert (current().previous is None) is (len(answers) == 3)
+        found = answers.pop(0)
+        return current().unchanged() if found is None else found
+
+    assert f(1) == {"etag": 1}
+    world.clock.tick(50)
+    assert f.refresh(1) == {"etag": 1}
+    world.clock.tick(50)
+    assert f(1) == {"etag": 1} and len(answers) == 1
+    assert f.refresh(1) == f(1) == {"etag": 2}
+
+
+def test_outside_of_a_computation_it_does_nothing():
+    here = current()
+    here.tag("t"), here.skip()
+    here.timeout = 5
+    assert here.previous is None
+    with pytest.raises(LookupError, match="ask for the whole answer"):
+        here.unchanged()
+    with pytest.raises(TypeError, match="a tag is a string"):
+        here.tag(5)
+
+
+@pytest.mark.backends(["locmem", "valkey"])
+def test_async_code_awaits_its_tags(backend):
+    runs = []
+
+    @cache_memoize(60, cache_alias=backend, prefix=f"atag {backend}")
+    async def f(x):
+        runs.append(x)
+        if backend != "locmem":
+            with pytest.raises(RuntimeError, match="write await"):
+                current().tag("a")
+        await current().atag("a")
+        return len(runs)
+
+    assert async_to_sync(f)(1) == async_to_sync(f)(1) == 1
+    invalidate_tags("a", cache_alias=backend)
+    assert async_to_sync(f)(1) == 2
+
+
+# --- variants ------------------------------------------------------------------------
+
+
+def test_an_invalidation_reaches_every_variant(world):
+    language, runs = ["en"], []
+
+    @world.memoize(60, vary_on=lambda: language[0])
+    def f(x):
+        runs.append((x, language[0]))
+        return len(runs)
+
+    def every():
+        found = []
+        for language[0] in ("en", "de"):
+            found.append(f(1))
+        return found
+
+    assert every() == every() == [1, 2]
+    f.invalidate(1)  # in "de"
+    assert every() == every() == [3, 4]
+    f.invalidate_variant(1)
+    assert every() == every() == [3, 5]
+    f.invalidate(2)
+    assert every() == [3, 5]
+    f.refresh(1)
+    assert every() == [3, 6]
+
+
+def test_what_was_made_with_a_variant_is_invalidated_with_it(world):
+    language, value = ["en"], [0]
+
+    @world.memoize(60, vary_on=lambda: language[0])
+    def inner(x):
+        return value[0]
+
+    @world.memoize(60, queries=True)
+    def outer(x):
+        return inner(x)
+
+    assert outer(1) == 0
+    value[0], language[0] = 1, "de"
+    inner.invalidate_variant(1)
+    assert outer(1) == 0
     inner.invalidate(1)
     assert outer(1) == outer(1) == 1
 

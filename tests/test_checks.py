@@ -236,16 +236,17 @@ FILES = "django.core.cache.backends.filebased.FileBasedCache"
 @pytest.mark.parametrize(
     "own, path",
     [
-        (True, f"/var/cache/site-{os.getpid()}"),
-        (True, f"/var/cache/{os.getpid()}/site"),
-        (True, f"{tempfile.gettempdir()}/tmpab_c12de/cache"),
-        (False, f"/var/cache/site-{os.getpid()}0"),
-        (False, f"/var/cache/v{os.getpid()}"),
-        (False, f"{tempfile.gettempdir()}/cache"),
+        (True, "/var/cache/site-PID"),
+        (True, "/var/cache/PID/site"),
+        (True, "TMP/tmpab_c12de/cache"),
+        (False, "/var/cache/site-PID0"),
+        (False, "/var/cache/vPID"),
+        (False, "TMP/cache"),
         (False, "/var/cache/tmpab_c12de"),
     ],
 )
 def test_a_folder_of_one_process_is_found_by_its_path(on_a_site, own, path):
+    path = path.replace("PID", str(os.getpid())).replace("TMP", tempfile.gettempdir())
     with override_settings(CACHES={"default": {"BACKEND": FILES, "LOCATION": path}}):
         found = ours.check_sharing(None)
     assert [each.id for each in found] == ["cache_memoize.W006"] * own

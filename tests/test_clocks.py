@@ -204,8 +204,8 @@ def test_the_time_that_blocks_have_left(off):
 @ANY
 def test_hold_is_measured_by_the_server(backend, off):
     """Whoever gives the tag its token: nothing is stored as long as the mark is there,
-    and something as soon as it is gone."""
-    hosts = Hosts(backend, off, hold=7.5, tags="t")
+    and something as soon as it is gone. (77.7 does not fit into four bytes.)"""
+    hosts = Hosts(backend, off, hold=77.7, tags="t")
     tag, own = tag_key("t"), plan_of(hosts.here).tag
     marks = [young_key(tag), young_key(own)]
     for f, other in [(hosts.here, hosts.there), (hosts.there, hosts.here)]:
@@ -222,15 +222,15 @@ def test_hold_is_measured_by_the_server(backend, off):
 def test_a_tag_that_a_function_without_hold_has_used_is_young_once(backend, written):
     world = World(backend, "sync")
     plain = world.memoize(60, tags="t")(lambda: 1)
-    held = world.memoize(60, tags="t", hold=7.5)(lambda: 1)
-    longer = world.memoize(60, tags="t", hold=20)(lambda: 1)
+    held = world.memoize(60, tags="t", hold=77.7)(lambda: 1)
+    longer = world.memoize(60, tags="t", hold=200)(lambda: 1)
     assert plain() == 1
     before = plain.peek().age
     for f in (held, longer):
         written.clear()
         f()
         assert f.peek() is None
-        assert ("set", f._memoized.plan.policy.hold) in written
+        assert ("set", record.cap(f._memoized.plan.policy.hold)) in written
         for tag in (tag_key("t"), plan_of(f).tag):
             world.cache.delete(young_key(tag))
         f()
@@ -239,7 +239,7 @@ def test_a_tag_that_a_function_without_hold_has_used_is_young_once(backend, writ
     held.invalidate()
     world.cache.delete(held.get_cache_key())
     held()
-    assert held.peek().value == 1, "that it is old for 20 seconds is enough for 7.5"
+    assert held.peek().value == 1, "that it is old for 200 seconds is enough"
 
 
 # --- the lifetimes of tags ------------------------------------------------------------
@@ -265,6 +265,26 @@ def test_a_tag_lasts_by_any_clock(age, kept, lasts):
     for unlimited in (0.0, math.inf):
         found = record.pack(record.TAG, b"a token.", start=1e9, timeout=unlimited)
         assert record.parse(found).lasts(1e9 + age, kept)
+
+
+@pytest.mark.backends(["locmem", "valkey"])
+@pytest.mark.parametrize("off", [HOUR - 60, 60 - HOUR], ids=["ahead", "behind"])
+def test_a_tag_of_another_host_is_renewed_in_time(backend, off):
+    """By the server, it has ``left`` seconds; the new entry needs 60."""
+    renewed = []
+    for hours in (0, 12, 22, 23, 24, 25):
+        hosts = Hosts(backend, off, tags="t")
+        hosts.worlds[0].cache.clear()
+        hosts.there()
+        made = hosts.worlds[0].raw(tag_key("t"))
+        left = made.timeout - hours * HOUR
+        hosts.worlds[0].clock.tick(hours * HOUR)
+        hosts.here.refresh()
+        again = hosts.worlds[0].raw(tag_key("t"))
+        assert again.token == made.token
+        renewed.append(again.start != made.start)
+        assert renewed[-1] or left >= 60
+    assert renewed[0] is False and renewed[-1] is True
 
 
 # --- the documentation ----------------------------------------------------------------

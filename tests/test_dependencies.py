@@ -40,12 +40,12 @@ from django.utils.translation import gettext_lazy
 
 from cache_memoize import cache_memoize, model_signals
 from cache_memoize.keys.columns import as_stored
-from cache_memoize.model_signals import (
-    add_dependency,
+from cache_memoize.model_controls import (
     ainvalidate_model,
     invalidate_model,
-    unknown_models,
+    invalidate_tags_on,
 )
+from cache_memoize.model_signals import add_dependency, unknown_models
 from tests.models import (
     Article,
     Bar,
@@ -1463,3 +1463,30 @@ def test_before_is_an_option_of_invalidate_on():
     function("a")
     setattr_and_save(post, title="b")
     assert function.peek("a") is None
+
+
+# --- tags of models ------------------------------------------------------------------
+
+
+@pytest.mark.backends(["locmem"])
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("model", [Post, "tests.Post"])
+def test_a_change_of_a_row_invalidates_tags(world, model):
+    @world.memoize(60, queries=True, tags=lambda pk: f"post:{pk}")
+    def title(pk):
+        return Post.objects.get(pk=pk).title
+
+    invalidate_tags_on(model, lambda post: f"post:{post.pk}")
+    one, two = (Post.objects.create(title="old") for _ in "12")
+    assert title(one.pk) == title(two.pk) == "old"
+    Post.objects.filter(pk=two.pk).update(title="unseen")
+    one.title = "new"
+    one.save()
+    assert [title(one.pk), title(two.pk)] == ["new", "old"]
+
+
+def test_tags_on_what_is_no_model_or_no_tag():
+    with pytest.raises(TypeError, match="is no model"):
+        invalidate_tags_on(int, "t")
+    with pytest.raises(TypeError, match="tag"):
+        invalidate_tags_on(Post, 5)

@@ -45,7 +45,7 @@ from tests.conftest import FakeClock
 from tests.needs import is_full, need
 from tests.proxy import Proxy
 from tests.servers import SERVERS, free_port
-from tests.test_stampede import ROOT, in_threads, settings_of
+from tests.test_stampede import ROOT, environment, in_threads
 
 pytestmark = pytest.mark.slow_server
 ALIAS = "faulty"
@@ -839,9 +839,7 @@ def test_children_of_a_process_that_has_called_work(backend):
     """They have neither its threads nor its locks nor its connections."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", FORKS, backend],
-        env=os.environ
-        | {"DJANGO_SETTINGS_MODULE": "tests.settings"}
-        | settings_of(backend),
+        env=environment() | {"DJANGO_SETTINGS_MODULE": "tests.settings"},
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -862,10 +860,9 @@ def test_a_preloading_server(backend, threads, tmp_path):
     server = subprocess.Popen(
         [sys.executable, "-m", "gunicorn", "--preload", "-w", "3"]
         + ["--threads", str(threads), "-b", f"127.0.0.1:{port}", "site_of_test:app"],
-        env=os.environ
+        env=environment()
         | {"DJANGO_SETTINGS_MODULE": "tests.settings", "ALIAS": backend}
-        | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
-        | settings_of(backend),
+        | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
         cwd=tmp_path,
         stderr=subprocess.PIPE,
     )

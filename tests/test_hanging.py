@@ -27,8 +27,9 @@ from cache_memoize import cache_memoize
 from cache_memoize.cache import backends, breaker, store
 from cache_memoize.cache.breaker import breaker_of
 from cache_memoize.process import Standstill
-from tests.chaos import Proxy, close
+from tests.chaos import close
 from tests.needs import need
+from tests.proxy import Proxy
 from tests.servers import SERVERS
 
 pytestmark = pytest.mark.slow_server

@@ -101,7 +101,8 @@ def test_a_tag_that_somebody_else_has_just_made_is_taken_as_it_is(watched, cache
     key = tagged("a")
     mine = record.pack(record.TAG, b"a token.", start=5.0)
     cache.set(key.tags[0], mine)
-    look = run(watched._resolve(key, {}, Terms()))  # it was not there a moment ago
+    # it was not there a moment ago
+    look = run(tokens._resolve(watched, key, {}, Terms()))
     assert look.tags == b"a token.\x01"
     assert cache.get(key.tags[0]) == mine
     assert watched.sent == ["add", "get"]
@@ -117,6 +118,14 @@ def test_one_young_tag_is_enough(watched, cache):
     cache.delete(key.tags[1])
     assert run(tokens.look(watched, key, terms)).is_young
     assert not run(tokens.look(watched, key)).is_young
+
+
+def test_a_hold_that_does_not_fit_into_four_bytes_ends(watched, cache):
+    names, terms = tagged("a").tags, Terms(hold=77.7)
+    for _ in range(2):
+        assert run(tokens.tokens_of(watched, names, terms))[1]
+    cache.delete(young_key(names[0]))
+    assert not run(tokens.tokens_of(watched, names, terms))[1]
 
 
 def test_what_is_no_tag_makes_room_for_one(watched, cache):

@@ -18,7 +18,7 @@ from django.test import TestCase, TransactionTestCase
 from cache_memoize import invalidate_tags
 from cache_memoize.cache import record
 from cache_memoize.cache.store import Store
-from cache_memoize.protocol import transactions
+from cache_memoize.protocol import snapshots, transactions
 from cache_memoize.protocol.transactions import Watch
 from tests.conftest import (
     DATABASES,
@@ -822,10 +822,8 @@ def test_private_parts_of_django_are_as_expected():
 
 
 def test_a_server_that_has_no_isolation_level_reads_committed_data():
-    oracle = SimpleNamespace(
-        vendor="oracle", settings_dict={"OPTIONS": {}}, execute_wrappers=[Watch()]
-    )
-    assert not transactions.reads_snapshot(oracle)
+    oracle = SimpleNamespace(vendor="oracle", settings_dict={"OPTIONS": {}})
+    assert snapshots.reads_snapshot(oracle) is False
 
 
 def test_a_pending_action_runs_once(database):

@@ -45,6 +45,7 @@ from .vouchers import (
     Cache,
     UnshareableVoucher,
     Voucher,
+    until_2038,
 )
 
 __all__ = ["Backend", "backend_of"]
@@ -98,10 +99,7 @@ class Memcached(Backend):
     swallows = True  # the client answers with defaults while it ignores a server
     slack = 1
 
-    @property
-    def longest(self) -> float:  # type: ignore[override]
-        """Over thirty days, a time is a date for the server: in four bytes."""
-        return 2**31 - 2 - time.time()
+    longest = property(until_2038)
 
     def swap(
         self, cache: Cache, key: str, old: bytes, new: bytes, seconds: int | None

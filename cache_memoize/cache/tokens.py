@@ -111,11 +111,15 @@ async def _resolve(
     if key.tags and not tokens:
         tokens = None
     look = Look(store.read(key, found.get(key)), tokens, is_young)
-    return await _with_dependencies(store, look, found, key.expected.keys)
+    return await _with_dependencies(store, look, terms, found, key.expected.keys)
 
 
 async def _with_dependencies(
-    store: Store, look: Look, read: Mapping[str, Any] = {}, asked: Iterable[str] = ()
+    store: Store,
+    look: Look,
+    terms: Terms = Terms(may_write=False),  # noqa: B008  # it is immutable
+    read: Mapping[str, Any] = {},
+    asked: Iterable[str] = (),
 ) -> Look:
     """Compare the tokens of the tags that a record depends on.
 
@@ -130,7 +134,12 @@ async def _with_dependencies(
     else:
         known = await read_tokens(store, wanted)
     known = {name: known[name] for name in wanted if name in known}
-    return look._replace(known=known, valid=known == wanted)
+    valid = known == wanted
+    if not valid and terms.may_write:
+        # The next result may depend on these tags too: their tokens from before it.
+        missing = [name for name in wanted if name not in known and "\t" not in name]
+        known |= (await tokens_of(store, missing, terms))[0] if missing else {}
+    return look._replace(known=known, valid=valid)
 
 
 async def read_tokens(store: Store, names: Iterable[str]) -> dict[str, bytes]:
@@ -168,7 +177,8 @@ async def _ensure_tags(
 ) -> tuple[list[Record], bool]:
     """Return the records of tags, as :meth:`_ensure_tag`, and whether one of their
     tokens is young."""
-    hold, tags, is_young = terms.hold, [], False
+    hold, tags, is_young = record.cap(terms.hold), [], False
+    terms = terms._replace(hold=hold)
     if not store.backend().atomic:  # to write a token again might bring it back
         terms = terms._replace(kept=math.inf)
     for tag in keys:
@@ -204,8 +214,8 @@ async def _ensure_tag(
         if unusable:
             await store.delete(tag)
             present = None
-        token, now, held = store.clock.token(), store.clock.time(), 0.0
-        old, kept = None, terms.kept + DAY
+        now, old, token, held = store.clock.time(), None, b"", 0.0
+        kept = terms.kept + DAY
         if present is not None:
             old = present.raw
             if present.kind == record.TAG:
@@ -213,10 +223,11 @@ async def _ensure_tag(
                     return present
                 if present.cost >= terms.hold and present.lasts(now, terms.kept):
                     return present
-                token = present.token if store.backend().atomic else token
+                token = present.token if store.backend().atomic else b""
                 kept = max(kept, min(present.remaining(now), present.timeout))
                 held = present.cost
-        kept, hold = record.cap(kept), max(held, terms.hold)
+        token, hold = token or store.clock.token(), max(held, terms.hold)
+        kept = record.cap(kept)
         new = record.pack(record.TAG, token, start=now, timeout=kept, cost=hold)
         if hold > held:
             await store.set(young_key(tag), new, hold)

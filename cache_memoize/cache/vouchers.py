@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import math
+import time
 from typing import Any
 
 from . import record
 
-__all__ = ["Backend", "Cache", "UnshareableVoucher", "Voucher"]
+__all__ = ["Backend", "Cache", "UnshareableVoucher", "Voucher", "until_2038"]
 
 Cache = Any
 
@@ -102,6 +103,12 @@ class Backend:
         raise NotImplementedError
 
 
+def until_2038(backend: Backend) -> float:
+    """Return the seconds until the dates of Memcached end. It takes more than thirty
+    days as a date, in four bytes."""
+    return max(30 * 24 * 60 * 60 + 1.0, 2**31 - 2 - time.time())
+
+
 #: Stands for a record without its voucher: no record of ours, and not None.
 VOID: Any = object()
 
@@ -117,6 +124,7 @@ class Voucher(Backend):
 
     atomic = False
     swallows = True
+    longest = property(until_2038)
 
     @staticmethod
     def voucher_key(key: str) -> str:

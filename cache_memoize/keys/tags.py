@@ -33,6 +33,7 @@ __all__ = [
     "tagging",
     "tags_of",
     "undeclared",
+    "variant_of",
     "young_key",
 ]
 
@@ -245,6 +246,23 @@ def also_tagged(
     def tag(args: Any, kwargs: Any) -> TaggedKey:
         key = key_of(args, kwargs)
         return _tagged(key, tuple(sorted(more.union(getattr(key, "tags", ())))))
+
+    return tag
+
+
+def variant_of(
+    key_of: Callable[[Any, Any], str], call_of: Callable[[Any, Any], str], name: str
+) -> Callable[[Any, Any], TaggedKey]:
+    """Return ``key_of`` with the tag that all variants of a call have.
+
+    :param call_of: returns the key of a call without the values of ``vary_on=``.
+    """
+
+    def tag(args: Any, kwargs: Any) -> TaggedKey:
+        key = key_of(args, kwargs)
+        own = call_tags(name, call_of(args, kwargs))[0]
+        found = _tagged(key, tuple(sorted({own, *getattr(key, "tags", ())})))
+        return found
 
     return tag
 

@@ -140,6 +140,8 @@ class Plan:
     astore: AsyncStore
     #: Returns the key of a call from its arguments.
     key_of: Callable[[Any, Any], str]
+    #: The same for all variants of a call, without the values of ``vary_on=``.
+    call_of: Callable[[Any, Any], str]
     #: Returns the arguments of a call as text; None if they are plain values.
     state_of: Callable[[Any, Any], str | None]
     #: Returns the captured variables in the key as text; None: there are none.
@@ -257,7 +259,7 @@ class Call(NamedTuple):
         store, terms = self.store, Terms()
         if isinstance(self.key, TaggedKey):
             kept, hold = self.kept_for() if kept is None else kept, self.policy.hold
-            terms = Terms(kept, record.cap(hold))
+            terms = Terms(kept, hold)
             if database := store.database():
                 may_write = await transactions.ask_connections(
                     store, transactions.can_share_results, 0, database

@@ -16,6 +16,7 @@ context of the computation add to it too.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
@@ -53,7 +54,10 @@ _TOO_MANY = ValueError(
 class Origins:
     """The tags that a result under computation depends on, each with its token."""
 
-    __slots__ = ("alias", "calls", "known", "reads", "stale", "terms", "tokens", "void")
+    __slots__ = (
+        *("alias", "call", "calls", "known", "previous", "reads"),
+        *("stale", "terms", "timeout", "tokens", "void"),
+    )
 
     def __init__(
         self,
@@ -73,6 +77,11 @@ class Origins:
         #: Whether it depends on the calls that are made for it, and on the tables.
         self.calls, self.reads = calls, reads
         self.tokens: dict[str, bytes] = {}
+        #: The call, unless many are computed together, and the entry to be replaced.
+        self.call: Call | None = None
+        self.previous: record.Record | None = None
+        #: Seconds that the function has set in place of its ``timeout=``.
+        self.timeout = math.inf
         #: Whether it is made of a stale value.
         self.stale = False
         #: Why the result must not be stored, if so.

@@ -436,11 +436,11 @@ def _right(
 ) -> Claim:
     """Return the right to compute from now on; with a lease, also to store."""
     now, began = call.clock.time(), call.clock.monotonic()
-    calls, reads, origins = call.policy.inherit, call.plan.reads, None
-    if calls or reads:
-        terms = Terms(call.kept_for(), call.policy.hold)
-        known = {} if terms.hold else known  # they may be young
-        origins = Origins(call.plan.alias, known, terms, calls=calls, reads=reads)
+    terms = Terms(call.kept_for(), call.policy.hold)
+    known = {} if terms.hold else known  # they may be young
+    calls, reads = call.policy.inherit, call.plan.reads
+    origins = Origins(call.plan.alias, known, terms, calls=calls, reads=reads)
+    origins.call, origins.previous = call, keeps
     return Claim(
         lease=lease, tags=tags, keeps=keeps, started=now, began=began, origins=origins
     )

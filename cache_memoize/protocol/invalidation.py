@@ -33,7 +33,7 @@ from ..cache.store import AsyncStore, Store, run
 from ..cache.tokens import PATIENCE
 from ..clock import Clock
 from ..conf import is_debug
-from ..keys.tags import may_be_returned, tag_key, tags_of, undeclared
+from ..keys.tags import call_tags, may_be_returned, tag_key, tags_of, undeclared
 from ..signals import Event
 from ..stats.counters import announce, logger
 from . import transactions
@@ -81,10 +81,17 @@ async def invalidate_key(
         await _renew_now(store, name, tags)
 
 
-async def invalidate_call(call: Call) -> None:
-    """Invalidate the entry of a call, and the results that were made with it."""
-    name, hold = call.function.name, call.policy.hold
-    await invalidate_key(call.store, name, call.key, hold, call.own_tags())
+async def invalidate_call(call: Call, *, variants: bool = False) -> None:
+    """Invalidate the entry of a call, and the results that were made with it.
+
+    :param variants: in all variants of ``vary_on=``.
+    """
+    name, hold, key = call.function.name, call.policy.hold, call.key
+    if variants and call.plan.varies:
+        key, _ = call_tags(
+            call.function.prefix, call.plan.call_of(call.args, call.kwargs)
+        )
+    await invalidate_key(call.store, name, key, hold, call.own_tags())
 
 
 async def renew_tags(store: Store, name: str, tags: Sequence[str]) -> None:

@@ -104,6 +104,8 @@ def _count(call: Call, cost: float) -> None:
 
 async def _store(call: Call, claim: Claim, kind: int, result: Any, cost: float) -> None:
     timeout = timeout_of(call, result)
+    if claim.origins:
+        timeout = min(timeout, claim.origins.timeout)
     grace = call.plan.grace(kind) if timeout else 0.0
     # At most the timeout, even if the clock was set back meanwhile.
     age = max(0.0, call.clock.time() - claim.started)

@@ -39,6 +39,7 @@ from django.db.backends.utils import CursorWrapper
 
 from .. import process
 from ..cache.backends import has_autocommit_off, own_blocks
+from .snapshots import has_open_statement, is_snapshot, reads_snapshot
 from .statements import effect_of
 
 __all__ = [
@@ -89,8 +90,7 @@ class Watch:
         self._rolled_back = False
         self.began = 0.0
         self.wrote = self.locked = self.snapshot = False
-        #: Whether transactions of this session read from a snapshot, unless they say
-        #: otherwise; None: the server was not asked yet.
+        #: Whether transactions read from a snapshot by default; None: not asked yet.
         self.snapshots: bool | None = None
         #: The number of cursors opened, and of statements.
         self.uses = 0
@@ -101,13 +101,15 @@ class Watch:
         self, execute: Any, sql: Any, params: Any, many: bool, context: Any
     ) -> Any:
         self.uses += 1
-        connection, effect = context["connection"], effect_of(sql)
+        connection = context["connection"]
         if observer is not None:
             execute = functools.partial(observer, connection, execute)
-        if effect.isolates:  # perhaps the session too; one transaction, on MySQL
-            self.snapshots = None if connection.in_atomic_block else True
+        if "SOLATION" in str(sql).upper():  # the next transaction's, on MySQL
+            outside = not connection.in_atomic_block
+            self.snapshots = (outside and effect_of(sql).isolates) or None
         if connection.in_atomic_block:
             self.follow(connection)
+            effect = effect_of(sql)
             self.wrote = self.wrote or effect.writes
             self.locked = self.locked or effect.locks
             self.snapshot = self.snapshot or effect.isolates
@@ -255,7 +257,7 @@ def can_share_results(hold: float, database: str | None = None) -> bool:
     nor in a loop over rows of SQLite. ``database`` is the alias of the database that
     the cache itself is in, if any: others do not see an entry there before the commit.
     """
-    if any(map(_has_open_statement, connections.all(initialized_only=True))):
+    if any(map(has_open_statement, connections.all(initialized_only=True))):
         return False
     for connection in _connections_in_transaction():
         if connection.alias == database or _has_written(connection):
@@ -263,7 +265,9 @@ def can_share_results(hold: float, database: str | None = None) -> bool:
         watch = _watch_of(connection)
         # In a TestCase, this is the age of the project's outermost block.
         age = time.monotonic() - watch.began
-        if (watch.snapshot or reads_snapshot(connection)) and not age < hold:
+        if watch.snapshots is None and not watch.snapshot:
+            watch.snapshots = reads_snapshot(connection)  # once per connection
+        if (watch.snapshot or watch.snapshots is not False) and not age < hold:
             return False
     return True
 
@@ -290,54 +294,6 @@ def count_database_uses(cache: str | None = None) -> Uses:
     return tuple(found)
 
 
-def _has_open_statement(connection: Connection) -> bool:
-    """Return whether rows of a query on SQLite are still to be read, as in a loop over
-    ``iterator()``. In WAL mode, all queries of the connection then see the data as they
-    were when that query began."""
-    if connection.vendor != "sqlite" or connection.connection is None:
-        return False
-    try:
-        for _ in range(2):  # SQLite replaces no function while a statement runs
-            connection.connection.create_function("cache_memoize_open", 0, bool)
-    except connection.Database.Error:
-        return True
-    return False
-
-
-#: By vendor, a query for the isolation level of the session. (That of the transaction
-#: may be one that the driver sets.)
-_LEVEL_QUERIES = {
-    "postgresql": "SELECT current_setting('default_transaction_isolation'), "
-    "current_setting('transaction_isolation')",
-    "mysql": "SHOW SESSION VARIABLES WHERE Variable_name LIKE '%isolation'",
-}
-
-
-def reads_snapshot(connection: Connection) -> bool:
-    """Return whether transactions see the data as they were when they began, unless
-    they set a level of their own. Ask the server once per connection."""
-    vendor, watch = connection.vendor, _watch_of(connection)
-    written = "isolation_level" in connection.settings_dict["OPTIONS"]
-    if vendor not in _LEVEL_QUERIES or (vendor == "postgresql" and written):
-        level = getattr(connection, "isolation_level", None)  # Oracle has none
-        return vendor == "sqlite" or _is_snapshot(level)
-    if watch.snapshots is None:
-        try:  # by the driver: this is no query of the project
-            with connection.connection.cursor() as cursor:
-                cursor.execute(_LEVEL_QUERIES[vendor])
-                watch.snapshots = any(_is_snapshot(v) for row in cursor for v in row)
-        except connection.Database.Error:  # as in a transaction that has failed
-            return True
-    return watch.snapshots
-
-
-def _is_snapshot(level: Any) -> bool:
-    if type(level) is int:  # psycopg's numbers: 2 is READ COMMITTED
-        return level > 2
-    name = getattr(level, "name", str(level)).upper()
-    return "REPEATABLE" in name or "SERIALIZABLE" in name
-
-
 def atomic_requests() -> list[tuple[str, bool]]:
     """Return the aliases of the databases with ``ATOMIC_REQUESTS``, and whether such a
     transaction reads from a snapshot, as far as the settings tell."""
@@ -346,7 +302,7 @@ def atomic_requests() -> list[tuple[str, bool]]:
         settings = connection.settings_dict
         if settings["ATOMIC_REQUESTS"]:
             level = settings["OPTIONS"].get("isolation_level")
-            snapshot = connection.vendor == "sqlite" or _is_snapshot(level)
+            snapshot = connection.vendor == "sqlite" or is_snapshot(level)
             found.append((connection.alias, snapshot))
     return found
 
