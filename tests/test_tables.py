@@ -417,6 +417,13 @@ def test_what_is_no_model_is_refused(depends, error, text):
         cache_memoize(60, depends_on=depends, prefix="refused")(lambda: 1)()
 
 
+def test_a_model_that_was_swapped_out_is_refused(settings):
+    """Its table is never written."""
+    settings.AUTH_USER_MODEL = "tests.Reader"
+    with pytest.raises(TypeError, match=r"auth.User, .* tests.Reader is in its place"):
+        cache_memoize(60, depends_on="auth.User", prefix="refused")(lambda: 1)()
+
+
 def test_without_the_app_it_is_refused(settings):
     settings.INSTALLED_APPS = [
         a for a in settings.INSTALLED_APPS if a != "cache_memoize"
