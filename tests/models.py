@@ -118,11 +118,12 @@ class Priced(models.Model):
 
     name = models.CharField(max_length=100)
     cents = models.IntegerField(default=0)
-    slug = models.GeneratedField(
-        expression=models.functions.Lower("name"),
-        output_field=models.CharField(max_length=100),
-        db_persist=True,
-    )
+    if hasattr(models, "GeneratedField"):
+        slug = models.GeneratedField(
+            expression=models.functions.Lower("name"),
+            output_field=models.CharField(max_length=100),
+            db_persist=True,
+        )
 
 
 if hasattr(models, "DB_CASCADE"):

@@ -22,7 +22,9 @@ def as_stored(instance: Any) -> Any:
     has, changed, saved = dict(vars(instance)), {}, not instance._state.adding
     for field in instance._meta.concrete_fields:
         value = has.get(field.attname)
-        unknown = field.generated or hasattr(value, "resolve_expression")
+        unknown = getattr(field, "generated", False) or hasattr(
+            value, "resolve_expression"
+        )
         if saved and unknown and field.attname in has:
             changed[field.attname] = has.pop(field.attname)
         elif value is not None:
