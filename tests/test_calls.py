@@ -727,6 +727,7 @@ def sum_of(found):
 ACTIONS = ["call"] * 4 + ["change"] * 3 + ["refresh", "tick", "evict"]
 
 
+@pytest.mark.grows
 @pytest.mark.backends(["locmem", "valkey"])
 def test_no_graph_of_calls_ever_returns_an_old_value(world):
     """Against a model without a cache."""
