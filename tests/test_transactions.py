@@ -810,7 +810,7 @@ def test_an_unknown_isolation_level_is_a_snapshot_on_mysql_only():
 def test_a_pending_action_runs_once(database):
     done = []
     with transaction.atomic(using=database):
-        tokens = transactions.run_at_commit("locmem", "key", done.append)
+        tokens = transactions.run_at_commit("locmem", "key", done.append, print, None)
         (waiting,) = transactions._pending_for("locmem", ["key"])
         waiting()
     assert done == list(tokens)

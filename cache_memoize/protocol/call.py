@@ -267,6 +267,13 @@ class Call(NamedTuple):
             )
         return await store.seen(self.key, first, hold=hold, may_write=may_write)
 
+    async def holds_rows(self) -> bool:
+        """Return whether other callers would wait for what this one writes now, until
+        its transaction on the database of the cache itself ends."""
+        if not self.store.database():
+            return False
+        return await self.store.ask_thread(self.store.is_in_transaction)
+
     async def may_store(self, since: float = 0.0) -> bool:
         """Return whether a result computed now in this thread may be stored for all.
 

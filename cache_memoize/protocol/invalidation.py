@@ -4,7 +4,9 @@ Outside of transactions, a mark that the key is empty replaces the entry, or the
 of a computation under way. Inside of one, a block replaces it, until the commit: other
 callers compute from the old rows, and must not store. A block has the tokens of all
 connections whose transactions have invalidated the key, and a commit takes away its
-own. After a rollback the block expires by itself.
+own. After a rollback the block expires by itself. In a cache in the database of the
+transaction itself, the block is the last statement before the commit: else its row
+would be locked until then, and other callers and transactions would wait for it.
 
 The obvious scheme, to delete the key when the rows are written, is too early: another
 caller may read the old rows, and store an old value for a whole timeout. To delete it
@@ -52,33 +54,53 @@ async def invalidate_key(store: Store, name: str, key: str, hold: float = 0.0) -
     :param name: the name of the function, or of the control, for messages.
     :param hold: seconds after it takes effect for which nothing is stored.
     """
+    blocked: list[float] = []
+    here = Store(store.alias, store.breaker, store.clock)  # the commit is sync
     at_commit = functools.partial(
-        _invalidate_after_commit, store, name, key, hold, store.clock.time()
+        _invalidate_after_commit, here, name, key, hold, blocked
     )
     # First, so that it is done at the commit even if the block fails.
     tokens = await transactions.ask_connections(
-        store, transactions.run_at_commit, store.alias, key, at_commit
+        store,
+        transactions.run_at_commit,
+        store.alias,
+        key,
+        at_commit,
+        lambda tokens: run(_block(here, name, key, tokens, blocked)),
+        store.database(),
     )
     if tokens:
-        await _mark(store, name, key, adds=tokens, seconds=BLOCK_FOR)
+        await _block(store, name, key, tokens, blocked)
+    elif tokens is None:
+        await store.get(key)  # an error is raised here, and not at the commit
     else:
         await _invalidate_now(store, name, key, hold)
 
 
+async def _block(
+    store: Store, name: str, key: str, tokens: frozenset[bytes], blocked: list[float]
+) -> None:
+    """Block a key for these invalidations; note the time, if that succeeds."""
+    now = store.clock.time()
+    await _mark(store, name, key, adds=tokens, seconds=BLOCK_FOR)
+    blocked.append(now)
+
+
 def _invalidate_after_commit(
-    store: Store, name: str, key: str, hold: float, blocked: float, token: bytes
+    store: Store, name: str, key: str, hold: float, blocked: list[float], token: bytes
 ) -> None:
     """Invalidate after a commit, and take away its block, but no other.
 
-    :param blocked: when the first block began, in seconds since the epoch.
+    :param blocked: when the block began, in seconds since the epoch; empty if there is
+        none.
     """
-    here = Store(store.alias, store.breaker, store.clock)
     try:
-        run(_invalidate_now(here, name, key, hold, frozenset([token])))
+        run(_invalidate_now(store, name, key, hold, frozenset([token])))
     except Exception as error:
         # An error here would skip the project's own hooks. While the block lasts, there
         # is no old entry, and none can be stored.
-        if not 0 <= store.clock.time() - blocked < BLOCK_FOR / 2:
+        began = blocked[0] if blocked else -BLOCK_FOR
+        if not 0 <= store.clock.time() - began < BLOCK_FOR / 2:
             raise
         logger.warning("%s: %r after the commit; the block will expire", name, error)
 

@@ -39,6 +39,7 @@ from django.db.backends.utils import CursorWrapper
 
 from .. import process
 from ..cache.backends import has_autocommit_off, own_blocks
+from ..process import logger
 from .statements import effect_of
 
 __all__ = [
@@ -134,6 +135,7 @@ def _watch_of(connection: Connection) -> Watch:
     connection.execute_wrappers.append(watch)
     for name in ("cursor", "chunked_cursor"):
         setattr(connection, name, _opening(watch, getattr(connection, name)))
+    connection.commit = functools.partial(_commit, connection, connection.commit)
     if connection.in_atomic_block:
         # It was opened before this library was imported, so it may have written.
         watch.follow(connection)
@@ -177,6 +179,26 @@ def _opening(watch: Watch, make: Callable[..., Any]) -> Callable[..., Any]:
         return made
 
     return cursor
+
+
+def _commit(connection: Connection, commit: Callable[[], None]) -> None:
+    """Do what has to be in the transaction, as its last statements, and commit."""
+    hooks = [hook for _, hook, _ in connection.run_on_commit]
+    pending = [hook for hook in hooks if isinstance(hook, Pending)]
+    last = {(each.alias, each.key): each.before for each in pending if each.before}
+    if last and not connection.in_atomic_block:
+        connection.in_atomic_block = True  # then an error is that of a savepoint
+        try:
+            # In one order, so that no two transactions wait for each other.
+            for where in sorted(last):
+                last[where]()
+        except Exception as error:
+            if connection.needs_rollback:
+                raise
+            logger.warning("%r before the commit; the hook after it is left", error)
+        finally:
+            connection.in_atomic_block = False
+    commit()
 
 
 #: Whether this process has opened a database connection. True too if this module was
@@ -348,8 +370,11 @@ class Pending:
         alias: str,
         key: str,
         action: Callable[[], None],
+        before: Callable[[], None] | None = None,
     ) -> None:
         self.connection = connection
+        #: Done as the last statement of the transaction.
+        self.before = before
         self.alias = alias
         self.key = key
         self.action = action
@@ -400,14 +425,22 @@ def has_invalidated(alias: str, keys: Iterable[str]) -> bool:
 
 
 def run_at_commit(
-    alias: str, key: str, action: Callable[[bytes], None]
-) -> frozenset[bytes]:
+    alias: str,
+    key: str,
+    action: Callable[[bytes], None],
+    block: Callable[[frozenset[bytes]], None],
+    database: str | None,
+) -> frozenset[bytes] | None:
     """Run ``action`` at the commit of every open transaction, with the token of its
-    connection. Return the tokens; none if no transaction is open."""
-    tokens = set()
-    for connection in _connections_in_transaction():
+    connection. Return the tokens; none if no transaction is open.
+
+    If the cache is in a ``database`` with an open transaction, return None: its rows
+    would be locked until the end, so ``block`` gets the tokens just before the commit.
+    """
+    found = _connections_in_transaction()
+    tokens = frozenset(_watch_of(connection).token for connection in found)
+    for connection in found:
         token = _watch_of(connection).token
-        tokens.add(token)
         ids = set(connection.savepoint_ids)
         if any(
             pending.connection is connection and pending.savepoints <= ids
@@ -415,9 +448,11 @@ def run_at_commit(
         ):
             continue  # that action is enough, and lives as long as this one would
         at_commit = functools.partial(action, token)
-        pending = Pending(connection, alias, key, at_commit)
+        own = connection.alias == database
+        before = functools.partial(block, tokens) if own else None
+        pending = Pending(connection, alias, key, at_commit, before)
         if connection.in_atomic_block:
             connection.on_commit(pending)
         else:  # autocommit is off: Django runs these when it is on again
             connection.run_on_commit.append((ids, pending, False))
-    return frozenset(tokens)
+    return None if database in [each.alias for each in found] else tokens
