@@ -6,8 +6,8 @@ function (copies of a real one, through a pipeline) and compares a hit with the 
 among 1 to 1,000 memoized functions that are called in turn, and one with 0 to 50 tags.
 A cost is *flat* if its ratio at the greatest size is at most 1.25 times the smallest.
 
-``--soak SECONDS`` is how long hits, misses and invalidations then go on; the memory of
-the process (Linux only) is compared between the end of the first third and the end.
+``--memory SECONDS`` is how long hits, misses and invalidations then go on; the memory
+of the process (Linux only) is compared between the end of the first third and the end.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from django.core.cache import caches
 
 from benchmarks.hit import POSITIONAL, TYPICAL, VALUES
 from benchmarks.measure import Ratio, batch, interleave, ratio
+from benchmarks.memory import measure_growth
 from benchmarks.peers import (
     BY_HAND,
     OURS,
@@ -33,7 +34,6 @@ from benchmarks.peers import (
 )
 from benchmarks.places import LOCAL, VALKEY, Backend, places
 from benchmarks.report import Bar, Report, parser
-from benchmarks.soak import soak
 from cache_memoize import invalidate_tags
 
 ENTRIES = [10, 1_000, 10_000, 100_000, 1_000_000]
@@ -225,7 +225,7 @@ def tags(report: Report, backend: Backend) -> None:
 
 def main() -> None:
     arguments = parser(__doc__)
-    arguments.add_argument("--soak", type=float, default=30, metavar="SECONDS")
+    arguments.add_argument("--memory", type=float, default=30, metavar="SECONDS")
     options = arguments.parse_args()
     report = Report("Scale", options)
     sizes = [size for size in ENTRIES if size <= 10_000 or not options.quick]
@@ -237,8 +237,9 @@ def main() -> None:
         if report.wanted("tags"):
             for backend in there:
                 tags(report, backend)
-        if report.wanted("soak"):
-            soak(report, there, min(options.soak, 4) if options.quick else options.soak)
+        if report.wanted("memory"):
+            seconds = min(options.memory, 4) if options.quick else options.memory
+            measure_growth(report, there, seconds)
     report.finish()
 
 

@@ -5,7 +5,8 @@ from .cache.errors import CacheDidNotAnswer
 from .cache.local import local
 from .decorator import Memoized, cache_memoize
 from .keys.encoding import UnkeyableArgument, register_key
-from .model_signals import ainvalidate_model, invalidate_model
+from .model_controls import ainvalidate_model, invalidate_model, invalidate_tags_on
+from .protocol.current import Current, current
 from .protocol.entries import Entry
 from .protocol.invalidation import ainvalidate_tags, invalidate_tags
 from .protocol.progress import Progress
@@ -15,6 +16,7 @@ from .stats.reporter import flush_stats
 __all__ = [
     "CacheDidNotAnswer",
     "CacheInfo",
+    "Current",
     "Entry",
     "Memoized",
     "Progress",
@@ -22,9 +24,11 @@ __all__ = [
     "ainvalidate_model",
     "ainvalidate_tags",
     "cache_memoize",
+    "current",
     "flush_stats",
     "invalidate_model",
     "invalidate_tags",
+    "invalidate_tags_on",
     "local",
     "register_key",
 ]

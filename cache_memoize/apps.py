@@ -11,7 +11,9 @@ class CacheMemoizeConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        from .protocol import tables
         from .stats import sitewide
         from .stats.reporter import reporter
 
         reporter.add(sitewide.tell)
+        tables.watch_writes()

@@ -17,7 +17,7 @@ from django.urls import get_resolver
 
 from . import model_signals, vary
 from .cache import connections
-from .conf import conf
+from .conf import conf, is_debug
 from .describe import FunctionInfo, list_functions
 from .planning import distinction
 from .process import printable
@@ -49,7 +49,7 @@ TEXTS = {
     "cache_memoize.E003": (
         "{}.invalidate_on({!r}): there is no such model, so no call is ever "
         "invalidated.",
-        "Write app_label.ModelName, of an app that is in INSTALLED_APPS.",
+        "Write app_label.ModelName, of an app that is in INSTALLED_APPS{2}.",
     ),
     "cache_memoize.E004": (
         "The cache {!r} cannot be used: {}: {}",
@@ -203,15 +203,16 @@ def _check_client(
 
 
 def check_sharing(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
-    """W006: caches that other processes do not see."""
-    return list(_check_sharing(stores=True))
+    """W006: caches that other processes do not see. On a developer's machine (DEBUG),
+    which has one process as a rule, only with ``check --deploy``."""
+    return [] if is_debug() else list(_check_sharing(True))
 
 
-def _check_sharing(*, stores: bool) -> Iterator[checks.CheckMessage]:
+def _check_sharing(*stores: bool) -> Iterator[checks.CheckMessage]:
     for alias, functions in _functions_by_alias().items():
         with suppress(Exception):  # an error of check_caches
             problem = connections.unshared(alias)
-            if problem and connections.opened(alias)[1].stores is stores:
+            if problem and connections.opened(alias)[1].stores in stores:
                 words = alias, problem, _join_names(functions)
                 yield _make_message("cache_memoize.W006", *words)
 
@@ -219,7 +220,7 @@ def _check_sharing(*, stores: bool) -> Iterator[checks.CheckMessage]:
 def check_deployment(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
     """W006, W007 and W009, with ``check --deploy``: caches for development. One that
     stores nothing is common on a developer's machine, and returns no old value."""
-    found = list(_check_sharing(stores=False))
+    found = list(_check_sharing(False, is_debug()))
     for alias in _functions_by_alias():
         try:
             cache, backend = connections.opened(alias)
@@ -275,7 +276,9 @@ def check_functions(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage
     registrations that some processes do not see."""
     by_alias = _functions_by_alias()
     found = [
-        _make_message("cache_memoize.E003", function, model)
+        _make_message(
+            "cache_memoize.E003", function, model, model_signals.meant_model(model)
+        )
         for function, model in model_signals.unknown_models()
     ]
     for path in model_signals.late_functions():

@@ -6,6 +6,7 @@ made from it register with :func:`on_change`.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -22,6 +23,7 @@ __all__ = [
     "changed",
     "conf",
     "is_debug",
+    "is_test",
     "on_change",
     "secrets",
     "site_id",
@@ -49,6 +51,14 @@ def _is_interval(value: Any) -> bool:
 
 _DICT = _Kind("a dict", lambda value: isinstance(value, dict), dict)
 _TEXT = _Kind("a string", lambda value: isinstance(value, str), str)
+
+
+def _are_texts(value: Any) -> bool:
+    texts = isinstance(value, (list, tuple, set, frozenset))
+    return texts and all(isinstance(each, str) for each in value)
+
+
+_TEXTS = _Kind("a list of strings", _are_texts, list)
 _SECONDS = _Kind("a number of seconds, or 0", _is_interval, float)
 
 
@@ -74,6 +84,13 @@ class Conf:
     REFRESH: str = _setting(_one_of("thread", "inline", "task"), "thread")
     #: Whether entries are signed, and entries without a valid signature are misses.
     SIGN: bool = _setting(_one_of(False, True), False)
+    #: Tables whose writes invalidate nothing, and whose reads nothing depends on.
+    IGNORED_TABLES: Any = _setting(_TEXTS, ("django_session", "django_admin_log"))
+    #: Aliases of the caches with functions that have depends_on=: every process of the
+    #: site invalidates there what depends on the tables that it writes to.
+    TABLE_CACHES: Any = _setting(_TEXTS, ("default",))
+    #: Whether writes to the database invalidate what depends on their tables.
+    WATCH_TABLES: bool = _setting(_one_of(True, False), True)
     #: Seconds between two reports of the counters of a process; 0: no reports.
     STATS_INTERVAL: float = _setting(_SECONDS, 5.0)
 
@@ -185,3 +202,8 @@ def site_id() -> Any:
 def is_debug() -> bool:
     """Return ``DEBUG``: whether this is a developer's machine."""
     return bool(settings.DEBUG)
+
+
+def is_test() -> bool:
+    """Return whether a test runner has set up Django's test environment."""
+    return hasattr(sys.modules.get("django.core.mail"), "outbox")

@@ -20,16 +20,18 @@ from .cache.connections import UNREAD
 from .cache.record import AHEAD, TAIL, freshness, loads
 from .cache.store import run
 from .clock import Clock
-from .memoized import Memoized, attach
+from .memoized import Memoized
 from .methods import (
     BoundMethod,
     MemoizedClassMethod,
     MemoizedMethod,
+    attach,
     is_in_class_body,
 )
-from .options import SIGNATURE, Timeout, VaryOn, given_in
+from .options import SIGNATURE, DependsOn, Timeout, VaryOn, given_in
 from .planning import make_function, make_plan
-from .protocol.call import Call, Computation, Function
+from .protocol.call import Call, Function
+from .protocol.capture import Computation, computation, running
 from .protocol.claim import claim, overtake, serve
 from .protocol.refresh import arevalidate, revalidate
 from .protocol.settle import fail, settle
@@ -57,7 +59,8 @@ def _sync_wrapper(function: Function) -> Callable[..., Any]:
         plan = function.plan or make_plan(function)
         key = plan.key_of(args, kwargs)
         raw, error = UNREAD, None
-        if plan.stores and not (plan.breaker.tripped or live or refresh):
+        aside = plan.breaker.tripped or live or refresh
+        if plan.stores and not (aside or (running and computation())):
             try:
                 raw = plan.fetch(plan.alias, key)
                 if type(raw) is bytes:
@@ -65,7 +68,7 @@ def _sync_wrapper(function: Function) -> Callable[..., Any]:
                     age = clock.time() - start
                     if plan.early_zone:  # the slower the function, the earlier
                         timeout -= plan.early_zone * cost
-                    if kind == plan.hit_kind and AHEAD < age < timeout:
+                    if kind in plan.hit_kinds and AHEAD < age < timeout <= plan.longest:
                         value = loads(raw)
                         stats.hits += 1
                         stats.saved += cost
@@ -80,7 +83,7 @@ def _sync_wrapper(function: Function) -> Callable[..., Any]:
             if claimed.lease is not None:
                 claimed = revalidate(this, claimed)
             return serve(this, claimed)
-        computation = Computation()
+        computing = Computation(claimed.origins)
         try:
             stats.missed(key)  # in the try: a receiver may raise
             result = func(*args, **kwargs)
@@ -88,7 +91,7 @@ def _sync_wrapper(function: Function) -> Callable[..., Any]:
             run(fail(this, claimed, raised))
             raise
         finally:
-            computation.end()
+            computing.end()
         run(settle(this, claimed, result))
         return result
 
@@ -103,7 +106,8 @@ def _async_wrapper(function: Function) -> Callable[..., Any]:
         plan = function.plan or make_plan(function)
         key = plan.key_of(args, kwargs)
         raw, error = UNREAD, None
-        if plan.stores and not (plan.breaker.tripped or live or refresh):
+        aside = plan.breaker.tripped or live or refresh
+        if plan.stores and not (aside or (running and computation())):
             try:
                 raw = await plan.afetch(plan.alias, key)
                 if type(raw) is bytes:
@@ -111,7 +115,7 @@ def _async_wrapper(function: Function) -> Callable[..., Any]:
                     age = clock.time() - start
                     if plan.early_zone:  # the slower the function, the earlier
                         timeout -= plan.early_zone * cost
-                    if kind == plan.hit_kind and AHEAD < age < timeout:
+                    if kind in plan.hit_kinds and AHEAD < age < timeout <= plan.longest:
                         value = loads(raw)
                         stats.hits += 1
                         stats.saved += cost
@@ -126,7 +130,7 @@ def _async_wrapper(function: Function) -> Callable[..., Any]:
             if claimed.lease is not None:
                 claimed = await arevalidate(this, claimed)
             return serve(this, claimed)
-        computation = Computation()
+        computing = Computation(claimed.origins)
         try:
             stats.missed(key)  # in the try: a receiver may raise
             result = await func(*args, **kwargs)
@@ -134,7 +138,7 @@ def _async_wrapper(function: Function) -> Callable[..., Any]:
             await fail(this, claimed, raised)
             raise
         finally:
-            computation.end()
+            computing.end()
         await settle(this, claimed, result)
         return result
 
@@ -237,6 +241,8 @@ def cache_memoize(
     hold: float | timedelta = 0,
     local: Literal["request"] | None = None,
     vary_on: VaryOn | Iterable[VaryOn] = (),
+    inherit: bool = True,
+    depends_on: DependsOn | Iterable[DependsOn] = (),
 ) -> Decorator: ...
 def cache_memoize(*args: Any, **kwargs: Any) -> Any:
     """Memoize a function in a Django cache, for all processes that share it.
@@ -285,6 +291,11 @@ def cache_memoize(*args: Any, **kwargs: Any) -> Any:
         ``with local():`` block; None: every time.
     :param vary_on: functions without arguments, or names of those in
         :mod:`cache_memoize.vary`: their results at the call are part of the key.
+    :param inherit: whether a result is out of date as soon as one of the memoized calls
+        is that the function made; False: only when it is invalidated itself.
+    :param depends_on: models, as classes or ``"app.Model"``: results are out of date as
+        soon as any process writes to their tables; ``"reads"``: the tables that the
+        function has read. Needs ``"cache_memoize"`` in ``INSTALLED_APPS``.
 
     Options that are not passed here may be set for all functions by the setting
     ``CACHE_MEMOIZE["DEFAULTS"]``, which is read at the first call.

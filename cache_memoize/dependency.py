@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial, reduce
+from inspect import iscoroutinefunction, signature
 from itertools import chain
 from operator import or_
 from types import NoneType
@@ -82,6 +83,24 @@ class Dependency:
     @property
     def base(self) -> Class:
         return concrete_model(self.model)
+
+    def check_callable(self) -> None:
+        """Refuse what cannot return the arguments of calls for one instance."""
+        calls: Any = self.calls
+        if calls is None:
+            return
+        fits = not (isinstance(calls, type) or iscoroutinefunction(calls))
+        try:
+            signature(calls).bind(None)
+        except TypeError:
+            fits = False
+        except ValueError:  # some builtins have no signature
+            pass
+        if not fits:
+            raise TypeError(
+                f"{self}: {calls!r} is no function of one instance; write one that "
+                "returns the arguments of a call, as lambda post: (post.pk,)"
+            )
 
     def collect_actions(self, objects: Any) -> dict[Any, Action]:
         """Return the invalidations that a change of these instances (a list or

@@ -320,6 +320,7 @@ FIGURES = [
     Figure("stale", gettext_lazy("Stale"), lambda t: t.stale),
     Figure("waits", gettext_lazy("Waits"), lambda t: t.waits),
     Figure("errors", gettext_lazy("Errors"), lambda t: t.errors),
+    Figure("failed", gettext_lazy("Failed"), lambda t: t.failed),
 ]
 
 

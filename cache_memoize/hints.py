@@ -18,15 +18,34 @@ __all__ = [
 #: What options are called in other libraries.
 _OTHER_WORDS = {
     **dict.fromkeys(("ttl", "expire", "expires", "max_age", "seconds"), "timeout"),
+    **dict.fromkeys(("expiration", "lifetime", "duration", "cache_timeout"), "timeout"),
     **dict.fromkeys(("namespace", "key_prefix", "name"), "prefix"),
     **dict.fromkeys(("key", "cache_key", "key_func"), "key_generator_callable"),
-    **dict.fromkeys(("key_builder", "make_key"), "key_generator_callable"),
+    **dict.fromkeys(("key_builder", "make_key", "key_fn"), "key_generator_callable"),
     **dict.fromkeys(("alias", "cache", "backend", "using"), "cache_alias"),
+    **dict.fromkeys(("cache_name", "region"), "cache_alias"),
+    **dict.fromkeys(("on_hit", "hit_callback"), "hit_callable"),
+    **dict.fromkeys(("on_miss", "miss_callback"), "miss_callable"),
     **dict.fromkeys(("exceptions", "cached_exceptions"), "cache_exceptions"),
     **dict.fromkeys(("exclude", "ignore_args", "skip_args"), "ignore"),
     **dict.fromkeys(("condition", "should_cache", "should_cache_fn"), "cache_if"),
+    **dict.fromkeys(("cache_none", "skip_none", "when"), "cache_if"),
     **dict.fromkeys(("per_user", "per_language", "vary", "per_site"), "vary_on"),
-    **dict.fromkeys(("stale_ttl", "stale_while_revalidate", "grace"), "stale"),
+    **dict.fromkeys(("stale_ttl", "stale_while_revalidate", "grace", "swr"), "stale"),
+    **dict.fromkeys(("model", "models", "depends", "invalidated_by"), "depends_on"),
+    "invalidate_on": "depends_on",
+    "lock_timeout": "lease",
+    "blocking_timeout": "wait",
+}
+
+_ALONE = "one caller computes, and others wait for it, anyway; wait= says how long"
+_SIZE = "the number of entries is MAX_ENTRIES in CACHES"
+#: Words of other libraries for which there is no option, and what to do instead.
+_NO_OPTIONS = {
+    **dict.fromkeys(("lock", "locking", "single_flight", "dogpile"), _ALONE),
+    **dict.fromkeys(("maxsize", "max_size", "max_entries"), _SIZE),
+    "typed": "arguments of different types are different calls anyway",
+    "unless": "write cache_if=, which is true for results to store",
 }
 
 #: What controls are called in other libraries.
@@ -39,11 +58,16 @@ OTHER_CONTROLS = {
 
 
 def suggestion(unknown: Iterable[str], known: Iterable[str]) -> str:
-    """Return " (did you mean ...?)" if known names are meant, else an empty string."""
+    """Return, in parentheses, the known names that are meant, or what to do instead;
+    an empty string if that is not known."""
+    unknown = list(unknown)
+    for name in unknown:
+        if name in _NO_OPTIONS:
+            return f" ({_NO_OPTIONS[name]})"
     return did_you_mean({meant_by(name, known) for name in unknown} - {None})
 
 
-def meant_by(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+def meant_by(name: str, known: Iterable[str], cutoff: float = 0.7) -> str | None:
     """Return the known name that is called like this elsewhere, or is close to it."""
     names, word = {each.lower(): each for each in sorted(known)}, str(name).lower()
     close = difflib.get_close_matches(word, names, 1, cutoff)

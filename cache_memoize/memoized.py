@@ -30,18 +30,18 @@ from django.db.models import Model
 
 from . import model_signals
 from .cache.store import Store, run
-from .hints import OTHER_CONTROLS, explain_receiver, refused_control
+from .hints import explain_receiver
 from .planning import plan_of
 from .protocol import entries
 from .protocol.call import Call, Function, Plan
 from .protocol.entries import Entry
-from .protocol.invalidation import invalidate_key
+from .protocol.invalidation import invalidate_call, invalidate_key
 from .protocol.many import Batch, awarm, warm
 from .protocol.progress import Progress, Steps, aiterate
 from .stats import sitewide
 from .stats.counters import CacheInfo
 
-__all__ = ["CONTROLS", "Memoized", "attach"]
+__all__ = ["CONTROLS", "Memoized"]
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -148,22 +148,30 @@ class Memoized(Generic[P, R, T]):
         return await call(*whole, **{**kwargs, "_refresh": True})  # type: ignore
 
     def invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> None:
-        """Invalidate this call, and the results of computations under way.
+        """Invalidate this call in all variants of ``vary_on=``, the results that were
+        made with it, and those of computations under way.
 
         Raises the error of the cache, or :exc:`CacheDidNotAnswer`, if that failed.
         """
-        self._check_given(args, kwargs)
-        for call in self._calls(args, kwargs):
-            run(_invalidate(call, call.key, call.policy.hold))
+        for call in self._given_calls(args, kwargs):
+            run(_invalidate(call))
 
     async def ainvalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> None:
-        self._check_given(args, kwargs)
-        for call in self._calls(args, kwargs, is_async=True):
-            await _invalidate(call, call.key, call.policy.hold)
+        for call in self._given_calls(args, kwargs, is_async=True):
+            await _invalidate(call)
 
-    def _check_given(self, args: Any, kwargs: Any) -> None:
-        """Refuse a call without arguments of a function that needs some. (That the
-        class is missing, ``_whole_arguments()`` explains better.)"""
+    def invalidate_variant(self, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        """:meth:`invalidate` for the present values of ``vary_on=`` only."""
+        for call in self._given_calls(args, kwargs):
+            run(_invalidate(call, variants=False))
+
+    async def ainvalidate_variant(self, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        for call in self._given_calls(args, kwargs, is_async=True):
+            await _invalidate(call, variants=False)
+
+    def _given_calls(self, args: Any, kwargs: Any, *, is_async: bool = False) -> Any:
+        """Return the calls; refuse one without arguments of a function that needs some.
+        (That the class is missing, ``_whole_arguments()`` explains better.)"""
         function = self._memoized
         try:
             if not (args or kwargs or (function.needs_class and not function.owner)):
@@ -171,6 +179,7 @@ class Memoized(Generic[P, R, T]):
         except TypeError as error:
             hint = "for all calls, write invalidate_all()"
             raise TypeError(f"{error}; {hint}") from None
+        return self._calls(args, kwargs, is_async=is_async)
 
     def get_cache_key(self, /, *args: P.args, **kwargs: P.kwargs) -> str:
         """Return the key of this call, without Django's KEY_PREFIX and version."""
@@ -206,12 +215,12 @@ class Memoized(Generic[P, R, T]):
         """
         plan = plan_of(self._memoized)
         tag = self._tag(plan)
-        run(_invalidate(Call(self._memoized, plan, plan.store, tag), tag))
+        run(_invalidate(Call(self._memoized, plan, plan.store, tag)))
 
     async def ainvalidate_all(self) -> None:
         plan = plan_of(self._memoized)
         tag = self._tag(plan)
-        await _invalidate(Call(self._memoized, plan, plan.astore, tag), tag)
+        await _invalidate(Call(self._memoized, plan, plan.astore, tag))
 
     def _tag(self, plan: Plan) -> str:
         if plan.tag is None:
@@ -359,8 +368,8 @@ class Memoized(Generic[P, R, T]):
 
     def cache_info(self) -> CacheInfo:
         """Return the counters of this function in this process since it started."""
-        totals = self._memoized.stats.totals()
-        return CacheInfo.of(totals, plan_of(self._memoized).breaker_state)
+        stats, breaker = self._memoized.stats, plan_of(self._memoized).breaker_state
+        return CacheInfo.of(stats.totals(), breaker, stats.old_since)
 
     async def acache_info(self) -> CacheInfo:
         return self.cache_info()
@@ -379,16 +388,19 @@ class Memoized(Generic[P, R, T]):
                 'put "cache_memoize" into INSTALLED_APPS'
             )
         plan = plan_of(function)
-        figures = sitewide.up_to_date(plan.alias, [function.path])
-        return CacheInfo.of(figures[function.path].totals, plan.breaker_state)
+        found = sitewide.up_to_date(plan.alias, [function.path])[function.path]
+        return CacheInfo.of(found.totals, plan.breaker_state, found.old_since)
 
     async def asite_info(self) -> CacheInfo:
         return await sync_to_async(self.site_info)()
 
 
-async def _invalidate(call: Call, key: str, hold: float = 0.0) -> None:
-    await invalidate_key(call.store, call.function.name, key, hold)
-    call.stats.invalidated(key)
+async def _invalidate(call: Call, *, variants: bool = True) -> None:
+    if call.key is call.plan.tag:
+        await invalidate_key(call.store, call.function.name, call.key)
+    else:
+        await invalidate_call(call, variants=variants)
+    call.stats.invalidated(call.key)
 
 
 #: The names of the controls.
@@ -397,23 +409,6 @@ CONTROLS = [
     for name, value in vars(Memoized).items()
     if isinstance(value, types.FunctionType) and not name.startswith("_")
 ]
-
-
-class _Unbound(Memoized[P, R, T]):
-    def __init__(self, function: Function) -> None:
-        self._memoized = function
-
-
-def attach(wrapper: Any, function: Function) -> None:
-    """Set the controls as attributes of the wrapper that callers call."""
-    controls: Memoized[..., Any, Any] = _Unbound(function)
-    wrapper._memoized = function
-    for name in CONTROLS:
-        setattr(wrapper, name, getattr(controls, name))
-    for name in OTHER_CONTROLS:
-        refused = refused_control(function.name, name)
-        setattr(wrapper, name, types.MethodType(refused, controls))
-    function.wrapper = wrapper
 
 
 if TYPE_CHECKING:

@@ -15,10 +15,17 @@ import types
 import warnings
 from typing import Any, ParamSpec, TypeVar
 
-from .memoized import Memoized
+from .hints import OTHER_CONTROLS, refused_control
+from .memoized import CONTROLS, Memoized
 from .protocol.call import Function
 
-__all__ = ["BoundMethod", "MemoizedClassMethod", "MemoizedMethod", "is_in_class_body"]
+__all__ = [
+    "BoundMethod",
+    "MemoizedClassMethod",
+    "MemoizedMethod",
+    "attach",
+    "is_in_class_body",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -149,3 +156,20 @@ class BoundMethod(functools.partial, Memoized[P, R, T]):  # type: ignore[type-ar
 
     def __repr__(self) -> str:
         return f"<memoized {self._memoized.name} at {id(self):#x}>"
+
+
+class _Unbound(Memoized[P, R, T]):
+    def __init__(self, function: Function) -> None:
+        self._memoized = function
+
+
+def attach(wrapper: Any, function: Function) -> None:
+    """Set the controls as attributes of the wrapper that callers call."""
+    controls: Memoized[..., Any, Any] = _Unbound(function)
+    wrapper._memoized = function
+    for name in CONTROLS:
+        setattr(wrapper, name, getattr(controls, name))
+    for name in OTHER_CONTROLS:
+        refused = refused_control(function.name, name)
+        setattr(wrapper, name, types.MethodType(refused, controls))
+    function.wrapper = wrapper

@@ -21,9 +21,9 @@ import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
+from traceback import walk_stack
 from typing import Any
 
-from asgiref.sync import sync_to_async
 from django.apps import apps
 from django.db import transaction
 from django.db.models import Model, signals
@@ -42,13 +42,17 @@ from .dependency import (
     with_parents,
     with_subclasses,
 )
+from .hints import did_you_mean, suggestion
 from .process import logger
 
 __all__ = [
     "add_dependency",
-    "ainvalidate_model",
-    "invalidate_model",
+    "check_model",
+    "dependencies_on",
+    "find_model",
     "late_functions",
+    "meant_model",
+    "run_all",
     "unknown_models",
     "warn_if_late",
 ]
@@ -106,13 +110,12 @@ def add_dependency(
             "@cache_memoize(..., tags=()), or a callable that returns the arguments of "
             "the calls to invalidate"
         )
-    if calls is not None and not callable(calls):
-        raise TypeError(f"{new}: {calls!r} is not callable; write a function")
+    new.check_callable()
     signals.class_prepared.connect(_connect_new_class, weak=False, dispatch_uid=UID)
     if isinstance(model, str):
-        key = make_model_tuple(model)
         if apps.models_ready:
-            apps.get_model(model)
+            check_model(find_model(model), str(new))
+        key = make_model_tuple(model)
         _unresolved[new] = model
         apps.lazy_model_operation(partial(_resolve_model, new), key)
     else:
@@ -130,7 +133,9 @@ def late_functions() -> list[str]:
     return list(_late)
 
 
-def warn_if_late(function: Callable[..., Any], path: str) -> None:
+def warn_if_late(
+    function: Callable[..., Any], path: str, control: str = ".invalidate_on()"
+) -> None:
     """Warn, once per function, of a registration after the apps are ready, unless the
     function is of a shell, a script, or another function."""
     code = getattr(function, "__code__", None)
@@ -140,8 +145,11 @@ def warn_if_late(function: Callable[..., Any], path: str) -> None:
     if function.__module__ == "__main__":
         return
     _late[path] = None
+    modules = (frame.f_globals.get("__name__") for frame, _ in walk_stack(None))
+    if "django.core.checks.registry" in modules:
+        return  # the check W010 is about to say the same
     warnings.warn(
-        f"{path}.invalidate_on() is called after the apps are ready, by a module that "
+        f"{path}{control} is called after the apps are ready, by a module that "
         "Django does not import when it starts: processes that do not import it, such "
         "as shells, workers and commands, never invalidate. Import that module in the "
         "ready() of an AppConfig, or in models.py",
@@ -150,38 +158,32 @@ def warn_if_late(function: Callable[..., Any], path: str) -> None:
     )
 
 
-def invalidate_model(model: Class | str) -> None:
-    """Invalidate every call of every function that was registered for ``model``, or for
-    a model that shares rows with it.
+# --- names ---------------------------------------------------------------------------
 
-    Use it after changes that send no signals: ``QuerySet.update()``, the bulk methods,
-    raw SQL, migrations. All functions are tried before the first error is raised.
 
-    Raises TypeError for what is no model, and before anything is invalidated if one of
-    the functions has no tags; LookupError or ValueError for a wrong model name.
-    """
-    if not isinstance(model, str):
-        past = check_model(model, "invalidate_model")._meta.apps is not apps
-        model = model._meta.label if past else model  # a migration's own class
-    if isinstance(model, str):
-        make_model_tuple(model)  # it has the better message for a malformed name
-        model = apps.get_model(model)
-    rows = with_subclasses(model)
-    found = [
-        d for d in _registered if any(issubclass(i, with_parents(d.base)) for i in rows)
+def find_model(name: str) -> Class:
+    try:
+        make_model_tuple(name)  # it has the better message for a malformed name
+        return apps.get_model(name)
+    except (LookupError, ValueError) as error:
+        raise type(error)(f"{error}{meant_model(name)}") from None
+
+
+def meant_model(name: str) -> str:
+    """Return " (did you mean ...?)" for the name of a model that does not exist."""
+    models = (one._meta for one in with_subclasses(Model) if not one._meta.swapped)
+    labels = [one.label for one in models]
+    same = [each for each in labels if each.endswith(f".{name.split('.')[-1]}")]
+    return did_you_mean(same) or suggestion([name], labels)
+
+
+def dependencies_on(models: Iterable[Class]) -> list[Dependency]:
+    """Return the registrations that a change of all rows of these models concerns."""
+    return [
+        one
+        for one in _registered
+        if any(issubclass(model, with_parents(one.base)) for model in models)
     ]
-    without = ", ".join(dict.fromkeys(d.name for d in found if not d.invalidate_all))
-    if without:
-        raise TypeError(
-            f"invalidate_model({model.__name__}) invalidates every call, which needs "
-            f"tags: write @cache_memoize(..., tags=()) for {without}"
-        )
-    _run_all(partial(d.run_named, d.invalidate_all) for d in found if d.invalidate_all)
-
-
-async def ainvalidate_model(model: Class | str) -> None:
-    """:func:`invalidate_model` for async code."""
-    await sync_to_async(invalidate_model)(model)
 
 
 # --- senders -------------------------------------------------------------------------
@@ -189,11 +191,18 @@ async def ainvalidate_model(model: Class | str) -> None:
 
 def check_model(model: Any, where: str) -> Class:
     if isinstance(model, type) and issubclass(model, Model) and model is not Model:
+        if model._meta.swapped:
+            raise TypeError(
+                f"{where}: {model._meta.label} has no rows, {model._meta.swapped} is in"
+                " its place; write get_user_model(), or the setting with that name"
+            )
         return model
     raise TypeError(f'{where}: {model!r} is no model; write the class or "app.Model"')
 
 
 def _resolve_model(new: Dependency, model: Class) -> None:
+    if model._meta.swapped:  # for the check E003
+        return
     _unresolved.pop(new, None)
     new = replace(new, model=model)
     if model._meta.abstract:
@@ -331,7 +340,7 @@ def _invalidate_loaded(one: Dependency, objects: Any) -> None:
         if one.invalidate_all is None:
             raise
         actions = [one.invalidate_all]
-    _run_all(actions)
+    run_all(actions)
 
 
 def _receive_signal(
@@ -373,7 +382,7 @@ def _receive_signal(
             later = objects if field else []
             kept[one, field, what, saves] = later, actions
         else:
-            _run_all(actions.values())
+            run_all(actions.values())
 
     # As Django does, take a new instance whose key has a default for a new row.
     new = instance._state.adding and instance._meta.pk.has_default()
@@ -381,7 +390,7 @@ def _receive_signal(
         return
     if event.get("pk_set") != set():
         end = "model" if event.get("reverse") else "related_model"
-        _run_all(
+        run_all(
             partial(one.run_named, partial(handle, one, field))
             for one, field in list(_connected.get((signal, sender), ()))
             # two relations may use one table
@@ -389,7 +398,7 @@ def _receive_signal(
         )
 
 
-def _run_all(actions: Iterable[Action]) -> None:
+def run_all(actions: Iterable[Action]) -> None:
     """Run all; then raise the first error. The others are logged."""
     errors = []
     for action in actions:

@@ -50,6 +50,7 @@ _STATES = ("closed", "half-open", "open")
 _COUNTERS = {
     "cache_memoize.waits": ("waits", "{wait}", "Callers that began to wait."),
     "cache_memoize.errors": ("errors", "{error}", "Failures of the cache."),
+    "cache_memoize.failed": ("failed", "{refresh}", "Refreshes that stored nothing."),
     "cache_memoize.saved": ("saved", "s", "Computation that hits made unnecessary."),
 }
 

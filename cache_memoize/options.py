@@ -15,11 +15,13 @@ from datetime import timedelta
 from typing import Any, Literal
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
+from django.db.models import Model
 
 from .hints import suggestion
 
 __all__ = [
     "CALLED",
+    "DependsOn",
     "PROJECT_WIDE",
     "SIGNATURE",
     "Options",
@@ -32,6 +34,7 @@ __all__ = [
 
 Timeout = float | timedelta | None
 VaryOn = str | Callable[[], Any]
+DependsOn = str | type[Model]
 Hook = Callable[..., object]
 
 
@@ -62,6 +65,8 @@ class Options:
     hold: float | timedelta = 0
     local: Literal["request"] | None = None
     vary_on: VaryOn | Iterable[VaryOn] = ()
+    inherit: bool = True
+    depends_on: DependsOn | Iterable[DependsOn] = ()
 
     def check(self, name: str) -> None:
         """Refuse values of a wrong form; protocol/policy.py refuses wrong numbers."""
@@ -72,6 +77,8 @@ class Options:
             trouble = "has a cache_alias= that is not the name of a cache in CACHES"
         elif self.local not in (None, "request"):
             trouble = "has a local= that is neither None nor 'request'"
+        for option in ("tags", "vary_on"):
+            trouble = _misplaced(option, getattr(self, option)) or trouble
         for option in _CALLABLES:
             value = getattr(self, option)
             if value is not None and not callable(value):
@@ -83,6 +90,24 @@ class Options:
                 )
         if trouble:
             raise TypeError(f"cache_memoize: {name} {trouble}")
+
+
+def _misplaced(option: str, value: Any) -> str | None:
+    """Return the trouble with models and callables where they do not belong."""
+    given = value if isinstance(value, (list, tuple, set, frozenset)) else [value]
+    for each in given:
+        if isinstance(each, type) and hasattr(each, "_meta"):
+            name = each.__name__
+            return (
+                f"has the model {name} as {option}=; to invalidate calls when its rows "
+                f"change, write depends_on={name}, or f.invalidate_on({name}) below f"
+            )
+        if option == "tags" and callable(each) and each is not value:
+            return (
+                "has a callable in the list of tags=; write one that returns all tags, "
+                "without a list around it: tags=lambda pk: ['posts', f'post:{pk}']"
+            )
+    return None
 
 
 _FIELDS = {field.name: field for field in fields(Options)}
@@ -151,7 +176,7 @@ def given_in(args: Any, kwargs: Any) -> dict[str, Any]:
     }
 
 
-_SEVERAL = ("cache_exceptions", "tags", "vary_on", "ignore")
+_SEVERAL = ("cache_exceptions", "tags", "vary_on", "ignore", "depends_on")
 
 
 def check_given(name: str, given: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from weakref import WeakSet, WeakValueDictionary
 
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
+from django.db.models import Model
 
 from . import process, vary
 from .cache import local, record
@@ -38,8 +39,16 @@ from .keys.calling import fit
 from .keys.closure import captured_text_of, default_prefix
 from .keys.encoding import encode
 from .keys.maker import key_maker, state_maker
-from .keys.tags import function_tag, tagging
+from .keys.tags import (
+    also_tagged,
+    function_tag,
+    predicting,
+    table_tag,
+    tagging,
+    variant_of,
+)
 from .options import CALLED, Options, check_given
+from .protocol import tables
 from .protocol.call import Function, Plan
 from .protocol.policy import Policy
 from .stats.counters import logger
@@ -68,6 +77,8 @@ _functions: WeakSet[Function] = WeakSet()
 #: Aliases of which the log has said that other processes do not see the entries, or
 #: has had no reason to.
 checked_aliases: set[str] = set()
+#: Aliases of which the log has said that not every process tells them of its writes.
+untold_aliases: set[str] = set()
 
 
 def functions() -> list[Function]:
@@ -221,6 +232,19 @@ def _plan(function: Function, project: Conf) -> Plan:
         captured=captured,
         key_prefix=project.KEY_PREFIX,
     )
+    call_of = key_of
+    if varied:
+        call_of = key_maker(
+            function.binder,
+            function.prefix,
+            version=options.version,
+            extra=called.extra,
+            args_rewrite=called.args_rewrite,
+            key_generator=called.key_generator_callable,
+            vary_on=(),
+            captured=captured,
+            key_prefix=project.KEY_PREFIX,
+        )
     state_of = state_maker(
         function.binder,
         extra=called.extra,
@@ -230,16 +254,29 @@ def _plan(function: Function, project: Conf) -> Plan:
     )
     read: Any = fetch
     aread: Any = afetch
-    tag, hit_kind = None, record.ENTRY
+    tag, hit_kinds = None, [record.ENTRY]
     if options.tags is not None:
         # Without a prefix the function makes its own keys.
         tag = function_tag(function.prefix or function.path)
         key_of = tagging(key_of, called.tags, tag, name)
         read, aread = fetch_tagged, afetch_tagged
-        hit_kind = record.ENTRY | record.TAGGED
+        hit_kinds = [record.ENTRY | record.TAGGED]
+    if varied:
+        key_of = variant_of(key_of, call_of, function.prefix)
+        read, aread = fetch_tagged, afetch_tagged
+        hit_kinds = [record.ENTRY | record.TAGGED]
+    depends = _tables_tags(options.depends_on, name, alias)
+    if depends:
+        key_of = also_tagged(key_of, depends)
+        read, aread = fetch_tagged, afetch_tagged
+        hit_kinds = [record.ENTRY | record.TAGGED]
+    if function.expected is not None:
+        key_of = predicting(key_of, function.expected)
+        read, aread = fetch_tagged, afetch_tagged
+        hit_kinds.append(hit_kinds[0] | record.DEPENDS)
     if options.local:
-        read = local.fetching(read, hit_kind, place_of)
-        aread = local.afetching(aread, hit_kind, place_from_afar)
+        read = local.fetching(read, hit_kinds, place_of)
+        aread = local.afetching(aread, hit_kinds, place_from_afar)
         local.watch_requests()
     return Plan(
         options=options,
@@ -249,19 +286,81 @@ def _plan(function: Function, project: Conf) -> Plan:
         store=Store(alias, breaker, function.clock),
         astore=AsyncStore(alias, breaker, function.clock),
         key_of=key_of,
+        call_of=call_of,
         state_of=state_of,
         captured=captured,
         fetch=read,
         afetch=aread,
-        hit_kind=hit_kind,
+        hit_kinds=tuple(hit_kinds),
         tag=tag,
+        reads=options.depends_on == "reads",
         stores=policy.can_store and apps.ready,
         early_zone=policy.early_zone,
+        longest=record.cap(policy.longest),
         hit=called.hit_callable,
         miss=called.miss_callable,
         varies=bool(varied),
         context_travels=vary.travel(varied),
     )
+
+
+def _tables_tags(given: Any, name: str, alias: str) -> set[str]:
+    """Return the tags of the tables of depends_on=."""
+    if not given or not apps.ready:
+        return set()
+    trouble = None
+    if not apps.is_installed("cache_memoize"):
+        trouble = 'nothing sees writes: put "cache_memoize" into INSTALLED_APPS'
+    elif not tables.is_watching():
+        trouble = "CACHE_MEMOIZE['WATCH_TABLES'] is False; remove that setting"
+    if trouble:
+        raise ImproperlyConfigured(
+            f"cache_memoize: {name} has depends_on=, but {trouble}"
+        )
+    tables.declare(alias)
+    if not tables.is_told(alias) and alias not in untold_aliases and not is_debug():
+        untold_aliases.add(alias)
+        logger.warning(
+            "%s depends on tables, but processes that do not import it do not tell the "
+            "cache %r of their writes: add it to CACHE_MEMOIZE['TABLE_CACHES']",
+            name,
+            alias,
+        )
+    if given == "reads":
+        return set()
+    models = given if isinstance(given, tuple) else (given,)
+    return {
+        table_tag(table)
+        for model in models
+        for table in tables.tables_of(_model(model, name))
+    }
+
+
+def _model(given: Any, name: str) -> Any:
+    """Return the model that depends_on= names."""
+    try:
+        found = apps.get_model(given) if isinstance(given, str) else given
+    except (LookupError, ValueError) as error:
+        raise ImproperlyConfigured(
+            f"cache_memoize: depends_on= of {name} names {given!r}, which is no model "
+            f'({error}); write the class, "app.Model", or "reads"'
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, Model)) or found is Model:
+        raise TypeError(
+            f"cache_memoize: depends_on= of {name} has {given!r}, which is no model; "
+            'write the class, "app.Model", or "reads"'
+        )
+    if found._meta.abstract:
+        raise TypeError(
+            f"cache_memoize: depends_on= of {name} has the abstract model "
+            f"{found.__name__}, which has no table; write the models that inherit it"
+        )
+    if found._meta.swapped:
+        raise TypeError(
+            f"cache_memoize: depends_on= of {name} has {found._meta.label}, which has "
+            f"no table: {found._meta.swapped} is in its place; write that"
+        )
+    return found
 
 
 def _fit_callables(options: Options, binder: Binder) -> Options:

@@ -30,6 +30,7 @@ __all__ = [
     "after_fork",
     "at_thread_end",
     "end_thread",
+    "log_sometimes",
     "logger",
     "printable",
 ]
@@ -89,6 +90,22 @@ def _make_printable(record: logging.LogRecord) -> bool:
 
 logger = logging.getLogger("cache_memoize")
 logger.addFilter(_make_printable)
+
+#: Seconds without a second line of one text about one subject.
+_QUIET = 60.0
+#: When such a line was logged last, in monotonic seconds.
+_logged: dict[tuple[str, str], float] = {}
+
+
+def log_sometimes(
+    log: Callable[..., None], text: str, subject: str, *more: Any
+) -> None:
+    """Log a line about a function or a cache, at most one a minute: while two releases
+    run side by side, the reason may hold for each call."""
+    now = time.monotonic()
+    if now - _logged.get((text, subject), -_QUIET) >= _QUIET:
+        _logged[text, subject] = now
+        log(text, subject, *more)
 
 
 # --- forks, and the ends of threads --------------------------------------------------

@@ -47,6 +47,7 @@ _STATES = ("closed", "half-open", "open")
 _COUNTERS = {
     "waits": ("waits", "Callers that began to wait for another's computation."),
     "errors": ("errors", "Failures of the cache that a function had to do without."),
+    "failed": ("failed", "Refreshes that stored nothing: the old value is served."),
     "saved": ("saved_seconds", "Seconds of computation that hits made unnecessary."),
 }
 

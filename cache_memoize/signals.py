@@ -21,6 +21,7 @@ __all__ = [
     "MemoizeSignal",
     "computed",
     "error",
+    "failed",
     "hit",
     "invalidated",
     "memoized_in",
@@ -33,7 +34,8 @@ __all__ = [
 class Event(NamedTuple):
     """One event. It holds no argument and no result."""
 
-    #: The name of the signal: hit, stale, miss, wait, computed, error, invalidated.
+    #: The name of the signal: hit, stale, miss, wait, computed, error, failed or
+    #: invalidated.
     kind: str
     #: Module and qualified name of the function.
     function: str
@@ -44,7 +46,7 @@ class Event(NamedTuple):
     #: Seconds of the computation: for ``hit`` and ``stale`` of the one that was saved,
     #: for ``computed`` of this one; 0.0 otherwise.
     seconds: float = 0.0
-    #: For ``error``: the operation that failed.
+    #: For ``error``: the operation that failed. For ``failed``: the reason.
     detail: str = ""
 
 
@@ -99,6 +101,8 @@ wait = MemoizeSignal()
 computed = MemoizeSignal()
 #: A cache operation failed.
 error = MemoizeSignal()
+#: A refresh stored nothing, and callers go on getting the old value.
+failed = MemoizeSignal()
 #: A call was invalidated, or all calls of a function, or (without sender) a tag.
 invalidated = MemoizeSignal()
 
@@ -110,5 +114,6 @@ ALL: dict[str, MemoizeSignal] = {
     "wait": wait,
     "computed": computed,
     "error": error,
+    "failed": failed,
     "invalidated": invalidated,
 }

@@ -1,8 +1,7 @@
-"""What fails: a cache that does so on command, a slow network, and who suffers it."""
+"""What fails: a cache that does so on command, and the functions that use it."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import threading
 import time
@@ -168,86 +167,6 @@ class AtomicChaos(LocalMemory):
             return LocalMemory.swap(self, cache, key, old, new, seconds)
 
         return bool(CHAOS.command(False, act, new))
-
-
-# --- a network -----------------------------------------------------------------------
-
-
-class Proxy:
-    """Between clients and their server: answers come late, or not at all."""
-
-    def __init__(self, server_port: int) -> None:
-        self.server_port = server_port
-        self.port = 0
-        self.delay = 0.0
-        #: Which answers get lost, together with their connection.
-        self.loses: Callable[[bytes], bool] = lambda answer: False
-        self._tasks: list[asyncio.Task[None]] = []
-        self._writers: list[asyncio.StreamWriter] = []
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._main()))
-
-    def __enter__(self) -> Proxy:
-        self._thread.start()
-        assert self._ready.wait(30)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._loop.call_soon_threadsafe(self._end.set)
-        self._thread.join()
-
-    async def _main(self) -> None:
-        self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
-        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
-        self._ready.set()
-        await self._end.wait()
-        server.close()
-        for task in self._tasks:
-            task.cancel()
-        for writer in self._writers:
-            writer.transport.abort()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.sleep(0.01)  # until they are closed
-
-    def _accept(self, client: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
-        self._writers.append(back)
-        self._tasks.append(asyncio.create_task(self._serve(client, back)))
-
-    async def _serve(
-        self, client: asyncio.StreamReader, back: asyncio.StreamWriter
-    ) -> None:
-        try:
-            server, forth = await asyncio.open_connection("127.0.0.1", self.server_port)
-        except OSError:
-            return back.transport.abort()
-        self._writers.append(forth)
-        pumps = (self._questions(client, forth), self._late_answers(server, back))
-        try:
-            await asyncio.wait(
-                [asyncio.create_task(pump) for pump in pumps],
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-        finally:
-            back.transport.abort()
-            forth.transport.abort()
-
-    async def _questions(
-        self, client: asyncio.StreamReader, server: asyncio.StreamWriter
-    ) -> None:
-        with contextlib.suppress(OSError):
-            while data := await client.read(65536):
-                server.write(data)
-
-    async def _late_answers(
-        self, server: asyncio.StreamReader, client: asyncio.StreamWriter
-    ) -> None:
-        with contextlib.suppress(OSError):
-            while data := await server.read(65536):
-                if self.loses(data):
-                    return
-                await asyncio.sleep(self.delay)
-                client.write(data)
 
 
 def disconnect(cache: Any) -> None:

@@ -19,6 +19,7 @@ from django.conf import settings
 from django.core.cache import caches
 from django.core.management import call_command
 from django.db import connections
+from django.db.backends.signals import connection_created
 
 from cache_memoize import ainvalidate_tags, cache_memoize, invalidate_tags, planning
 from cache_memoize.cache import breaker, record
@@ -28,7 +29,7 @@ from cache_memoize.clock import Clock
 from cache_memoize.protocol import threads as pool
 from cache_memoize.stats import sitewide
 from cache_memoize.stats.reporter import reporter
-from tests.needs import FULL, gaps, is_full, need
+from tests.needs import FULL, NEED_ALL, gaps, is_full, need
 from tests.servers import DATABASES as SHARED_SERVERS
 from tests.servers import SERVERS
 
@@ -62,6 +63,7 @@ LEAN = ["locmem", "valkey", "pymemcache", "sqlite"]
 LEAN_ASYNC = ["locmem", "valkey"]
 ALL_DATABASES = [name for name in settings.DATABASES if name != "mariadb"]
 DATABASES = {"sqlite": "default", "postgresql": "postgresql"}
+_ON_DATABASES = pytest.mark.django_db(transaction=True, databases=ALL_DATABASES)
 
 
 class FakeClock(Clock):
@@ -287,15 +289,34 @@ def pytest_addoption(parser: Any) -> None:
         help="every backend and every trial; what is missing is a failure, not a skip",
     )
     parser.addoption(
+        "--rest",
+        action="store_true",
+        help="like --full, without the tests that would run the same without it",
+    )
+    parser.addoption(
+        "--need-all",
+        action="store_true",
+        help="what is missing is a failure, not a skip",
+    )
+    parser.addoption(
         "--screenshots", action="store_true", help="renew the pictures of the docs"
     )
 
 
+def do_not_sync(connection: Any, **kwargs: Any) -> None:
+    """Let SQLite not wait for the disk: no test ends the machine."""
+    if connection.vendor == "sqlite":
+        connection.connection.execute("PRAGMA synchronous = OFF")
+
+
 def pytest_configure(config: Any) -> None:
+    connection_created.connect(do_not_sync)
     # The app tells the figures from a thread; who tests that adds it again.
     reporter.remove(sitewide.tell)
-    if config.getoption("--full"):
-        os.environ[FULL] = "1"
+    if config.getoption("--full") or config.getoption("--rest"):
+        os.environ[FULL] = os.environ[NEED_ALL] = "1"
+    if config.getoption("--need-all"):
+        os.environ[NEED_ALL] = "1"
     # A shell has its background jobs ignore it, and so would the processes of tests.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
@@ -320,8 +341,8 @@ def how_many(number: int) -> int:
     return number if is_full() else max(number // 10, 5)
 
 
-def examples(number: int) -> hypothesis.settings:
-    """So many examples of a property, the same ones in every run."""
+def example_settings(number: int) -> hypothesis.settings:
+    """At most ``number`` examples of a property, the same ones in every run."""
     return hypothesis.settings(
         max_examples=how_many(number),
         deadline=None,
@@ -331,33 +352,51 @@ def examples(number: int) -> hypothesis.settings:
     )
 
 
+def examples(number: int) -> Callable[[T], T]:
+    """Decorate a property with the number of its examples."""
+    return lambda test: pytest.mark.grows(example_settings(number)(test))
+
+
 def pytest_collection_modifyitems(config: Any, items: list[Any]) -> None:
-    if not is_full():
+    if config.getoption("--rest"):
+        only = ("thorough", "grows")
+        items[:] = [i for i in items if any(map(i.get_closest_marker, only))]
+    elif not is_full():
         items[:] = [i for i in items if not i.get_closest_marker("thorough")]
 
 
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what stays until the end: modules and tests."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_generate_tests(metafunc: Any) -> None:
-    if "backend" in metafunc.fixturenames:
-        marker = metafunc.definition.get_closest_marker("backends")
-        names = marker.args[0] if marker else list(BACKENDS)
-        if not is_full():
-            lean = marker.kwargs.get("lean", LEAN) if marker else LEAN
-            names = [name for name in names if name in lean] or names[:1]
+    if "backend" not in metafunc.fixturenames:
+        return
+    marker = metafunc.definition.get_closest_marker("backends")
+    names = marker.args[0] if marker else list(BACKENDS)
+    lean = marker.kwargs.get("lean", LEAN) if marker else LEAN
+    lean = [name for name in names if name in lean] or names[:1]
+    if "kind_of_world" in metafunc.fixturenames:
+        some = [name for name in names if name in ASYNC] or names[:1]
+        few = [name for name in lean if name in LEAN_ASYNC] or lean[:1]
+        worlds = [*_on(names, lean, "sync"), *_on(some, few, "async")]
+        metafunc.parametrize("kind_of_world, backend", worlds, indirect=["backend"])
+    else:
+        metafunc.parametrize("backend", list(_on(names, lean)), indirect=True)
+
+
+def _on(names: list[str], lean: list[str], *kind: str) -> Iterator[Any]:
+    """Yield a parameter for each name, or only for the lean ones without ``--full``."""
+    for name in names:
         # Marked here, at collection: that is when pytest-django sees which databases
         # are wanted.
-        marks = pytest.mark.django_db(transaction=True, databases=ALL_DATABASES)
-
-        def on(name: str, *kind: str) -> Any:
-            return pytest.param(*kind, name, marks=marks if name in DATABASES else ())
-
-        if "kind_of_world" in metafunc.fixturenames:
-            some = ASYNC if is_full() else LEAN_ASYNC
-            few = [name for name in names if name in some] or names[:1]
-            worlds = [on(name, "sync") for name in names]
-            worlds += [on(name, "async") for name in few]
-            metafunc.parametrize("kind_of_world, backend", worlds, indirect=["backend"])
-        else:
-            metafunc.parametrize("backend", [on(n) for n in names], indirect=True)
+        marks = [_ON_DATABASES] if name in DATABASES else []
+        if name not in lean:
+            marks.append(pytest.mark.thorough)
+        if is_full() or name in lean:
+            yield pytest.param(*kind, name, marks=marks)
 
 
 @pytest.fixture(autouse=True)
@@ -379,6 +418,7 @@ def nothing_left_behind(
 
     monkeypatch.setattr(Store, "_command", remember)
     monkeypatch.setattr("cache_memoize.model_signals._late", {})
+    monkeypatch.setattr("cache_memoize.process._logged", {})
     monkeypatch.setattr(planning, "_by_distinction", WeakValueDictionary())
     monkeypatch.setattr(planning, "checked_aliases", set(caches.settings))
     yield

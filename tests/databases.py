@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from tests.conftest import ALL_DATABASES
 from tests.needs import NEEDS, is_full, need
 
 #: MariaDB reads from a snapshot, as it does by its own default.
 MARIADB = {"mariadb"} if is_full() else set()
 EVERYWHERE = [*ALL_DATABASES, *MARIADB]
+#: The same, as the parameters of a fixture.
+EACH = [*ALL_DATABASES, *(pytest.param(m, marks=pytest.mark.thorough) for m in MARIADB)]
 
 
 def prepared(request: Any) -> str:

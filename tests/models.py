@@ -113,6 +113,18 @@ class Novel(Book):
     pass
 
 
+class Priced(models.Model):
+    """Values that only the database knows after a save."""
+
+    name = models.CharField(max_length=100)
+    cents = models.IntegerField(default=0)
+    slug = models.GeneratedField(
+        expression=models.functions.Lower("name"),
+        output_field=models.CharField(max_length=100),
+        db_persist=True,
+    )
+
+
 if hasattr(models, "DB_CASCADE"):
 
     class Region(models.Model):

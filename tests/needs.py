@@ -11,8 +11,10 @@ import pytest
 
 from tests.servers import SERVERS
 
-#: Set by ``--full``: every backend, every trial, and nothing may be missing.
+#: Set by ``--full`` and ``--rest``: every backend and every trial.
 FULL = "MEMOIZE_FULL"
+#: Set by them and by ``--need-all``: nothing may be missing.
+NEED_ALL = "MEMOIZE_NEED_ALL"
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -57,11 +59,11 @@ def is_full() -> bool:
 
 
 def need(name: str) -> None:
-    """Skip the test if ``name`` is not on this machine; fail it in a full run."""
+    """Skip the test if ``name`` is not on this machine, or fail it."""
     if NEEDS[name].there:
         return
     reason = f"{NEEDS[name].subject}: not on this machine"
-    if is_full():
+    if NEED_ALL in os.environ:
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
 

@@ -7,7 +7,7 @@ import html
 import io
 import re
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from weakref import WeakSet
 
@@ -437,6 +437,27 @@ def test_a_cache_that_does_not_answer(
     assert "not used for some seconds" in text
     assert "The cache nowhere does not answer" in text
     assert "not used" in text_of(client.get(LIST))
+
+
+def test_old_values_are_named_with_their_moment(client: Client, told: None) -> None:
+    clock = FakeClock()
+    clock.tick(1_800_000_000 - clock.time())
+
+    @cache_memoize(60, _clock=clock)
+    def f() -> int:
+        return 1
+
+    f()
+    assert "serving old values" not in text_of(client.get(LIST))
+    clock.tick(1)
+    f._memoized.stats.refresh_failed("key", clock, "nothing was stored")
+    for address in (LIST, page(f)):
+        text = text_of(client.get(address))
+        assert "serving old values since Jan. 15, 2027, 2 a.m.: refreshes fail" in text
+    assert f.site_info().old_since == datetime(2027, 1, 15, 8, 0, 1, tzinfo=UTC)
+    clock.tick(1)
+    f.refresh()
+    assert "serving old values" not in text_of(client.get(LIST))
 
 
 def test_a_cache_in_the_memory_of_this_process(

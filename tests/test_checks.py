@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
+import tempfile
 from contextlib import contextmanager, suppress
 from weakref import WeakSet
 
 import pytest
-from django.core import checks
+from django.core import checks, mail
 from django.core.cache import InvalidCacheBackendError, caches
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
@@ -196,6 +198,12 @@ def test_a_folder_for_everybody_is_found_before_deployment(tmp_path):
     assert found.id == "cache_memoize.W009" and str(tmp_path) in found.msg
 
 
+@pytest.fixture
+def on_a_site(monkeypatch):
+    """Outside of the environment that test runners set up."""
+    monkeypatch.delattr(mail, "outbox")
+
+
 def test_caches_for_development_are_found_before_deployment():
     (most,) = ours.check_deployment(None)
     assert most.id == "cache_memoize.W007"
@@ -212,13 +220,44 @@ def test_caches_for_development_are_found_before_deployment():
         assert ours.check_deployment(None) == ours.check_sharing(None) == []
 
 
-@pytest.mark.parametrize("debug", [True, False])
-def test_a_cache_that_processes_do_not_share_is_found_by_any_check(debug):
-    with override_settings(DEBUG=debug):
-        (memory,) = ours.check_sharing(None)
+def test_a_cache_that_processes_do_not_share_is_found_by_any_check(on_a_site):
+    (memory,) = ours.check_sharing(None)
     assert memory.id == "cache_memoize.W006"
     assert "the memory of one process" in memory.msg and "print_nothing" in memory.hint
     assert ours.check_sharing in checks.registry.registry.registered_checks
+    with override_settings(DEBUG=True):
+        assert ours.check_sharing(None) == []
+        assert memory in ours.check_deployment(None)
+
+
+FILES = "django.core.cache.backends.filebased.FileBasedCache"
+
+
+@pytest.mark.parametrize(
+    "own, path",
+    [
+        (True, "/var/cache/site-PID"),
+        (True, "/var/cache/PID/site"),
+        (True, "TMP/tmpab_c12de/cache"),
+        (False, "/var/cache/site-PID0"),
+        (False, "/var/cache/vPID"),
+        (False, "TMP/cache"),
+        (False, "/var/cache/tmpab_c12de"),
+    ],
+)
+def test_a_folder_of_one_process_is_found_by_its_path(on_a_site, own, path):
+    path = path.replace("PID", str(os.getpid())).replace("TMP", tempfile.gettempdir())
+    with override_settings(CACHES={"default": {"BACKEND": FILES, "LOCATION": path}}):
+        found = ours.check_sharing(None)
+    assert [each.id for each in found] == ["cache_memoize.W006"] * own
+    assert all("is a folder of one process" in each.msg for each in found)
+
+
+def test_in_tests_no_cache_has_to_be_shared(fresh_process, caplog):
+    """There is one process, and local memory is a good choice."""
+    assert ours.check_sharing(None) == []
+    cache_memoize(60, prefix="checks.first")(another)()
+    assert caplog.messages == []
 
 
 @pytest.fixture
@@ -231,7 +270,7 @@ def fresh_process(monkeypatch):
     [(LOCMEM, "is the memory of one process"), (DUMMY, "stores nothing")],
 )
 def test_the_first_use_of_such_a_cache_is_logged_once(
-    fresh_process, caplog, path, problem
+    fresh_process, on_a_site, caplog, path, problem
 ):
     caches = {"default": {"BACKEND": path}, "other": {"BACKEND": path}}
     f = cache_memoize(60, prefix="checks.first")(another)
@@ -249,13 +288,12 @@ def test_the_first_use_of_such_a_cache_is_logged_once(
 
 
 def test_a_shared_or_unusable_cache_or_a_disabled_library_is_not_logged(
-    fresh_process, caplog, tmp_path
+    fresh_process, on_a_site, caplog, tmp_path
 ):
-    files = "django.core.cache.backends.filebased.FileBasedCache"
     f = cache_memoize(60, prefix="checks.first")(another)
     with override_settings(CACHE_MEMOIZE={"ENABLED": False}):
         f()
-    shared = {"BACKEND": files, "LOCATION": tmp_path}
+    shared = {"BACKEND": FILES, "LOCATION": tmp_path}
     with override_settings(CACHES={"default": shared}):
         f()
     planning._drop_plans()

@@ -19,7 +19,7 @@ from cache_memoize.cache.record import (
     pack,
     parse,
 )
-from cache_memoize.cache.store import PATIENCE, Look
+from cache_memoize.cache.tokens import PATIENCE, Look
 from cache_memoize.protocol.claim import Do, decide
 from tests.test_docs import literals, table
 

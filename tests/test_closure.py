@@ -371,6 +371,34 @@ def test_a_variable_that_is_only_written_does_not_count():
     assert len(calls) == 2 and tags == {1}
 
 
+@pytest.mark.parametrize(
+    "store, read, write",
+    [
+        (collections.Counter("aab"), lambda s: s["a"], lambda s: s.update("a")),
+        (
+            collections.defaultdict(list, a=[1]),
+            lambda s: list(s["a"]),
+            lambda s: s["a"].append(2),
+        ),
+        (
+            collections.OrderedDict(a=1, b=2),
+            lambda s: list(s),
+            lambda s: s.move_to_end("a"),
+        ),
+        (collections.deque([1, 2], 2), lambda s: list(s), lambda s: s.append(3)),
+        (collections.ChainMap({"a": 1}), lambda s: s["a"], lambda s: s.update(a=2)),
+    ],
+)
+def test_a_captured_collection_that_changes_is_another_one(store, read, write):
+    @cache_memoize(60, cache_alias="locmem")
+    def function():
+        return read(store)
+
+    for _ in range(2):
+        assert function() == function() == read(store)
+        write(store)
+
+
 class Writer:
     """Its methods write to their argument."""
 

@@ -42,6 +42,7 @@ from cache_memoize.migrate import Finding, Report
 from cache_memoize.stats import sitewide
 from cache_memoize.stats.reporter import reporter
 from tests import models, shop
+from tests.conftest import FakeClock
 from tests.test_docs import blocks, first_literals, literals, table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -76,13 +77,17 @@ class Said(NamedTuple):
         return said["result"]
 
 
-def memoize(*words: Any, stdin: Any = None, out: Any = None, err: Any = None) -> Said:
-    """``manage.py memoize ...`` in this process."""
+def memoize(
+    *words: Any, stdin: Any = None, out: Any = None, err: Any = None, alone: Any = False
+) -> Said:
+    """``manage.py memoize ...`` in this process, or as if it were ``alone`` in one."""
     out, err = out or io.StringIO(), err or io.StringIO()
+    command = Command()
+    command._called_from_command_line = alone
     error, code, before = "", 0, sys.stdin
     sys.stdin = io.StringIO(stdin) if isinstance(stdin, str) else stdin or before
     try:
-        call_command("memoize", *words, stdout=out, stderr=err)
+        call_command(command, *words, stdout=out, stderr=err)
     except CommandError as raised:
         error, code = str(raised), raised.returncode
     finally:
@@ -518,8 +523,10 @@ def test_stats_are_those_of_the_whole_site(counting, only_shop):
         "stale": 0,
         "waits": 0,
         "errors": 0,
+        "failed": 0,
         "computations": 2,
         "hit_rate": 0.5,
+        "old_since": None,
     }
     header, figures = memoize("stats", "tests.shop.price").out.splitlines()
     assert len(header) == len(figures)
@@ -531,6 +538,18 @@ def test_stats_are_those_of_the_whole_site(counting, only_shop):
     assert whole["tests.shop.price"]["hits"] == 2
     assert whole["tests.shop.rate"]["hit_rate"] is None
     assert whole["tests.shop.rate"]["since"] is None
+
+
+def test_stats_name_the_moment_since_which_values_are_old(counting, only_shop):
+    stats, clock = shop.rate._memoized.stats, FakeClock()
+    clock.tick(1_800_000_000 - clock.time())
+    stats.refresh_failed("key", clock, "nothing was stored")
+    header, row = memoize("stats", "tests.shop.rate").out.splitlines()
+    assert header.split()[-2:] == ["failed", "old_since"]
+    assert re.split(r"  +", row)[-2:] == ["1", "2027-01-15 08:00 UTC"]
+    (row,) = memoize("stats", "tests.shop.rate", "--json").json
+    assert row["failed"] == 1 and row["old_since"] == 1_800_000_000
+    stats.stored(clock.time())
 
 
 def test_stats_of_processes_that_have_ended_are_there(project):
@@ -686,28 +705,34 @@ def test_invalidate_takes_one_call():
         "warm tests.shop.price",
     ],
 )
-def test_what_a_shell_does_to_local_memory_is_in_vain_and_says_so(words, project):
+def test_what_a_shell_does_to_local_memory_is_in_vain_and_says_so(words):
     """In a process that does something else too, it is not."""
     told = "the cache 'default' is the memory of this process"
-    assert told not in project.run(*words.split(), stdin="1").err
+    words = words.split()
+    with override_settings(CACHES={"default": caches.settings["default"]}):
+        assert memoize(*words, stdin="1", alone=True).err.count(told) == 1
+        assert told not in memoize(*words, stdin="1").err
+    with override_settings(CACHES={"default": caches.settings["file"]}):
+        assert told not in memoize(*words, stdin="1", alone=True).err
+
+
+def test_a_command_in_a_process_of_its_own_says_so(project):
+    told = "the cache 'default' is the memory of this process"
+    assert told not in project.run("invalidate", "--tag", "step").err
     with (project.folder / "project_settings.py").open("a") as settings:
         backend = "django.core.cache.backends.locmem.LocMemCache"
         settings.write(f"CACHES['default'] = {{'BACKEND': {backend!r}}}")
-    assert project.run(*words.split(), stdin="1").err.count(told) == 1
-    with override_settings(CACHES={"default": {"BACKEND": backend}}):
-        assert told not in memoize(*words.split(), stdin="1").err
+    assert project.run("invalidate", "--tag", "step").err.count(told) == 1
 
 
 @pytest.mark.parametrize(
     ("kind", "told"), [("locmem.LocMemCache", True), ("dummy.DummyCache", False)]
 )
 def test_only_a_memory_that_keeps_something_is_told_of(kind, told):
-    command, err = Command(), io.StringIO()
-    command._called_from_command_line = True
     caches_ = {"default": {"BACKEND": f"django.core.cache.backends.{kind}"}}
     with override_settings(CACHES=caches_):
-        call_command(command, "invalidate", "tests.shop.price", "1", stderr=err)
-    assert ("is the memory of this process" in err.getvalue()) is told
+        said = memoize("invalidate", "tests.shop.price", "1", alone=True)
+    assert ("is the memory of this process" in said.err) is told
 
 
 def test_invalidate_takes_all_calls():

@@ -103,6 +103,7 @@ def test_every_option_of_a_project():
         "hold": 1,
         "local": "request",
         "vary_on": ["language"],
+        "inherit": False,
         "hit_callable": print,
         "miss_callable": print,
     }

@@ -9,6 +9,7 @@ import os
 import pickle
 import subprocess
 import sys
+import warnings
 import weakref
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -18,6 +19,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from django.apps import apps
+from django.contrib.auth.models import User
 from django.core import serializers
 from django.core.management import call_command
 from django.db import IntegrityError, models, transaction
@@ -38,12 +40,12 @@ from django.utils.translation import gettext_lazy
 
 from cache_memoize import cache_memoize, model_signals
 from cache_memoize.keys.columns import as_stored
-from cache_memoize.model_signals import (
-    add_dependency,
+from cache_memoize.model_controls import (
     ainvalidate_model,
     invalidate_model,
-    unknown_models,
+    invalidate_tags_on,
 )
+from cache_memoize.model_signals import add_dependency, unknown_models
 from tests.models import (
     Article,
     Bar,
@@ -54,6 +56,7 @@ from tests.models import (
     Memo,
     Place,
     Post,
+    Priced,
     Reader,
     Restaurant,
     Shop,
@@ -439,6 +442,50 @@ def test_a_naive_date_is_in_the_default_zone(no_later_models, settings):
     with timezone.override("America/New_York"):
         seen = as_stored(Late(value="2020-01-02 03:04"))
     assert repr(seen.value) == repr(datetime(2020, 1, 1, 18, 4, tzinfo=UTC))
+
+
+def test_the_callable_gets_what_the_database_has_made_of_an_expression():
+    priced = Priced.objects.create(name="Tea", cents=1)
+    invalidated = Invalidated(Priced, lambda row: (f"{row.slug} {row.cents}",))
+    priced.name, priced.cents = "Green Tea", models.F("cents") + 1
+    priced.save()
+    assert set(invalidated.seen()) == {"tea 1", "green tea 2"}
+    priced.name = priced.cents = 5
+    priced.save(update_fields=["cents"])
+    assert set(invalidated.seen()) == {"green tea 2", "green tea 5"}
+
+
+@pytest.mark.parametrize("given", [models.F("cents") + 1, models.Value(7)])
+def test_an_expression_is_read_when_it_is_asked_for(given, django_assert_num_queries):
+    priced = Priced.objects.create(name="Tea", cents=1)
+    priced.cents, priced.slug = given, "of before"
+    with django_assert_num_queries(0):
+        seen = as_stored(priced)
+        assert seen.name == "Tea"
+    assert (seen.cents, seen.slug) == (1, "tea")
+    assert (priced.cents, priced.slug) == (given, "of before")
+
+
+@pytest.mark.parametrize("name", ["auth.User", User])
+def test_a_model_that_was_swapped_out_is_refused(name, settings):
+    """It has no table, so no signal either."""
+    settings.AUTH_USER_MODEL = "tests.Reader"
+    for register in (
+        lambda: add_dependency(name, "f", print, None, by_pk),
+        lambda: invalidate_model(name),
+    ):
+        with pytest.raises(TypeError, match="tests.Reader is in its place; write"):
+            register()
+
+
+def test_one_that_is_named_before_models_are_loaded_is_found_by_the_check(
+    settings, monkeypatch
+):
+    settings.AUTH_USER_MODEL = "tests.Reader"
+    with monkeypatch.context() as loading:
+        loading.setattr(apps, "models_ready", False)
+        add_dependency("auth.User", "f", print, None, by_pk)
+    assert unknown_models() == [("f", "auth.User")]
 
 
 def test_an_instance_that_is_as_stored_is_passed_itself():
@@ -1169,9 +1216,68 @@ def test_arguments_that_are_no_model_are_refused(model):
         invalidate_model(model)
 
 
-def test_a_callable_that_cannot_be_called_is_refused():
-    with pytest.raises(TypeError, match=r"f.invalidate_on\(Post\): 'pk' is not callab"):
-        add_dependency(Post, "f", print, None, "pk")
+async def awaited(post):
+    return (post.pk,)
+
+
+@pytest.mark.parametrize(
+    "calls",
+    [
+        "pk",
+        lambda: (1,),
+        lambda post, more: (1,),
+        lambda *, post: (1,),
+        int,
+        Post,
+        awaited,
+    ],
+)
+def test_a_callable_that_cannot_be_called_with_an_instance_is_refused(calls):
+    """When it is registered, not at the first save."""
+    match = r"f.invalidate_on\(Post\): .* is no function of one instance; write one"
+    with pytest.raises(TypeError, match=match):
+        add_dependency(Post, "f", print, None, calls)
+
+
+@pytest.mark.parametrize(
+    "calls",
+    [by_pk, lambda post, more=1: (1,), lambda *args: (1,), [].append, getattr],
+)
+def test_a_callable_that_takes_an_instance_is_registered(calls):
+    add_dependency(Post, "f", print, None, calls)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("tests.Restaurnt", "tests.Restaurant"),
+        ("tets.Restaurant", "tests.Restaurant"),
+        ("Restaurant", "tests.Restaurant"),
+        ("tests.models.Restaurant", "tests.Restaurant"),
+    ],
+)
+def test_the_name_of_a_model_that_is_meant_is_said(name, meant):
+    for register in (
+        lambda: add_dependency(name, "f", print, None, by_pk),
+        lambda: invalidate_model(name),
+    ):
+        with pytest.raises((LookupError, ValueError)) as caught:
+            register()
+        assert f"(did you mean {meant}?)" in str(caught.value)
+
+
+@pytest.mark.parametrize("given", [Post, "tests.Post"])
+def test_a_model_for_which_nothing_is_registered_is_said(given):
+    add_dependency(Shop, "f", print, print)
+    cure = (
+        r"Post\) has invalidated nothing: .* no function f with f.invalidate_on\(Post"
+    )
+    with pytest.warns(RuntimeWarning, match=cure) as seen:
+        invalidate_model(given)
+    assert seen[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        invalidate_model(Shop)
 
 
 @pytest.mark.parametrize("name", ["tests.Nothing", "nothing.Post"])
@@ -1290,7 +1396,6 @@ def test_invalidate_model_covers_the_model_and_its_proxies(given, registered):
         (Shop, "place restaurant bistro bar shop labelled"),
         (Article, "article labelled"),
         (Labelled, "article labelled place restaurant bistro bar shop"),
-        (Post, ""),
     ],
 )
 def test_models_that_share_rows_are_invalidated_together(given, names):
@@ -1358,3 +1463,30 @@ def test_before_is_an_option_of_invalidate_on():
     function("a")
     setattr_and_save(post, title="b")
     assert function.peek("a") is None
+
+
+# --- tags of models ------------------------------------------------------------------
+
+
+@pytest.mark.backends(["locmem"])
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("model", [Post, "tests.Post"])
+def test_a_change_of_a_row_invalidates_tags(world, model):
+    @world.memoize(60, queries=True, tags=lambda pk: f"post:{pk}")
+    def title(pk):
+        return Post.objects.get(pk=pk).title
+
+    invalidate_tags_on(model, lambda post: f"post:{post.pk}")
+    one, two = (Post.objects.create(title="old") for _ in "12")
+    assert title(one.pk) == title(two.pk) == "old"
+    Post.objects.filter(pk=two.pk).update(title="unseen")
+    one.title = "new"
+    one.save()
+    assert [title(one.pk), title(two.pk)] == ["new", "old"]
+
+
+def test_tags_on_what_is_no_model_or_no_tag():
+    with pytest.raises(TypeError, match="is no model"):
+        invalidate_tags_on(int, "t")
+    with pytest.raises(TypeError, match="tag"):
+        invalidate_tags_on(Post, 5)

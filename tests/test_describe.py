@@ -126,5 +126,6 @@ def test_all_figures_as_text():
         "stale": "0",
         "waits": "0",
         "errors": "0",
+        "failed": "0",
     }
     assert list(describe_totals(Totals())) == [figure.name for figure in FIGURES]

@@ -37,15 +37,15 @@ from tests.chaos import (
     AtomicChaos,
     AtomicChaosCache,
     Crowd,
-    Proxy,
     Subject,
     close,
     crowd,
 )
 from tests.conftest import FakeClock
 from tests.needs import is_full, need
+from tests.proxy import Proxy
 from tests.servers import SERVERS, free_port
-from tests.test_stampede import ROOT, in_threads, settings_of
+from tests.test_stampede import ROOT, environment, in_threads
 
 pytestmark = pytest.mark.slow_server
 ALIAS = "faulty"
@@ -154,6 +154,7 @@ def subjects(*shapes: str, **options: Any) -> list[Subject]:
 # --- real servers, while eight threads call -------------------------------------------
 
 
+@pytest.mark.grows
 @on(CLIENTS)
 def test_killed_and_started_again(up):
     with crowd(subjects()) as members:
@@ -173,6 +174,7 @@ def test_restarted_at_once(up):
             members.rounds(1)
 
 
+@pytest.mark.grows
 @on(EACH_KIND)
 def test_stopped_and_continued(up):
     """What was sent meanwhile is done when it goes on, in whatever order."""
@@ -209,6 +211,7 @@ def test_a_thousand_calls_on_a_stopped_server_cost_one_time_out_per_thread(up):
     assert subject.info.breaker == "open"
 
 
+@pytest.mark.grows
 @on(REDIS)
 def test_out_of_memory(up):
     """What is there is served; the rest is computed; deleting needs no memory."""
@@ -221,6 +224,7 @@ def test_out_of_memory(up):
         assert members.lost == []
 
 
+@pytest.mark.grows
 @on(["valkey", "redis"])
 def test_evicting_whatever_comes(up):
     with up.redis() as client, crowd(subjects()) as members:
@@ -235,6 +239,7 @@ def test_evicting_whatever_comes(up):
     assert members.lost == []
 
 
+@pytest.mark.grows
 @on(MEMCACHED)
 def test_evicting_the_oldest(faulty):
     """The smallest server there is, without the thread that keeps what is read."""
@@ -268,6 +273,7 @@ def flood(port: int) -> None:
         assert client.recv(100), "all is done"
 
 
+@pytest.mark.grows
 @on(EACH_KIND, lean=["pymemcache"])
 def test_answering_slowly_and_later_than_the_time_out(up):
     """A late answer is nobody's: least of all that of the next question."""
@@ -283,6 +289,7 @@ def test_answering_slowly_and_later_than_the_time_out(up):
         close()
 
 
+@pytest.mark.grows
 @on(EACH_KIND, lean=["valkey"])
 def test_answers_that_get_lost(up):
     """The command was done, and nobody knows."""
@@ -334,6 +341,7 @@ def test_a_clock_that_is_set_back_does_not_make_an_entry_last(up, refreshes):
         assert client.ttl(caches[ALIAS].make_key(subject.key)) <= 60
 
 
+@pytest.mark.grows
 @on(MEMCACHED)
 def test_values_that_are_too_big_for_a_while(up):
     mine = subjects()
@@ -346,6 +354,7 @@ def test_values_that_are_too_big_for_a_while(up):
     assert members.lost == []
 
 
+@pytest.mark.grows
 @on(EACH_KIND, lean=["valkey"])
 def test_garbage_under_every_key(up):
     """Entries, leases, marks and the tokens of tags are truncated, and replaced by
@@ -830,9 +839,7 @@ def test_children_of_a_process_that_has_called_work(backend):
     """They have neither its threads nor its locks nor its connections."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", FORKS, backend],
-        env=os.environ
-        | {"DJANGO_SETTINGS_MODULE": "tests.settings"}
-        | settings_of(backend),
+        env=environment() | {"DJANGO_SETTINGS_MODULE": "tests.settings"},
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -853,10 +860,9 @@ def test_a_preloading_server(backend, threads, tmp_path):
     server = subprocess.Popen(
         [sys.executable, "-m", "gunicorn", "--preload", "-w", "3"]
         + ["--threads", str(threads), "-b", f"127.0.0.1:{port}", "site_of_test:app"],
-        env=os.environ
+        env=environment()
         | {"DJANGO_SETTINGS_MODULE": "tests.settings", "ALIAS": backend}
-        | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
-        | settings_of(backend),
+        | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
         cwd=tmp_path,
         stderr=subprocess.PIPE,
     )

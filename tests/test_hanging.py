@@ -31,8 +31,9 @@ from cache_memoize.describe import list_functions
 from cache_memoize.process import Standstill
 from cache_memoize.stats import sitewide
 from cache_memoize.stats.reporter import reporter
-from tests.chaos import Proxy, close
+from tests.chaos import close
 from tests.needs import need
+from tests.proxy import Proxy
 from tests.servers import SERVERS
 
 pytestmark = pytest.mark.slow_server

@@ -145,15 +145,7 @@ DEEP = """
 """
 
 KINDS = ["tuple", "dict", "model"]
-MORE = [
-    "objects",
-    "a tuple inside",
-    "named tuple",
-    "list",
-    "frozenset",
-    "deque",
-    "mapping",
-]
+MORE = ["objects", "a tuple inside", "named tuple", "list", "frozenset", "deque"]
 MORE += ["mapping", "frozen dataclass", "frozen dataclasses", "exceptions"]
 
 

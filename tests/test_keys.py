@@ -50,7 +50,7 @@ from cache_memoize.keys import encoding
 from cache_memoize.keys.binding import Binder
 from cache_memoize.keys.encoding import digest, encode, label
 from cache_memoize.keys.maker import key_maker
-from tests.conftest import examples
+from tests.conftest import example_settings, examples
 from tests.models import Post, Restaurant, Shop, SpecialPost, Tag
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -1509,11 +1509,12 @@ def python(code, **options):
     )
 
 
+@pytest.mark.grows
 def test_a_text_is_the_same_in_every_process():
     """Whatever the seed of the hashes: else no two workers would share an entry."""
     values = []
 
-    @examples(150)
+    @example_settings(150)
     @given(VALUES)
     def collect(value):
         values.append(value)

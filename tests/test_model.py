@@ -25,7 +25,7 @@ from hypothesis.stateful import (
 
 from cache_memoize.cache import breaker, record
 from cache_memoize.protocol import threads, transactions
-from tests.conftest import World, examples, plan_of
+from tests.conftest import World, example_settings, plan_of
 from tests.models import Post
 
 pytestmark = [
@@ -285,9 +285,10 @@ def quiet():
     logger.disabled = False
 
 
+@pytest.mark.grows
 @pytest.mark.parametrize("machine", [Machine, OnValkey], ids=["locmem", "valkey"])
 def test_it_gives_what_a_cache_without_mistakes_gives(machine, servers, quiet):
     if machine.alias == "valkey":
         servers("valkey")
-    run_state_machine_as_test(machine, settings=examples(100))
+    run_state_machine_as_test(machine, settings=example_settings(100))
     caches[machine.alias].clear()

@@ -26,6 +26,7 @@ NAMES = {
     "cache_memoize.calls",
     "cache_memoize.waits",
     "cache_memoize.errors",
+    "cache_memoize.failed",
     "cache_memoize.saved",
     "cache_memoize.cache.breaker.state",
     "cache_memoize.computation.duration",
@@ -101,6 +102,8 @@ def test_what_a_function_shows(collector):
     assert collector.calls(path) == [2, 1, 2]
     assert collector.value("saved", path, alias="default") == 6
     assert collector.value("errors", path) == collector.value("waits", path) == 0
+    f._memoized.stats.refresh_failed("key", clock, "nothing was stored")
+    assert collector.value("failed", path) == 1
     (point,) = collector.points("computation.duration", path)
     assert (point.count, point.sum) == (3, 6)
     assert point.explicit_bounds == opentelemetry.BUCKETS

@@ -177,12 +177,12 @@ def test_a_transaction_that_the_server_has_ended_is_not_committed(place):
     world, database = place
     post = Post.objects.using(database).create(title="old").pk
 
-    def block(tokens: frozenset[bytes]) -> None:
+    def block(tokens: frozenset[bytes], key: str) -> None:
         transaction.set_rollback(True, using=database)
         raise DatabaseError("deadlock")
 
     told = pytest.raises(DatabaseError, match="deadlock")
     with told, transaction.atomic(using=database):
         change(database, post, "new")
-        transactions.run_at_commit(world.alias, "key", print, block, database)
+        transactions.run_at_commit(world.alias, ("key",), print, block, database)
     assert Post.objects.using(database).get(pk=post).title == "old"

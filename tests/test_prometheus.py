@@ -92,6 +92,8 @@ def test_what_a_function_shows(registry):
     assert sample(registry, "computation_seconds_bucket", f, le="1.0") == 0
     assert sample(registry, "errors_total", f) == 0
     assert sample(registry, "waits_total", f) == 0
+    f._memoized.stats.refresh_failed("key", clock, "nothing was stored")
+    assert sample(registry, "failed_total", f) == 1
 
 
 def test_callers_that_waited(registry):

@@ -171,30 +171,25 @@ def test_with_the_settings_fixture_in_either_order(run, pytester):
     result.stdout.fnmatch_lines(["*getfixturevalue*comes too late*"])
 
 
-@pytest.mark.parametrize(
-    "given",
-    ['"disable"', "", '"disabled", "in_memory"', 'word="disabled"', "['disabled']"],
-)
-def test_a_marker_that_is_wrong_names_the_cure(run, pytester, given):
-    pytester.makepyfile(
-        f"""
-        import pytest
-
-        @pytest.mark.memoize({given})
-        def test_it():
-            pass
-        """
+def test_a_marker_that_is_wrong_names_the_cure(run, pytester):
+    wrong = ['"disable"', "", '"disabled", "in_memory"', 'word="disabled"']
+    wrong.append("['disabled']")
+    tests = (
+        f"@pytest.mark.memoize({given})\ndef test_{number}():\n    pass\n"
+        for number, given in enumerate(wrong)
     )
+    pytester.makepyfile("\n\n".join(["import pytest", *tests]))
     result = run()
-    result.assert_outcomes(errors=1)
-    shown = given.replace('"', "'")
-    result.stdout.fnmatch_lines(
-        [
-            f"*::test_it: @pytest.mark.memoize({shown.replace('[', '[[]')}) is not "
-            "supported; write "
-            '@pytest.mark.memoize("disabled") or @pytest.mark.memoize("in_memory")'
-        ]
-    )
+    result.assert_outcomes(errors=len(wrong))
+    for number, given in enumerate(wrong):
+        shown = given.replace('"', "'").replace("[", "[[]")
+        result.stdout.fnmatch_lines(
+            [
+                f"*::test_{number}: @pytest.mark.memoize({shown}) is not supported; "
+                'write @pytest.mark.memoize("disabled") or '
+                '@pytest.mark.memoize("in_memory")'
+            ]
+        )
 
 
 def test_a_failed_count_is_shown_in_the_test(run, pytester):

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import collections
 import copy
+import decimal
 import functools
 import importlib
+import re
 import sys
 import textwrap
 import types
 import warnings
+import weakref
 from unittest import mock
 
 import pytest
+from django.apps.registry import Apps
+from django.db import models
 
 from cache_memoize import UnkeyableArgument, cache_memoize
-from cache_memoize.keys import encoding
+from cache_memoize.keys import encoding, replaced
 from cache_memoize.keys.encoding import encode
 
 SOURCE = """
-    import enum
+    import abc, dataclasses, decimal, enum, functools, re, threading, typing
+    import pydantic
     from cache_memoize import cache_memoize
 
     class Base:
@@ -39,6 +46,27 @@ SOURCE = """
 
     class Color(enum.Enum):
         RED = 1
+
+    class Shape(abc.ABC):
+        sizes = {1: (decimal.Decimal(1), re.compile("a"))}
+        lock = threading.Lock()
+        class Meta:
+            ordering = []
+        @abc.abstractmethod
+        def draw(self): pass
+        @functools.cached_property
+        def size(self): return 1
+
+    @dataclasses.dataclass(slots=True)
+    class Point:
+        x: int = 1
+        y: list = dataclasses.field(default_factory=list)
+
+    class Form(pydantic.BaseModel):
+        x: list[int] = []
+
+    class Row(typing.NamedTuple):
+        x: int = 1
 
     def discount(item):
         return 1
@@ -75,6 +103,8 @@ VALUES = [
     lambda module: module.Color.RED,
     lambda module: module.discount,
     lambda module: [module.Base, {"a": module.discount}],
+    lambda module: [module.Shape, module.Point, module.Form, module.Row],
+    lambda module: [module.Point(), module.Form(), module.Row()],
     lambda module: module.Service().price,
 ]
 
@@ -196,6 +226,101 @@ def test_classes_of_one_name_differ_by_their_attributes(monkeypatch, one, other)
     for value in (second, second()):
         with pytest.raises(UnkeyableArgument):
             encode(value)
+
+
+class Config:
+    def __init__(self, x):
+        self.x = x
+
+
+class Slotted:
+    __slots__ = ("x",)
+
+    def __init__(self, x):
+        self.x = x
+
+
+def made(name, x):
+    """Return a class of this module and name that captures x."""
+
+    def method(self, y=0):
+        return x
+
+    def default(self, y=x):
+        return y
+
+    kinds = {
+        "inner": type("Inner", (), {"content": x}),
+        "dict": {"a": {"b": [x]}},
+        "set": {x, "a"},
+        "decimal": decimal.Decimal(x),
+        "pattern": re.compile(str(x)),
+        "instance": Config(Config(x)),
+        "slots": Slotted(x),
+        "captured": method,
+        "default": default,
+        "static": staticmethod(method),
+        "class": classmethod(default),
+        "property": property(method),
+        "setter": property(None, default),
+        "partial": functools.partialmethod(len, x),
+        "lru": functools.lru_cache(default),
+        "cached": functools.cached_property(method),
+        "__settings__": x,
+        "ordered": collections.OrderedDict(a=x),
+        "counted": collections.Counter({x: 1}),
+    }
+    if name == "base":
+        base = type("Base", (), {"content": x})
+        return type("Row", (base,), {"__module__": __name__})
+    if name == "meta":
+        meta = type("Meta", (type,), {"content": x, "__module__": __name__})
+        return meta("Row", (), {"__module__": __name__})
+    return type("Row", (), {"__module__": __name__, name: kinds[name]})
+
+
+KINDS = """base meta inner dict set decimal pattern instance slots captured default
+static class property setter partial lru cached __settings__ ordered counted""".split()
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_classes_of_a_factory_differ_by_all_that_they_hold(monkeypatch, name):
+    first, same, second = made(name, 1), made(name, 1), made(name, 2)
+    monkeypatch.setitem(globals(), "Row", first)
+    monkeypatch.setitem(globals(), "Meta", type(first))
+    expected = encode(first)
+    assert encode(same) == expected
+    for value in (second, second()):
+        with pytest.raises(UnkeyableArgument):
+            encode(value)
+
+
+def copied(value):
+    kind = type(value)
+    return kind("a") if kind is types.ModuleType else kind()
+
+
+def test_a_model_is_the_one_of_its_name():
+    """Its registry has no other; its fields are counted, and so never the same."""
+
+    def model():
+        meta = type("Meta", (), {"app_label": "shop", "apps": Apps()})
+        names = {"__module__": __name__, "name": models.TextField(), "Meta": meta}
+        return type("Book", (models.Model,), names)
+
+    assert replaced.replaces(model(), model())
+
+
+@pytest.mark.parametrize("value", [object(), weakref.WeakSet(), types.ModuleType("a")])
+def test_in_doubt_classes_of_one_name_are_two(monkeypatch, value):
+    """By what pickle cannot store, and what has nothing but its address."""
+    first, second = (
+        type("Row", (), {"__module__": __name__, "a": each})
+        for each in (value, copied(value))
+    )
+    monkeypatch.setitem(globals(), "Row", first)
+    with pytest.raises(UnkeyableArgument):
+        encode(second)
 
 
 def test_after_a_reload_decorated_functions_are_the_same(module, write):

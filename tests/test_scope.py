@@ -321,7 +321,9 @@ def test_what_was_read_before_an_invalidation_is_not_remembered_after_it(
         nonlocal read, go
         read, go = asyncio.Event(), asyncio.Event()
         await f(1)
-        slow = scope.afetching(slowly, plan_of(f).hit_kind, connections.place_from_afar)
+        slow = scope.afetching(
+            slowly, plan_of(f).hit_kinds, connections.place_from_afar
+        )
         with local():
             await f.ainvalidate(2)
 

@@ -92,6 +92,26 @@ def test_the_life_of_an_entry(world, events):
     assert [(e.kind, e.key) for _, e in events] == [("invalidated", key)]
 
 
+@pytest.mark.backends(["locmem", "valkey"])
+def test_a_refresh_that_stores_nothing_says_why(world, events):
+    results = [1, None, ValueError("secret")]
+
+    @world.memoize(10, stale=100, cache_if=lambda result: result is not None)
+    def f():
+        if isinstance(found := results.pop(0), Exception):
+            raise found
+        return found
+
+    f()
+    for _ in range(2):
+        world.clock.tick(20)
+        f()
+        assert threads.join()
+    failed = [(e.key, e.detail) for _, e in events if e.kind == "failed"]
+    key = f.get_cache_key()
+    assert failed == [(key, "nothing was stored"), (key, "ValueError was raised")]
+
+
 @FAST
 def test_the_cost_of_a_computation_is_what_its_hits_save(world, events):
     @world.memoize(60)

@@ -329,8 +329,17 @@ def test_nothing_of_any_length_kind_and_flag_is_read(reached):
     assert reached == []
 
 
-@pytest.mark.parametrize("tags", [None, "t"])
-@pytest.mark.parametrize("kind", [record.ENTRY, record.RAISED, record.RAN])
+@pytest.mark.parametrize(
+    ("kind", "tags"),
+    [
+        (record.ENTRY, "t"),
+        (record.RAISED, None),
+        pytest.param(record.ENTRY, None, marks=pytest.mark.thorough),
+        pytest.param(record.RAISED, "t", marks=pytest.mark.thorough),
+        pytest.param(record.RAN, None, marks=pytest.mark.thorough),
+        (record.RAN, "t"),
+    ],
+)
 @pytest.mark.backends(["locmem", "valkey", "unknown"])
 def test_calls_unpickle_nothing_of_any_length(world, kind, tags, reached):
     options = {"store_result": False} if kind == record.RAN else {}

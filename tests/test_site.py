@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import threading
@@ -27,7 +26,7 @@ from tests.conftest import (
     how_many,
     in_thread,
 )
-from tests.test_stampede import ROOT, settings_of
+from tests.test_stampede import environment
 
 NOW = 1_800_000_030.0  # half a minute past
 
@@ -38,6 +37,7 @@ class Source:
     def __init__(self, alias, path="blog.related.related"):
         self.alias = alias
         self.path = path
+        self.stored_at = self.old_since = 0.0
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def figures(alias, path="blog.related.related"):
 
 @pytest.mark.backends(ATOMIC)
 def test_what_processes_tell_adds_up(backend):
-    one = Totals(3, 1, 1, 2, 0, 1, 0.5, 1.5, {-4: 1})
+    one = Totals(3, 1, 1, 2, 0, 1, 1, 0.5, 1.5, {-4: 1})
     two = Totals(hits=7, errors=2, computations=2, costs={-4: 1, 8: 1})
     assert figures(backend) == Figures()
     sitewide.tell(Source(backend), one)
@@ -63,6 +63,26 @@ def test_what_processes_tell_adds_up(backend):
     assert figures(backend).totals == one.plus(two)
     assert set(sitewide.read(backend, ["another", "third"])) == {"another", "third"}
     assert figures(backend, "third") == Figures() and sitewide.read(backend, []) == {}
+
+
+@pytest.mark.backends(ATOMIC)
+def test_old_values_begin_with_the_first_process_and_end_with_any(backend):
+    """A process whose refreshes fail learns nothing of the success of another one."""
+    one, two, three = (Source(backend) for _ in range(3))
+    failed, stored = Totals(failed=1), Totals(computations=1)
+    one.old_since, two.old_since = NOW + 5, NOW + 3
+    for source in (one, two):
+        sitewide.tell(source, failed)
+    assert figures(backend).old_since == NOW + 3
+    three.stored_at = NOW + 9
+    sitewide.tell(three, stored)
+    assert figures(backend).old_since == 0.0
+    sitewide.tell(one, failed)  # again, and still since before that
+    assert figures(backend).old_since == 0.0
+    two.old_since = NOW + 20
+    sitewide.tell(two, failed)
+    assert figures(backend).old_since == NOW + 20
+    assert figures(backend).totals.failed == 4
 
 
 @pytest.mark.backends(["locmem"])
@@ -210,16 +230,16 @@ def test_without_the_app_there_are_none(monkeypatch):
 # --- many processes ------------------------------------------------------------------
 
 
-@pytest.mark.backends(["valkey", "pymemcache", "file"])
+@pytest.mark.grows
+@pytest.mark.backends(["valkey", "pymemcache", "file"], lean=["valkey"])
 def test_four_processes_and_two_that_are_killed(backend):
     """Right but for the last seconds of those that were killed."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT)} | settings_of(backend)
     calls = how_many(5_000)
 
     def start(number, calls):
         return subprocess.Popen(
             [sys.executable, "-m", "tests.counting", backend, str(calls), str(number)],
-            env=environment,
+            env=environment(),
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -277,7 +297,7 @@ def test_callers_keep_a_cache_whose_figures_somebody_has_locked(backend, monkeyp
         assert set(sitewide._rests) == {backend}, "asked once"
 
 
-COUNTS = "[1,1,0,0,0,1,0.5,0.0]"
+COUNTS = "[1,1,0,0,0,0,1,0.5,0.0]"
 MINUTE = str(int(NOW // 60))
 
 
@@ -289,18 +309,18 @@ MINUTE = str(int(NOW // 60))
         '{"a":' * 9_000,
         "null",
         "[null,null,null,null]",
-        "[[null,1,0,0,0,1,0.5,0.0],{},0,{}]",
-        "[[1,1,0,0,0,1,0.5],{},0,{}]",
-        "[[1,1,0,0,0,1,0.5,0.0,0.0],{},0,{}]",
-        "[[1,1,0,0,0,1,0.5,0.0,{}],{},0,{}]",
-        "[[-1,1,0,0,0,1,0.5,0.0],{},0,{}]",
-        "[[1e3,1,0,0,0,1,0.5,0.0],{},0,{}]",
-        "[[true,1,0,0,0,1,0.5,0.0],{},0,{}]",
-        "[[1,1,5,0,0,1,0.5,0.0],{},0,{}]",
-        "[[1,1,0,0,0,1,NaN,0.0],{},0,{}]",
-        "[[1,1,0,0,0,1,Infinity,0.0],{},0,{}]",
-        "[[1,1,0,0,0,1,1e308,0.0],{},0,{}]",
-        f"[[{'9' * 5_000},1,0,0,0,1,0.5,0.0],{{}},0,{{}}]",
+        "[[null,1,0,0,0,0,1,0.5,0.0],{},0,{}]",
+        "[[1,1,0,0,0,0,1,0.5],{},0,{}]",
+        "[[1,1,0,0,0,0,1,0.5,0.0,0.0],{},0,{}]",
+        "[[1,1,0,0,0,0,1,0.5,0.0,{}],{},0,{}]",
+        "[[-1,1,0,0,0,0,1,0.5,0.0],{},0,{}]",
+        "[[1e3,1,0,0,0,0,1,0.5,0.0],{},0,{}]",
+        "[[true,1,0,0,0,0,1,0.5,0.0],{},0,{}]",
+        "[[1,1,5,0,0,0,1,0.5,0.0],{},0,{}]",
+        "[[1,1,0,0,0,0,1,NaN,0.0],{},0,{}]",
+        "[[1,1,0,0,0,0,1,Infinity,0.0],{},0,{}]",
+        "[[1,1,0,0,0,0,1,1e308,0.0],{},0,{}]",
+        f"[[{'9' * 5_000},1,0,0,0,0,1,0.5,0.0],{{}},0,{{}}]",
         f'[{COUNTS},{{"1000000000":1}},0,{{}}]',
         f'[{COUNTS},{{"-1000000000":1}},0,{{}}]',
         f'[{COUNTS},{{"1":null}},0,{{}}]',
@@ -313,6 +333,8 @@ MINUTE = str(int(NOW // 60))
         f'[{COUNTS},{{}},0,{{"{MINUTE}":[1,0,0,0,0]}}]',
         f'[{COUNTS},{{}},0,{{"-5":[1,0,0,0]}}]',
         f'[{COUNTS},{{}},0,{{"x":[1,0,0,0]}}]',
+        f"[{COUNTS},{{}},0,{{}},0,null]",
+        f"[{COUNTS},{{}},0,{{}},0,0,0]",
     ],
     ids=lambda text: text[:40],
 )

@@ -22,6 +22,7 @@ from cache_memoize.cache.store import Store
 from cache_memoize.protocol import refresh
 from cache_memoize.protocol import threads as pool
 from cache_memoize.protocol.policy import Policy
+from cache_memoize.stats.counters import moment
 from tests.conftest import (
     ATOMIC,
     FakeClock,
@@ -95,7 +96,7 @@ def test_the_backend_keeps_it_for_timeout_and_stale_and_nothing_else(
 
     def noting(self, name, *args):
         if name in ("add", "swap", "set"):
-            asked.append((name, args[-1]))
+            asked.append((name, math.ceil(args[-1])))
         return command(self, name, *args)
 
     monkeypatch.setattr(Store, "_command", noting)
@@ -256,7 +257,7 @@ def test_a_failing_refresh_leaves_the_old_value_and_is_tried_after_growing_pause
     assert f(1) == 1
     function.trouble = ValueError("broken")
     world.clock.tick(11)
-    tried = []
+    tried, began = [], moment(world.clock.time())
     for _ in range(400):  # a hundred seconds, four callers a second
         before = len(runs)
         assert later(f, 1) == 1
@@ -265,13 +266,32 @@ def test_a_failing_refresh_leaves_the_old_value_and_is_tried_after_growing_pause
         world.clock.tick(0.25)
     pauses = [b - a for a, b in zip(tried, tried[1:], strict=False)]
     assert pauses[:6] == [1, 2, 4, 8, 16, 32]
-    assert caplog.text.count("a refresh failed") == len(tried)
+    assert caplog.text.count("a refresh failed (ValueError was raised)") == 2, (
+        "once a minute"
+    )
     assert "broken" in caplog.text
+    info = f.cache_info()
+    assert info.failed == len(tried) and info.old_since == began
     function.trouble = None
     world.clock.tick(120)
     later(f, 1)
     assert f(1) == len(runs), "it works again, and the pauses start anew"
     assert world.raw(f.get_cache_key(1)).stamp.attempts == 0
+    assert f.cache_info().old_since is None and f.cache_info().failed == len(tried)
+
+
+@pytest.mark.parametrize("how", ["another call", "prime", "refresh"])
+def test_the_next_stored_result_ends_the_time_of_old_values(how):
+    world = World("locmem", "sync")
+    f, _, function = numbered(world)
+    f(1)
+    world.clock.tick(11)
+    function.trouble = ValueError("broken")
+    later(f, 1)
+    assert f.cache_info().old_since == moment(world.clock.time())
+    function.trouble = None
+    {"another call": f, "prime": lambda x: f.prime(5, x), "refresh": f.refresh}[how](2)
+    assert f.cache_info().old_since is None
 
 
 @pytest.mark.backends(SOME_ATOMIC)
@@ -295,6 +315,7 @@ def test_a_refresh_by_hand_tells_its_caller_and_keeps_the_old_value(world):
     with pytest.raises(ValueError, match="broken"):
         f.refresh(1)
     assert later(f, 1) == 1
+    assert f.cache_info().failed == 1
     function.trouble = None
     assert f.refresh(1) == len(runs) == f(1)
 
@@ -397,6 +418,8 @@ def assert_old_value_stays(world, kind, refreshed):
     assert len(runs) == 2
     assert f.peek(1).value == 1 and f.peek(1).stale
     assert later(f, 1) == 1 and len(runs) == 2  # no other refresh for a while
+    info = f.cache_info()
+    assert info.failed == 1 and info.old_since == moment(world.clock.time())
     world.clock.tick(80)
     assert f.peek(1).value == 1
     world.clock.tick(11)
@@ -433,6 +456,18 @@ def test_nor_does_an_early_one(kind):
     assert f(1) == 1
     assert later(f, 1) == 1 and len(runs) == 2
     assert f.peek(1).value == 1
+    assert f.cache_info().failed == 1
+
+
+@pytest.mark.backends(SOME_ATOMIC)
+def test_a_caller_that_refreshes_itself_and_gets_the_old_value_counts_as_well(world):
+    f, runs, function = numbered(world)
+    f(1)
+    world.clock.tick(11)
+    function.trouble = ValueError("broken")
+    with override_settings(CACHE_MEMOIZE={"REFRESH": "inline"}):
+        assert f(1) == 1 and len(runs) == 2
+    assert f.cache_info().failed == 1
 
 
 def test_a_new_result_that_is_not_stored_frees_the_waiting_callers():
@@ -993,14 +1028,12 @@ def test_mistakes_of_the_project_are_raised_from_every_step(monkeypatch, when):
 
 
 def test_a_refresh_during_hold_leaves_the_valid_entry(monkeypatch):
-    """The tag is young, and the entry is older than a change of the clock."""
+    """The tag is young for this function only: another one has no hold."""
     world = World("locmem", "sync")
-    f, runs, _ = numbered(world, hold=5, tags="t")
-    world.clock.tick(10)
-    f(1)
-    world.clock.tick(6)
-    assert f(1) == 2 == f(1)
-    world.clock.tick(-12)
-    assert f.refresh(1) == 3
-    assert f.peek(1).value == 2
+    f, runs, _ = numbered(world, prefix="shared", tags="t")
+    held, held_runs, _ = numbered(world, prefix="shared", hold=5, tags="t")
+    held_runs.append(0)
+    assert f(1) == 1
+    assert held.refresh(1) == 2
+    assert f.peek(1).value == 1
     world.cache.clear()

@@ -22,7 +22,8 @@ from cache_memoize import cache_memoize
 from cache_memoize.cache import record
 from cache_memoize.cache.backends import LocalMemory, backend_of
 from cache_memoize.cache.breaker import breaker_of
-from cache_memoize.cache.store import Look, Store, run
+from cache_memoize.cache.store import Store, run
+from cache_memoize.cache.tokens import Look
 from cache_memoize.clock import Clock
 from cache_memoize.protocol import threads, transactions
 from cache_memoize.protocol.call import Call
@@ -137,17 +138,12 @@ def test_a_cold_key_is_computed_once_by_loops_and_threads_together(backend):
     assert runs == [1]
 
 
-@pytest.mark.thorough
-@pytest.mark.backends(SHARED)
-@pytest.mark.parametrize("kind", ["sync", "async"])
-def test_a_cold_key_is_computed_once_by_four_processes(backend, kind, tmp_path):
-    log = tmp_path / "computations"
-    environment = os.environ | {"PYTHONPATH": str(ROOT)} | settings_of(backend)
-    command = [sys.executable, "-m", "tests.worker", backend, kind, "8", str(log)]
+@pytest.fixture(scope="module")
+def four_processes():
     workers = [
         subprocess.Popen(
-            command,
-            env=environment,
+            [sys.executable, "-m", "tests.worker"],
+            env=environment(),
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -155,24 +151,33 @@ def test_a_cold_key_is_computed_once_by_four_processes(backend, kind, tmp_path):
         )
         for _ in range(4)
     ]
-    for worker in workers:
-        assert worker.stdout.readline() == "ready\n"
-    for worker in workers:
-        worker.stdin.write("go\n")
-        worker.stdin.flush()
+    yield workers
     for worker in workers:
         worker.communicate(timeout=60)
         assert worker.returncode == 0
+
+
+@pytest.mark.thorough
+@pytest.mark.backends(SHARED)
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_cold_key_is_computed_once_by_four_processes(
+    backend, kind, tmp_path, four_processes
+):
+    log = tmp_path / "computations"
+    for line, answer in ((f"{backend} {kind} 8 {log}", "ready"), ("go", "done")):
+        for worker in four_processes:
+            print(line, file=worker.stdin, flush=True)
+        assert [w.stdout.readline() for w in four_processes] == [f"{answer}\n"] * 4
     assert len(log.read_text().splitlines()) == 1
 
 
-def settings_of(backend):
-    """Give the processes the servers and folders of this one."""
+def environment():
+    """Return the environment of a process with the servers and folders of this one."""
     from tests.servers import SERVERS
     from tests.settings import FOLDER
 
     ports = {f"MEMOIZE_{name.upper()}": str(s.port) for name, s in SERVERS.items()}
-    return ports | {"MEMOIZE_FOLDER": FOLDER}
+    return os.environ | ports | {"MEMOIZE_FOLDER": FOLDER, "PYTHONPATH": str(ROOT)}
 
 
 # --- holders that die, fail, or take their time --------------------------------------
@@ -348,6 +353,27 @@ def test_waiters_of_a_holder_that_fails_raise_its_exception(backend, error):
     with pytest.raises(ValueError, match="always"):
         function()  # who comes later computes
     assert len(runs) == (9 if type(error) is Unpicklable else 2)
+
+
+@pytest.mark.backends(["locmem", "valkey", "pymemcache", "file"])
+@pytest.mark.parametrize("wait", [0, 5])
+@pytest.mark.parametrize("sign", [True, False])
+def test_an_exception_is_in_the_cache_only_if_callers_may_wait_for_it(
+    backend, settings, wait, sign
+):
+    """It may hold credentials, as the headers of a request."""
+    settings.CACHE_MEMOIZE = {"SIGN": sign}
+
+    @cache_memoize(60, prefix="secret", cache_alias=backend, wait=wait)
+    def function():
+        error = ConnectionError("refused")
+        error.headers = {"Authorization": "Bearer 5ecret"}
+        raise error
+
+    with pytest.raises(ConnectionError):
+        function()
+    mark = caches[backend].get(function.get_cache_key())
+    assert (b"5ecret" in mark) is bool(wait)
 
 
 @pytest.mark.backends(["locmem", "valkey", "pymemcache", "file"])
@@ -544,10 +570,9 @@ def test_a_holder_that_is_killed_costs_its_lease_and_no_more(backend, tmp_path):
         "def f():\n    print('computing', flush=True); import sys; sys.stdin.read()\n"
         "f()"
     )
-    environment = os.environ | {"PYTHONPATH": str(ROOT)} | settings_of(backend)
     with subprocess.Popen(
         [sys.executable, "-c", script],
-        env=environment,
+        env=environment(),
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -828,7 +853,7 @@ def test_an_error_of_freeing_a_key_takes_no_block_away(backend, monkeypatch):
         monkeypatch.setattr(LocalMemory, "swap", swap)
         raise ValueError
 
-    block = record.pack_blocks(b"written.", {b"a token.": 1e12})
+    block = record.pack_blocks(b"written.", {b"a token.": 10.0}, time.time())
     f = World(backend, "sync").memoize(60)(function)
     with pytest.raises(ValueError):
         f()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cache_memoize.protocol import statements, transactions
 from cache_memoize.protocol.statements import effect_of
 from tests.conftest import World
-from tests.databases import EVERYWHERE, prepared
+from tests.databases import EACH, EVERYWHERE, prepared
 from tests.models import Post
 
 READS = [
@@ -28,7 +28,12 @@ READS = [
     'SELECT "update", `delete` FROM "into"',
     "SELECT REPLACE(a, 'x', 'y') FROM t",
     "SELECT a FROM t WHERE a LIKE %s ESCAPE '\\'",
-    "SELECT a, my_function(a) FROM t WHERE b IN (1, 2)",
+    "SELECT a, lower(a) FROM t WHERE b IN (1, 2) AND (c OR NOT (d))",
+    "SELECT a FROM t JOIN (SELECT 1) x ON (t.a = x.a) JOIN u USING (a), (SELECT 2) y",
+    "SELECT sum(a) FILTER (WHERE b) OVER (PARTITION BY c ORDER BY d) FROM t",
+    "SELECT a::numeric(10, 2), CAST(b AS varchar(9)) FROM t AS u (a, b)",
+    "SELECT pg_catalog.pg_typeof(1)",
+    "TABLE t",
     "SELECT EXTRACT(YEAR FROM CONVERT_TZ(a, 'UTC', 'CET')) FROM t",
     "SELECT updated_at, deleted FROM t",
     "SELECT pg_advisory_xact_lock(1)",
@@ -37,6 +42,7 @@ READS = [
     "SELECT * FROM generate_series(1, 10)",
     "SELECT x FROM json_each('[1]')",
     "WITH x AS (SELECT 1) SELECT * FROM x",
+    "WITH x (a, b) AS MATERIALIZED (SELECT 1, 2) SELECT * FROM x",
     "VALUES (1), (2)",
     "SHOW TABLES",
     "SAVEPOINT s1",
@@ -108,6 +114,23 @@ WRITES = [
     "SELECT * FROM my_function(1)",
     "SELECT count(*) FROM app.my_function(1)",
     "SELECT nextval('s')",
+    "SELECT a, my_function(a) FROM t",
+    "SELECT my_function(1) AS pragma_x, 'PRAGMA'",
+    "SELECT extract(year FROM my_function(1))",
+    "SELECT app.lower(a) FROM t",
+    "SELECT * FROM t WHERE EXISTS (SELECT my_function(1))",
+    "SELECT * FROM t, my_function(1)",
+    "SELECT * FROM t JOIN my_function(1) ON true",
+    "SELECT * FROM t JOIN my_function/**/(1) ON true",
+    "SELECT * FROM t CROSS JOIN LATERAL my_function(t.a)",
+    "SELECT * FROM t CROSS JOIN LATERAL app . my_function(t.a) AS x (a, b)",
+    "SELECT * FROM t, my_function(a) AS (a int)",
+    "SELECT * FROM ROWS FROM (generate_series(1, 2), my_function(1)) AS x",
+    "SELECT 1 UNION SELECT my_function(1)",
+    "WITH x AS (SELECT a FROM my_function(1) AS y (a)) SELECT * FROM x",
+    "WITH x AS (UPDATE t SET a = 1 RETURNING a) SELECT * FROM x",
+    "SELECT \"my_function\"(1) FROM t WHERE a LIKE 'b' ESCAPE '\\'",
+    "TABLE t INTO OUTFILE '/tmp/a'",
     "VALUES (my_function())",
     "SET @a = my_function()",
     "BEGIN my_procedure(1); END;",
@@ -195,7 +218,7 @@ TABLE = Post._meta.db_table
 on_servers = pytest.mark.django_db(transaction=True, databases=EVERYWHERE)
 
 
-@pytest.fixture(params=EVERYWHERE)
+@pytest.fixture(params=EACH)
 def database(request):
     return prepared(request)
 
@@ -245,6 +268,13 @@ WAYS = {
     "select": ("postgresql mysql", "SELECT writes()"),
     "set": ("mysql", "SET @a = writes()"),
     "table": ("postgresql", "SELECT * FROM writes()"),
+    "join": ("postgresql", "SELECT * FROM (SELECT 1) x JOIN writes() ON true"),
+    "comma": ("postgresql", "SELECT * FROM (SELECT 1) x, writes()"),
+    "lateral": (
+        "postgresql",
+        "SELECT * FROM (SELECT 1) x, LATERAL (SELECT writes()) y",
+    ),
+    "union": ("postgresql mysql", "SELECT 1 UNION SELECT writes()"),
     "call": ("postgresql mysql", "CALL wrote()"),
 }
 

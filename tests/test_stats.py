@@ -37,6 +37,8 @@ def test_cache_info_has_names():
         "computations": 2,
         "mean": 0.5,
         "p95": 0.7,
+        "failed": 0,
+        "old_since": None,
     }
 
 

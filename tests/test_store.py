@@ -9,11 +9,12 @@ import pytest
 from django.core.cache import CacheKeyWarning, caches
 from django.db import DataError
 
-from cache_memoize.cache import record, store
+from cache_memoize.cache import record, store, tokens
 from cache_memoize.cache.breaker import Breaker
 from cache_memoize.cache.connections import UNREAD, UNREADABLE
 from cache_memoize.cache.store import CacheDidNotAnswer, Store, run
-from cache_memoize.keys.tags import TaggedKey, tag_key
+from cache_memoize.cache.tokens import Look, Terms
+from cache_memoize.keys.tags import TaggedKey, tag_key, young_key
 from tests.conftest import FakeClock, counted
 
 ENTRY = record.pack(record.ENTRY, b"8 bytes!", b"payload", timeout=60.0)
@@ -60,36 +61,36 @@ def lives(cache, key):
 
 
 def test_what_the_wrapper_has_read_is_not_read_again(watched):
-    assert run(watched.seen("key", ENTRY, hold=0)) == (record.parse(ENTRY), b"", 0.0)
-    assert run(watched.seen("key", None, hold=0)) == (None, b"", 0.0)
-    assert run(watched.seen("key", b"foreign", hold=0)).record is UNREADABLE
+    assert run(tokens.seen(watched, "key", ENTRY)) == Look(record.parse(ENTRY))
+    assert run(tokens.seen(watched, "key", None)) == Look(None)
+    assert run(tokens.seen(watched, "key", b"foreign")).record is UNREADABLE
     assert watched.sent == []
 
 
 def test_what_nobody_has_read_is_read(watched, cache):
     cache.set("key", ENTRY)
-    assert run(watched.seen("key", UNREAD, hold=0)).record == record.parse(ENTRY)
+    assert run(tokens.seen(watched, "key", UNREAD)).record == record.parse(ENTRY)
     assert watched.sent == ["get"]
 
 
 def test_an_entry_whose_tags_were_compared_is_taken_with_them(watched):
     token = b"a token.\x01"
     entry = record.pack(record.ENTRY, b"8 bytes!", timeout=60.0, tags=token)
-    look = run(watched.seen(tagged("a"), entry, hold=0))
+    look = run(tokens.seen(watched, tagged("a"), entry))
     assert (look.record, look.tags) == (record.parse(entry), token)
     assert watched.sent == []
 
 
 @pytest.mark.parametrize("first", [None, b"foreign"])
 def test_without_such_an_entry_key_and_tags_are_read_together(watched, first):
-    look = run(watched.seen(tagged("a"), first, hold=0))
+    look = run(tokens.seen(watched, tagged("a"), first))
     assert look.record is None and len(look.tags) == 9
     assert watched.sent == ["read_many", "add"]
 
 
 def test_with_a_hold_the_age_of_the_tags_is_asked_for(watched):
-    run(watched.seen(tagged("a"), ENTRY, hold=5))
-    assert watched.sent[0] == "read_many"
+    run(tokens.seen(watched, tagged("a"), ENTRY, Terms(hold=5)))
+    assert watched.sent == ["read_many", "set", "add"]
 
 
 # --- tags ----------------------------------------------------------------------------
@@ -100,30 +101,44 @@ def test_a_tag_that_somebody_else_has_just_made_is_taken_as_it_is(watched, cache
     key = tagged("a")
     mine = record.pack(record.TAG, b"a token.", start=5.0)
     cache.set(key.tags[0], mine)
-    look = run(watched._resolve(key, {}))  # it was not there a moment ago
-    assert (look.tags, look.since) == (b"a token.\x01", 5.0)
+    # it was not there a moment ago
+    look = run(tokens._resolve(watched, key, {}, Terms()))
+    assert look.tags == b"a token.\x01"
     assert cache.get(key.tags[0]) == mine
     assert watched.sent == ["add", "get"]
 
 
-def test_the_youngest_tag_says_since_when(watched, cache):
-    key = tagged("a", "b")
-    for tag, start in zip(key.tags, (7.0, 5.0), strict=True):
-        cache.set(tag, record.pack(record.TAG, b"a token.", start=start))
-    assert run(watched.look(key)).since == 7.0
+def test_one_young_tag_is_enough(watched, cache):
+    key, terms = tagged("a", "b"), Terms(hold=5)
+    assert run(tokens.look(watched, key, terms)).is_young
+    for tag in key.tags:
+        assert run(tokens.look(watched, key, terms)).is_young
+        cache.delete(young_key(tag))  # it has expired
+    assert not run(tokens.look(watched, key, terms)).is_young
+    cache.delete(key.tags[1])
+    assert run(tokens.look(watched, key, terms)).is_young
+    assert not run(tokens.look(watched, key)).is_young
+
+
+def test_a_hold_that_does_not_fit_into_four_bytes_ends(watched, cache):
+    names, terms = tagged("a").tags, Terms(hold=77.7)
+    for _ in range(2):
+        assert run(tokens.tokens_of(watched, names, terms))[1]
+    cache.delete(young_key(names[0]))
+    assert not run(tokens.tokens_of(watched, names, terms))[1]
 
 
 def test_what_is_no_tag_makes_room_for_one(watched, cache):
     key = tagged("a")
     for there in (b"foreign", ENTRY):
         cache.set(key.tags[0], there)
-        assert len(run(watched.look(key)).tags) == 9
+        assert len(run(tokens.look(watched, key)).tags) == 9
         assert record.parse(cache.get(key.tags[0])).kind == record.TAG
 
 
 def test_a_tag_is_there_for_ever(watched, cache):
     key = tagged("a")
-    run(watched.look(key))
+    run(tokens.look(watched, key))
     assert not lives(cache, key.tags[0])
 
 
@@ -152,7 +167,7 @@ def failing(monkeypatch, watched, error):
 
     monkeypatch.setattr(type(watched.backend()), "get", get)
     with pytest.raises(type(error)):
-        run(watched.look("key"))
+        run(tokens.look(watched, "key"))
 
 
 def test_what_cannot_be_read_says_nothing_of_the_server(monkeypatch, watched):
@@ -161,7 +176,7 @@ def test_what_cannot_be_read_says_nothing_of_the_server(monkeypatch, watched):
 
     monkeypatch.setattr(type(watched.backend()), "get", get)
     for _ in range(5):
-        assert run(watched.look("key")).record is UNREADABLE
+        assert run(tokens.look(watched, "key")).record is UNREADABLE
     assert watched.breaker.state(0) == "closed" and not watched.breaker._failures
 
 
@@ -209,7 +224,7 @@ def test_trouble_is_counted_and_told_once_by_name(monkeypatch, watched, caplog):
     watched.clock.tick(6)
     assert not watched.breaker.blocks(watched.clock.monotonic())
     with caplog.at_level(logging.INFO):
-        run(watched.look("key"))
+        run(tokens.look(watched, "key"))
     assert watched.breaker.state(watched.clock.monotonic()) == "closed"
     told = [(each.name, each.getMessage()) for each in caplog.records]
     assert told == [
@@ -230,13 +245,13 @@ def test_an_answer_that_took_long_counts_as_a_time_out(monkeypatch, watched, cap
         watched.clock.tick(next(ticks))
 
     monkeypatch.setattr(type(watched.backend()), "get", get)
-    assert run(watched.look("key")).record is None
+    assert run(tokens.look(watched, "key")).record is None
     assert not watched.breaker.tripped
-    assert run(watched.look("key")).record is None
+    assert run(tokens.look(watched, "key")).record is None
     assert watched.breaker.tripped
     monkeypatch.setattr(type(watched.backend()), "swallows", True)
     with pytest.raises(CacheDidNotAnswer, match="the cache 'locmem' does not answer"):
-        run(watched.look("key"))
+        run(tokens.look(watched, "key"))
     assert next(ticks, None) is None, "while the breaker is open, it is not asked again"
 
 
@@ -252,5 +267,7 @@ def test_an_error_of_the_second_look_is_one_of_the_cache(monkeypatch, watched, c
         return True
 
     monkeypatch.setattr(backend, "get" if command == "look" else "add", slow)
-    run(watched.look("key") if command == "look" else watched.add("key", b"", 1))
+    run(
+        tokens.look(watched, "key") if command == "look" else watched.add("key", b"", 1)
+    )
     assert watched.breaker.tripped

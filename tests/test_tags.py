@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import re
 
 import pytest
@@ -13,10 +15,14 @@ from django.test import override_settings
 from cache_memoize import cache_memoize, invalidate_tags
 from cache_memoize.cache import connections, record, store
 from cache_memoize.cache.store import Store
+from cache_memoize.cache.tokens import DAY
 from cache_memoize.keys import tags
-from tests.conftest import ATOMIC, FakeClock, World, counted, in_thread, plan_of
+from cache_memoize.protocol import threads as pool
+from tests.conftest import ATOMIC, World, counted, in_thread, plan_of
 from tests.needs import need
 from tests.servers import SERVERS
+
+_numbers = itertools.count()
 
 
 def test_a_tag_invalidates_the_calls_that_have_it_and_no_other(world):
@@ -323,32 +329,101 @@ def test_hold_keeps_from_storing_for_a_while_after_an_invalidation(world):
 
 def test_hold_applies_to_tags_too(world):
     f, runs = counted(world, hold=5, tags="t")
+    marks = [tags.young_key(tag) for tag in (tags.tag_key("t"), plan_of(f).tag)]
     world.invalidate_tags("t")
     assert [f(1), f(1)] == [1, 2]
-    world.clock.tick(5.1)
+    world.cache.delete_many(marks)  # they have expired
     assert [f(1), f(1)] == [3, 3]
     world.invalidate_tags("t")
-    assert f(1) == 4
-    world.clock.tick(4)
-    assert f(1) == 5
-    world.clock.tick(1.1)
+    assert [f(1), f(1)] == [4, 5]
+    world.cache.delete_many(marks)
     assert [f(1), f(1)] == [6, 6]
 
 
-def test_a_tag_key_outlives_every_entry(backend):
-    world = World(backend, "sync")
-    f, runs = counted(world, tags="t", timeout=None)
-    f(1)
-    asked = []
-    clock = FakeClock()
-    one = store.Store(backend, plan_of(f).breaker, clock)
-    one._command = lambda name, *args: asked.append((name, args[-1])) or True
-    key = tags.TaggedKey("k")
-    key.tags = (tags.tag_key("new"),)
-    from cache_memoize.cache.store import run
+def kept(world, tag):
+    """The seconds for which the server keeps a tag; -1: without a limit, -2: not."""
+    client = world.cache._cache.get_client(None, write=True)
+    return client.ttl(world.cache.make_key(tags.tag_key(tag)))
 
-    run(one._resolve(key, {}))
-    assert asked == [("add", None)]
+
+@pytest.mark.backends(["valkey", "redis"])
+def test_a_tag_is_kept_for_longer_than_the_entries_that_need_it(world):
+    """And not for ever: a tag per session would."""
+    tag = f"session {next(_numbers)}"
+    f, _ = counted(world, 60, stale=30, tags=lambda x: [tag])
+    f(1)
+    assert 60 + 30 < kept(world, tag) <= DAY + 60 + 30 + 10
+    g, _ = counted(world, 20 * DAY, tags=tag)
+    g(1)
+    assert 20 * DAY < kept(world, tag) <= 21 * DAY + 10
+    f(2)
+    assert kept(world, tag) > 20 * DAY, "a shorter timeout takes nothing away"
+    h, _ = counted(world, None, tags=tag)
+    h(1)
+    assert kept(world, tag) == -1
+    assert [f(1), g(1), h(1)] == [1, 1, 1], "and its token is the same"
+    f(3)
+    assert kept(world, tag) == -1
+
+
+@pytest.mark.backends(["valkey"])
+@pytest.mark.parametrize("how", ["call", "prime", "refresh", "map"])
+def test_a_tag_is_kept_for_as_long_as_a_callable_timeout_says(world, how):
+    tag = f"callable {next(_numbers)} {how}"
+    f = world.memoize(timeout=lambda result: 50 * DAY, tags=tag)(lambda x: x)
+    call = {
+        "call": lambda: f(1),
+        "prime": lambda: f.prime(1, 1),
+        "refresh": lambda: f.refresh(1),
+        "map": lambda: f.map([1]),
+    }[how]
+    call()
+    assert kept(world, tag) > 50 * DAY
+    assert f(1) == 1 and f.cache_info().hits == 1
+
+
+@pytest.mark.backends(ATOMIC)
+def test_a_tag_is_renewed_before_its_end_and_its_entries_stay_valid(world, monkeypatch):
+    names, command = [], Store._command
+
+    def noting(self, name, *args):
+        names.append(name)
+        return command(self, name, *args)
+
+    f, runs = counted(world, 2 * DAY, tags="t")
+    f(1)
+    monkeypatch.setattr(Store, "_command", noting)
+    for at, expected in [(0.9, []), (0.5, ["swap", "swap"]), (0.5, [])]:
+        world.clock.tick(at * DAY)
+        f(len(runs) + 1)
+        assert names == [*expected, "add", "swap"]
+        names.clear()
+    assert f(1) == 1, "the token is the same"
+
+
+@pytest.mark.backends(["valkey"])
+def test_refreshes_renew_the_tags_of_an_entry_that_is_never_missed(world):
+    tag = f"refreshed {next(_numbers)}"
+    f, runs = counted(world, 60, stale=3 * DAY, tags=tag)
+    f(1)
+    for _ in range(3):
+        world.clock.tick(2 * DAY)
+        f(1)
+        assert pool.join()
+        assert kept(world, tag) > 3 * DAY
+    assert len(runs) == 4
+
+
+@pytest.mark.backends(["unknown"])
+def test_where_replacing_is_not_atomic_a_tag_is_not_written_again(world, monkeypatch):
+    """It might bring back a token that was invalidated meanwhile."""
+    f, runs = counted(world, 60, tags="t")
+    f(1)
+    world.clock.tick(400 * DAY)
+    stored = world.raw(tags.tag_key("t"))
+    assert stored.timeout == math.inf
+    f(2)
+    assert world.raw(tags.tag_key("t")) == stored
 
 
 def test_a_cache_that_says_a_tag_is_taken_and_not_there_is_given_up(monkeypatch):

@@ -26,6 +26,8 @@ runs: list = []
 @cache_memoize(10, stale=100, cache_alias="locmem", _clock=clock)
 def numbered(x, *, y=0):
     runs.append(x)
+    if x == "broken" and len(runs) > 1:
+        raise ValueError(x)
     return len(runs)
 
 
@@ -93,6 +95,18 @@ def test_until_the_worker_comes_one_task_waits_and_then_longer_and_longer():
     assert numbered(1) == 2
     there = record.parse(caches["locmem"].get(numbered.get_cache_key(1)))
     assert there.stamp == record.NO_STAMP
+
+
+@pytest.mark.parametrize("tasks", ["dummy.DummyBackend"], indirect=True)
+def test_a_worker_counts_a_refresh_that_failed():
+    numbered("broken")
+    clock.tick(20)
+    assert numbered("broken") == 1
+    result, before = waiting()[-1], numbered.cache_info().failed
+    with pytest.raises(ValueError, match="broken"):
+        result.task.func(*result.args)
+    assert numbered("broken") == 1
+    assert numbered.cache_info().failed == before + 1
 
 
 def test_async_functions_and_their_controls():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import datetime
 import enum
 import functools
@@ -374,10 +375,211 @@ class LoadedByHash:
         return hash((self.name, self.x))
 
 
-@pytest.mark.parametrize("x", [1, "a", (1,)])
+@pytest.mark.parametrize("x", [1, "a", (1,), 10**12])
 def test_what_hash_sets_besides_a_hash_is_refused(x):
     with pytest.raises(UnkeyableArgument, match="its __hash__ sets x"):
         encode(LoadedByHash("a", x))
+
+
+class LoadedAndReturned(LoadedByHash):
+    def __hash__(self):
+        if self.x is None:
+            self.x = int(self.name)
+        return self.x
+
+
+class LoadedHash:
+    """It is called a hash, but is no hash of the other attributes."""
+
+    def __init__(self, name, content_hash=None):
+        self.name, self.content_hash = name, content_hash
+
+    def __hash__(self):
+        if self.content_hash is None:
+            self.content_hash = int(self.name)
+        return hash((self.name, self.content_hash))
+
+
+class LoadedText(LoadedHash):
+    def __hash__(self):
+        if self.content_hash is None:
+            object.__setattr__(self, "content_hash", hash(self.name))
+        return self.content_hash
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        LoadedAndReturned("1", 10**12),
+        LoadedHash("1", 10**12),
+        LoadedText("1", "5d41402abc4b2a76"),
+    ],
+)
+def test_what_hash_may_load_is_refused(value):
+    with pytest.raises(UnkeyableArgument, match="its __hash__ sets"):
+        encode(value)
+
+
+class HashesSeveralTimes:
+    """As sympy and boltons do it: by way of variables."""
+
+    def __init__(self, x):
+        self.x, self._mhash = x, None
+
+    def __hash__(self):
+        h = self._mhash
+        if h is None:
+            h = hash((type(self).__name__, *self.content()))
+            self._mhash = h
+        return h
+
+    def content(self):
+        return (self.x,)
+
+
+class HashesInOneLine(HashesSeveralTimes):
+    def __hash__(self):
+        self._mhash = found = 0
+        for each in self.content():
+            found ^= hash(each)
+        self._mhash = found = hash(found)
+        return found
+
+
+@pytest.mark.parametrize("cls", [HashesSeveralTimes, HashesInOneLine])
+def test_a_hash_that_is_kept_by_way_of_a_variable_is_left_out(cls):
+    value = cls("a")
+    before = encode(value)
+    assert hash(value) == value._mhash
+    assert encode(value) == before != encode(cls("b"))
+
+
+class Counting:
+    """Its hash is asked for, and counts that."""
+
+    def __init__(self):
+        self.asked = 0
+
+    def __hash__(self):
+        Counting.ran += 1
+        return 1
+
+
+Counting.ran = 0
+
+
+class Members(dict):
+    pass
+
+
+class Group(set):
+    pass
+
+
+class Fixed(frozenset):
+    pass
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda one: {one: 1},
+        lambda one: {one},
+        lambda one: frozenset([one]),
+        lambda one: Members({one: 1}),
+        lambda one: Group([one]),
+        lambda one: Fixed([one]),
+        lambda one: collections.defaultdict(int, {one: 1}),
+        lambda one: collections.Counter([one]),
+    ],
+)
+def test_computing_a_key_hashes_no_member(make):
+    one = Counting()
+    value = make(one)
+    before = Counting.ran
+    assert encode(value) == encode(value)
+    assert Counting.ran == before
+
+
+class WritesItsText:
+    """Has no attributes until its text is asked for."""
+
+    def __repr__(self):
+        self.text = "text"
+        return self.text
+
+
+def test_a_text_that_sets_attributes_is_refused():
+    with pytest.raises(UnkeyableArgument, match="its own text sets attributes"):
+        encode(WritesItsText())
+
+
+class Total:
+    """Computes its total, or is given it."""
+
+    def __init__(self, total=None):
+        self.name = "a"
+        if total is not None:
+            self.total = total
+
+    @functools.cached_property
+    def total(self):
+        return 1
+
+
+class TotalByText(Total):
+    def __init__(self, total):
+        vars(self)["total"] = total
+
+
+class TotalByAny(Total):
+    def __init__(self, **given):
+        vars(self).update(given)
+
+
+class TotalFromRow(Total):
+    @classmethod
+    def of(cls, total):
+        self = object.__new__(cls)
+        self.name, self.total = "a", total
+        return self
+
+
+@dataclasses.dataclass(frozen=True)
+class TotalField:
+    total: int
+
+    @functools.cached_property
+    def cached(self):
+        return 1
+
+
+@dataclasses.dataclass(frozen=True)
+class TotalOfParent(TotalField):
+    more: int = 0
+    total = Total.__dict__["total"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Total(5),
+        TotalByText(5),
+        TotalByAny(total=5),
+        TotalFromRow.of(5),
+        TotalOfParent(5),
+    ],
+)
+def test_a_cached_property_that_the_class_assigns_is_refused(value):
+    with pytest.raises(UnkeyableArgument, match="may set total, which is a cached"):
+        encode(value)
+
+
+def test_a_cached_property_that_was_not_assigned_is_left_out():
+    assert encode(Total()) == encode(Total())
+    field = TotalField(5)
+    before = encode(field)
+    assert field.cached == 1 and encode(field) == before != encode(TotalField(6))
 
 
 class OwnSlots:

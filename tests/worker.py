@@ -1,7 +1,8 @@
-"""One process of a stampede: ``python -m tests.worker ALIAS KIND CALLERS FILE``.
+"""One process of several stampedes: ``python -m tests.worker``.
 
-Waits for a line on standard input, then calls one memoized function from many threads
-or tasks at once. Each computation appends a line to FILE.
+Reads ``ALIAS KIND CALLERS FILE`` from standard input, waits for another line, and calls
+one memoized function from many threads or tasks at once. Each computation appends a
+line to FILE. Then the next stampede is read.
 """
 
 import asyncio
@@ -35,7 +36,7 @@ def main(alias: str, kind: str, callers: int, path: Path) -> None:
 
     memoize = cache_memoize(60, prefix="stampede", cache_alias=alias)
     print("ready", flush=True)
-    sys.stdin.readline()
+    sys.stdin.readline()  # "go"
     if kind == "async":
         call = memoize(afunction)
 
@@ -55,7 +56,10 @@ def main(alias: str, kind: str, callers: int, path: Path) -> None:
         for thread in threads:
             thread.join()
     assert results == ["value"] * callers, results
+    print("done", flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), Path(sys.argv[4]))
+    while line := sys.stdin.readline():
+        alias, kind, callers, file = line.split(maxsplit=3)
+        main(alias, kind, int(callers), Path(file.rstrip("\n")))

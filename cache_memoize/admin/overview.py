@@ -25,6 +25,7 @@ from ..describe import (
     list_functions,
 )
 from ..stats import sitewide
+from ..stats.counters import moment
 from ..stats.totals import Totals
 from . import charts
 
@@ -73,6 +74,9 @@ class Row:
         #: Seconds to sort by; infinite for an unlimited or unknown timeout.
         self.seconds = info.timeout if is_number else float("inf")
         self.totals = info.stats.totals() if figures is None else figures.totals
+        since = info.stats.old_since if figures is None else figures.old_since
+        #: The moment since which no refresh has succeeded, or None.
+        self.old_since = moment(since)
         #: The last hour by the minute; None without figures of the whole site.
         self.minutes = None if figures is None else figures.last_hour(now)
 

@@ -18,7 +18,9 @@ import datetime
 import os
 import pickle
 import random
+import re
 import stat
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -43,6 +45,7 @@ from .vouchers import (
     Cache,
     UnshareableVoucher,
     Voucher,
+    until_2038,
 )
 
 __all__ = ["Backend", "backend_of"]
@@ -95,6 +98,8 @@ class Memcached(Backend):
     shareable = False
     swallows = True  # the client answers with defaults while it ignores a server
     slack = 1
+
+    longest = property(until_2038)
 
     def swap(
         self, cache: Cache, key: str, old: bytes, new: bytes, seconds: int | None
@@ -298,6 +303,12 @@ class Files(Culled):
     def open_folder(self, cache: Cache) -> str | None:
         mode = Path(cache._dir).stat().st_mode
         return str(cache._dir) if mode & stat.S_IWOTH else None
+
+    def own_place(self, cache: Cache) -> str | None:
+        """A folder with the number of the process in its path, or made by tempfile."""
+        path, temporary = str(cache._dir), re.escape(tempfile.gettempdir())
+        own = rf"(?<![^\W_]){os.getpid()}(?![^\W_])|^{temporary}/tmp[a-z0-9_]{{8}}\b"
+        return "a folder" if re.search(own, path) else None
 
     @contextlib.contextmanager
     def hold_lock(self, cache: Cache) -> Iterator[None]:

@@ -18,12 +18,13 @@ from django.core.cache import caches
 from django.core.cache.backends.base import default_key_func
 
 from .. import process
+from ..conf import is_test
 from ..keys.tags import TaggedKey
-from ..process import logger
+from ..process import log_sometimes, logger
 from . import record, signing
 from .backends import Backend, backend_of
 from .errors import is_decoding_error
-from .record import TRAILER_SIZE
+from .record import DEPENDS, TRAILER_SIZE
 
 __all__ = [
     "UNREAD",
@@ -187,16 +188,18 @@ def fetch(alias: str, key: str) -> Any:
 def fetch_tagged(alias: str, key: TaggedKey) -> Any:
     """Return the entry of a call if it has the present tokens of its tags; otherwise
     all values that were read. One ``get_many``."""
-    return _pick_entry(key, read_many(alias, *opened(alias), [key, *key.tags]))
+    keys = [key, *key.tags, *key.expected.keys]
+    return _pick_entry(key, read_many(alias, *opened(alias), keys))
 
 
-def fetch_many(alias: str, keys: list[str]) -> dict[str, Any]:
+def fetch_many(alias: str, keys: list[Any]) -> dict[str, Any]:
     """Return the result of ``fetch`` or ``fetch_tagged`` for each of these keys, with
     one ``get_many``."""
     # All of one function: either each of them has tags, or none.
-    tags = {tag for key in keys if isinstance(key, TaggedKey) for tag in key.tags}
+    tagged = isinstance(keys[0], TaggedKey)
+    tags = {tag for key in keys for tag in key.all_tags} if tagged else set()
     found = read_many(alias, *opened(alias), [*keys, *tags])
-    if not tags:
+    if not tagged:
         return found
     return {key: _pick_entry(key, found) for key in keys}
 
@@ -207,9 +210,13 @@ def _pick_entry(key: Any, found: dict[str, Any]) -> Any:
     if type(raw) is not bytes:
         return found
     tokens = record.tokens([found.get(tag) for tag in key.tags])
-    if not tokens or not raw.endswith(tokens, 0, -TRAILER_SIZE):
+    names = key.expected.packed
+    if (key.tags and not tokens) or bool(raw[-2] & DEPENDS) is not bool(names):
         return found
-    return raw
+    if names:
+        theirs = record.bare_tokens([found.get(tag) for tag in key.expected.keys])
+        tokens = record.pack_dependencies(names, theirs) + tokens
+    return raw if raw.endswith(tokens, 0, -TRAILER_SIZE) else found
 
 
 def is_in_memory(alias: str) -> bool:
@@ -221,14 +228,14 @@ def is_in_memory(alias: str) -> bool:
 
 
 def unshared(alias: str) -> str | None:
-    """Return, as a predicate, why other processes do not see the entries of a cache."""
-    backend = opened(alias)[1]
-    if not backend.in_memory:
-        return None
-    if not backend.stores:
-        return "stores nothing"
+    """Return, as a predicate, why other processes do not see the entries of a cache;
+    None in tests, where there are none."""
+    cache, backend = opened(alias)
+    place = None if is_test() else backend.own_place(cache)
+    if place is None or not backend.stores:
+        return None if backend.stores else "stores nothing"
     return (
-        "is the memory of one process: with several workers, an entry that one "
+        f"is {place} of one process: with several workers, an entry that one "
         "invalidates is still served by the others"
     )
 
@@ -308,7 +315,12 @@ def genuine(alias: str, cache: Any, key: str, raw: Any) -> Any:
     if found is not None:
         return found
     if record.parse(raw) is not None:
-        logger.warning("a record whose signature is wrong, under %r: it is a miss", key)
+        log_sometimes(
+            logger.warning,
+            "cache %r: a record whose signature is wrong, under %r: it is a miss",
+            alias,
+            key,
+        )
     return UNREADABLE
 
 

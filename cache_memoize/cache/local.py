@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 from asyncio import _get_running_loop
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import _GeneratorContextManager, contextmanager, suppress
 from contextvars import ContextVar
 from threading import get_ident
@@ -71,14 +71,14 @@ class Scope:
         """Return the entry of a call with these tags, or None."""
         by_place = self.memory().get((alias, key))
         raw, tags = _NOTHING if by_place is None else by_place.get(place, _NOTHING)
-        return raw if tags == getattr(key, "tags", ()) else None
+        return raw if tags == getattr(key, "all_tags", ()) else None
 
     def keep_entry(
         self, alias: str, key: str, place: Place, raw: bytes, generation: object
     ) -> None:
         """Keep an entry, unless one was dropped since ``generation``, which is from
         before ``raw`` was read."""
-        tags: tuple[str, ...] = getattr(key, "tags", ())
+        tags: tuple[str, ...] = getattr(key, "all_tags", ())
         size = len(raw) + 2 * len(key) + sum(map(len, tags))  # the place has the key
         if size > MOST_BYTES:
             return
@@ -121,10 +121,12 @@ _scope: ContextVar[Scope | None] = ContextVar("cache_memoize_scope", default=Non
 
 
 def fetching(
-    fetch: Callable[[str, Any], Any], plain: int, place_of: Callable[[str, str], Place]
+    fetch: Callable[[str, Any], Any],
+    kinds: Iterable[int],
+    place_of: Callable[[str, str], Place],
 ) -> Callable[..., Any]:
     """Return a function like ``fetch`` that returns known entries from memory."""
-    kind = plain.to_bytes(KIND_SIZE, "little")
+    ends = tuple(kind.to_bytes(KIND_SIZE, "little") for kind in kinds)
 
     def from_memory(alias: str, key: str) -> Any:
         scope = _scope.get()
@@ -135,7 +137,7 @@ def fetching(
         if raw is None:
             generation = scope.generation
             raw = fetch(alias, key)
-            if type(raw) is bytes and raw.endswith(kind):
+            if type(raw) is bytes and raw.endswith(ends):
                 scope.keep_entry(alias, key, place, raw, generation)
         return raw
 
@@ -144,11 +146,11 @@ def fetching(
 
 def afetching(
     fetch: Callable[[str, Any], Awaitable[Any]],
-    plain: int,
+    kinds: Iterable[int],
     place_of: Callable[[str, str], Place],
 ) -> Callable[..., Awaitable[Any]]:
     """:func:`fetching` for async functions."""
-    kind = plain.to_bytes(KIND_SIZE, "little")
+    ends = tuple(kind.to_bytes(KIND_SIZE, "little") for kind in kinds)
 
     async def from_memory(alias: str, key: str) -> Any:
         scope = _scope.get()
@@ -161,7 +163,7 @@ def afetching(
         if raw is None:
             generation = scope.generation
             raw = await fetch(alias, key)
-            if type(raw) is bytes and raw.endswith(kind):
+            if type(raw) is bytes and raw.endswith(ends):
                 scope.keep_entry(alias, key, place, raw, generation)
         return raw
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import pickle
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, cast
 
 from .pickler import dumps
@@ -40,14 +40,20 @@ VOUCHED = 0x80
 TAGGED = 0x40
 #: Flag: an entry that is still served is being refreshed; see :class:`Stamp`.
 STAMPED = 0x20
-_FLAGS = VOUCHED | TAGGED | STAMPED
+#: Flag: tags that were found during the computation precede those of the call.
+DEPENDS = 0x10
+_FLAGS = VOUCHED | TAGGED | STAMPED | DEPENDS
 
+#: The cost of a tag whose lifetime a transaction has limited, which nothing extends.
+LIMITED = -1.0
 #: Seconds for which a FAILED mark is stored: one, and another because Memcached counts
 #: whole seconds.
 FAILED_FOR = 2
 #: Seconds for which a CLEARED mark is stored: a command that a client sent before it
 #: gave up may arrive that late.
 CLEARED_FOR = 30
+#: Seconds by which a server that counts whole seconds may keep a block longer.
+_LONGER = 2
 
 ENTRIES = frozenset({ENTRY, RAISED, RAN})
 LEASES = frozenset({LEASE, RETRY})
@@ -62,7 +68,7 @@ KIND_SIZE = 2
 TOKEN_SIZE = 8
 TRAILER_SIZE = TOKEN_SIZE + FRESHNESS_SIZE
 
-#: Seconds by which the clock of another host may be ahead. A record from further in the
+#: Seconds by which the clocks of two hosts may differ. A record from further in the
 #: future was written by a clock that has been corrected since: it is a miss.
 SKEW = 3600.0
 #: For the hit path, which would else compute them on every call.
@@ -70,9 +76,12 @@ AHEAD = -SKEW
 TAIL = slice(-FRESHNESS_SIZE, None)
 
 _STAMP = struct.Struct("<dfBHH")
-#: An invalidation that blocks a key, and until when.
+_FLOAT = struct.Struct("<f")
+#: An invalidation that blocks a key, and for how many more seconds.
 _BLOCKED = struct.Struct("<8sd")
 _TAG_END = struct.pack("<H", TAG)
+#: After names and tokens of dependencies: the bytes of the names, and of both.
+_DEPENDS_END = struct.Struct("<HI")
 
 
 class Stamp(NamedTuple):
@@ -109,6 +118,8 @@ class Record(NamedTuple):
     stamp: Stamp
     #: The length of the payload, with the signature if it has one (signing.py).
     end: int
+    #: The tags found during the computation, as ``pack_dependencies()`` returns them.
+    depends: bytes = b""
 
     def is_fresh(self, now: float, grace: float = 0.0) -> bool:
         """Return whether the entry is younger than its timeout and ``grace``
@@ -119,6 +130,12 @@ class Record(NamedTuple):
         """Return whether a refresh is under way."""
         # The distance, so that a clock that was set back does not delay refreshes.
         return abs(now - self.stamp.at) < self.stamp.seconds
+
+    def lasts(self, now: float, seconds: float) -> bool:
+        """Return whether the record of a tag is kept for so long, by any clock."""
+        limited = 0 < self.timeout < math.inf
+        latest = self.timeout - seconds - SKEW
+        return not limited or -SKEW <= now - self.start <= latest
 
     def remaining(self, now: float) -> float:
         return self.start + self.timeout - now
@@ -133,9 +150,12 @@ def pack(
     timeout: float = 0.0,
     cost: float = 0.0,
     tags: bytes = b"",
+    depends: bytes = b"",
     stamp: Stamp | None = None,
 ) -> bytes:
-    more = tags
+    more = depends + tags
+    if depends:
+        kind |= DEPENDS
     if tags:
         kind |= TAGGED
     if stamp is not None:
@@ -151,7 +171,7 @@ def parse(raw: Any) -> Record | None:
     start, timeout, cost, kind = freshness(raw[TAIL])
     end = len(raw) - TRAILER_SIZE
     token = token_of(raw)
-    known, tags, stamp = kind & ~_FLAGS, b"", NO_STAMP
+    known, tags, depends, stamp = kind & ~_FLAGS, b"", b"", NO_STAMP
     if known not in _KINDS or (known == TAG and end):
         return None  # a tag's record is its trailer
     if kind & STAMPED:
@@ -165,8 +185,53 @@ def parse(raw: Any) -> Record | None:
             return None
         end -= size
         tags = raw[end : end + size]
+    if kind & DEPENDS:
+        size = _size_of_dependencies(raw, end)
+        if not 0 < size <= end:
+            return None
+        end -= size
+        depends = raw[end : end + size]
     vouched = bool(kind & VOUCHED)
-    return Record(raw, token, start, timeout, cost, known, vouched, tags, stamp, end)
+    return Record(
+        raw, token, start, timeout, cost, known, vouched, tags, stamp, end, depends
+    )
+
+
+def _size_of_dependencies(raw: bytes, end: int) -> int:
+    """Return the bytes before ``end`` that hold dependencies; 0 if they are wrong."""
+    start = end - _DEPENDS_END.size
+    if start < 0:
+        return 0
+    names, both = _DEPENDS_END.unpack_from(raw, start)
+    count = raw.count(b"\n", max(0, start - both), max(0, start - both) + names)
+    return both + _DEPENDS_END.size if both == names + TOKEN_SIZE * count else 0
+
+
+def pack_names(names: Iterable[str]) -> bytes:
+    """Return the names of tags as a record holds them: each ends with a newline."""
+    return "".join(f"{name}\n" for name in names).encode()
+
+
+def pack_dependencies(names: bytes, tokens: bytes) -> bytes:
+    """Return tags found during a computation, as a record holds them.
+
+    :param names: as ``pack_names()`` returns them.
+    :param tokens: their tokens, in the same order.
+    """
+    both = names + tokens
+    return both + _DEPENDS_END.pack(len(names), len(both))
+
+
+def dependencies(depends: bytes) -> tuple[bytes, dict[str, bytes]]:
+    """Return the packed names, and the token by name, of a record's dependencies."""
+    if not depends:
+        return b"", {}
+    end = len(depends) - _DEPENDS_END.size
+    size, _ = _DEPENDS_END.unpack_from(depends, end)
+    names, tokens = depends[:size], depends[size:end]
+    each = [tokens[n : n + TOKEN_SIZE] for n in range(0, len(tokens), TOKEN_SIZE)]
+    keys = names.decode("utf-8", "replace").split("\n")[:-1]
+    return names, dict(zip(keys, each, strict=True))
 
 
 def restamp(found: Record, stamp: Stamp, token: bytes = b"") -> bytes:
@@ -180,22 +245,26 @@ def restamp(found: Record, stamp: Stamp, token: bytes = b"") -> bytes:
         timeout=found.timeout,
         cost=found.cost,
         tags=found.tags,
+        depends=found.depends,
         stamp=stamp,
     )
 
 
-def pack_blocks(token: bytes, blocks: Mapping[bytes, float]) -> bytes:
-    """Return the record of a key that invalidations block, each until its time in
-    seconds since the epoch."""
-    return pack(BLOCK, token, b"".join(_BLOCKED.pack(*each) for each in blocks.items()))
+def pack_blocks(token: bytes, blocks: Mapping[bytes, float], now: float) -> bytes:
+    """Return the record of a key that invalidations block, each for some seconds."""
+    payload = b"".join(_BLOCKED.pack(*each) for each in blocks.items())
+    return pack(BLOCK, token, payload, start=now)
 
 
 def blocks(found: Record | None, now: float) -> dict[bytes, float]:
-    """Return the invalidations that block a key at this time."""
+    """Return the invalidations that block a key, and the seconds that each has left:
+    all of them, if the age of the record shows that another clock has written it."""
     if not isinstance(found, Record) or found.kind != BLOCK or found.end % 16:
         return {}
-    each = _BLOCKED.iter_unpack(found.raw[: found.end])
-    return {token: until for token, until in each if until > now}
+    each, age = dict(_BLOCKED.iter_unpack(found.raw[: found.end])), now - found.start
+    if not 0 <= age < max(each.values(), default=0.0) + _LONGER:
+        age = 0.0
+    return {token: seconds - age for token, seconds in each.items() if seconds > age}
 
 
 def token_of(raw: bytes) -> bytes:
@@ -206,12 +275,18 @@ def token_of(raw: bytes) -> bytes:
 def tokens(stored: list[Any]) -> bytes:
     """Return the tokens of tags as a record holds them, from the values stored under
     the keys of the tags; empty if one of them is no token."""
+    found = bare_tokens(stored)
+    return found + bytes((len(stored),)) if found else b""
+
+
+def bare_tokens(stored: list[Any]) -> bytes:
+    """Like :func:`tokens`, without their number."""
     found = b""
     for raw in stored:
         if type(raw) is not bytes or len(raw) != TRAILER_SIZE or raw[-2:] != _TAG_END:
             return b""
         found += token_of(raw)
-    return found + bytes((len(stored),))
+    return found
 
 
 def vouched(raw: bytes) -> bytes:
@@ -269,5 +344,8 @@ def _state_in_c(error: BaseException) -> Any:
 
 
 def cap(timeout: float) -> float:
-    """Return a timeout that fits four bytes; a longer one is unlimited."""
-    return timeout if timeout < 3e38 else math.inf
+    """Return a timeout as four bytes hold it; a longer one is unlimited."""
+    if not timeout < 3e38:
+        return math.inf
+    rounded: float = _FLOAT.unpack(_FLOAT.pack(timeout))[0]
+    return rounded

@@ -11,26 +11,25 @@ errors are counted by the circuit breaker of the cache.
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.core.cache import caches
-from django.core.cache.backends.base import memcache_key_warnings
+from django.core.cache.backends.base import DEFAULT_TIMEOUT, memcache_key_warnings
 from django.core.exceptions import SynchronousOnlyOperation
 from django.db.transaction import TransactionManagementError
 
 from ..clock import Clock
-from ..keys.tags import TaggedKey
 from ..process import Standstill, logger
 from . import local, record, signing
 from .backends import Backend, backend_of
-from .breaker import SLOW, Breaker
+from .breaker import SLOW, Breaker, breaker_of
 from .connections import (
-    UNREAD,
     UNREADABLE,
     database_of,
     genuine,
@@ -53,25 +52,10 @@ from .errors import (
 )
 from .record import Record
 
-__all__ = ["AsyncStore", "Look", "Store", "run"]
+__all__ = ["AsyncStore", "Store", "run"]
 
 T = TypeVar("T")
 
-
-class Look(NamedTuple):
-    """The record under a key, and the present tokens of the tags of the call."""
-
-    #: None: no value; ``UNREADABLE``: no value that this library has written.
-    record: Record | None
-    #: The tokens of the tags, as in a record; empty: the call has no tags. None: a tag
-    #: is being invalidated, so no entry is valid, and none may be stored.
-    tags: bytes | None = b""
-    #: When the youngest of the tags was created, in seconds since the epoch.
-    since: float = 0.0
-
-
-#: Kinds of records under the key of a tag.
-_TAGS = frozenset({record.TAG, record.BLOCK, record.CLEARED})
 
 _READS = frozenset({"get", "read_many", "read_raw_many"})
 #: Commands that may replace or remove an entry.
@@ -79,9 +63,6 @@ _WRITES = frozenset({"delete", "remove", "set", "swap"})
 
 #: Seconds after which an empty answer is doubted, where the client hides errors.
 DOUBTED = 0.1
-#: Reads in a row without waiting, after which the answers of a cache are taken to be
-#: wrong.
-PATIENCE = 8
 
 
 class Store:
@@ -105,10 +86,11 @@ class Store:
         cache = caches[self.alias]
         return backend_of(cache).is_in_transaction(cache)
 
-    def default_timeout(self) -> float | None:
-        """Return the backend's own timeout in seconds; None: unlimited."""
-        timeout = caches[self.alias].default_timeout
-        return None if timeout is None else float(timeout)
+    def seconds_of(self, timeout: Any) -> float:
+        """Return a timeout in seconds; that of the cache for ``DEFAULT_TIMEOUT``."""
+        if timeout is DEFAULT_TIMEOUT:
+            timeout = caches[self.alias].default_timeout
+        return math.inf if timeout is None else float(timeout)
 
     def can_wait(self) -> bool:
         """Return whether the caller may sleep: not in a thread that runs an event
@@ -146,66 +128,15 @@ class Store:
 
     # --- commands ---
 
-    async def look(self, key: str, *, may_write: bool = True) -> Look:
-        """Return the record under ``key`` and the tokens of its tags.
+    def beside(self, alias: str) -> Store:
+        """Return the store of another cache."""
+        return type(self)(alias, breaker_of(alias), self.clock)
 
-        A missing tag gets a new token, unless ``may_write`` is False.
-        """
-        if not isinstance(key, TaggedKey):
-            return Look(await self.get(key))
-        found = await self._run("read_many", [key, *key.tags])
-        return await self._resolve(key, found, may_write)
-
-    async def seen(
-        self, key: str, first: Any, *, hold: float, may_write: bool = True
-    ) -> Look:
-        """Like :meth:`look`, for what ``fetch`` has just read: ``first``."""
-        if first is UNREAD or (hold and isinstance(key, TaggedKey)):
-            return await self.look(key, may_write=may_write)
-        if isinstance(first, dict) and isinstance(key, TaggedKey):
-            return await self._resolve(key, first, may_write)
-        found = self.read(key, first)
-        if not isinstance(key, TaggedKey):
-            return Look(found)
-        if found is None or found is UNREADABLE:
-            return await self.look(key, may_write=may_write)
-        return Look(found, found.tags)  # fetch_tagged has compared them
-
-    async def _resolve(
-        self, key: TaggedKey, found: dict[str, Any], may_write: bool = True
-    ) -> Look:
-        """Create a new token for each missing tag; entries with its old token are
-        misses from then on."""
-        if not may_write:
-            tokens = record.tokens([found.get(tag) for tag in key.tags])
-            return Look(self.read(key, found.get(key)), tokens or None)
-        tags = [
-            await self._ensure_tag(tag, self.read(tag, found.get(tag)))
-            for tag in key.tags
-        ]
-        tokens = record.tokens([tag.raw for tag in tags])
-        since = max(tag.start for tag in tags)
-        return Look(self.read(key, found.get(key)), tokens or None, since)
-
-    async def _ensure_tag(self, tag: str, present: Record | None) -> Record:
-        """Return the record of a tag: ``present``, or else one that was added now."""
-        for attempt in range(PATIENCE):
-            if present is None:
-                # Some clients return None for values that they cannot read.
-                unusable = attempt == PATIENCE // 2
-            else:
-                unusable = present is UNREADABLE or present.kind not in _TAGS
-                if not unusable and present.kind != record.CLEARED:
-                    return present
-            if unusable:
-                await self.delete(tag)
-            old = None if unusable or present is None else present.raw
-            new = record.pack(record.TAG, self.clock.token(), start=self.clock.time())
-            if await self.take(tag, old, new, None):
-                present = record.parse(new)
-            else:
-                present = await self.get(tag)
-        raise self.no_answer(tag)
+    async def records(self, keys: Collection[str]) -> dict[str, Record]:
+        """Return the records under these keys, without those that have none."""
+        found = await self.execute("read_many", list(keys)) if keys else {}
+        records = {key: self.read(key, raw) for key, raw in found.items()}
+        return {key: each for key, each in records.items() if each is not None}
 
     def no_answer(self, key: str) -> CacheDidNotAnswer:
         """Return the error for a key that is taken and has no value."""
@@ -224,7 +155,7 @@ class Store:
     async def get(self, key: str) -> Record | None:
         """Return the record under ``key``, None, or ``UNREADABLE``."""
         try:
-            raw = await self._run("get", key)
+            raw = await self.execute("get", key)
         except Exception as error:
             if not is_decoding_error(error):
                 raise
@@ -237,7 +168,7 @@ class Store:
         return (await self.raw_many([key])).get(key)
 
     async def raw_many(self, keys: list[str]) -> dict[str, Any]:
-        found: dict[str, Any] = await self._run("read_raw_many", keys)
+        found: dict[str, Any] = await self.execute("read_raw_many", keys)
         return found
 
     @staticmethod
@@ -247,28 +178,30 @@ class Store:
         found = record.parse(raw)
         return UNREADABLE if found is None else found
 
-    async def add(self, key: str, new: bytes, seconds: int | None) -> bool:
-        return bool(await self._run("add", key, new, seconds))
+    async def add(self, key: str, new: bytes, seconds: float | None) -> bool:
+        return bool(await self.execute("add", key, new, seconds))
 
-    async def swap(self, key: str, old: bytes, new: bytes, seconds: int | None) -> bool:
-        return bool(await self._run("swap", key, old, new, seconds))
+    async def swap(
+        self, key: str, old: bytes, new: bytes, seconds: float | None
+    ) -> bool:
+        return bool(await self.execute("swap", key, old, new, seconds))
 
     async def remove(self, key: str, old: bytes) -> bool:
-        return bool(await self._run("remove", key, old))
+        return bool(await self.execute("remove", key, old))
 
     async def take(
-        self, key: str, old: bytes | None, lease: bytes, seconds: int | None
+        self, key: str, old: bytes | None, lease: bytes, seconds: float | None
     ) -> bool:
         """Write a lease if there is no value, or in the place of ``old``."""
         if old is None:
             return await self.add(key, lease, seconds)
         return await self.swap(key, old, lease, seconds)
 
-    async def set(self, key: str, new: bytes, seconds: int | None) -> None:
-        await self._run("set", key, new, seconds)
+    async def set(self, key: str, new: bytes, seconds: float | None) -> None:
+        await self.execute("set", key, new, seconds)
 
     async def delete(self, key: str) -> bool:
-        return bool(await self._run("delete", key))
+        return bool(await self.execute("delete", key))
 
     async def shield(self, flow: Coroutine[Any, Any, None]) -> None:
         """Finish a flow, even if the caller is cancelled."""
@@ -282,7 +215,7 @@ class Store:
         """Run a function in the thread that has the caller's database connections."""
         return function(*args)
 
-    async def _run(self, command: str, *args: Any) -> Any:
+    async def execute(self, command: str, *args: Any) -> Any:
         return self._command(command, *args)
 
     def _command(self, command: str, *args: Any) -> Any:
@@ -415,7 +348,7 @@ class AsyncStore(Store):
         return await self.clock.await_future(future, seconds)
 
     async def take(
-        self, key: str, old: bytes | None, lease: bytes, seconds: int | None
+        self, key: str, old: bytes | None, lease: bytes, seconds: float | None
     ) -> bool:
         try:
             return await super().take(key, old, lease, seconds)
@@ -437,7 +370,7 @@ class AsyncStore(Store):
     async def ask_thread(self, function: Callable[..., T], *args: Any) -> T:
         return await sync_to_async(function)(*args)
 
-    async def _run(self, command: str, *args: Any) -> Any:
+    async def execute(self, command: str, *args: Any) -> Any:
         if is_in_memory(self.alias):
             return self._command(command, *args)
         return await sync_to_async(self._command)(command, *args)

@@ -8,17 +8,23 @@ backend can do better, backends.py knows how.
 from __future__ import annotations
 
 import contextlib
+import math
+import time
 from typing import Any
 
 from . import record
 
-__all__ = ["Backend", "Cache", "UnshareableVoucher", "Voucher"]
+__all__ = ["Backend", "Cache", "UnshareableVoucher", "Voucher", "until_2038"]
 
 Cache = Any
 
 
 class Backend:
     """A kind of cache. ``seconds`` is a whole number, or None for unlimited."""
+
+    #: Lifetimes of this many seconds (thirty years) and more are unlimited: their dates
+    #: overflow in some backends.
+    longest = 1e9
 
     #: Whether no command waits for anything, so that async code calls it directly.
     in_memory = False
@@ -37,13 +43,21 @@ class Backend:
     #: Seconds by which the backend may shorten a lifetime, counting whole seconds.
     slack = 0
 
-    def lifetime(self, seconds: int | None) -> int | None:
-        """Return the timeout after which a value has lived for ``seconds`` at least."""
-        return None if seconds is None else seconds + self.slack
+    def lifetime(self, seconds: float | None) -> int | None:
+        """Return the timeout after which a value has lived for ``seconds`` at least: in
+        whole seconds, and at least one, because some backends delete at once for a
+        fraction."""
+        if seconds is None or seconds >= self.longest:
+            return None
+        return max(1, math.ceil(seconds)) + self.slack
 
     def database(self, cache: Cache) -> str | None:
         """Return the alias of the database that holds this cache, if one does."""
         return None
+
+    def own_place(self, cache: Cache) -> str | None:
+        """Return where the entries are, if no other process sees them."""
+        return "the memory" if self.in_memory else None
 
     def is_in_transaction(self, cache: Cache) -> bool:
         """Return whether a write now would be part of a transaction of the caller."""
@@ -89,6 +103,12 @@ class Backend:
         raise NotImplementedError
 
 
+def until_2038(backend: Backend) -> float:
+    """Return the seconds until the dates of Memcached end. It takes more than thirty
+    days as a date, in four bytes."""
+    return max(30 * 24 * 60 * 60 + 1.0, 2**31 - 2 - time.time())
+
+
 #: Stands for a record without its voucher: no record of ours, and not None.
 VOID: Any = object()
 
@@ -104,6 +124,7 @@ class Voucher(Backend):
 
     atomic = False
     swallows = True
+    longest = property(until_2038)
 
     @staticmethod
     def voucher_key(key: str) -> str:

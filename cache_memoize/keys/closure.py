@@ -18,7 +18,6 @@ from __future__ import annotations
 import collections
 import datetime
 import decimal
-import dis
 import functools
 import sys
 import types
@@ -29,6 +28,8 @@ from typing import Any
 
 from .binding import FIXED, encode_part
 from .encoding import digest, encode
+from .instructions import is_only_written
+from .replaced import replaces
 
 __all__ = ["captured_text_of", "captures_plain_values", "default_prefix", "is_plain"]
 
@@ -132,13 +133,13 @@ def _variables(function: Any) -> Iterator[tuple[str, types.CellType, bool]]:
     cells = getattr(function, "__closure__", None)
     if isinstance(code, types.CodeType) and cells:
         for variable, cell in zip(code.co_freevars, cells, strict=True):
-            yield variable, cell, _is_only_written(code, variable)
+            yield variable, cell, is_only_written(code, variable)
 
 
 def _variable_text(
     variable: str,
     cell: types.CellType,
-    is_only_written: bool,
+    only_writes: bool,
     whose: str,
     within: tuple[Any, ...],
 ) -> str:
@@ -148,7 +149,7 @@ def _variable_text(
         return _UNASSIGNED
     if type(value) in FIXED:
         return encode(value)
-    if is_only_written and type(value) in _CONTAINERS:
+    if only_writes and type(value) in _CONTAINERS:
         return encode(type(value).__name__)  # a method that it lacks raises an error
     if type(_unwrap_memoized(value)) is types.FunctionType:
         return _function_text(value, variable, whose, within)
@@ -219,9 +220,9 @@ def _leads_to(value: Any, function: Any) -> bool:
 def _is_same(value: Any, function: Any) -> bool:
     """Return whether it is the function, or the one of a module that was reloaded."""
     code = getattr(function, "__code__", None)
-    if value is function or code is None:
+    if value is function or code is None or code.co_freevars != _SUPER:
         return value is function
-    return bool(getattr(value, "__code__", None) == code and code.co_freevars == _SUPER)
+    return replaces(value, function)
 
 
 _SUPER = ("__class__",)  # captured by super()
@@ -250,60 +251,11 @@ def _code_text(code: types.CodeType) -> str:
     return f"{_FUNCTION}{whole}{''.join(constants)})"
 
 
-#: Methods that write to their object, called for nothing else if the result is dropped.
-#: Not insert(), which a full deque refuses.
-_WRITING = frozenset({"add", "append", "appendleft", "extend", "update"})
-
 #: Types of which these methods write to nothing else.
 _CONTAINERS = frozenset(
     {bytearray, dict, list, set, collections.Counter, collections.OrderedDict}
     | {collections.defaultdict, collections.deque}
 )
-
-#: Instructions that may name a variable, but do not use it. (``dis.hasfree`` is empty
-#: in Python 3.14; an attribute of the same name counts as a use, which is safe.)
-_NO_USES = ("COPY_FREE_VARS", "LOAD_CONST")
-
-_JUMPS = {*dis.hasjrel, *dis.hasjabs}
-
-
-@functools.lru_cache(1024)
-def _is_only_written(code: types.CodeType, variable: str) -> bool:
-    """Return whether code does nothing with a variable but call methods that write to
-    it, and drops their results: so no result depends on it."""
-    if any(
-        isinstance(c, types.CodeType) and variable in c.co_freevars
-        for c in code.co_consts
-    ):
-        return False
-    steps = list(dis.get_instructions(code))
-    uses = [
-        number
-        for number, step in enumerate(steps)
-        if variable == step.argval and step.opname not in _NO_USES
-    ]
-    return bool(uses) and all(_is_writing(steps, number) for number in uses)
-
-
-def _is_writing(steps: list[dis.Instruction], number: int) -> bool:
-    """Return whether the statement that loads a variable here is the call of a writing
-    method."""
-    method = steps[number + 1]
-    if (
-        steps[number].opname != "LOAD_DEREF"
-        or method.opname not in ("LOAD_ATTR", "LOAD_METHOD")
-        or method.argval not in _WRITING
-    ):
-        return False
-    depth, last = 1, number
-    while depth > 0:  # until the value, or the result of the call, is off the stack
-        last += 1
-        opcode, name = steps[last].opcode, steps[last].opname
-        if opcode in _JUMPS or name.startswith(("RETURN", "YIELD")):
-            return False
-        depth += dis.stack_effect(opcode, steps[last].arg)
-    called = steps[last - 1].opname.startswith("CALL")
-    return called and steps[last].opname == "POP_TOP"
 
 
 def is_plain(value: Any, depth: int = 5) -> bool:
@@ -322,10 +274,10 @@ def captures_plain_values(function: Any, within: tuple[Any, ...] = ()) -> bool:
         return False
     if not is_plain([function.__defaults__, function.__kwdefaults__]):
         return False
-    for _, cell, is_only_written in _variables(function):
+    for _, cell, only_writes in _variables(function):
         with suppress(ValueError):  # not assigned yet
             value = _unwrap_memoized(cell.cell_contents)
-            if is_only_written and type(value) in _CONTAINERS:
+            if only_writes and type(value) in _CONTAINERS:
                 continue
             known = is_plain(value) or isinstance(value, (type, types.ModuleType))
             known = known or any(value is outer for outer in within)

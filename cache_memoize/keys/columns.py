@@ -17,11 +17,15 @@ __all__ = ["as_stored", "plain_type", "stored_value"]
 
 def as_stored(instance: Any) -> Any:
     """Return the instance with the values that a read from the database would return:
-    itself, or a copy if it holds some in another form."""
-    has, changed = vars(instance), {}
+    itself, or a copy if it holds some in another form. Of a saved row, the copy reads
+    expressions and generated fields from the database when they are asked for."""
+    has, changed, saved = dict(vars(instance)), {}, not instance._state.adding
     for field in instance._meta.concrete_fields:
         value = has.get(field.attname)
-        if value is not None:
+        unknown = field.generated or hasattr(value, "resolve_expression")
+        if saved and unknown and field.attname in has:
+            changed[field.attname] = has.pop(field.attname)
+        elif value is not None:
             stored = stored_value(field, value)
             if stored is not value:
                 changed[field.attname] = stored
@@ -29,6 +33,7 @@ def as_stored(instance: Any) -> Any:
         return instance
     cls: Any = type(instance)
     view = cls.__new__(cls)
+    changed = {name: value for name, value in changed.items() if name in has}
     vars(view).update(has | changed)  # past descriptors, which drop related instances
     return view
 

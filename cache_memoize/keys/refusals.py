@@ -43,7 +43,8 @@ class UnkeyableArgument(TypeError):
         )
 
     def _cures(self) -> Iterator[str]:
-        yield "pass something plain in its place (an id, for instance)"
+        if self.parameter not in ("self", "cls"):  # of a method: the object is given
+            yield "pass something plain in its place (an id, for instance)"
         is_argument = self.kind == "argument" and (self.parameter or "").isidentifier()
         if is_argument:
             yield "describe it with args_rewrite="

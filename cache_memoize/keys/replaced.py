@@ -6,6 +6,8 @@ does not lead to it any more, and it still is the class of that name.
 
 from __future__ import annotations
 
+import copyreg
+import re
 import types
 import uuid
 from typing import Any
@@ -20,62 +22,75 @@ def replaces(named: Any, value: Any) -> bool:
         return False
     if is_mock(type(named)) or is_mock(type(getattr(named, "mock", None))):
         return True
-    return type(named) is type(value) and _definition(named) == _definition(value)
+    return _are_alike(named, value, {})
 
 
-#: Types of values that are compared; a list of them by its members.
 _PLAIN = {bool, bytes, float, int, str, type(None)}
+#: Attributes of classes that say nothing about them, or not in every process.
+_SKIPPED = re.compile(
+    r"__(annotations_cache|dict|static_attributes|weakref)__|_abc_impl"
+    r"|__pydantic_(core_schema|decorators|serializer|validator)__"
+)
 
 
-def _definition(value: Any) -> Any:
-    """Return what tells a class or function from others of its name: bases, code, what
-    a function holds, and the attributes of a class."""
-    if isinstance(value, types.FunctionType):
-        if "_memoized" in vars(value):
-            return _definition(vars(value)["_memoized"].func)
-        return value.__code__, _held(value)
-    bases = [(base.__module__, base.__qualname__) for base in value.__mro__]
-    members = {
-        name: _code_of(each) or _text_of(each)
-        for name, each in vars(value).items()
-        if _code_of(each) or not name.startswith("__")
-    }
-    return bases, members
+def _are_alike(one: Any, other: Any, seen: dict[Any, Any]) -> bool:
+    """Return whether two objects are the same, or of the same definition: functions by
+    code, defaults and captured variables, classes by bases and attributes, others by
+    what pickle would store; in doubt they are not.
+
+    :param seen: the pairs that are compared already, by their ids.
+    """
+    kind, pair = type(one), (id(one), id(other))
+    if one is other or pair in seen:
+        return True
+    if kind is types.CodeType:
+        return bool(one == other)
+    if kind in _PLAIN:
+        return kind is type(other) and repr(one) == repr(other)
+    seen[pair] = one, other  # so that no other object gets an id of these
+    if kind is object or not _are_alike(kind, type(other), seen):
+        return False
+    if kind.__module__ == "_thread":  # the lock of a cached_property, in Python 3.11
+        return True
+    try:
+        parts = list(zip(_parts_of(one), _parts_of(other), strict=True))
+    except Exception:  # a class decides what pickling raises
+        return False
+    return all(_are_alike(*each, seen) for each in parts)
 
 
-def _held(function: types.FunctionType) -> Any:
-    """Return defaults and captured variables: plain values as text, the function that a
-    decorator wraps by what it holds, other objects by identity."""
-    inner = getattr(function, "__wrapped__", None)
-    defaults = function.__defaults__, sorted((function.__kwdefaults__ or {}).items())
-    found: list[Any] = [_text_of(each, id) for each in defaults]
-    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
-    for name, cell in cells:
-        try:
-            held = cell.cell_contents
-        except ValueError:  # not assigned yet
-            held = None
-        if held is inner and isinstance(held, types.FunctionType):
-            found.append(_definition(held))
-        elif name != "__class__":  # captured by super()
-            found.append(_text_of(held, id))
-    return found
-
-
-def _text_of(value: Any, other: Any = lambda value: type(value).__qualname__) -> Any:
-    if type(value) in (list, tuple):
-        return type(value), [_text_of(each, other) for each in value]
+def _parts_of(value: Any) -> list[Any]:
+    """Return what tells an object from others of its type."""
+    kind, attributes = type(value), getattr(value, "__dict__", {})
+    if "_memoized" in attributes:
+        return [attributes["_memoized"].func]
+    if kind in (list, tuple):
+        return list(value)
+    if kind in (set, frozenset):
+        return sorted(value, key=repr)
+    if kind is dict:
+        return [*value, *value.values()]
+    if kind in (classmethod, staticmethod):
+        return [value.__func__]
+    if kind is property:
+        return [value.fget, value.fset, value.fdel]
+    if kind is types.CellType:
+        return [value.cell_contents]  # raises an error if it is not assigned yet
+    if kind is types.FunctionType:
+        held = value.__defaults__, value.__kwdefaults__, value.__closure__
+        return [value.__code__, *held, attributes]
     if isinstance(value, type):
-        return value.__module__, value.__qualname__
-    return repr(value) if type(value) in _PLAIN else other(value)
-
-
-def _code_of(member: Any) -> Any:
-    if isinstance(member, property):
-        member = member.fget
-    if isinstance(member, (types.FunctionType, classmethod, staticmethod)):
-        return getattr(getattr(member, "__wrapped__", member), "__code__", None)
-    return None
+        label = getattr(getattr(value, "_meta", None), "label", None)
+        if label is not None:  # of a model: Django has one of that name
+            return [label]
+        members = {k: v for k, v in attributes.items() if not _SKIPPED.fullmatch(k)}
+        return [value.__module__, value.__qualname__, value.__bases__, members]
+    reduce: Any = copyreg.dispatch_table.get(kind)
+    stored = reduce(value) if reduce else value.__reduce_ex__(4)
+    if isinstance(stored, str):  # its name, in a module
+        return [stored, attributes]
+    function, args, *state = stored
+    return [function, args, *state[:1], *map(list, filter(None, state[1:3]))]
 
 
 def is_mock(cls: type) -> bool:

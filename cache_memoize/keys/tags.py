@@ -12,24 +12,37 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from .encoding import LONGEST_REMEMBERED, digest
 
 __all__ = [
+    "Expected",
+    "PredictedKey",
     "TaggedKey",
+    "also_tagged",
+    "call_tags",
     "function_tag",
     "may_be_returned",
+    "predicting",
+    "remember_expected",
+    "is_tag",
+    "table_tag",
     "tag_key",
+    "tag_of_calls",
     "tagging",
     "tags_of",
     "undeclared",
+    "variant_of",
+    "young_key",
 ]
 
 #: Tags of one entry, at most: their number is stored in a byte.
 MOST = 255
 
 _TAG, _FUNCTION = "cache_memoize.tag:", "cache_memoize.all:"
+_CALL, _CALLS = "cache_memoize.call:", "cache_memoize.calls:"
+_TABLE = "cache_memoize.table:"
 #: A place for a value, as in a string that was to be formatted.
 _PLACE = re.compile(r"\{[^{}]*\}|%(\(\w+\))?[sd](?!\w)")
 #: Tags that functions of this process have whatever their arguments.
@@ -38,6 +51,58 @@ _declared: set[str] = set()
 _has_callable = False
 _of_tag = digest("cache_memoize tag")
 _of_function = digest("cache_memoize function")
+_of_call = digest("cache_memoize call")
+_of_table = digest("cache_memoize table")
+
+
+class Expected(NamedTuple):
+    """The tags that an entry is expected to depend on besides those of its call."""
+
+    keys: tuple[str, ...] = ()
+    #: Their names as a record holds them.
+    packed: bytes = b""
+
+
+#: What the entries of calls are expected to depend on, by their keys: at most this many
+#: of them, and so many bytes of names.
+MOST_EXPECTED, MOST_EXPECTED_BYTES = 20_000, 16 * 2**20
+_expected: dict[str, Expected] = {}
+_expected_bytes = 0
+
+
+def remember_expected(key: str, packed: bytes, names: Iterable[str]) -> Expected:
+    """Remember the tags that the entry of a call depends on. Return those of them that
+    entries of other calls of the function may depend on too."""
+    global _expected_bytes
+    found = _expected.get(key)
+    keys = tuple(name for name in names if "\t" not in name)
+    if found is None or found.packed != packed:
+        _expected_bytes += len(key) + 2 * len(packed)
+        if len(_expected) >= MOST_EXPECTED or _expected_bytes > MOST_EXPECTED_BYTES:
+            _expected.clear()
+            _expected_bytes = 0
+        _expected[str(key)] = Expected(keys, packed)
+    if len(keys) == packed.count(b"\n") and not any(map(tag_of_calls, keys)):
+        return Expected(keys, packed)
+    return Expected()
+
+
+def predicting(
+    key_of: Callable[[Any, Any], str], usual: Expected
+) -> Callable[[Any, Any], TaggedKey]:
+    """Return ``key_of`` with what the entry of each key is expected to depend on.
+
+    :param usual: for calls whose entry has not been seen.
+    """
+
+    def predict(args: Any, kwargs: Any) -> TaggedKey:
+        key = key_of(args, kwargs)
+        found = PredictedKey(key)
+        found.tags = getattr(key, "tags", ())
+        found.expected = _expected.get(key, usual)
+        return found
+
+    return predict
 
 
 class TaggedKey(str):
@@ -46,6 +111,20 @@ class TaggedKey(str):
     __slots__ = ("tags",)
 
     tags: tuple[str, ...]
+    expected = Expected()
+
+    @property
+    def all_tags(self) -> tuple[str, ...]:
+        """The keys that are read together with this one."""
+        return self.tags + self.expected.keys
+
+
+class PredictedKey(TaggedKey):
+    """The key of a call whose entry is expected to depend on more tags."""
+
+    __slots__ = ("expected",)
+
+    expected: Expected
 
 
 def tag_key(tag: str) -> str:
@@ -60,14 +139,40 @@ def _key_of_short_tag(tag: str) -> str:
     return f"{_TAG}{_of_tag(tag)}"
 
 
+def young_key(key: str) -> str:
+    """Return the key of the mark that the token under the key of a tag is young."""
+    return f"{key}.young"
+
+
 def function_tag(name: str) -> str:
     """Return the key of the tag that all calls of one function have."""
     return f"{_FUNCTION}{_of_function(name)}"
 
 
+def call_tags(name: str, key: str) -> tuple[str, str]:
+    """Return the keys of the tags that are renewed when a call is invalidated: that of
+    the call, and that of all calls of its function. Results depend on them that were
+    made with the call, or with many calls of the function."""
+    function = _of_function(name)
+    return f"{_CALL}{function}:{_of_call(key)}", f"{_CALLS}{function}"
+
+
+def tag_of_calls(tag: str) -> str | None:
+    """Return the tag of all calls of the function, if ``tag`` is that of a call."""
+    alias, tab, key = tag.rpartition("\t")
+    if not key.startswith(_CALL):
+        return None
+    return f"{alias}{tab}{_CALLS}{key[len(_CALL) :].partition(':')[0]}"
+
+
+def table_tag(table: str) -> str:
+    """Return the key of the tag of a database table."""
+    return f"{_TABLE}{_of_table(table.lower())}"
+
+
 def is_tag(key: str) -> bool:
     """Return whether ``key`` may be that of a tag."""
-    return key.startswith((_TAG, _FUNCTION))
+    return key.startswith((_TAG, _FUNCTION, _CALL, _CALLS, _TABLE))
 
 
 def tags_of(given: Any, whose: str) -> tuple[str, ...]:
@@ -130,6 +235,36 @@ def tagging(
     return lambda args, kwargs: _tagged(
         key_of(args, kwargs), _keys_of(given(*args, **kwargs), own, name)
     )
+
+
+def also_tagged(
+    key_of: Callable[[Any, Any], str], more: Iterable[str]
+) -> Callable[[Any, Any], TaggedKey]:
+    """Return ``key_of`` with these tags added to each key."""
+    more = frozenset(more)
+
+    def tag(args: Any, kwargs: Any) -> TaggedKey:
+        key = key_of(args, kwargs)
+        return _tagged(key, tuple(sorted(more.union(getattr(key, "tags", ())))))
+
+    return tag
+
+
+def variant_of(
+    key_of: Callable[[Any, Any], str], call_of: Callable[[Any, Any], str], name: str
+) -> Callable[[Any, Any], TaggedKey]:
+    """Return ``key_of`` with the tag that all variants of a call have.
+
+    :param call_of: returns the key of a call without the values of ``vary_on=``.
+    """
+
+    def tag(args: Any, kwargs: Any) -> TaggedKey:
+        key = key_of(args, kwargs)
+        own = call_tags(name, call_of(args, kwargs))[0]
+        found = _tagged(key, tuple(sorted({own, *getattr(key, "tags", ())})))
+        return found
+
+    return tag
 
 
 def _tagged(key: str, tags: tuple[str, ...]) -> TaggedKey:

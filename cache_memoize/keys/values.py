@@ -15,7 +15,6 @@ import array
 import collections
 import datetime
 import decimal
-import dis
 import enum
 import fractions
 import functools
@@ -42,6 +41,7 @@ from django.http import HttpRequest
 from django.utils.functional import cached_property as django_cached_property
 from django.views import View
 
+from .instructions import assigned_by, is_returned, set_by
 from .refusals import UnkeyableArgument, class_name, refusal
 from .replaced import is_mock, mock_token, replaces
 
@@ -159,19 +159,17 @@ _VALUES: dict[type, Rule] = {
     bytes: lambda value: bytes(memoryview(value)),
     tuple: _tuple_items,
     list: lambda value: list(list.__iter__(value)),
-    set: lambda value: set(set.__iter__(value)),
-    frozenset: lambda value: frozenset(frozenset.__iter__(value)),
-    dict: lambda value: dict(dict.items(value)),
+    # Copies of these hash no member, which may run code of its class.
+    set: set,
+    frozenset: frozenset,
+    dict: dict.copy,
     bytearray: bytes,
     complex: lambda value: (value.real, value.imag),
     range: lambda value: (value.start, value.stop, value.step),
     slice: lambda value: (value.start, value.stop, value.step),
     array.array: lambda value: (value.typecode, value.tobytes()),
     collections.OrderedDict: lambda value: list(collections.OrderedDict.items(value)),
-    collections.defaultdict: lambda value: (
-        value.default_factory,
-        dict(dict.items(value)),
-    ),
+    collections.defaultdict: lambda value: (value.default_factory, dict.copy(value)),
     collections.deque: lambda value: (
         value.maxlen,
         list(collections.deque.__iter__(value)),
@@ -295,10 +293,18 @@ def _fallback_rule(cls: type) -> Rule:
     if cls.__itemsize__ or _has_hidden_state(cls, object):
         return refusal(_HIDDEN)
     attributes = _attributes_of(cls, object)
-    return lambda value: attributes(value) or _own_texts(value)
+
+    def parts(value: Any) -> Any:
+        if found := attributes(value):
+            return found
+        texts = _own_texts(value)
+        return _SETS(value) if attributes(value) else texts
+
+    return parts
 
 
 _HIDDEN = "it holds state that no attribute shows"
+_SETS = refusal("its own text sets attributes")
 
 
 def _has_hidden_state(cls: type, base: type) -> bool:
@@ -373,24 +379,14 @@ def _is_cached(attribute: Any) -> bool:
     return hasattr(kind, "__get__") and ("cachedproperty" in name or name == "reify")
 
 
-def _kept_by_hash(cls: type) -> set[str]:
-    """Return the attributes that the code of ``__hash__`` sets."""
+def _kept_by_hash(cls: type) -> dict[str, bool]:
+    """Return the attributes that the code of ``__hash__`` sets, each with whether it
+    makes a hash and returns that attribute; others may be loaded by it."""
     code = getattr(_class_attribute(cls, "__hash__"), "__code__", None)
     if not isinstance(code, types.CodeType):
-        return set()
-    found = {s.argval for s in dis.get_instructions(code) if s.opname == "STORE_ATTR"}
-    if not {"__setattr__", "setattr", "__dict__"}.isdisjoint(code.co_names):
-        texts = [each for each in code.co_consts if isinstance(each, str)]
-        found.update(each for each in texts if "hash" in each and each.isidentifier())
-    return found
-
-
-def _may_be_hash(name: str, value: Any) -> bool:
-    """Return whether an attribute that ``__hash__`` sets may hold a hash, not a part of
-    the value that is loaded then. Hashes of texts and tuples are large."""
-    if value is None or "hash" in name:
-        return True
-    return type(value) is int and abs(value) > 2**32
+        return {}
+    makes = not {"hash", "id", "__hash__"}.isdisjoint(code.co_names)
+    return {n: makes and is_returned(n, code) for n in set_by(code)}
 
 
 def _is_added(member: Any) -> bool:
@@ -419,12 +415,14 @@ def _attributes_of(cls: type, base: type) -> Callable[[Any], dict[str, Any]]:
             slots[name] = member
     dict_of = _dict_reader(cls)
     kept = _kept_by_hash(cls)
-    left_out = kept | {
+    cached = {
         name
         for each in cls.__mro__
         for name in vars(each)
         if _is_cached(_class_attribute(cls, name))
     }
+    assigned = cached and assigned_by(cls)
+    left_out = {*kept, *cached}
     if any(type(_class_attribute(cls, n)).__name__ == _UNDER_CACHED for n in left_out):
         left_out.add("_cache")
     if slots or hasattr(cls, "__attrs_attrs__"):
@@ -442,8 +440,11 @@ def _attributes_of(cls: type, base: type) -> Callable[[Any], dict[str, Any]]:
         used = left_out & found.keys()
         for name in used:
             part = found.pop(name)
-            if name in kept and not _may_be_hash(name, part):
-                refusal(f"its __hash__ sets {name}, which is no hash")(value)
+            is_hash = part is None or (kept.get(name) and type(part) is int)
+            if name in kept and name not in _ADDED and not is_hash:
+                refusal(f"its __hash__ sets {name}, which may be no hash")(value)
+            if name in cached and not assigned.isdisjoint((name, "*")):
+                refusal(f"its class may set {name}, which is a cached property")(value)
         if used - _ADDED and not found and base is object:
             refusal(
                 "it has only values that its use has filled in, as those of cached "

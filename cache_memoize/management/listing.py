@@ -17,6 +17,7 @@ from ..describe import NOTHING, FunctionInfo
 from ..migrate import report_on
 from ..protocol.policy import BACKEND
 from ..stats import sitewide
+from ..stats.counters import moment
 from . import Options, Outcome
 from .naming import check_alias, find_function, load_module
 from .trouble import cache_errors, probe_cache, warn_of_own_memory
@@ -85,7 +86,8 @@ def show_stats(options: Options, stderr: OutputWrapper) -> Outcome:
         if info.path not in of_alias:
             of_alias.append(info.path)
     rows, errors = [], []
-    cells = [["name", "alias", *(figure.name for figure in describe.FIGURES)]]
+    names = [figure.name for figure in describe.FIGURES]
+    cells = [["name", "alias", *names, "old_since"]]
     for alias in sorted(paths):
         try:
             found = _read_figures(alias, paths[alias], stderr)
@@ -96,6 +98,8 @@ def show_stats(options: Options, stderr: OutputWrapper) -> Outcome:
         for path, figures in zip(paths[alias], found, strict=True):
             rows.append({"name": path, "alias": alias, **_make_row(figures)})
             texts = describe.describe_totals(figures.totals)
+            since = moment(figures.old_since)
+            texts["old_since"] = f"{since:%Y-%m-%d %H:%M} UTC" if since else NOTHING
             cells.append([path, alias, *texts.values()])
     return Outcome(rows, _align_columns(cells, 2), "\n".join(errors))
 
@@ -122,7 +126,8 @@ def _make_row(figures: sitewide.Figures) -> dict[str, Any]:
     row = totals._asdict()
     del row["costs"], row["spent"]
     row |= {"hit_rate": totals.hit_rate, "mean": totals.mean, "p95": totals.p95}
-    return row | {"since": figures.since or None}
+    since, old_since = figures.since or None, figures.old_since or None
+    return row | {"since": since, "old_since": old_since}
 
 
 def _align_columns(rows: list[list[str]], left: int = 5) -> list[str]:

@@ -11,63 +11,28 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
-from contextlib import suppress
-from contextvars import ContextVar
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ..cache import record
+from ..cache import record, tokens
 from ..cache.breaker import Breaker
 from ..cache.connections import UNREAD
 from ..cache.errors import MISTAKES
 from ..cache.pickler import Unstorable, check_awaited
 from ..cache.record import Record, Stamp
-from ..cache.store import AsyncStore, Look, Store
+from ..cache.store import AsyncStore, Store
+from ..cache.tokens import DAY, Look, Terms
 from ..clock import Clock
 from ..keys.binding import address
 from ..keys.closure import captures_plain_values, is_plain
-from ..keys.tags import TaggedKey
+from ..keys.tags import Expected, TaggedKey, call_tags, remember_expected
 from ..stats.counters import Stats
 from . import transactions
+from .capture import Origins
 from .policy import Policy
 
-__all__ = ["Call", "Claim", "Computation", "Function", "Plan", "computation"]
-
-
-class Computation:
-    """A computation under way, in the context of what it calls and of the tasks that it
-    starts. A task may outlive it."""
-
-    __slots__ = ("_reset", "ended", "outer")
-
-    def __init__(self) -> None:
-        self.ended = False
-        #: The computation around this one.
-        self.outer = computation()
-        self._reset = _computation.set(self)
-
-    def end(self) -> None:
-        self.ended = True
-        with suppress(ValueError):  # a coroutine closed in another context
-            _computation.reset(self._reset)
-
-
-_computation: ContextVar[Computation | None] = ContextVar(
-    "cache_memoize_computation", default=None
-)
-
-
-def computation() -> Computation | None:
-    """Return the computation that this context is inside of, or None.
-
-    A computation never waits for another one: so callers cannot wait for each other in
-    a circle, nor recursion for itself.
-    """
-    found = _computation.get()
-    while found is not None and found.ended:
-        found = found.outer
-    return found
+__all__ = ["Call", "Claim", "Function", "Plan"]
 
 
 class Function:
@@ -77,6 +42,7 @@ class Function:
         "__weakref__",
         "binder",
         "clock",
+        "expected",
         "func",
         "given",
         "many",
@@ -117,6 +83,9 @@ class Function:
         self.plan: Plan | None = None
         self.binder: Any = None
         self.prefix = ""
+        #: Tags that entries of any call are expected to depend on; None: none has been
+        #: seen that depends on tags besides those of its call.
+        self.expected: Expected | None = None
 
     @property
     def path(self) -> str:
@@ -145,6 +114,14 @@ class Function:
         missing = self.binder.fits((None, *args), kwargs)
         return not missing and self.binder.fits(args, kwargs)
 
+    def expect(self, key: str, depends: bytes) -> None:
+        """Remember the tags that the entry under a key depends on."""
+        if depends or self.expected is not None:
+            packed, tokens = record.dependencies(depends)
+            if self.expected is None:
+                self.plan = None  # the next one reads them with the entry
+            self.expected = remember_expected(key, packed, tokens)
+
     @property
     def is_async(self) -> bool:
         return inspect.iscoroutinefunction(self.func)
@@ -163,6 +140,8 @@ class Plan:
     astore: AsyncStore
     #: Returns the key of a call from its arguments.
     key_of: Callable[[Any, Any], str]
+    #: The same for all variants of a call, without the values of ``vary_on=``.
+    call_of: Callable[[Any, Any], str]
     #: Returns the arguments of a call as text; None if they are plain values.
     state_of: Callable[[Any, Any], str | None]
     #: Returns the captured variables in the key as text; None: there are none.
@@ -170,15 +149,19 @@ class Plan:
     #: Reads the value under a key: the only I/O of a hit.
     fetch: Callable[[str, str], Any]
     afetch: Callable[[str, str], Any]
-    #: The kind of the records that a hit may return without a second look.
-    hit_kind: int
+    #: The kinds of the records that a hit may return without a second look.
+    hit_kinds: tuple[int, ...]
     #: The key of the tag that all calls have; None for a function without tags.
     tag: str | None
+    #: Whether results depend on the tables that are read.
+    reads: bool
     #: False: the cache is neither read nor written.
     stores: bool
     #: The time before its timeout in which an entry may be refreshed, as a multiple of
     #: its cost.
     early_zone: float
+    #: The longest timeout of an entry for a hit without a second look.
+    longest: float
     hit: Callable[..., object] | None
     miss: Callable[..., object] | None
     #: Whether keys depend on more than arguments (``vary_on``), and whether that is the
@@ -227,6 +210,13 @@ class Call(NamedTuple):
     def lease_seconds(self) -> int:
         return math.ceil(self.policy.lease_for(self.function.slowest))
 
+    def kept_for(self) -> float:
+        """Return the seconds for which the entry of a computation that begins now is
+        kept; for a callable timeout, a day."""
+        timeout = self.policy.timeout
+        seconds = DAY if callable(timeout) else self.store.seconds_of(timeout)
+        return float(seconds + self.policy.stale + self.lease_seconds())
+
     def key_now(self) -> str:
         """Return the key of the arguments as they are now."""
         return self.plan.key_of(self.args, self.kwargs)
@@ -244,6 +234,10 @@ class Call(NamedTuple):
             and self.store.backend().stores
         )
 
+    def own_tags(self) -> tuple[str, str]:
+        """Return the tags that results depend on which were made with this call."""
+        return call_tags(self.function.prefix, self.key)
+
     async def is_invalidated_here(self) -> bool:
         """Return whether a transaction of this thread has invalidated this call."""
         if not transactions.live:
@@ -254,18 +248,49 @@ class Call(NamedTuple):
             self.store, transactions.has_invalidated, self.store.alias, keys
         )
 
-    async def look(self, first: Any = UNREAD, *, hold: float = 0.0) -> Look:
+    async def look(self, first: Any = UNREAD, *, kept: float | None = None) -> Look:
         """Return the record under the key, with its tags; ``first`` was just read.
 
         A missing tag gets a new token, but not inside a transaction on the database of
         the cache itself: other callers would wait for its end.
+
+        :param kept: the seconds for which the tags are needed at least.
         """
-        may_write, store = True, self.store
-        if isinstance(self.key, TaggedKey) and (database := store.database()):
-            may_write = await transactions.ask_connections(
-                store, transactions.can_share_results, 0, database
-            )
-        return await store.seen(self.key, first, hold=hold, may_write=may_write)
+        store, terms = self.store, Terms()
+        if isinstance(self.key, TaggedKey):
+            kept, hold = self.kept_for() if kept is None else kept, self.policy.hold
+            terms = Terms(kept, hold)
+            if database := store.database():
+                may_write = await transactions.ask_connections(
+                    store, transactions.can_share_results, 0, database
+                )
+                terms = terms._replace(may_write=may_write)
+        look = await tokens.seen(store, self.key, first, terms)
+        found, longest = look.record, self.plan.longest
+        if isinstance(found, Record) and found.timeout > longest:
+            # It was stored by an earlier version of the function.
+            look = look._replace(record=found._replace(timeout=longest))
+        return await self.own_view(look)
+
+    async def own_view(self, look: Look) -> Look:
+        """Return a look as a transaction of this thread is to see it, which may have
+        invalidated what the entry depends on: then compute, and store nothing."""
+        if transactions.live and look.known and not await self._sees(look.known):
+            return Look(None, None)
+        return look
+
+    async def _sees(self, names: Iterable[str]) -> bool:
+        """Return whether no transaction of this thread has invalidated these tags."""
+        for name in names:
+            alias, _, key = name.rpartition("\t")
+            if await transactions.ask_connections(
+                self.store,
+                transactions.has_invalidated,
+                alias or self.store.alias,
+                (key,),
+            ):
+                return False
+        return True
 
     async def holds_rows(self) -> bool:
         """Return whether other callers would wait for what this one writes now, until
@@ -274,30 +299,29 @@ class Call(NamedTuple):
             return False
         return await self.store.ask_thread(self.store.is_in_transaction)
 
-    async def may_store(self, since: float = 0.0) -> bool:
+    async def may_store(self, is_young: bool = False) -> bool:
         """Return whether a result computed now in this thread may be stored for all.
 
-        :param since: seconds since the epoch when the youngest tag of the call got its
-            token: an invalidation, after which nothing is stored for ``hold``.
+        :param is_young: whether a tag of the call was invalidated less than ``hold``
+            ago.
         """
-        hold = self.policy.hold
-        if hold and self.clock.time() - since < hold:
+        if is_young:
             return False
-        database = self.store.database()
+        hold, database = self.policy.hold, self.store.database()
         return await transactions.ask_connections(
             self.store, transactions.can_share_results, hold, database
         )
 
-    async def count_uses(self, since: float = 0.0) -> transactions.Uses:
+    async def count_uses(self, is_young: bool = False) -> transactions.Uses:
         """Return a count of the uses of databases; None if a result may not be stored
         even if the function uses none.
 
         Arguments and captured objects may hold uncommitted rows.
         """
-        hold, given = self.policy.hold, [self.args, self.kwargs]
-        if hold and self.clock.time() - since < hold:
-            return None
-        if not (is_plain(given) and captures_plain_values(self.function.func)):
+        given = [self.args, self.kwargs]
+        if is_young or not (
+            is_plain(given) and captures_plain_values(self.function.func)
+        ):
             return None
         return await transactions.ask_connections(
             self.store, transactions.count_database_uses, self.store.database()
@@ -322,7 +346,7 @@ class Call(NamedTuple):
         """Replace an entry by one with the same value, for as long as it is kept."""
         left = min(entry.remaining(self.clock.time()), entry.timeout)
         limit = max(left + self.policy.stale, float(self.lease_seconds()))
-        return await self.store.swap(self.key, entry.raw, new, lifetime(limit))
+        return await self.store.swap(self.key, entry.raw, new, limit)
 
 
 class Claim(NamedTuple):
@@ -348,6 +372,10 @@ class Claim(NamedTuple):
     leader: Any = None
     #: The arguments as text when the right to store was taken; None: plain values.
     state: str | None = None
+    #: Collects what the result is made of; None: nothing does.
+    origins: Origins | None = None
+    #: Whether results that were made with the last one are out of date.
+    renews: bool = False
     started: float = 0.0
     began: float = 0.0
 
@@ -380,11 +408,3 @@ def decode(found: Record) -> Any:
     if found.kind == record.RAN:
         return True
     return record.loads(found.raw)
-
-
-def lifetime(seconds: float) -> int | None:
-    """Return whole seconds, at least one: some backends delete at once for a fraction.
-
-    Thirty years and more are unlimited: later dates overflow in some backends.
-    """
-    return None if seconds >= 1e9 else max(1, math.ceil(seconds))

@@ -16,6 +16,7 @@ recursion depth, and ``StopIteration`` would change its meaning.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from contextlib import suppress
 from enum import Enum
 from typing import Any
@@ -24,11 +25,13 @@ from ..cache import record
 from ..cache.connections import UNREAD, UNREADABLE
 from ..cache.errors import MISTAKES, CacheDidNotAnswer, is_decoding_error
 from ..cache.record import Record, pack
-from ..cache.store import PATIENCE, Look, Store
-from ..stats.counters import logger
+from ..cache.store import Store
+from ..cache.tokens import PATIENCE, Look, Terms
+from ..process import log_sometimes, logger
 from . import threads, transactions
-from .call import Call, Claim, computation, decode, parsed
-from .invalidation import invalidate_key
+from .call import Call, Claim, decode, parsed
+from .capture import Origins, computation, inherit, note_calls
+from .invalidation import invalidate_call
 from .settle import confirm
 from .waiting import Place, holds_up, lead
 
@@ -45,11 +48,12 @@ async def claim(call: Call, first: Any = UNREAD, error: Any = None) -> Claim:
     :param error: the error that reading the key raised.
     """
     caller = _Caller(call)
+    await note_calls(call.function, call.plan, call.store, [call.key])
     try:
         if not call.can_use_cache() or await call.is_invalidated_here():
             return _right(call)
         if error is None:
-            look = await call.look(first, hold=call.policy.hold)
+            look = await call.look(first)
         elif is_decoding_error(error):
             look = await call.look()
         else:
@@ -76,19 +80,21 @@ async def overtake(call: Call) -> Claim:
     Readers keep an entry that may be served, with the number of this refresh.
     """
     caller = _Caller(call)
+    await note_calls(call.function, call.plan, call.store, [call.key])
     try:
         if not call.can_use_cache() or await call.is_invalidated_here():
             return _right(call)
         if not await call.may_store():
             # The new value is valid for this transaction only. But the entry is out of
             # date: so it is invalidated, for the others at the commit.
-            name = call.function.name
-            await invalidate_key(call.store, name, call.key, call.policy.hold)
+            await invalidate_call(call)
             return _right(call)
         look = await call.look()
         while (mine := caller.outcome(look) or await _overstep(caller, look)) is None:
             look = await call.look()
-        return await confirm(call, mine)
+        if caller.looks > PATIENCE:  # others refresh all the time, and may all fail
+            await invalidate_call(call)
+        return (await confirm(call, mine))._replace(renews=True)
     except MISTAKES:
         raise
     except Exception as trouble:
@@ -111,6 +117,9 @@ def serve(call: Call, claim: Claim) -> Any:
         call.stats.missed(call.key)
         raise claim.value
     stale = found.kind in record.ENTRIES and not found.is_fresh(call.clock.time())
+    inherit(call.plan, found, stale=stale)
+    if found.depends:
+        call.function.expect(call.key, found.depends)
     call.stats.served(
         call.plan.hit, call.key, found.cost, call.args, call.kwargs, stale=stale
     )
@@ -157,7 +166,7 @@ def decide(
         return Do.TAKE
     if found.kind == record.BLOCK:
         return Do.COMPUTE
-    if found.tags != look.tags:  # one of its tags was invalidated
+    if found.tags != look.tags or not look.valid:  # a tag was invalidated
         return Do.TAKE
     if found.is_fresh(now, grace):
         return Do.SERVE
@@ -215,7 +224,7 @@ class _Caller:
     async def look(self) -> Look:
         """Return the next look: this caller's, or that of the first of its line."""
         shared, self.shared = self.shared, None
-        look = shared or await self.call.look()
+        look = await (self.call.own_view(shared) if shared else self.call.look())
         found = look.record
         if self.pauses and self.awaited is None and isinstance(found, Record):
             # It stood in line when that computation began, so it has waited for it.
@@ -317,9 +326,9 @@ async def _overstep(caller: _Caller, look: Look) -> Claim | None:
         return _right(call)
     if do is Do.SERVE and call.store.backend().atomic:
         assert found is not None
-        if not await call.may_store(look.since):
+        if not await call.may_store(look.is_young):
             return _right(call)
-        return await _stamp_anyway(call, found)
+        return await _stamp_anyway(call, found, look.known)
     return await _take(caller, look)
 
 
@@ -334,7 +343,8 @@ async def _serve(caller: _Caller, look: Look, now: float) -> Claim | None:
         ours = Claim(found, decode(found))
     except Exception as unreadable:  # a class decides what unpickling raises
         kind = type(unreadable).__name__  # its text may show the value
-        logger.info("%s: unreadable entry: %s", call.function.name, kind)
+        name = call.function.name
+        log_sometimes(logger.info, "%s: unreadable entry: %s", name, kind)
         return await _take(caller, look)
     if not _wants_refresh(call, found, now):
         return ours
@@ -346,12 +356,12 @@ async def _take(caller: _Caller, look: Look, kind: int = record.LEASE) -> Claim 
     call, found, uses = caller.call, look.record, None
     if look.tags is None:
         return _right(call)
-    if not await call.may_store(look.since):
+    if not await call.may_store(look.is_young):
         # A result made without a query is valid for others too. They wait for it, so
         # the right to store is taken only while the function was never seen to query.
         if call.function.queries or not call.policy.store_result:
             return _right(call)
-        uses = await call.count_uses(look.since)
+        uses = await call.count_uses(look.is_young)
         if uses is None:
             return _right(call)
     old = None if found is None else found.raw
@@ -362,7 +372,8 @@ async def _take(caller: _Caller, look: Look, kind: int = record.LEASE) -> Claim 
     if not taken:
         return None
     caller.share(Look(parsed(lease), look.tags))
-    return _right(call, lease, look.tags)._replace(uses=uses, leader=leader)
+    right = _right(call, lease, look.tags, known=look.known)
+    return right._replace(uses=uses, leader=leader)
 
 
 def _grace(call: Call, found: Record | None) -> float:
@@ -393,18 +404,20 @@ def _wants_refresh(call: Call, found: Record, now: float) -> bool:
 async def _revalidate(call: Call, ours: Claim, look: Look) -> Claim:
     """Return ``ours``, with the right to refresh it unless another caller has that."""
     assert ours.found is not None and look.tags is not None
-    if not await call.may_store(look.since):
+    if not await call.may_store(look.is_young):
         return ours
     attempts = ours.found.stamp.attempts
     seconds = call.policy.refresh_seconds(call.function.slowest, attempts)
     lease = await call.begin_refresh(ours.found, seconds, min(attempts + 1, 255))
     if lease is None:
         return ours
-    right = _right(call, lease, look.tags, keeps=ours.found)
+    right = _right(call, lease, look.tags, keeps=ours.found, known=look.known)
     return right._replace(found=ours.found, value=ours.value)
 
 
-async def _stamp_anyway(call: Call, found: Record) -> Claim | None:
+async def _stamp_anyway(
+    call: Call, found: Record, known: Mapping[str, bytes]
+) -> Claim | None:
     """Take the right to refresh an entry, even if another caller is refreshing it."""
     seconds = 0.0
     if call.policy.revalidates:  # keeps other callers from a refresh
@@ -412,7 +425,7 @@ async def _stamp_anyway(call: Call, found: Record) -> Claim | None:
     lease = await call.begin_refresh(found, seconds, found.stamp.attempts)
     if lease is None:
         return None
-    return _right(call, lease, found.tags, keeps=found)
+    return _right(call, lease, found.tags, keeps=found, known=known)
 
 
 def _right(
@@ -421,7 +434,15 @@ def _right(
     tags: bytes = b"",
     *,
     keeps: Record | None = None,
+    known: Mapping[str, bytes] = {},
 ) -> Claim:
     """Return the right to compute from now on; with a lease, also to store."""
     now, began = call.clock.time(), call.clock.monotonic()
-    return Claim(lease=lease, tags=tags, keeps=keeps, started=now, began=began)
+    terms = Terms(call.kept_for(), call.policy.hold)
+    known = {} if terms.hold else known  # they may be young
+    calls, reads = call.policy.inherit, call.plan.reads
+    origins = Origins(call.plan.alias, known, terms, calls=calls, reads=reads)
+    origins.call, origins.previous = call, keeps
+    return Claim(
+        lease=lease, tags=tags, keeps=keeps, started=now, began=began, origins=origins
+    )

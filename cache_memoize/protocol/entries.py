@@ -8,7 +8,7 @@ from ..cache.connections import UNREADABLE
 from ..cache.errors import MISTAKES
 from .call import Call, decode, encode
 from .claim import overtake
-from .invalidation import invalidate_key
+from .invalidation import invalidate_call, renew_tags
 from .settle import pack_entry, put, timeout_of
 
 __all__ = ["Entry", "peek", "prime"]
@@ -30,13 +30,16 @@ async def peek(call: Call) -> Entry | None:
     try:
         if not call.can_use_cache() or await call.is_invalidated_here():
             return None
-        found, tags, _ = await call.look()
-        now = call.clock.time()
-        if found is None or found is UNREADABLE or found.tags != tags:
+        look = await call.look()
+        now, found = call.clock.time(), look.record
+        if found is None or found is UNREADABLE:
+            return None
+        if found.tags != look.tags or not look.valid:
             return None
         if not found.is_fresh(now, call.plan.grace(found.kind)):
             return None
-        return Entry(decode(found), now - found.start, not found.is_fresh(now))
+        age = max(0.0, now - found.start)  # the clock of its host may be ahead
+        return Entry(decode(found), age, not found.is_fresh(now))
     except MISTAKES:
         raise
     except Exception as error:
@@ -60,11 +63,12 @@ async def prime(call: Call, value: Any) -> None:
     try:
         if timeout == 0 and call.can_use_cache():
             # The value is not to be stored, but it outdates the entry.
-            name = call.function.name
-            await invalidate_key(call.store, name, call.key, call.policy.hold)
+            await invalidate_call(call)
         elif claim.lease is not None:
             new = pack_entry(call, claim, kind, payload, timeout, 0.0)
             await put(call, claim, new, timeout + call.plan.grace(kind))
+            name = call.function.name
+            await renew_tags(call.store, name, call.own_tags())
     except MISTAKES:
         raise
     except Exception as error:

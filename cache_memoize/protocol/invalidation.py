@@ -23,84 +23,167 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from ..cache import record
 from ..cache.breaker import breaker_of
 from ..cache.connections import UNREADABLE, aliases
 from ..cache.errors import CacheDidNotAnswer
 from ..cache.record import CLEARED, CLEARED_FOR, Record, pack
-from ..cache.store import PATIENCE, AsyncStore, Store, run
+from ..cache.store import AsyncStore, Store, run
+from ..cache.tokens import PATIENCE
 from ..clock import Clock
 from ..conf import is_debug
-from ..keys.tags import may_be_returned, tag_key, tags_of, undeclared
+from ..keys.tags import call_tags, may_be_returned, tag_key, tags_of, undeclared
 from ..signals import Event
 from ..stats.counters import announce, logger
 from . import transactions
 from .policy import BLOCK_FOR
 
-__all__ = ["ainvalidate_tags", "invalidate_key", "invalidate_tags"]
+if TYPE_CHECKING:
+    from .call import Call
+
+__all__ = [
+    "ainvalidate_tags",
+    "invalidate_call",
+    "invalidate_key",
+    "invalidate_tags",
+    "renew_tags",
+]
 
 NO_TOKENS: frozenset[bytes] = frozenset()
 #: The token of all blocks by ``hold=``; others are of connections to a database.
 _HOLD = bytes(8)
 
 
-async def invalidate_key(store: Store, name: str, key: str, hold: float = 0.0) -> None:
+async def invalidate_key(
+    store: Store, name: str, key: str, hold: float = 0.0, tags: Sequence[str] = ()
+) -> None:
     """Invalidate the entry under ``key``, and the results of computations under way.
 
     Raises the error of the cache if that failed.
 
     :param name: the name of the function, or of the control, for messages.
     :param hold: seconds after it takes effect for which nothing is stored.
+    :param tags: those that other results depend on, which were made with the entry.
     """
     blocked: list[float] = []
     here = Store(store.alias, store.breaker, store.clock)  # the commit is sync
     at_commit = functools.partial(
-        _invalidate_after_commit, here, name, key, hold, blocked
+        _invalidate_after_commit, here, name, key, hold, tags, blocked
     )
+
+    def block(tokens: frozenset[bytes], each: str) -> None:
+        if each == key:
+            run(_block(here, name, key, tokens, blocked))
+        else:
+            run(_limit_tags(here, (each,)))
+
     # First, so that it is done at the commit even if the block fails.
     tokens = await transactions.ask_connections(
         store,
         transactions.run_at_commit,
         store.alias,
-        key,
+        (key, *tags),
         at_commit,
-        lambda tokens: run(_block(here, name, key, tokens, blocked)),
+        block,
         store.database(),
     )
     if tokens:
         await _block(store, name, key, tokens, blocked)
+        await _limit_tags(store, tags)
     elif tokens is None:
         await store.get(key)  # an error is raised here, and not at the commit
     else:
         await _invalidate_now(store, name, key, hold)
+        await _renew_now(store, name, tags)
+
+
+async def invalidate_call(call: Call, *, variants: bool = False) -> None:
+    """Invalidate the entry of a call, and the results that were made with it.
+
+    :param variants: in all variants of ``vary_on=``.
+    """
+    name, hold, key = call.function.name, call.policy.hold, call.key
+    if variants and call.plan.varies:
+        key, _ = call_tags(
+            call.function.prefix, call.plan.call_of(call.args, call.kwargs)
+        )
+    await invalidate_key(call.store, name, key, hold, call.own_tags())
+
+
+async def renew_tags(store: Store, name: str, tags: Sequence[str]) -> None:
+    """Invalidate the entries that depend on tags, at once or at the commit."""
+    here = Store(store.alias, store.breaker, store.clock)  # the commit is sync
+    tokens = await transactions.ask_connections(
+        store,
+        transactions.run_at_commit,
+        store.alias,
+        tags,
+        functools.partial(_renew_after_commit, here, name, tags),
+        lambda tokens, tag: run(_limit_tags(here, (tag,))),
+        store.database(),
+    )
+    if tokens:
+        await _limit_tags(store, tags)
+    elif tokens is not None:
+        await _renew_now(store, name, tags)
+
+
+async def _renew_now(store: Store, name: str, tags: Sequence[str]) -> None:
+    """Give each tag that some entry depends on a new token."""
+    for tag in await store.records(tags):
+        await _invalidate_now(store, name, tag, 0.0)
+
+
+async def _limit_tags(store: Store, tags: Sequence[str]) -> None:
+    """Have the tags expire, in case this process dies right after the commit.
+
+    Until then, entries that depend on them stay valid for others, unlike the entry that
+    a block replaces: they may depend on a table that is written all the time.
+    """
+    for tag, found in (await store.records(tags)).items():
+        if found.kind == record.TAG and store.backend().atomic:
+            new = pack(record.TAG, found.token, cost=record.LIMITED)
+            await store.swap(tag, found.raw, new, BLOCK_FOR)
+
+
+def _renew_after_commit(
+    store: Store, name: str, tags: Sequence[str], token: bytes
+) -> None:
+    run(_renew_now(store, name, tags))
 
 
 async def _block(
     store: Store, name: str, key: str, tokens: frozenset[bytes], blocked: list[float]
 ) -> None:
     """Block a key for these invalidations; note the time, if that succeeds."""
-    now = store.clock.time()
+    now = store.clock.monotonic()
     await _mark(store, name, key, adds=tokens, seconds=BLOCK_FOR)
     blocked.append(now)
 
 
 def _invalidate_after_commit(
-    store: Store, name: str, key: str, hold: float, blocked: list[float], token: bytes
+    store: Store,
+    name: str,
+    key: str,
+    hold: float,
+    tags: Sequence[str],
+    blocked: list[float],
+    token: bytes,
 ) -> None:
     """Invalidate after a commit, and take away its block, but no other.
 
-    :param blocked: when the block began, in seconds since the epoch; empty if there is
-        none.
+    :param blocked: when the block began, in monotonic seconds; empty if there is none.
     """
     try:
         run(_invalidate_now(store, name, key, hold, frozenset([token])))
+        run(_renew_now(store, name, tags))
     except Exception as error:
         # An error here would skip the project's own hooks. While the block lasts, there
         # is no old entry, and none can be stored.
-        began = blocked[0] if blocked else -BLOCK_FOR
-        if not 0 <= store.clock.time() - began < BLOCK_FOR / 2:
+        if not blocked or store.clock.monotonic() - blocked[0] >= BLOCK_FOR / 2:
             raise
         logger.warning("%s: %r after the commit; the block will expire", name, error)
 
@@ -119,7 +202,7 @@ async def _mark(
     *,
     adds: frozenset[bytes] = NO_TOKENS,
     drops: frozenset[bytes] = NO_TOKENS,
-    seconds: int = 0,
+    seconds: float = 0.0,
 ) -> None:
     """Replace an entry or a lease by a mark: a block, or that the key is empty.
 
@@ -132,11 +215,11 @@ async def _mark(
     trouble = None
     try:
         for attempt in range(PATIENCE):
-            found, now = await store.get(key), store.clock.time()
-            blocks = record.blocks(found, now)
+            found = await store.get(key)
+            blocks = record.blocks(found, store.clock.time())
             if blocks and not adds and drops.isdisjoint(blocks):
                 return  # while another invalidation blocks the key, it has no entry
-            blocks |= dict.fromkeys(adds, now + seconds)
+            blocks |= dict.fromkeys(adds, seconds)
             blocks = {each: blocks[each] for each in blocks if each not in drops}
             if not blocks and _is_empty(found, swallows):
                 return
@@ -175,8 +258,8 @@ async def _replace(
     whether that is certain."""
     backend, seconds = store.backend(), CLEARED_FOR
     if blocks:
-        new = record.pack_blocks(token, blocks)
-        seconds = max(1, math.ceil(max(blocks.values()) - store.clock.time()))
+        new = record.pack_blocks(token, blocks, store.clock.time())
+        seconds = math.ceil(max(blocks.values()))
     else:
         new = pack(CLEARED, token)
         if not backend.atomic and await store.delete(key):

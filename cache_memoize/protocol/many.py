@@ -27,7 +27,8 @@ from ..cache import record
 from ..cache.connections import UNREAD, afetch_many, fetch_many
 from ..cache.record import AHEAD, TAIL, freshness, loads
 from ..cache.store import run
-from .call import Call, Claim, Computation, Function, Plan
+from .call import Call, Claim, Function, Plan
+from .capture import Computation, Origins, inherit, note_calls, running
 from .claim import can_wait, claim, overtake, serve
 from .progress import Progress, achunks, chunks
 from .refresh import arevalidate, revalidate
@@ -123,6 +124,7 @@ class Batch:
         plan = self.plan
         if not plan.stores or plan.breaker.tripped or live:
             return None, None
+        await note_calls(self.function, plan, self.store, keys)
         try:
             if self.is_async:
                 return await afetch_many(plan.alias, keys), None
@@ -140,15 +142,19 @@ class Batch:
     ) -> list[tuple[str, Any]]:
         """Put the hits into ``results``; return the other keys with the values read."""
         plan, stats, missing = self.plan, self.function.stats, []
-        hit_kind, zone, now = plan.hit_kind, plan.early_zone, self.function.clock.time()
+        kinds, zone, now = plan.hit_kinds, plan.early_zone, self.function.clock.time()
+        longest = plan.longest
         for key in chunk:
             raw = UNREAD if seen is None else seen.get(key)
             try:
                 if type(raw) is bytes:
                     start, timeout, cost, kind = freshness(raw[TAIL])
                     age = now - start
-                    if kind == hit_kind and AHEAD < age < timeout - zone * cost:
+                    left = timeout - zone * cost
+                    if kind in kinds and AHEAD < age < left <= longest:
                         results.values[key] = loads(raw)
+                        if running:
+                            inherit(plan, record.parse(raw))
                         stats.served(plan.hit, key, cost, args[first[key]], {})
                         continue
             except Exception:
@@ -182,7 +188,7 @@ class Batch:
                 await self._claim(group, results, error, mine, later)
             began = self.function.clock.monotonic()
             if mine:
-                with _computing(True):
+                with _computing(True, self._share_origins(mine)):
                     # Not in another coroutine: StopIteration would change its meaning.
                     got = self._start(mine)
                     values = self._checked(mine, await got if self.is_async else got)
@@ -199,6 +205,21 @@ class Batch:
             await self._settle(mine, values, took, results)
         for item in later:  # no lease is held now
             await self._compute([item], results)
+
+    def _share_origins(self, mine: list[_Item]) -> Any:
+        """Return what collects the origins of all results of a group."""
+        known: dict[str, bytes] = {}
+        for item in mine:
+            if item.claim.origins is None:
+                return None
+            known |= item.claim.origins.known
+        one = mine[0].claim.origins
+        assert one is not None
+        calls, reads = one.calls, one.reads
+        origins = Origins(one.alias, known, one.terms, calls=calls, reads=reads)
+        for item in mine:
+            item.claim = item.claim._replace(origins=origins)
+        return origins
 
     async def _overtake(self, group: list[_Item], mine: list[_Item]) -> None:
         with _computing(len(group) > 1):
@@ -337,13 +358,13 @@ async def _free(mine: list[_Item], error: BaseException) -> None:
 
 
 @contextmanager
-def _computing(yes: bool) -> Iterator[None]:
+def _computing(yes: bool, *origins: Origins | None) -> Iterator[None]:
     """Return a context in which this caller does not wait for other ones, because it
     computes or holds leases."""
     if not yes:
         yield
         return
-    computation = Computation()
+    computation = Computation(*origins)
     try:
         yield
     finally:

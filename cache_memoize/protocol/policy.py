@@ -113,6 +113,8 @@ class Policy:
     early_refresh: float = 0.0
     jitter: float = 0.0
     hold: float = 0.0
+    #: Whether results depend on the calls that were made for them.
+    inherit: bool = True
     #: False: the cache is neither read nor written.
     enabled: bool = True
 
@@ -146,6 +148,7 @@ class Policy:
             early_refresh=_check_factor(options.early_refresh, "early_refresh", owner),
             jitter=_check_factor(options.jitter, "jitter", owner, 1.0),
             hold=hold,
+            inherit=bool(options.inherit),
             enabled=enabled,
         )
         if policy.revalidates and not policy.store_result:
@@ -192,6 +195,13 @@ class Policy:
         """Return whether results can be stored at all."""
         return self.enabled and bool(self.timeout != 0)
 
+    @property
+    def longest(self) -> float:
+        """The age in seconds from which on an entry has expired, whatever its timeout
+        was when it was stored."""
+        fixed = not callable(self.timeout) and self.timeout is not BACKEND
+        return float(self.timeout) if fixed else math.inf
+
     def timeout_for(self, result: Any, args: Any, kwargs: Any) -> Any:
         """Return seconds, ``math.inf`` or ``BACKEND`` for a result; 0: do not store."""
         if not callable(self.timeout):
@@ -208,9 +218,8 @@ class Policy:
         The lease of a guard (``store_result=False``) lasts as long as its mark would:
         one run per timeout, also when that run takes longer than a lease.
         """
-        fixed = not callable(self.timeout) and self.timeout is not BACKEND
-        if not self.store_result and fixed and self.timeout < math.inf:
-            return float(max(self.lease, self.timeout))
+        if not self.store_result and self.longest < math.inf:
+            return max(self.lease, self.longest)
         return self._lease_after(slowest)
 
     def _lease_after(self, slowest: float) -> float:

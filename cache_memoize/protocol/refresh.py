@@ -25,8 +25,9 @@ from ..cache.store import Store, run
 from ..conf import conf
 from ..stats.counters import logger
 from . import threads, transactions
-from .call import Call, Claim, Computation
-from .settle import confirm, fail, postpone_refresh, settle
+from .call import Call, Claim
+from .capture import Computation
+from .settle import confirm, fail, postpone_refresh, settle, tell_failure
 
 __all__ = ["arevalidate", "enqueue", "revalidate", "with_context"]
 
@@ -53,7 +54,7 @@ def revalidate(call: Call, claim: Claim) -> Claim:
         return claim
     if mode == "inline" or transactions.in_test_case():
         return _refresh(call, claim)
-    job = functools.partial(_refresh, call, claim)
+    job = functools.partial(_refresh, call, claim, apart=True)
     try:
         if not threads.submit(with_context(job)):
             run(postpone_refresh(call, claim, tried=False))
@@ -62,12 +63,15 @@ def revalidate(call: Call, claim: Claim) -> Claim:
     return claim
 
 
-def _refresh(call: Call, claim: Claim) -> Claim:
-    """Compute and store. If the function raises, the old value stays."""
+def _refresh(call: Call, claim: Claim, *, apart: bool = False) -> Claim:
+    """Compute and store. If the function raises, the old value stays.
+
+    :param apart: the caller that found the entry does not wait for the new value.
+    """
     claim = run(confirm(call, _begin(call, claim), afresh=True))
     if claim.lease is None:
         return claim
-    computation = Computation()
+    computation = Computation(claim.origins, apart=apart)
     try:
         result = call.function.func(*call.args, **call.kwargs)
     except BaseException as error:
@@ -93,7 +97,7 @@ async def arevalidate(call: Call, claim: Claim) -> Claim:
     if mode == "inline" or await transactions.ask_connections(
         call.store, transactions.in_test_case
     ):
-        return await _arefresh(call, claim, [])
+        return await _arefresh(call, claim, [], apart=False)
     if len(_tasks) >= TASKS:
         await postpone_refresh(call, claim, tried=False)
         return claim
@@ -124,7 +128,9 @@ async def arevalidate(call: Call, claim: Claim) -> Claim:
     return claim
 
 
-async def _arefresh(call: Call, claim: Claim, endings: list[_Ending]) -> Claim:
+async def _arefresh(
+    call: Call, claim: Claim, endings: list[_Ending], *, apart: bool = True
+) -> Claim:
     """Compute and store, as ``_refresh()``.
 
     What is to be done after the function goes into ``endings`` too: if this task is
@@ -133,7 +139,7 @@ async def _arefresh(call: Call, claim: Claim, endings: list[_Ending]) -> Claim:
     claim = await confirm(call, _begin(call, claim), afresh=True)
     if claim.lease is None:
         return claim
-    computation = Computation()
+    computation = Computation(claim.origins, apart=apart)
     try:
         result = await call.function.func(*call.args, **call.kwargs)
     except (Exception, KeyboardInterrupt, SystemExit) as error:
@@ -176,11 +182,7 @@ _Ending = Callable[[Store], Coroutine[Any, Any, None]]
 def _ending_of(call: Call, claim: Claim, error: BaseException) -> _Ending:
     if isinstance(error, call.policy.cache_exceptions):
         return lambda store: fail(call._replace(store=store), claim, error)
-    logger.warning(
-        "%s: a refresh failed; the old value is served until it is too old",
-        call.function.name,
-        exc_info=error,
-    )
+    tell_failure(call, error)
     return lambda store: postpone_refresh(call._replace(store=store), claim, tried=True)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import suppress
 from typing import Any
 
@@ -10,16 +9,28 @@ from django.db.models.base import model_unpickle
 
 from ..cache import record
 from ..cache.errors import MISTAKES, CacheDidNotAnswer
-from ..cache.record import Record, pack
-from ..cache.store import PATIENCE, run
+from ..cache.record import Record, Stamp, pack
+from ..cache.store import run
+from ..cache.tokens import PATIENCE
 from ..stats.counters import logger
 from . import threads
-from .call import Call, Claim, Computation, encode, lifetime, parsed
-from .policy import BACKEND
+from .call import Call, Claim, encode, parsed
+from .capture import Computation
+from .invalidation import invalidate_key, renew_tags
 
-__all__ = ["confirm", "fail", "postpone_refresh", "release", "settle"]
+__all__ = [
+    "confirm",
+    "fail",
+    "postpone_refresh",
+    "release",
+    "settle",
+    "tell_failure",
+]
 
 
+#: Seconds for which a result that is made of a stale one is fresh, or not refreshed
+#: again.
+STALE_ORIGIN_FRESH_FOR = 1.0
 #: Bytes of an exception that waiting callers get, at most.
 _LARGEST_ERROR = 2**16
 
@@ -47,6 +58,8 @@ async def fail(call: Call, claim: Claim, error: BaseException) -> None:
             if claim.keeps is None:
                 # The shield frees the key even if this task is cancelled.
                 await call.store.shield(release(call, claim, error))
+            elif isinstance(error, Exception):
+                tell_failure(call, error)
         return
     try:
         await _settle(call, claim, record.RAISED, error)
@@ -91,9 +104,14 @@ def _count(call: Call, cost: float) -> None:
 
 async def _store(call: Call, claim: Claim, kind: int, result: Any, cost: float) -> None:
     timeout = timeout_of(call, result)
+    if claim.origins:
+        timeout = min(timeout, claim.origins.timeout)
     grace = call.plan.grace(kind) if timeout else 0.0
     # At most the timeout, even if the clock was set back meanwhile.
     age = max(0.0, call.clock.time() - claim.started)
+    if claim.origins and claim.origins.stale:
+        # Stale from the start; without stale=, fresh for a moment, for the others.
+        timeout = min(timeout, age + (0.0 if grace else STALE_ORIGIN_FRESH_FOR))
     left = timeout - age + grace
     wanted = kind != record.ENTRY or call.policy.should_store(
         result, call.args, call.kwargs
@@ -114,11 +132,19 @@ async def _store(call: Call, claim: Claim, kind: int, result: Any, cost: float) 
     if claim.uses is not None and _ROW in payload:
         return await release(call, claim)  # it was read before, perhaps uncommitted
     # Even if the breaker has opened meanwhile: other callers may be waiting.
-    new = pack_entry(call, claim, kind, payload, timeout, cost)
     try:
-        if not await put(call, claim, new, left):
+        depends = await claim.origins.pack(call) if claim.origins else b""
+        if depends is None:
+            return await _give_up(call, claim, tried=False)
+        new = pack_entry(call, claim, kind, payload, timeout, cost, depends)
+        if await put(call, claim, new, left):
+            call.function.expect(call.key, depends)
+        else:
             name = call.function.name
             logger.debug("%s: not stored, the right to do so is gone", name)
+        if claim.renews:
+            name = call.function.name
+            await renew_tags(call.store, name, call.own_tags())
     except MISTAKES:
         raise
     except Exception as error:
@@ -164,8 +190,11 @@ async def put(call: Call, claim: Claim, new: bytes, left: float) -> bool:
     which may fail. Any other change in between wins: an invalidation, or a newer value.
     """
     held, ours = parsed(claim.lease), new
+    if claim.tags and (claim.found is not None or left > call.kept_for()):
+        await call.look(kept=left)  # else its tags might expire before it
     for _ in range(PATIENCE):
-        if await call.store.swap(call.key, held.raw, ours, lifetime(left)):
+        if await call.store.swap(call.key, held.raw, ours, left):
+            call.stats.stored(call.clock.time())
             return True
         found = await call.store.get(call.key)
         if isinstance(found, Record) and found.raw == held.raw:
@@ -182,24 +211,32 @@ async def put(call: Call, claim: Claim, new: bytes, left: float) -> bool:
             stamp = stamp._replace(stored=number)
             ours = record.restamp(parsed(new), stamp, found.token)
         held = found
+    # Others begin refreshes all the time. They may all fail, and leave the old value.
+    await invalidate_key(call.store, call.function.name, call.key)
     return False
 
 
 def timeout_of(call: Call, result: Any) -> float:
     timeout = call.policy.timeout_for(result, call.args, call.kwargs)
-    if timeout is BACKEND:
-        timeout = call.store.default_timeout()
-        timeout = math.inf if timeout is None else timeout
+    timeout = call.store.seconds_of(timeout)
     return call.policy.with_jitter(timeout, call.clock.random())
 
 
 def pack_entry(
-    call: Call, claim: Claim, kind: int, payload: bytes, timeout: float, cost: float
+    call: Call,
+    claim: Claim,
+    kind: int,
+    payload: bytes,
+    timeout: float,
+    cost: float,
+    depends: bytes = b"",
 ) -> bytes:
     """Return the record of a result, with the token of its lease; if it replaces an
     entry, with a new one, so that no earlier refresh replaces it."""
     assert claim.lease is not None
-    renewed = claim.keeps is not None
+    renewed, stamp = claim.keeps is not None, None
+    if claim.origins and claim.origins.stale:
+        stamp = Stamp(call.clock.time(), STALE_ORIGIN_FRESH_FOR, 0)
     return pack(
         kind,
         call.clock.token() if renewed else record.token_of(claim.lease),
@@ -208,6 +245,8 @@ def pack_entry(
         timeout=record.cap(timeout),
         cost=cost,
         tags=claim.tags,
+        depends=depends,
+        stamp=stamp,
     )
 
 
@@ -242,9 +281,10 @@ async def release(call: Call, claim: Claim, error: BaseException | None = None) 
 
 
 async def _payload(call: Call, claim: Claim, error: Exception | None) -> bytes:
-    """Return an exception as the payload of a mark; empty if it is large, cannot be
-    pickled, or depends on what other callers do not see."""
-    if error is not None:
+    """Return an exception as the payload of a mark; empty if no caller waits for it
+    (``wait=0``), or if it is large, cannot be pickled, or depends on what other callers
+    do not see."""
+    if error is not None and call.policy.wait != 0:
         with suppress(Exception):  # a class decides what pickling raises
             payload = record.dumps_exception(error)
             holds_row = claim.uses is not None and _ROW in payload
@@ -284,9 +324,16 @@ async def _give_up(
     """Give up the right to store; an entry that readers still get stays, as after a
     refresh that raised if the function was ``tried``."""
     if claim.keeps is None:
-        await release(call, claim, error)
-    else:
-        await postpone_refresh(call, claim, tried=tried)
+        return await release(call, claim, error)
+    await postpone_refresh(call, claim, tried=tried)
+    if tried:
+        call.stats.refresh_failed(call.key, call.clock, "nothing was stored")
+
+
+def tell_failure(call: Call, error: BaseException) -> None:
+    """Count a refresh whose function raised, and that leaves readers the old value."""
+    name = type(error).__name__
+    call.stats.refresh_failed(call.key, call.clock, f"{name} was raised", error)
 
 
 async def postpone_refresh(call: Call, claim: Claim, *, tried: bool) -> None:

@@ -29,7 +29,7 @@ import secrets
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from django.apps import apps
@@ -40,6 +40,7 @@ from django.db.backends.utils import CursorWrapper
 from .. import process
 from ..cache.backends import has_autocommit_off, own_blocks
 from ..process import logger
+from .snapshots import has_open_statement, is_snapshot, reads_snapshot
 from .statements import effect_of
 
 __all__ = [
@@ -60,6 +61,10 @@ T = TypeVar("T")
 Connection = Any
 #: By alias of a connection, the number of cursors and statements.
 Uses = tuple[tuple[str, int], ...] | None
+
+
+#: Sees every statement, if results depend on tables (tables.py).
+observer: Callable[..., Any] | None = None
 
 
 # --- one connection ------------------------------------------------------------------
@@ -86,6 +91,8 @@ class Watch:
         self._rolled_back = False
         self.began = 0.0
         self.wrote = self.locked = self.snapshot = False
+        #: Whether transactions read from a snapshot by default; None: not asked yet.
+        self.snapshots: bool | None = None
         #: The number of cursors opened, and of statements.
         self.uses = 0
         #: Identifies the connection in the blocks of the keys that it invalidates.
@@ -96,6 +103,11 @@ class Watch:
     ) -> Any:
         self.uses += 1
         connection = context["connection"]
+        if observer is not None:
+            execute = functools.partial(observer, connection, execute)
+        if "SOLATION" in str(sql).upper():  # the next transaction's, on MySQL
+            outside = not connection.in_atomic_block
+            self.snapshots = (outside and effect_of(sql).isolates) or None
         if connection.in_atomic_block:
             self.follow(connection)
             effect = effect_of(sql)
@@ -183,15 +195,14 @@ def _opening(watch: Watch, make: Callable[..., Any]) -> Callable[..., Any]:
 
 def _commit(connection: Connection, commit: Callable[[], None]) -> None:
     """Do what has to be in the transaction, as its last statements, and commit."""
-    hooks = [hook for _, hook, _ in connection.run_on_commit]
-    pending = [hook for hook in hooks if isinstance(hook, Pending)]
-    last = {(each.alias, each.key): each.before for each in pending if each.before}
+    hooks = enumerate(hook for _, hook, _ in connection.run_on_commit)
+    ours = [(n, hook) for n, hook in hooks if isinstance(hook, Pending)]
+    last = [(p.alias, key, n, p.before) for n, p in ours if p.before for key in p.keys]
     if last and not connection.in_atomic_block:
         connection.in_atomic_block = True  # then an error is that of a savepoint
         try:
-            # In one order, so that no two transactions wait for each other.
-            for where in sorted(last):
-                last[where]()
+            for _, key, _, before in sorted(last):  # or two might wait for each other
+                before(key)
         except Exception as error:
             if connection.needs_rollback:
                 raise
@@ -209,7 +220,7 @@ has_connected = apps.ready
 def _watch_new_connection(*, connection: Connection, **kwargs: Any) -> None:
     global has_connected
     has_connected = True
-    _watch_of(connection)
+    _watch_of(connection).snapshots = None
 
 
 connection_created.connect(
@@ -263,17 +274,21 @@ def can_share_results(hold: float, database: str | None = None) -> bool:
     """Return whether a result computed now in this thread is valid for other callers.
 
     It is not in a transaction that has written, nor in one that reads from a snapshot,
-    unless that is younger than ``hold`` seconds, for which every invalidation blocks.
-    ``database`` is the alias that the cache itself writes to, if it is a database:
-    other callers do not see an entry written there before the commit.
+    unless that is younger than ``hold`` seconds, for which every invalidation blocks;
+    nor in a loop over rows of SQLite. ``database`` is the alias of the database that
+    the cache itself is in, if any: others do not see an entry there before the commit.
     """
+    if any(map(has_open_statement, connections.all(initialized_only=True))):
+        return False
     for connection in _connections_in_transaction():
         if connection.alias == database or _has_written(connection):
             return False
         watch = _watch_of(connection)
         # In a TestCase, this is the age of the project's outermost block.
         age = time.monotonic() - watch.began
-        if (watch.snapshot or reads_snapshot(connection)) and not age < hold:
+        if watch.snapshots is None and not watch.snapshot:
+            watch.snapshots = reads_snapshot(connection)  # once per connection
+        if (watch.snapshot or watch.snapshots is not False) and not age < hold:
             return False
     return True
 
@@ -300,23 +315,6 @@ def count_database_uses(cache: str | None = None) -> Uses:
     return tuple(found)
 
 
-def reads_snapshot(connection: Connection) -> bool:
-    """Return whether a transaction sees the data as they were when it began."""
-    if connection.vendor == "sqlite":
-        return True
-    level = getattr(connection, "isolation_level", None)
-    if level is None:  # the default of MySQL; Oracle reads committed data
-        return bool(connection.vendor == "mysql")
-    return _is_snapshot(level)
-
-
-def _is_snapshot(level: Any) -> bool:
-    if isinstance(level, int):  # psycopg's numbers: 2 is READ COMMITTED
-        return level > 2
-    name = getattr(level, "name", str(level)).upper()
-    return "REPEATABLE" in name or "SERIALIZABLE" in name
-
-
 def atomic_requests() -> list[tuple[str, bool]]:
     """Return the aliases of the databases with ``ATOMIC_REQUESTS``, and whether such a
     transaction reads from a snapshot, as far as the settings tell."""
@@ -325,7 +323,7 @@ def atomic_requests() -> list[tuple[str, bool]]:
         settings = connection.settings_dict
         if settings["ATOMIC_REQUESTS"]:
             level = settings["OPTIONS"].get("isolation_level")
-            snapshot = connection.vendor == "sqlite" or _is_snapshot(level)
+            snapshot = connection.vendor == "sqlite" or is_snapshot(level)
             found.append((connection.alias, snapshot))
     return found
 
@@ -368,25 +366,26 @@ class Pending:
         self,
         connection: Connection,
         alias: str,
-        key: str,
+        keys: Sequence[str],
         action: Callable[[], None],
-        before: Callable[[], None] | None = None,
+        before: Any = None,
     ) -> None:
         self.connection = connection
-        #: Done as the last statement of the transaction.
+        #: Done for each key as a last statement of the transaction.
         self.before = before
         self.alias = alias
-        self.key = key
+        self.keys = frozenset(keys)
         self.action = action
         self.done = False
         self.thread = threading.get_ident()
         self.savepoints = set(connection.savepoint_ids)
         self.savepoint = _outermost_savepoint(connection)
-        where = (alias, key)
-        with _lock:
-            live.setdefault(where, set()).add(
-                weakref.ref(self, functools.partial(_drop_reference, where))
-            )
+        for key in keys:
+            where = (alias, key)
+            with _lock:
+                live.setdefault(where, set()).add(
+                    weakref.ref(self, functools.partial(_drop_reference, where))
+                )
 
     def __call__(self) -> None:
         """Act after the commit."""
@@ -426,16 +425,17 @@ def has_invalidated(alias: str, keys: Iterable[str]) -> bool:
 
 def run_at_commit(
     alias: str,
-    key: str,
+    keys: Sequence[str],
     action: Callable[[bytes], None],
-    block: Callable[[frozenset[bytes]], None],
+    block: Callable[[frozenset[bytes], str], None],
     database: str | None,
 ) -> frozenset[bytes] | None:
     """Run ``action`` at the commit of every open transaction, with the token of its
     connection. Return the tokens; none if no transaction is open.
 
     If the cache is in a ``database`` with an open transaction, return None: its rows
-    would be locked until the end, so ``block`` gets the tokens just before the commit.
+    would be locked until the end, so ``block`` gets the tokens, and each key, just
+    before the commit.
     """
     found = _connections_in_transaction()
     tokens = frozenset(_watch_of(connection).token for connection in found)
@@ -443,14 +443,16 @@ def run_at_commit(
         token = _watch_of(connection).token
         ids = set(connection.savepoint_ids)
         if any(
-            pending.connection is connection and pending.savepoints <= ids
-            for pending in _pending_for(alias, (key,))
+            pending.connection is connection
+            and pending.savepoints <= ids
+            and pending.keys.issuperset(keys)
+            for pending in _pending_for(alias, keys)
         ):
             continue  # that action is enough, and lives as long as this one would
         at_commit = functools.partial(action, token)
         own = connection.alias == database
         before = functools.partial(block, tokens) if own else None
-        pending = Pending(connection, alias, key, at_commit, before)
+        pending = Pending(connection, alias, keys, at_commit, before)
         if connection.in_atomic_block:
             connection.on_commit(pending)
         else:  # autocommit is off: Django runs these when it is on again

@@ -22,8 +22,10 @@ from weakref import WeakValueDictionary
 from asgiref.sync import AsyncToSync, SyncToAsync
 
 from .. import process
-from ..cache.store import AsyncStore, Look
-from .call import Call, computation
+from ..cache.store import AsyncStore
+from ..cache.tokens import Look
+from .call import Call
+from .capture import computation
 
 __all__ = ["Leader", "Place", "holds_up", "lead"]
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from .. import signals
+from ..clock import Clock
 from ..conf import conf
 from ..process import logger
 from ..signals import Event
@@ -19,6 +21,10 @@ __all__ = ["CacheInfo", "Stats", "logger"]
 #: Events without a line at DEBUG: of hits there are too many, and an error is logged as
 #: a warning.
 _NOT_LOGGED = frozenset({"hit", "error"})
+
+
+#: Seconds after a line about a failed refresh before there is another one.
+_LOG_PAUSE = 60.0
 
 
 class CacheInfo(NamedTuple):
@@ -42,11 +48,22 @@ class CacheInfo(NamedTuple):
     mean: float = 0.0
     #: Seconds within which 95 % of the runs ended, with an error of 9 % at most.
     p95: float = 0.0
+    #: Refreshes that stored nothing, while callers go on getting the old value.
+    failed: int = 0
+    #: The first failed refresh since a result was stored; None: there is none.
+    old_since: datetime | None = None
 
     @classmethod
-    def of(cls, totals: Totals, breaker: str) -> CacheInfo:
-        names = [name for name in cls._fields if name != "breaker"]
-        return cls(breaker=breaker, **{name: getattr(totals, name) for name in names})
+    def of(cls, totals: Totals, breaker: str, old_since: float) -> CacheInfo:
+        found: dict[str, Any] = {"breaker": breaker, "old_since": moment(old_since)}
+        for name in cls._fields:
+            found.setdefault(name, getattr(totals, name, None))
+        return cls(**found)
+
+
+def moment(seconds: float) -> datetime | None:
+    """Return a time since the epoch as a moment; None for 0.0."""
+    return datetime.fromtimestamp(seconds, UTC) if seconds else None
 
 
 class Stats:
@@ -65,7 +82,11 @@ class Stats:
         self._function = _refer_to(function)
         self.alias = ""
         self.hits = self.misses = self.stale = self.waits = self.errors = 0
-        self.computations = 0
+        self.failed = self.computations = 0
+        #: When a result was last stored, and when a refresh first failed after that, in
+        #: seconds since the epoch; 0.0: never.
+        self.stored_at = self.old_since = 0.0
+        self._logged_at = -_LOG_PAUSE
         self.spent = self.saved = 0.0
         self.costs: dict[int, int] = {}
         self.warned: set[str] = set()
@@ -77,6 +98,7 @@ class Stats:
             self.stale,
             self.waits,
             self.errors,
+            self.failed,
             self.computations,
             self.spent,
             self.saved,
@@ -134,6 +156,27 @@ class Stats:
 
     def invalidated(self, key: str) -> None:
         self._tell("invalidated", key)
+
+    def stored(self, now: float) -> None:
+        """Note a stored result: no caller gets a value from before it."""
+        self.stored_at, self.old_since = now, 0.0
+
+    def refresh_failed(
+        self, key: str, clock: Clock, why: str, error: BaseException | None = None
+    ) -> None:
+        """Count a refresh that stored nothing, and log one of them per minute."""
+        self.failed += 1
+        self.old_since = self.old_since or clock.time()
+        if clock.monotonic() - self._logged_at >= _LOG_PAUSE:
+            self._logged_at = clock.monotonic()
+            logger.warning(
+                "%s: a refresh failed (%s); the old value is served until it is too "
+                "old",
+                self.name,
+                why,
+                exc_info=error,
+            )
+        self._tell("failed", key, detail=why)
 
     def _failed(self, what: str) -> None:
         self.errors += 1

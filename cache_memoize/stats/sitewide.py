@@ -43,7 +43,7 @@ LARGEST = 10**15
 #: Until when a cache that hung is left alone, in monotonic seconds, by alias.
 _rests: dict[str, float] = {}
 
-_digest = digest("cache_memoize figures")
+_digest = digest("cache_memoize figures 2")  # of another form than in 1.0.0
 
 
 class Minute(NamedTuple):
@@ -63,6 +63,9 @@ class Figures(NamedTuple):
     since: float = 0.0
     #: By the minute since the epoch; minutes without counts are left out.
     minutes: dict[int, Minute] = {}
+    #: When a result was last stored, and when a refresh first failed after that.
+    stored_at: float = 0.0
+    old_since: float = 0.0
 
     def last_hour(self, now: float) -> list[Minute]:
         """Return the last :data:`MINUTES` minutes, the present one last."""
@@ -117,39 +120,44 @@ def tell(source: Any, new: Totals) -> None:
         raise OSError(f"the cache {alias!r} is in a database, and a transaction open")
     began = time.monotonic()
     try:
-        _tell(store, _key(source.path), new)
+        _tell(store, source, new)
     except Exception:
         if time.monotonic() - began > SLOW:  # the next function would wait as long
             _rests[alias] = time.monotonic() + PAUSE
         raise
 
 
-def _tell(store: Store, key: str, new: Totals) -> None:
-    now = time.time()
+def _tell(store: Store, source: Any, new: Totals) -> None:
+    key = _key(source.path)
     for tried in range(TRIES):
         if tried:  # workers often end all at the same moment
             store.clock.sleep(store.clock.random() * tried * STEP)
         old = run(store.raw(key))
         if isinstance(old, bytes):
-            added = run(store.swap(key, old, _add_report(old, new, now), KEPT_FOR))
+            added = run(store.swap(key, old, _add_report(old, source, new), KEPT_FOR))
         else:
             if old is not None:  # a foreign value
                 run(store.delete(key))
-            added = run(store.add(key, _add_report(b"", new, now), KEPT_FOR))
+            added = run(store.add(key, _add_report(b"", source, new), KEPT_FOR))
         if added:
             return
     raise OSError(f"the cache {store.alias!r} did not take the figures")
 
 
-def _add_report(old: bytes, new: Totals, now: float) -> bytes:
-    figures, minute = _parse_figures(old), int(now // 60)
+def _add_report(old: bytes, source: Any, new: Totals) -> bytes:
+    figures, now = _parse_figures(old), time.time()
+    minute = int(now // 60)
     minutes = {m: f for m, f in figures.minutes.items() if m > minute - MINUTES}
     before = minutes.get(minute, Minute())
     more = (new.hits, new.misses, new.stale, new.errors)
     minutes[minute] = Minute(*(a + b for a, b in zip(before, more, strict=True)))
     totals = figures.totals.plus(new)
+    stored_at = max(figures.stored_at, source.stored_at)
+    moments = figures.old_since, source.old_since
+    old_since = min((each for each in moments if each > stored_at), default=0.0)
+    since = figures.since or now
     return json.dumps(
-        [totals[:-1], totals.costs, figures.since or now, minutes],
+        [totals[:-1], totals.costs, since, minutes, stored_at, old_since],
         separators=(",", ":"),
     ).encode()
 
@@ -159,8 +167,8 @@ def _parse_figures(raw: Any) -> Figures:
     try:
         if type(raw) is not bytes or len(raw) > LONGEST:
             return Figures()
-        counts, costs, since, minutes = json.loads(raw)
-        numbers = [*map(_count, counts[:6]), *map(_seconds, counts[6:])]
+        counts, costs, since, minutes, *moments = json.loads(raw)
+        numbers = [*map(_count, counts[:-2]), *map(_seconds, counts[-2:])]
         by_bucket = {_bucket(key): _count(number) for key, number in costs.items()}
         by_minute = {
             _count(int(minute)): Minute(*map(_count, figures))
@@ -169,7 +177,7 @@ def _parse_figures(raw: Any) -> Figures:
         totals = Totals._make([*numbers, by_bucket])
         if not totals.is_whole or len(numbers) != len(Totals._fields) - 1:
             return Figures()
-        return Figures(totals, _seconds(since), by_minute)
+        return Figures(totals, _seconds(since), by_minute, *map(_seconds, moments))
     except (ValueError, TypeError, AttributeError, RecursionError):
         return Figures()
 

@@ -37,6 +37,8 @@ class Totals(NamedTuple):
     waits: int = 0
     #: Failed operations of the cache.
     errors: int = 0
+    #: Refreshes that stored nothing, while callers go on getting the old value.
+    failed: int = 0
     #: Runs of the function, also in the background.
     computations: int = 0
     #: Seconds of all runs.

@@ -20,5 +20,9 @@ class Command(flush.Command):
             transaction.atomic(using=connection.alias),
             connection.cursor() as cursor,
         ):
-            for table in set(tables) - KEPT:
-                cursor.execute(f"DELETE FROM {connection.ops.quote_name(table)}")
+            names = map(connection.ops.quote_name, set(tables) - KEPT)
+            statements = [f"DELETE FROM {name}" for name in names]
+            if connection.vendor == "postgresql":  # all in one round trip
+                statements = ["; ".join(statements)]
+            for statement in statements:
+                cursor.execute(statement)

@@ -1,0 +1,477 @@
+"""Tables: what a result has read, or names, is what invalidates it, whoever writes."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connection, connections, models, transaction
+from django.db.models import Count, F, OuterRef, Prefetch, Subquery, Sum
+from django.test import override_settings
+
+from cache_memoize import cache_memoize, invalidate_model, planning
+from cache_memoize.protocol import tables
+from cache_memoize.protocol.statements import names_in
+from tests.conftest import in_thread
+from tests.databases import EVERYWHERE, prepared
+from tests.models import Article, Book, Place, Post, Restaurant, Shelf, Tag
+
+pytestmark = pytest.mark.django_db(transaction=True, databases=EVERYWHERE)
+
+
+@pytest.fixture(params=EVERYWHERE)
+def database(request):
+    return prepared(request)
+
+
+#: One backend of each kind is enough: tags are tested on all of them.
+PLACES = pytest.mark.backends(["locmem", "valkey"])
+
+
+class Rollback(Exception):
+    pass
+
+
+# --- reads ---------------------------------------------------------------------------
+
+
+def aggregate(using):
+    found = Book.objects.using(using).aggregate(n=Count("pk"), s=Sum("pk"))
+    return found["n"], list(Shelf.objects.using(using).values_list("name"))
+
+
+def join(using):
+    books = Book.objects.using(using).select_related("shelf").order_by("pk")
+    return [(book.title, book.shelf and book.shelf.name) for book in books]
+
+
+def prefetch(using):
+    books = Prefetch("book_set", queryset=Book.objects.using(using).order_by("pk"))
+    shelves = Shelf.objects.using(using).order_by("pk").prefetch_related(books)
+    return [(s.name, [book.title for book in s.book_set.all()]) for s in shelves]
+
+
+def subquery(using):
+    name = Shelf.objects.filter(pk=OuterRef("shelf_id")).values("name")[:1]
+    books = Book.objects.using(using).annotate(on=Subquery(name)).order_by("pk")
+    return list(books.values_list("title", "on"))
+
+
+def raw(using):
+    with connections[using].cursor() as cursor:
+        cursor.execute(
+            "SELECT b.title, s.name FROM tests_book b "
+            "LEFT JOIN tests_shelf s ON s.id = b.shelf_id ORDER BY b.id"
+        )
+        return [tuple(row) for row in cursor.fetchall()]
+
+
+def iterator(using):
+    books = Book.objects.using(using).order_by("pk").select_related("shelf")
+    return [(b.title, b.shelf and b.shelf.name) for b in books.iterator(chunk_size=1)]
+
+
+SHAPES = [aggregate, join, prefetch, subquery, raw, iterator]
+
+
+# --- writes --------------------------------------------------------------------------
+
+
+def first(model, using):
+    return model.objects.using(using).order_by("pk").first()
+
+
+def execute(using, sql, *params):
+    with connections[using].cursor() as cursor:
+        cursor.execute(sql, params)
+
+
+def save(using):
+    book = first(Book, using)
+    book.title = "saved"
+    book.save()
+
+
+def create(using):
+    Book.objects.using(using).create(title="created")
+
+
+def update(using):
+    Book.objects.using(using).update(title="updated")
+
+
+def update_by_expression(using):
+    Shelf.objects.using(using).update(
+        name=models.functions.Concat(F("name"), F("name"))
+    )
+
+
+def bulk_create(using):
+    Book.objects.using(using).bulk_create([Book(title="a"), Book(title="b")])
+
+
+def bulk_update(using):
+    books = list(Book.objects.using(using).all())
+    for book in books:
+        book.title += "!"
+    Book.objects.using(using).bulk_update(books, ["title"])
+
+
+def delete(using):
+    first(Book, using).delete()
+
+
+def delete_of_a_query(using):
+    Book.objects.using(using).filter(title="one").delete()
+
+
+def set_null(using):
+    first(Shelf, using).delete()
+
+
+def get_or_create(using):
+    Shelf.objects.using(using).get_or_create(name=next(_names))
+
+
+def update_or_create(using):
+    Book.objects.using(using).update_or_create(title="one", defaults={"title": "1"})
+
+
+def of_a_related_object(using):
+    first(Shelf, using).book_set.create(title="related")
+
+
+def raw_update(using):
+    execute(using, "UPDATE tests_book SET title = %s", "raw")
+
+
+_names = map("shelf {}".format, itertools.count())
+
+
+def raw_insert_of_a_select(using):
+    sql = "INSERT INTO tests_shelf (name) SELECT %s FROM tests_book LIMIT 1"
+    execute(using, sql, next(_names))
+
+
+def executemany(using):
+    with connections[using].cursor() as cursor:
+        sql = "INSERT INTO tests_shelf (name) VALUES (%s)"
+        cursor.executemany(sql, [(next(_names),), (next(_names),)])
+
+
+WRITES = [
+    *(save, create, update, update_by_expression, bulk_create, bulk_update, delete),
+    *(delete_of_a_query, set_null, get_or_create, update_or_create),
+    *(of_a_related_object, raw_update, raw_insert_of_a_select, executemany),
+]
+
+
+def autocommit(write, using):
+    write(using)
+
+
+def committed(write, using):
+    with transaction.atomic(using=using):
+        write(using)
+
+
+def in_savepoint(write, using):
+    with transaction.atomic(using=using), transaction.atomic(using=using):
+        write(using)
+
+
+def rolled_back(write, using):
+    with pytest.raises(Rollback), transaction.atomic(using=using):
+        write(using)
+        raise Rollback
+
+
+def rolled_back_to_savepoint(write, using):
+    with transaction.atomic(using=using):
+        with pytest.raises(Rollback), transaction.atomic(using=using):
+            write(using)
+            raise Rollback
+        execute(using, "SELECT 1")
+
+
+def of_another_thread(write, using):
+    in_thread(lambda: write(using))
+
+
+WAYS = [
+    *(autocommit, committed, in_savepoint),
+    *(rolled_back, rolled_back_to_savepoint, of_another_thread),
+]
+
+
+@pytest.fixture
+def rows(database):
+    shelf = Shelf.objects.using(database).create(name="first")
+    Shelf.objects.using(database).create(name="second")
+    Book.objects.using(database).create(title="one", shelf=shelf)
+    Book.objects.using(database).create(title="two")
+    return database
+
+
+@PLACES
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("way", WAYS)
+def test_no_write_leaves_an_old_result(world, rows, shape, way):
+    """15 kinds of writes, 6 shapes of functions, 6 ways to commit, 3 databases."""
+    for depends in ("reads", [Book, "tests.Shelf"]):
+        f = world.memoize(60, queries=True, depends_on=depends)(lambda: shape(rows))
+        for write in WRITES:
+            Book.objects.using(rows).filter(pk=0).delete()
+            if not Book.objects.using(rows).filter(title="one").exists():
+                Book.objects.using(rows).create(title="one")
+            f(), f()
+            assert f.peek() is not None, "it is stored"
+            way(write, rows)
+            assert f() == shape(rows), (depends, write)
+            assert f() == shape(rows)
+
+
+@PLACES
+@pytest.mark.parametrize("way", [committed, in_savepoint])
+def test_until_the_commit_others_get_the_old_value_and_the_writer_the_new(
+    world, rows, way
+):
+    f = world.memoize(60, queries=True, depends_on="reads")(lambda: join(rows))
+    before = f()
+
+    def write_and_look(using):
+        update(using)
+        assert f() == join(using) != before
+        if using != "default":  # SQLite shuts others out
+            assert in_thread(f) == before
+
+    way(write_and_look, rows)
+    assert f() == join(rows) != before
+
+
+@PLACES
+@pytest.mark.parametrize("depends", ["reads", Post])
+def test_writes_to_other_tables_invalidate_nothing(world, rows, depends):
+    runs = []
+
+    @world.memoize(60, queries=True, depends_on=depends)
+    def f():
+        runs.append(1)
+        return list(Post.objects.using(rows).values_list("title"))
+
+    f()
+    for write in WRITES:
+        write(rows)
+    f()
+    assert len(runs) == 1
+
+
+@PLACES
+def test_a_result_depends_on_the_tables_of_the_calls_in_it(world, rows):
+    inner = world.memoize(60, queries=True, depends_on="reads")(lambda: join(rows))
+    outer = world.memoize(60, queries=True)(lambda: inner())
+    assert outer() == outer() == join(rows)
+    update(rows)
+    assert outer() == outer() == join(rows)
+
+
+@PLACES
+def test_a_write_during_the_computation_is_seen(world, rows):
+    calls = []
+
+    @world.memoize(60, queries=True, depends_on="reads")
+    def f():
+        found = join(rows)
+        if not calls:
+            calls.append(1)
+            in_thread(lambda: update(rows))
+        return found
+
+    f()
+    assert f() == f() == join(rows)
+
+
+@pytest.mark.backends(["valkey", "file"])
+def test_a_process_that_never_imports_the_function_invalidates(world, rows):
+    if rows != "postgresql":
+        pytest.skip("the database of this process is in its memory")
+    f = world.memoize(60, queries=True, depends_on="reads")(lambda: join(rows))
+    f()
+    name = connections[rows].settings_dict["NAME"]
+    script = (
+        "import django; from django.conf import settings; "
+        f"settings.CACHE_MEMOIZE = {{'TABLE_CACHES': [{world.alias!r}]}}; "
+        f"settings.DATABASES[{rows!r}]['NAME'] = {name!r}; django.setup(); "
+        "from tests.models import Book; "
+        f"Book.objects.using({rows!r}).update(title='elsewhere')"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+    assert f() == join(rows)
+    assert "elsewhere" in str(f())
+
+
+@pytest.mark.backends(["locmem"])
+def test_the_tables_of_a_model(world):
+    assert tables.tables_of(Restaurant) == {
+        *("tests_restaurant", "tests_place", "tests_place_tags")
+    }
+    assert "tests_article_similar" in tables.tables_of(Article)
+    assert "tests_place_tags" in tables.tables_of(Tag)
+
+
+@PLACES
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda place, tag: place.tags.add(tag),
+        lambda place, tag: tag.place_set.add(place),
+        lambda place, tag: place.tags.set([tag]),
+        lambda place, tag: place.tags.create(name="new"),
+    ],
+)
+@pytest.mark.parametrize("depends", ["reads", Place, "tests.Tag"])
+def test_many_to_many_changes_are_writes(world, depends, change):
+    place = Place.objects.create(name="here")
+    tag = Tag.objects.create(name="good")
+
+    def read():
+        return list(place.tags.order_by("pk").values_list("name", flat=True))
+
+    f = world.memoize(60, queries=True, depends_on=depends)(read)
+    assert f() == []
+    change(place, tag)
+    assert f() == read() != []
+    place.tags.clear()
+    assert f() == []
+
+
+@PLACES
+def test_invalidate_model_is_for_writes_that_are_not_seen(world):
+    runs = []
+
+    @world.memoize(60, depends_on=Post)
+    def f():
+        runs.append(1)
+
+    f(), f()
+    invalidate_model(Post)
+    f(), f()
+    assert len(runs) == 2
+
+
+@PLACES
+@pytest.mark.parametrize("sql", ["VACUUM", "ANALYZE", "CREATE TABLE more (id INTEGER)"])
+def test_migrations_and_other_statements_are_writes(world, sql):
+    """In doubt to all tables; never less than it names."""
+    f = world.memoize(60, queries=True, depends_on="reads")(
+        lambda: Post.objects.count()
+    )
+    f()
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+        if sql.startswith("CREATE"):
+            cursor.execute("DROP TABLE more")
+    assert f.peek() is None or sql.startswith("CREATE")
+
+
+@PLACES
+def test_ignored_tables_invalidate_nothing_and_nothing_depends_on_them(world):
+    runs = []
+
+    @world.memoize(60, queries=True, depends_on="reads")
+    def f():
+        runs.append(1)
+        return Post.objects.count()
+
+    with override_settings(CACHE_MEMOIZE={"IGNORED_TABLES": ["tests_post"]}):
+        f()
+        Post.objects.create(title="new")
+        assert f() == 0 and len(runs) == 1
+
+
+# --- refused -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "depends, error, text",
+    [
+        ("tests.Psot", ImproperlyConfigured, "names 'tests.Psot', which is no model"),
+        ("nothing", ImproperlyConfigured, "which is no model"),
+        (5, TypeError, "depends_on="),
+        (int, TypeError, "which is no model"),
+        (models.Model, TypeError, "no model|abstract"),
+        ([Post, int], TypeError, "which is no model"),
+    ],
+)
+def test_what_is_no_model_is_refused(depends, error, text):
+    with pytest.raises(error, match=text):
+        cache_memoize(60, depends_on=depends, prefix="refused")(lambda: 1)()
+
+
+def test_without_the_app_it_is_refused(settings):
+    settings.INSTALLED_APPS = [
+        a for a in settings.INSTALLED_APPS if a != "cache_memoize"
+    ]
+    with pytest.raises(ImproperlyConfigured, match='put "cache_memoize" into'):
+        cache_memoize(60, depends_on=Post, prefix="refused")(lambda: 1)()
+
+
+def test_where_writes_are_not_watched_it_is_refused():
+    f = cache_memoize(60, depends_on=Post, prefix="refused")(lambda: 1)
+    with (
+        override_settings(CACHE_MEMOIZE={"WATCH_TABLES": False}),
+        pytest.raises(ImproperlyConfigured, match="WATCH_TABLES"),
+    ):
+        f()
+
+
+def test_a_cache_that_other_processes_do_not_tell_is_logged(caplog, monkeypatch):
+    monkeypatch.setattr(planning, "untold_aliases", set())
+    for _ in range(2):
+        cache_memoize(60, depends_on=Post, prefix="told", cache_alias="locmem")(len)([])
+    assert [r.message for r in caplog.records if "TABLE_CACHES" in r.message] == [
+        "len depends on tables, but processes that do not import it do not tell the "
+        "cache 'locmem' of their writes: add it to CACHE_MEMOIZE['TABLE_CACHES']"
+    ]
+
+
+# --- the text of statements ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "sql, found",
+    [
+        ("SELECT 1", ""),
+        ("SELECT a, b FROM t", "t"),
+        ('SELECT "t"."a" FROM "t"', "t"),
+        ("SELECT * FROM `t` AS x, `u` y WHERE 1", "t u"),
+        ("SELECT * FROM public.t, other.u", "t u"),
+        ('SELECT * FROM "public"."T"', "t"),
+        ("SELECT * FROM [t]", "t"),
+        ("select * from t left outer join u using (id)", "t u"),
+        ("SELECT * FROM (SELECT a FROM t) x JOIN LATERAL (SELECT 1 FROM u) y", "t u"),
+        ("WITH x AS (SELECT * FROM t) SELECT * FROM x", "t"),
+        ("INSERT INTO t (a, b) VALUES (1, 2)", "t"),
+        ("INSERT INTO t SELECT * FROM u", "t u"),
+        ("UPDATE t SET a = 1 FROM u", "t u"),
+        ("UPDATE ONLY t SET a = 1", "t"),
+        ("DELETE FROM ONLY t USING u", "t"),
+        ("TRUNCATE t", "t"),
+        ("TRUNCATE TABLE t CASCADE", "t"),
+        ("DROP TABLE IF EXISTS t", "t"),
+        ("ALTER TABLE t ADD COLUMN a int", "t"),
+        ("CREATE TABLE t (id int)", "t"),
+        ("SELECT EXTRACT(YEAR FROM a) FROM t", "t"),
+        ("SELECT TRIM(BOTH FROM a) FROM t", "t"),
+        ("SELECT a IS DISTINCT FROM b FROM t", "t"),
+        ("SELECT 'FROM u' FROM t -- FROM v", "t"),
+        ("SELECT /* FROM u */ a FROM t", "t"),
+        ("SELECT 'it''s' FROM t", "t"),
+    ],
+)
+def test_the_tables_in_a_statement(sql, found):
+    assert names_in(sql).tables == set(found.split())
+    assert set(found.split()) <= names_in(sql).all
