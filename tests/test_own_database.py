@@ -41,6 +41,7 @@ def place(request: Any) -> Iterator[tuple[World, str]]:
         call_command("createcachetable", database=database, verbosity=0)
         caches[alias].clear()
         yield World(alias, "sync"), database
+        transactions.live.clear()  # a traceback may keep actions of the test alive
         caches[alias].clear()
         close_connections()
 
