@@ -8,14 +8,14 @@ from django.db import DatabaseError, connections, transaction
 
 from cache_memoize.protocol import transactions
 from tests.conftest import World, in_thread
-from tests.databases import EVERYWHERE, prepared
+from tests.databases import EACH, EVERYWHERE, prepared
 from tests.models import Post
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=EVERYWHERE)
 LEVELS = ["repeatable read", "serializable"]
 
 
-@pytest.fixture(params=EVERYWHERE)
+@pytest.fixture(params=EACH)
 def database(request):
     return prepared(request)
 

@@ -16,13 +16,13 @@ from cache_memoize import cache_memoize, invalidate_model, planning
 from cache_memoize.protocol import tables
 from cache_memoize.protocol.statements import names_in
 from tests.conftest import in_thread
-from tests.databases import EVERYWHERE, prepared
+from tests.databases import EACH, EVERYWHERE, prepared
 from tests.models import Article, Book, Place, Post, Restaurant, Shelf, Tag
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=EVERYWHERE)
 
 
-@pytest.fixture(params=EVERYWHERE)
+@pytest.fixture(params=EACH)
 def database(request):
     return prepared(request)
 
@@ -216,9 +216,15 @@ def rows(database):
     return database
 
 
-@PLACES
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("way", WAYS)
+def pairs():
+    """Yield each shape with each way; without ``--full``, each with two."""
+    for (i, shape), (j, way) in itertools.product(enumerate(SHAPES), enumerate(WAYS)):
+        marks = () if (i - j) % len(WAYS) < 2 else pytest.mark.thorough
+        yield pytest.param(shape, way, marks=marks)
+
+
+@pytest.mark.backends(["locmem", "valkey"], lean=["locmem"])
+@pytest.mark.parametrize("shape, way", list(pairs()))
 def test_no_write_leaves_an_old_result(world, rows, shape, way):
     """15 kinds of writes, 6 shapes of functions, 6 ways to commit, 3 databases."""
     for depends in ("reads", [Book, "tests.Shelf"]):
@@ -409,6 +415,13 @@ def test_ignored_tables_invalidate_nothing_and_nothing_depends_on_them(world):
 def test_what_is_no_model_is_refused(depends, error, text):
     with pytest.raises(error, match=text):
         cache_memoize(60, depends_on=depends, prefix="refused")(lambda: 1)()
+
+
+def test_a_model_that_was_swapped_out_is_refused(settings):
+    """Its table is never written."""
+    settings.AUTH_USER_MODEL = "tests.Reader"
+    with pytest.raises(TypeError, match=r"auth.User, .* tests.Reader is in its place"):
+        cache_memoize(60, depends_on="auth.User", prefix="refused")(lambda: 1)()
 
 
 def test_without_the_app_it_is_refused(settings):
