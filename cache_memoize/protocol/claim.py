@@ -224,6 +224,8 @@ class _Caller:
     async def look(self) -> Look:
         """Return the next look: this caller's, or that of the first of its line."""
         shared, self.shared = self.shared, None
+        if self.place is not None:
+            self.place.begin_look()
         look = await (self.call.own_view(shared) if shared else self.call.look())
         found = look.record
         if self.pauses and self.awaited is None and isinstance(found, Record):
