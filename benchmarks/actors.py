@@ -91,6 +91,8 @@ class Board:
     def __init__(self, path: Path, slots: int) -> None:
         cells = len(NAMES) * NUMBERS
         self.slots = slots
+        #: The table of the rows.
+        self.rows = ""
         size = (slots * (2 * cells + len(COUNTERS)) + 1) * 8
         if not path.exists():
             path.write_bytes(bytes(size))
@@ -149,7 +151,7 @@ class Subject:
             if name != "row":
                 return board.source(self.first + n)
             with connections["default"].cursor() as cursor:
-                cursor.execute("SELECT value FROM soak WHERE n = %s", [n])
+                cursor.execute(f"SELECT value FROM {board.rows} WHERE n = %s", [n])
                 return int(cursor.fetchone()[0])
 
         def function(n: int, depth: int = 0) -> list[int]:
@@ -367,7 +369,7 @@ class Actor:
         odd, and no other caller may see it."""
         from cache_memoize import invalidate_tags
 
-        rolls_back = self.rng.random() < 0.3
+        rolls_back, rows = self.rng.random() < 0.3, self.board.rows
         forget: list[Callable[[], object]] = [
             lambda: subject.f.invalidate(n),
             lambda: invalidate_tags(f"row{n}", cache_alias="default"),
@@ -375,11 +377,11 @@ class Actor:
         before = troubles.set([])
         try:
             with transaction.atomic(), connections["default"].cursor() as cursor:
-                cursor.execute("SELECT value FROM soak WHERE n = %s", [n])
+                cursor.execute(f"SELECT value FROM {rows} WHERE n = %s", [n])
                 value = cursor.fetchone()[0] + 2 - rolls_back
                 steps = [
                     lambda: cursor.execute(
-                        "UPDATE soak SET value = %s WHERE n = %s", [value, n]
+                        f"UPDATE {rows} SET value = %s WHERE n = %s", [value, n]
                     ),
                     self.rng.choice(forget),
                 ]
@@ -421,6 +423,7 @@ class Team:
         self.bound, self.folder = given["bound"], Path(given["folder"])
         self.slots, self.reads = given["slots"], given["reads"]
         self.board = Board(self.folder / "board", given["of"])
+        self.board.rows = given["rows"]
         rng = random.Random(f"{self.seed} {self.slots} {self.turn} computations")
         self.subjects = [Subject(name, self.board, rng) for name in NAMES]
         self.breaker = breaker_of("default")

@@ -247,17 +247,17 @@ def prepared(place: Place, given: dict[str, Any]) -> Iterator[str]:
     try:
         if connections["default"].vendor == "sqlite":
             cursor.execute("PRAGMA journal_mode=WAL")
-        cursor.execute("DROP TABLE IF EXISTS soak")
-        cursor.execute("CREATE TABLE soak (n INTEGER PRIMARY KEY, value BIGINT)")
-        rows = [[n, 0] for n in range(NUMBERS)]
-        cursor.executemany("INSERT INTO soak VALUES (%s, %s)", rows)
+        rows = given["rows"]
+        cursor.execute(f"CREATE TABLE {rows} (n INTEGER PRIMARY KEY, value BIGINT)")
+        values = [[n, 0] for n in range(NUMBERS)]
+        cursor.executemany(f"INSERT INTO {rows} VALUES (%s, %s)", values)
         if "cache" in connections.settings:
             call_command("createcachetable", database="cache", verbosity=0)
         title = place.title()
         connections.close_all()  # before processes are started
         yield title
     finally:
-        connections["default"].cursor().execute("DROP TABLE soak")
+        connections["default"].cursor().execute(f"DROP TABLE {given['rows']}")
         if "cache" in connections.settings:
             connections["cache"].cursor().execute(f"DROP TABLE {place.table}")
         connections.close_all()
@@ -276,6 +276,7 @@ def soak(place: Place, options: argparse.Namespace) -> str:
         "bound": options.bound,
         "broken": options.broken,
         "reads": options.reads,
+        "rows": f"{place.table}_rows",
         "folder": str(place.folder),
         "of": number * each,
         "cache": place.cache(place.port),

@@ -358,3 +358,43 @@ def test_a_guard_whose_leader_needs_this_thread_runs_once(backend):
 
 def test_code_of_no_loop_has_no_seat():
     assert waiting._seat_in_loop() is None
+
+
+@EVERYWHERE
+def test_a_caller_that_joins_during_a_look_is_not_handed_it(backend, monkeypatch):
+    """What the first one has seen was invalidated before the other one began."""
+    f = memoized("threads", lambda: "new", cache_alias=backend)
+    results: dict[str, Any] = {}
+
+    def call(name: str) -> None:
+        results[name] = f()
+        close_connections()
+
+    first, late = (threading.Thread(target=call, args=[n]) for n in ("first", "late"))
+    command, looked = Store._command, []
+
+    def look_and_stop(self: Store, name: str, *args: Any) -> Any:
+        found = command(self, name, *args)
+        is_entry = name == "get" and found and record.parse(found).kind == record.ENTRY
+        if threading.current_thread() is first and is_entry and not looked:
+            looked.append(found)
+            in_thread(f.invalidate)
+            late.start()
+            until(lambda: any(line.others for line in waiting._lines.values()))
+        return found
+
+    def until(condition: Any) -> None:
+        end = time.monotonic() + 30
+        while not condition():
+            assert time.monotonic() < end
+            time.sleep(0.001)
+
+    caches[backend].set(f.get_cache_key(), record.pack(record.LEASE, b"another!"), 60)
+    first.start()
+    until(lambda: waiting._lines)
+    monkeypatch.setattr(Store, "_command", look_and_stop)
+    f.prime("old")
+    for thread in (first, late):
+        thread.join()
+    assert looked and results == {"first": "old", "late": "new"}
+    f.invalidate()

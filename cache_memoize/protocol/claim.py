@@ -224,6 +224,8 @@ class _Caller:
     async def look(self) -> Look:
         """Return the next look: this caller's, or that of the first of its line."""
         shared, self.shared = self.shared, None
+        if self.place is not None:
+            self.place.begin_look()
         look = await (self.call.own_view(shared) if shared else self.call.look())
         found = look.record
         if self.pauses and self.awaited is None and isinstance(found, Record):
@@ -287,6 +289,8 @@ async def _step(caller: _Caller, look: Look) -> Claim | None:
     if do in _ENDS or (do is Do.WAIT and found and found.token != caller.awaited):
         caller.share(look)
     if do is Do.CLEAR:
+        if await call.holds_rows():
+            return _right(call)
         await call.store.delete(call.key)
     elif do is Do.COMPUTE:
         return _right(call)

@@ -131,6 +131,8 @@ class Place:
         self._line: Hashable = key
         #: A caller cannot wait for itself: a signal receiver may make the same call.
         self._owner = None if self._is_alone else store.owner()
+        #: The others that were in line before this one began its look.
+        self._before: list[Place] = []
 
     def join(self) -> Any:
         """Return None for the first, else what to wait on: :meth:`Store.wait` returns
@@ -146,14 +148,23 @@ class Place:
             line.others[self] = future = self._store.future()
             return future
 
+    def begin_look(self) -> None:
+        """Note the others in line. A caller that joins later may have begun after an
+        invalidation, and must not be handed what was there before."""
+        with _lock:
+            line = _lines.get(self._line)
+            is_first = line is not None and line.first is self
+            self._before = [*line.others] if line and is_first else []
+
     def share(self, look: Look) -> None:
-        """Hand what the first has seen to the others; they leave the line."""
+        """Hand what the first has seen to the others from before; they leave the
+        line."""
         with _lock:
             line = _lines.get(self._line)
             if line is None or line.first is not self:
                 return
-            others, line.others = line.others, {}
-        for place, future in others.items():
+            others = [(p, line.others.pop(p)) for p in self._before if p in line.others]
+        for place, future in others:
             place._store.wake(future, look)
 
     def leave(self) -> None:
