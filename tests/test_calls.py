@@ -10,17 +10,16 @@ from datetime import timedelta
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
+from django.db import transaction
 from django.test import override_settings
 
-from cache_memoize import (
-    cache_memoize,
-    current,
-    invalidate_tags,
-)
+from cache_memoize import cache_memoize, current, invalidate_tags, local
 from cache_memoize.cache import record
 from cache_memoize.keys import tags
 from cache_memoize.protocol import capture
-from tests.conftest import close_connections, how_many, in_thread, plan_of
+from tests.conftest import ATOMIC, close_connections, how_many, in_thread, plan_of
+from tests.databases import EVERYWHERE
+from tests.models import Post
 
 EVERY_CHANGE = ["invalidate", "invalidate_all", "tags", "refresh", "prime"]
 
@@ -242,6 +241,7 @@ def test_an_invalidation_before_many_calls_are_condensed_is_seen(world):
     assert len(tokens) == 3  # two of middle, one of inner
 
 
+@pytest.mark.backends(ATOMIC)
 def test_what_is_made_of_a_stale_value_is_stale(world):
     """It is served, and refreshed as soon as the inner call is."""
     value = [0]
@@ -266,6 +266,7 @@ def test_what_is_made_of_a_stale_value_is_stale(world):
     assert outer(1) == 1 and not outer.peek(1).stale
 
 
+@pytest.mark.backends(ATOMIC)
 def test_without_stale_what_is_made_of_a_stale_value_is_fresh_for_a_moment(world):
     value = [0]
 
@@ -421,6 +422,56 @@ def test_a_call_in_another_cache_counts(world):
     assert outer(1) == outer(1) == 1
 
 
+# --- wherever entries are ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["signed", "request", "warm"])
+def test_dependencies_are_read_on_every_path(world, way):
+    options = {"local": "request"} if way == "request" else {}
+    family = Family(world, 3)
+    first = family.functions[0] = family.make(0, 3, options)
+    with override_settings(CACHE_MEMOIZE={"SIGN": way == "signed"}), local():
+        for n in range(3):
+            if way == "warm" and n:
+                list(first.warm([1]))
+            assert first(1) == first(1) == first(1) == n
+            family.change("invalidate")
+            assert first.peek(1) is None
+
+
+class Rollback(Exception):
+    pass
+
+
+@pytest.mark.django_db(transaction=True, databases=EVERYWHERE)
+@pytest.mark.parametrize("how", ["invalidate", "tags", "refresh", "prime"])
+def test_in_a_transaction_others_get_the_old_value_until_the_commit(world, how):
+    """And the transaction itself the new one, before and after it ends."""
+    family = Family(world, 3)
+    first = family.functions[0]
+    assert first(1) == 0
+    with transaction.atomic():
+        Post.objects.create(title="it has written")
+        family.change(how)
+        assert first(1) == 1
+        if world.alias not in ("sqlite", "postgresql"):
+            assert in_thread(lambda: first.peek(1)) is None or how != "tags"
+        assert first(1) == 1
+    assert first(1) == first(1) == 1 and first.peek(1).value == 1
+
+
+@pytest.mark.django_db(transaction=True, databases=EVERYWHERE)
+def test_a_rollback_leaves_the_results_as_they_were(world):
+    family = Family(world, 2, tags=None)
+    first = family.functions[0]
+    assert first(1) == 0
+    with pytest.raises(Rollback), transaction.atomic():
+        family.functions[1].invalidate(1)
+        assert first(1) == 0
+        raise Rollback
+    assert first(1) == 0
+
+
 # --- from inside ----------------------------------------------------------------------
 
 
@@ -504,6 +555,7 @@ def test_a_result_that_is_not_stored(world):
     assert [f(1), f(1), f(1)] == [1, 2, 2]
 
 
+@pytest.mark.backends(ATOMIC)
 def test_the_previous_value_with_a_new_timeout(world):
     """As an API that answers "304 Not Modified" asks for."""
     answers = [{"etag": 1}, None, {"etag": 2}]
@@ -675,6 +727,7 @@ def sum_of(found):
 ACTIONS = ["call"] * 4 + ["change"] * 3 + ["refresh", "tick", "evict"]
 
 
+@pytest.mark.grows
 @pytest.mark.backends(["locmem", "valkey"])
 def test_no_graph_of_calls_ever_returns_an_old_value(world):
     """Against a model without a cache."""

@@ -416,7 +416,9 @@ def test_the_settings():
     documented = {
         literals(name)[0]: (
             ast.literal_eval(literals(default)[0]),
-            {"dict": dict, "list": list, "str": str, "float": float}.get(literals(values)[0])
+            {"dict": dict, "list": list, "str": str, "float": float}.get(
+                literals(values)[0]
+            )
             or tuple(map(ast.literal_eval, literals(values))),
         )
         for name, default, values, _ in table("reference", "CACHE_MEMOIZE")

@@ -24,9 +24,13 @@ from django.core.files import locks
 from django.test import override_settings
 
 from cache_memoize import cache_memoize
+from cache_memoize.admin.overview import Overview
 from cache_memoize.cache import backends, breaker, store
 from cache_memoize.cache.breaker import breaker_of
+from cache_memoize.describe import list_functions
 from cache_memoize.process import Standstill
+from cache_memoize.stats import sitewide
+from cache_memoize.stats.reporter import reporter
 from tests.chaos import close
 from tests.needs import need
 from tests.proxy import Proxy
@@ -137,6 +141,29 @@ def test_the_first_hidden_failure_counts(stopped, monkeypatch, caplog):
         server.signal(signal.SIGCONT)
     said = [one.getMessage() for one in caplog.records if "left alone" in one.msg]
     assert len(said) in (1, 2), "once, and once more as the breaker was made anew"
+
+
+@pytest.mark.parametrize("stopped", ["redis", "pymemcache"], indirect=True)
+def test_a_page_of_the_admin_waits_for_one_time_out_per_cache(stopped, monkeypatch):
+    """However many functions it has; and says which cache does not answer."""
+    server, _, _ = stopped
+    functions = [cache_memoize(60, prefix=f"page{n}")(lambda x: x) for n in range(8)]
+    monkeypatch.setattr(sitewide, "_rests", {})
+    reporter.add(sitewide.tell)
+    try:
+        for f in functions:
+            f(1)
+        reporter.flush_stats()
+        for f in functions:
+            f(2)
+        server.signal(signal.SIGSTOP)
+        mine = [i for i in list_functions() if i.alias == "default"]
+        assert took(lambda: Overview(mine)) < 2.9 * TIMEOUT
+        assert Overview(mine).silent == ["default"]
+        assert took(lambda: Overview(mine)) < 0.9 * TIMEOUT
+    finally:
+        server.signal(signal.SIGCONT)
+        reporter.remove(sitewide.tell)
 
 
 # --- a process that is stopped while it holds the lock of a folder --------------------

@@ -6,8 +6,13 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 from tests.needs import need
 from tests.test_stampede import ROOT
+
+#: Each keeps all processors busy for its time.
+pytestmark = pytest.mark.thorough
 
 
 def soak(*options: str) -> tuple[int, str]:

@@ -18,6 +18,7 @@ from cache_memoize.protocol.statements import names_in
 from tests.conftest import in_thread
 from tests.databases import EACH, EVERYWHERE, prepared
 from tests.models import Article, Book, Place, Post, Restaurant, Shelf, Tag
+from tests.test_stampede import environment
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=EVERYWHERE)
 
@@ -314,7 +315,7 @@ def test_a_process_that_never_imports_the_function_invalidates(world, rows):
         "from tests.models import Book; "
         f"Book.objects.using({rows!r}).update(title='elsewhere')"
     )
-    subprocess.run([sys.executable, "-c", script], check=True)
+    subprocess.run([sys.executable, "-c", script], check=True, env=environment())
     assert f() == join(rows)
     assert "elsewhere" in str(f())
 

@@ -829,7 +829,9 @@ def test_a_server_that_has_no_isolation_level_reads_committed_data():
 def test_a_pending_action_runs_once(database):
     done = []
     with transaction.atomic(using=database):
-        tokens = transactions.run_at_commit("locmem", ("key",), done.append)
+        tokens = transactions.run_at_commit(
+            "locmem", ("key",), done.append, print, None
+        )
         (waiting,) = transactions._pending_for("locmem", ["key"])
         waiting()
     assert done == list(tokens)

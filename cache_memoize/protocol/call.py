@@ -292,6 +292,13 @@ class Call(NamedTuple):
                 return False
         return True
 
+    async def holds_rows(self) -> bool:
+        """Return whether other callers would wait for what this one writes now, until
+        its transaction on the database of the cache itself ends."""
+        if not self.store.database():
+            return False
+        return await self.store.ask_thread(self.store.is_in_transaction)
+
     async def may_store(self, is_young: bool = False) -> bool:
         """Return whether a result computed now in this thread may be stored for all.
 

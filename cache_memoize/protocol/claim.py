@@ -289,6 +289,8 @@ async def _step(caller: _Caller, look: Look) -> Claim | None:
     if do in _ENDS or (do is Do.WAIT and found and found.token != caller.awaited):
         caller.share(look)
     if do is Do.CLEAR:
+        if await call.holds_rows():
+            return _right(call)
         await call.store.delete(call.key)
     elif do is Do.COMPUTE:
         return _right(call)

@@ -4,7 +4,9 @@ Outside of transactions, a mark that the key is empty replaces the entry, or the
 of a computation under way. Inside of one, a block replaces it, until the commit: other
 callers compute from the old rows, and must not store. A block has the tokens of all
 connections whose transactions have invalidated the key, and a commit takes away its
-own. After a rollback the block expires by itself.
+own. After a rollback the block expires by itself. In a cache in the database of the
+transaction itself, the block is the last statement before the commit: else its row
+would be locked until then, and other callers and transactions would wait for it.
 
 The obvious scheme, to delete the key when the rows are written, is too early: another
 caller may read the old rows, and store an old value for a whole timeout. To delete it
@@ -66,16 +68,33 @@ async def invalidate_key(
     :param hold: seconds after it takes effect for which nothing is stored.
     :param tags: those that other results depend on, which were made with the entry.
     """
+    blocked: list[float] = []
+    here = Store(store.alias, store.breaker, store.clock)  # the commit is sync
     at_commit = functools.partial(
-        _invalidate_after_commit, store, name, key, hold, tags, store.clock.monotonic()
+        _invalidate_after_commit, here, name, key, hold, tags, blocked
     )
+
+    def block(tokens: frozenset[bytes], each: str) -> None:
+        if each == key:
+            run(_block(here, name, key, tokens, blocked))
+        else:
+            run(_limit_tags(here, (each,)))
+
     # First, so that it is done at the commit even if the block fails.
     tokens = await transactions.ask_connections(
-        store, transactions.run_at_commit, store.alias, (key, *tags), at_commit
+        store,
+        transactions.run_at_commit,
+        store.alias,
+        (key, *tags),
+        at_commit,
+        block,
+        store.database(),
     )
     if tokens:
-        await _mark(store, name, key, adds=tokens, seconds=BLOCK_FOR)
+        await _block(store, name, key, tokens, blocked)
         await _limit_tags(store, tags)
+    elif tokens is None:
+        await store.get(key)  # an error is raised here, and not at the commit
     else:
         await _invalidate_now(store, name, key, hold)
         await _renew_now(store, name, tags)
@@ -96,12 +115,19 @@ async def invalidate_call(call: Call, *, variants: bool = False) -> None:
 
 async def renew_tags(store: Store, name: str, tags: Sequence[str]) -> None:
     """Invalidate the entries that depend on tags, at once or at the commit."""
-    at_commit = functools.partial(_renew_after_commit, store, name, tags)
-    if await transactions.ask_connections(
-        store, transactions.run_at_commit, store.alias, tags, at_commit
-    ):
+    here = Store(store.alias, store.breaker, store.clock)  # the commit is sync
+    tokens = await transactions.ask_connections(
+        store,
+        transactions.run_at_commit,
+        store.alias,
+        tags,
+        functools.partial(_renew_after_commit, here, name, tags),
+        lambda tokens, tag: run(_limit_tags(here, (tag,))),
+        store.database(),
+    )
+    if tokens:
         await _limit_tags(store, tags)
-    else:
+    elif tokens is not None:
         await _renew_now(store, name, tags)
 
 
@@ -126,8 +152,16 @@ async def _limit_tags(store: Store, tags: Sequence[str]) -> None:
 def _renew_after_commit(
     store: Store, name: str, tags: Sequence[str], token: bytes
 ) -> None:
-    here = Store(store.alias, store.breaker, store.clock)
-    run(_renew_now(here, name, tags))
+    run(_renew_now(store, name, tags))
+
+
+async def _block(
+    store: Store, name: str, key: str, tokens: frozenset[bytes], blocked: list[float]
+) -> None:
+    """Block a key for these invalidations; note the time, if that succeeds."""
+    now = store.clock.monotonic()
+    await _mark(store, name, key, adds=tokens, seconds=BLOCK_FOR)
+    blocked.append(now)
 
 
 def _invalidate_after_commit(
@@ -136,21 +170,20 @@ def _invalidate_after_commit(
     key: str,
     hold: float,
     tags: Sequence[str],
-    blocked: float,
+    blocked: list[float],
     token: bytes,
 ) -> None:
     """Invalidate after a commit, and take away its block, but no other.
 
-    :param blocked: when the first block began, in monotonic seconds.
+    :param blocked: when the block began, in monotonic seconds; empty if there is none.
     """
-    here = Store(store.alias, store.breaker, store.clock)
     try:
-        run(_invalidate_now(here, name, key, hold, frozenset([token])))
-        run(_renew_now(here, name, tags))
+        run(_invalidate_now(store, name, key, hold, frozenset([token])))
+        run(_renew_now(store, name, tags))
     except Exception as error:
         # An error here would skip the project's own hooks. While the block lasts, there
         # is no old entry, and none can be stored.
-        if store.clock.monotonic() - blocked >= BLOCK_FOR / 2:
+        if not blocked or store.clock.monotonic() - blocked[0] >= BLOCK_FOR / 2:
             raise
         logger.warning("%s: %r after the commit; the block will expire", name, error)
 

@@ -39,6 +39,7 @@ from django.db.backends.utils import CursorWrapper
 
 from .. import process
 from ..cache.backends import has_autocommit_off, own_blocks
+from ..process import logger
 from .snapshots import has_open_statement, is_snapshot, reads_snapshot
 from .statements import effect_of
 
@@ -146,6 +147,7 @@ def _watch_of(connection: Connection) -> Watch:
     connection.execute_wrappers.append(watch)
     for name in ("cursor", "chunked_cursor"):
         setattr(connection, name, _opening(watch, getattr(connection, name)))
+    connection.commit = functools.partial(_commit, connection, connection.commit)
     if connection.in_atomic_block:
         # It was opened before this library was imported, so it may have written.
         watch.follow(connection)
@@ -189,6 +191,25 @@ def _opening(watch: Watch, make: Callable[..., Any]) -> Callable[..., Any]:
         return made
 
     return cursor
+
+
+def _commit(connection: Connection, commit: Callable[[], None]) -> None:
+    """Do what has to be in the transaction, as its last statements, and commit."""
+    hooks = enumerate(hook for _, hook, _ in connection.run_on_commit)
+    ours = [(n, hook) for n, hook in hooks if isinstance(hook, Pending)]
+    last = [(p.alias, key, n, p.before) for n, p in ours if p.before for key in p.keys]
+    if last and not connection.in_atomic_block:
+        connection.in_atomic_block = True  # then an error is that of a savepoint
+        try:
+            for _, key, _, before in sorted(last):  # or two might wait for each other
+                before(key)
+        except Exception as error:
+            if connection.needs_rollback:
+                raise
+            logger.warning("%r before the commit; the hook after it is left", error)
+        finally:
+            connection.in_atomic_block = False
+    commit()
 
 
 #: Whether this process has opened a database connection. True too if this module was
@@ -347,8 +368,12 @@ class Pending:
         alias: str,
         keys: Sequence[str],
         action: Callable[[], None],
+        before: Any = None,
     ) -> None:
         self.connection = connection
+        #: Done for each key as a last statement of the transaction.
+        self.before = before
+        self.alias = alias
         self.keys = frozenset(keys)
         self.action = action
         self.done = False
@@ -399,14 +424,23 @@ def has_invalidated(alias: str, keys: Iterable[str]) -> bool:
 
 
 def run_at_commit(
-    alias: str, keys: Sequence[str], action: Callable[[bytes], None]
-) -> frozenset[bytes]:
+    alias: str,
+    keys: Sequence[str],
+    action: Callable[[bytes], None],
+    block: Callable[[frozenset[bytes], str], None],
+    database: str | None,
+) -> frozenset[bytes] | None:
     """Run ``action`` at the commit of every open transaction, with the token of its
-    connection. Return the tokens; none if no transaction is open."""
-    tokens = set()
-    for connection in _connections_in_transaction():
+    connection. Return the tokens; none if no transaction is open.
+
+    If the cache is in a ``database`` with an open transaction, return None: its rows
+    would be locked until the end, so ``block`` gets the tokens, and each key, just
+    before the commit.
+    """
+    found = _connections_in_transaction()
+    tokens = frozenset(_watch_of(connection).token for connection in found)
+    for connection in found:
         token = _watch_of(connection).token
-        tokens.add(token)
         ids = set(connection.savepoint_ids)
         if any(
             pending.connection is connection
@@ -416,9 +450,11 @@ def run_at_commit(
         ):
             continue  # that action is enough, and lives as long as this one would
         at_commit = functools.partial(action, token)
-        pending = Pending(connection, alias, keys, at_commit)
+        own = connection.alias == database
+        before = functools.partial(block, tokens) if own else None
+        pending = Pending(connection, alias, keys, at_commit, before)
         if connection.in_atomic_block:
             connection.on_commit(pending)
         else:  # autocommit is off: Django runs these when it is on again
             connection.run_on_commit.append((ids, pending, False))
-    return frozenset(tokens)
+    return None if database in [each.alias for each in found] else tokens

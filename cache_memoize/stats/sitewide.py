@@ -14,13 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from .. import process
-from ..cache.breaker import (
-    PAUSE,
-    SLOW,
-    Breaker,
-    breaker_of,
-)
+from ..cache.breaker import PAUSE, SLOW, Breaker, breaker_of
 from ..cache.connections import have_key_functions
+from ..cache.errors import CacheDidNotAnswer, hangs
 from ..cache.store import Store, run
 from ..clock import Clock
 from ..conf import conf
@@ -85,13 +81,21 @@ def _key(path: str) -> str:
 
 class _Store(Store):
     """A store whose errors do not open the breaker: reports may wait for each other,
-    as for the lock on a row, and callers should not lose their cache for that."""
+    as for the lock on a row, and callers should not lose their cache for that. But a
+    cache that hangs is left alone for a while."""
 
     def trouble(self, error: BaseException) -> None:
-        pass  # the reporter logs it
+        if isinstance(error, CacheDidNotAnswer) or hangs(error):
+            _rests[self.alias] = time.monotonic() + PAUSE
+
+    def check_rest(self, also: bool = False) -> None:
+        """Raise OSError if the cache has hung, or ``also`` something else is wrong."""
+        now = time.monotonic()
+        if also or now < _rests.get(self.alias, now):
+            raise OSError(f"the cache {self.alias!r} is left alone for a while")
 
 
-def _store(alias: str) -> Store | None:
+def _store(alias: str) -> _Store | None:
     """Return the store of the figures; None if the cache cannot keep any."""
     store = _Store(alias, Breaker(), Clock())
     backend = store.backend()
@@ -110,16 +114,15 @@ def tell(source: Any, new: Totals) -> None:
     store, alias = _store(source.alias), source.alias
     if store is None:
         return
-    began = time.monotonic()
-    if breaker_of(alias).tripped or began < _rests.get(alias, began):
-        raise OSError(f"the cache {alias!r} is left alone for a while")
+    store.check_rest(breaker_of(alias).tripped)
     if store.is_in_transaction():
         # A rollback would remove them, and until then other processes would wait.
         raise OSError(f"the cache {alias!r} is in a database, and a transaction open")
+    began = time.monotonic()
     try:
         _tell(store, source, new)
     except Exception:
-        if time.monotonic() - began > SLOW:  # the next function would hang as long
+        if time.monotonic() - began > SLOW:  # the next function would wait as long
             _rests[alias] = time.monotonic() + PAUSE
         raise
 
@@ -205,6 +208,7 @@ def read(alias: str, paths: list[str]) -> dict[str, Figures]:
     store = _store(alias)
     if store is None or not paths:
         return {path: Figures() for path in paths}
+    store.check_rest()
     keys = {path: _key(path) for path in paths}
     stored = run(store.raw_many(list(keys.values())))
     return {path: _parse_figures(stored.get(key)) for path, key in keys.items()}
