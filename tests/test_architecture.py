@@ -133,6 +133,7 @@ REMEMBERS = {
     "protocol.waiting._leaders": "computations under way",
     "protocol.waiting._lines": "callers that wait",
     "protocol.waiting.self.others": "callers that wait",
+    "protocol.waiting.self._before": "callers that wait",
     "protocol.transactions._noticing": "128 classes of cursors",
     "protocol.transactions.live": "transactions that are open",
     "protocol.transactions.self.savepoints": "one transaction",
