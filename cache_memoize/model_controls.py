@@ -74,7 +74,11 @@ async def ainvalidate_model(model: Class | str) -> None:
 
 
 def invalidate_tags_on(
-    model: Class | str, tags: Callable[[Any], Any] | str, *, before: bool = True
+    model: Class | str,
+    tags: Callable[[Any], Any] | str,
+    *,
+    before: bool = True,
+    cache_alias: str | None = None,
 ) -> None:
     """Invalidate tags whenever an instance of ``model`` is saved or deleted, or one of
     its many-to-many relations changes.
@@ -84,6 +88,7 @@ def invalidate_tags_on(
         as a list, or None for nothing.
     :param before: ask the callable with the row as it was before a save, too, which
         takes one query more per save; False if none of its values ever changes.
+    :param cache_alias: the only cache to invalidate in; None: all of them.
     :raises TypeError: for what is not a model, or not a tag.
     """
     given = tags if callable(tags) else lambda instance: tags
@@ -95,9 +100,11 @@ def invalidate_tags_on(
     name = "invalidate_tags_on()"
     if not callable(tags):
         tags_of(tags, name)
-    add_dependency(
-        model, name, lambda args: invalidate_tags(*args), None, calls, before
-    )
+
+    def invalidate(found: tuple[str, ...]) -> None:
+        invalidate_tags(*found, cache_alias=cache_alias)
+
+    add_dependency(model, name, invalidate, None, calls, before)
     if callable(tags):
         warn_if_late(
             tags, f"{tags.__module__}.invalidate_tags_on({tags.__qualname__})", ""

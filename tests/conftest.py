@@ -26,6 +26,7 @@ from cache_memoize.cache import breaker, record
 from cache_memoize.cache import connections as clients
 from cache_memoize.cache.store import Store
 from cache_memoize.clock import Clock
+from cache_memoize.protocol import tables
 from cache_memoize.protocol import threads as pool
 from cache_memoize.stats import sitewide
 from cache_memoize.stats.reporter import reporter
@@ -438,6 +439,13 @@ def nothing_left_behind(
     for thread in ours:
         thread.join(5)
     assert not [t for t in ours if t.is_alive()], alive
+
+
+@pytest.fixture(autouse=True)
+def no_function_of_another_test_depends_on_tables(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tables, "_declared", set())
 
 
 @pytest.fixture(autouse=True)

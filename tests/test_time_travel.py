@@ -124,7 +124,7 @@ def test_back_again_an_entry_is_from_the_future_for_up_to_an_hour(backend, trave
         f = Counted(10, cache_alias=backend)
         f()
         clock.shift(-3500)
-        assert f() == 1 and f.age() == -3500
+        assert f() == 1 and f.age() == 0
         clock.shift(-200)
         assert (f(), f()) == (2, 2)
         clock.shift(3700)
