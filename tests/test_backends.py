@@ -215,16 +215,19 @@ def test_the_commands_of_every_path(commands, world):
 
     assert sent(f) == "get add swap"  # miss, claim, settle
     assert sent(f) == "get"  # hit
-    assert sent(f.refresh) == "get swap swap"
+    # The last command looks whether results were made with the call.
+    assert sent(f.refresh) == "get swap swap read_many"
     assert sent(f.peek) == "get"
     late = backend_of(world.cache).late
-    assert sent(f.invalidate) == ("get swap" if late else "get remove")
-    assert sent(f.invalidate) == "get"
-    assert sent(f.refresh) == ("get swap swap" if late else "get add swap")
-    assert sent(f.prime, 1) == "get swap swap"
+    removed = "get swap read_many" if late else "get remove read_many"
+    assert sent(f.invalidate) == removed
+    assert sent(f.invalidate) == "get read_many"
+    claimed = "get swap swap read_many" if late else "get add swap read_many"
+    assert sent(f.refresh) == claimed
+    assert sent(f.prime, 1) == "get swap swap read_many"
     world.cache.clear()
     hides = backend_of(world.cache).swallows
-    assert sent(f.invalidate) == ("get add" if hides else "get")
+    assert sent(f.invalidate) == ("get add read_many" if hides else "get read_many")
     world.cache.clear()
 
 

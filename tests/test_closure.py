@@ -20,9 +20,9 @@ from cache_memoize import (
     UnkeyableArgument,
     cache_memoize,
     describe,
-    planning,
     register_key,
 )
+from cache_memoize.cache import tokens
 from cache_memoize.keys.closure import captured_text_of, default_prefix
 from cache_memoize.protocol import threads as pool
 from tests.conftest import FakeClock
@@ -692,16 +692,15 @@ def test_what_was_changed_while_the_cache_was_read_is_not_stored(
 
     if refresh:
         total.prime(1, [1])
-    store = planning.plan_of(total._memoized).store
-    look = type(store).seen
+    look = tokens.seen
 
-    async def seen(self, *args, **kwargs):
-        found = await look(self, *args, **kwargs)
+    async def seen(*args, **kwargs):
+        found = await look(*args, **kwargs)
         if len(argument) == 1:
             argument.append(added)
         return found
 
-    monkeypatch.setattr(type(store), "seen", seen)
+    monkeypatch.setattr(tokens, "seen", seen)
     assert total(argument, _refresh=refresh) == 2
     monkeypatch.undo()
     entry = total.peek([1])

@@ -104,6 +104,7 @@ def test_every_option_of_a_project():
         "local": "request",
         "vary_on": ["language"],
         "inherit": False,
+        "depends_on": ("tests.Post",),
         "hit_callable": print,
         "miss_callable": print,
     }

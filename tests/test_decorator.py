@@ -266,6 +266,7 @@ def test_every_control_has_its_twin():
     assert controls == {
         "refresh",
         "invalidate",
+        "invalidate_variant",
         "get_cache_key",
         "peek",
         "prime",
@@ -414,6 +415,8 @@ def test_the_ten_established_parameters_keep_their_order_and_defaults():
     assert {p.name for p in parameters[10:]} == {
         "version",
         "ignore",
+        "inherit",
+        "depends_on",
         "cache_if",
         "tags",
         "stale",

@@ -254,6 +254,7 @@ def busy(seconds: float) -> Iterator[None]:
 def test_a_busy_process_beside_a_healthy_server(backend, monkeypatch):
     """Every answer comes late, because it is read late."""
     monkeypatch.setattr(store, "SLOW", 0.05)
+    monkeypatch.setattr(Standstill, "STEP", 0.001)  # a fiftieth of that, as ever
     runs = []
 
     @cache_memoize(60, prefix="busy", cache_alias=backend)
