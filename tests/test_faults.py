@@ -668,7 +668,8 @@ def reads_well(subject, when):
 
 @pytest.mark.parametrize("chaotic", ["atomic"], indirect=True)
 def test_an_invalidation_that_hides_its_loss_is_seen_by_the_chaos(chaotic, monkeypatch):
-    monkeypatch.setattr(invalidation, "_mark", hiding(invalidation._mark))
+    for step in ("_mark", "_renew_now"):
+        monkeypatch.setattr(invalidation, step, hiding(getattr(invalidation, step)))
     subject = Subject(ALIAS, "plain", _clock=CHAOS.clock)
     with pytest.raises(AssertionError, match="afterwards"):
         trial(subject, publish, True, "refuse", 0, 1)
@@ -698,7 +699,8 @@ def test_a_store_that_does_not_compare_is_seen_by_the_crowd(up, monkeypatch):
 
 @on(["valkey"])
 def test_an_invalidation_that_hides_its_loss_is_seen_by_the_subject(up, monkeypatch):
-    monkeypatch.setattr(invalidation, "_mark", hiding(invalidation._mark))
+    for step in ("_mark", "_renew_now"):
+        monkeypatch.setattr(invalidation, step, hiding(getattr(invalidation, step)))
     subject = Subject(ALIAS, "plain")
     subject.f()
     with up.cache(port=1):

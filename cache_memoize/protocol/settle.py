@@ -16,7 +16,7 @@ from ..stats.counters import logger
 from . import threads
 from .call import Call, Claim, encode, parsed
 from .capture import Computation
-from .invalidation import invalidate_key, renew_tags
+from .invalidation import invalidate_call, renew_tags
 
 __all__ = [
     "confirm",
@@ -206,13 +206,15 @@ async def put(call: Call, claim: Claim, new: bytes, left: float) -> bool:
             return False
         number, stamp = parsed(claim.lease).stamp.begun, found.stamp
         if found.token != held.token or stamp.stored >= number:
+            if found.start >= claim.started:  # perhaps ours, by a task that was cancelled
+                call.stats.stored(call.clock.time())
             return False
         if stamp.begun > number:
             stamp = stamp._replace(stored=number)
             ours = record.restamp(parsed(new), stamp, found.token)
         held = found
     # Others begin refreshes all the time. They may all fail, and leave the old value.
-    await invalidate_key(call.store, call.function.name, call.key)
+    await invalidate_call(call)
     return False
 
 
