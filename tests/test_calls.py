@@ -422,6 +422,49 @@ def test_a_call_in_another_cache_counts(world):
     assert outer(1) == outer(1) == 1
 
 
+def test_a_guard_runs_once_whatever_it_calls(world):
+    """It may have sent a mail."""
+    runs = []
+
+    @world.memoize(60)
+    def inner(x):
+        return x
+
+    @world.memoize(60, store_result=False, queries=True)
+    def guard(x):
+        runs.append(inner(x))
+
+    guard(1)
+    inner.invalidate(1)
+    assert guard(1) is True and runs == [1]
+
+
+@pytest.mark.parametrize("way", ["refresh", "prime", "other"])
+def test_a_result_that_refreshes_a_call_is_stored(world, way):
+    """And depends on what it has stored."""
+    value, runs = [0], []
+
+    @world.memoize(60)
+    def inner(x):
+        return value[0]
+
+    @world.memoize(60, queries=True)
+    def outer(x):
+        runs.append(x)
+        if way == "prime":
+            inner.prime(value[0], x)
+        found = inner(x) if way == "prime" else inner(x, _refresh=True)
+        if way == "other" and len(runs) == 1:
+            in_thread(lambda: inner.invalidate(x))
+        return found
+
+    assert outer(1) == 0 == outer(1)
+    assert len(runs) == (2 if way == "other" else 1)
+    value[0] = 1
+    inner.invalidate(1)
+    assert outer(1) == outer(1) == 1
+
+
 # --- wherever entries are ------------------------------------------------------------
 
 

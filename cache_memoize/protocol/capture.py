@@ -34,7 +34,15 @@ if TYPE_CHECKING:
     from ..cache.store import Store
     from .call import Call, Function, Plan
 
-__all__ = ["Computation", "Origins", "computation", "inherit", "note_calls", "running"]
+__all__ = [
+    "Computation",
+    "Origins",
+    "computation",
+    "inherit",
+    "note_calls",
+    "note_refreshed",
+    "running",
+]
 
 #: Calls of one function that a result depends on one by one; above, on all of them.
 MOST_CALLS = 16
@@ -56,7 +64,7 @@ class Origins:
 
     __slots__ = (
         *("alias", "call", "calls", "known", "previous", "reads"),
-        *("stale", "terms", "timeout", "tokens", "void"),
+        *("stale", "terms", "timeout", "tokens", "used", "void"),
     )
 
     def __init__(
@@ -77,6 +85,8 @@ class Origins:
         #: Whether it depends on the calls that are made for it, and on the tables.
         self.calls, self.reads = calls, reads
         self.tokens: dict[str, bytes] = {}
+        #: The tags of calls whose entry may have been used.
+        self.used: set[str] = set()
         #: The call, unless many are computed together, and the entry to be replaced.
         self.call: Call | None = None
         self.previous: record.Record | None = None
@@ -268,9 +278,17 @@ def _origins_around(plan: Plan) -> Origins | None:
 
 
 async def note_calls(
-    function: Function, plan: Plan, store: Store, keys: Sequence[str]
+    function: Function,
+    plan: Plan,
+    store: Store,
+    keys: Sequence[str],
+    *,
+    refresh: bool = False,
 ) -> None:
-    """Have the result under computation depend on calls, before they are read."""
+    """Have the result under computation depend on calls, before they are read.
+
+    :param refresh: the calls are computed anew; what is stored for them is not used.
+    """
     origins = _origins_around(plan)
     if origins is None:
         return
@@ -278,7 +296,28 @@ async def note_calls(
     many = len(keys) > MOST_CALLS or origins.has_many_calls(plan.alias, tags[0][1])
     found = {all_calls if many else one for one, all_calls in tags}
     found.update(tag for key in keys for tag in getattr(key, "tags", ()))
+    if not refresh:
+        origins.used |= found
     await origins.note(store, found)
+
+
+async def note_refreshed(call: Call, new: bytes) -> None:
+    """Have the result under computation depend on a call that was computed anew for it,
+    and not on the tokens from before, which the refresh itself has renewed.
+
+    The entry is read after the token: if it is still ours, a later invalidation renews
+    the token.
+    """
+    origins = _origins_around(call.plan)
+    if origins is None:
+        return
+    for tag in set(call.own_tags()) - origins.used:
+        if name := origins.name_of(call.plan.alias, tag):
+            origins.tokens.pop(name, None)
+    await note_calls(call.function, call.plan, call.store, [call.key], refresh=True)
+    found = await call.store.get(call.key)
+    if not isinstance(found, record.Record) or found.token != record.token_of(new):
+        origins.void = _INVALIDATED
 
 
 def inherit(plan: Plan, found: record.Record | None, *, stale: bool = False) -> None:

@@ -80,7 +80,7 @@ async def overtake(call: Call) -> Claim:
     Readers keep an entry that may be served, with the number of this refresh.
     """
     caller = _Caller(call)
-    await note_calls(call.function, call.plan, call.store, [call.key])
+    await note_calls(call.function, call.plan, call.store, [call.key], refresh=True)
     try:
         if not call.can_use_cache() or await call.is_invalidated_here():
             return _right(call)

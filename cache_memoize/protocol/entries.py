@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from ..cache.connections import UNREADABLE
 from ..cache.errors import MISTAKES
 from .call import Call, decode, encode
+from .capture import note_refreshed
 from .claim import overtake
 from .invalidation import invalidate_call, renew_tags
 from .settle import pack_entry, put, timeout_of
@@ -69,6 +70,7 @@ async def prime(call: Call, value: Any) -> None:
             await put(call, claim, new, timeout + call.plan.grace(kind))
             name = call.function.name
             await renew_tags(call.store, name, call.own_tags())
+            await note_refreshed(call, new)
     except MISTAKES:
         raise
     except Exception as error:

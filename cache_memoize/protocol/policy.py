@@ -148,7 +148,8 @@ class Policy:
             early_refresh=_check_factor(options.early_refresh, "early_refresh", owner),
             jitter=_check_factor(options.jitter, "jitter", owner, 1.0),
             hold=hold,
-            inherit=bool(options.inherit),
+            # A guard runs once per timeout, whatever it calls.
+            inherit=bool(options.inherit and options.store_result),
             enabled=enabled,
         )
         if policy.revalidates and not policy.store_result:

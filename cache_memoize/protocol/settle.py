@@ -15,7 +15,7 @@ from ..cache.tokens import PATIENCE
 from ..stats.counters import logger
 from . import threads
 from .call import Call, Claim, encode, parsed
-from .capture import Computation
+from .capture import Computation, note_refreshed
 from .invalidation import invalidate_call, renew_tags
 
 __all__ = [
@@ -145,6 +145,7 @@ async def _store(call: Call, claim: Claim, kind: int, result: Any, cost: float) 
         if claim.renews:
             name = call.function.name
             await renew_tags(call.store, name, call.own_tags())
+            await note_refreshed(call, new)
     except MISTAKES:
         raise
     except Exception as error:
@@ -206,7 +207,7 @@ async def put(call: Call, claim: Claim, new: bytes, left: float) -> bool:
             return False
         number, stamp = parsed(claim.lease).stamp.begun, found.stamp
         if found.token != held.token or stamp.stored >= number:
-            if found.start >= claim.started:  # perhaps ours, by a task that was cancelled
+            if found.start >= claim.started:  # perhaps ours, by a cancelled task
                 call.stats.stored(call.clock.time())
             return False
         if stamp.begun > number:
