@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import subprocess
 import sys
@@ -397,6 +398,48 @@ def test_ignored_tables_invalidate_nothing_and_nothing_depends_on_them(world):
         f()
         Post.objects.create(title="new")
         assert f() == 0 and len(runs) == 1
+
+
+@PLACES
+def test_a_queryset_is_read_when_it_is_stored(world):
+    """The result, and that of a call around it, depend on its tables."""
+
+    @world.memoize(60, queries=True, depends_on="reads")
+    def posts():
+        return Post.objects.order_by("pk")
+
+    @world.memoize(60, queries=True)
+    def titles():
+        return [post.title for post in posts()]
+
+    Post.objects.create(title="first")
+    assert titles() == titles() == ["first"]
+    Post.objects.create(title="second")
+    assert titles() == titles() == ["first", "second"]
+
+
+def test_the_tables_of_a_primed_value_are_not_known():
+    f = cache_memoize(60, depends_on="reads", prefix="primed")(lambda: 1)
+    with pytest.raises(TypeError, match="name the models there"):
+        f.prime(2)
+
+
+@PLACES
+@pytest.mark.parametrize("sql", ["SELECT a_function_of_ours(1)", "SELECT pg_sleep(0)"])
+def test_a_query_that_cannot_be_read_is_not_stored(world, sql, caplog):
+    """Nor is its result lost; the log says so once."""
+    runs = []
+
+    @world.memoize(60, queries=True, depends_on="reads")
+    def f():
+        runs.append(1)
+        with contextlib.suppress(Exception), connection.cursor() as cursor:
+            cursor.execute(sql)
+        return len(runs)
+
+    unreadable = "ours" in sql
+    assert [f(), f()] == ([1, 2] if unreadable else [1, 1])
+    assert caplog.text.count("the result is not stored") == unreadable
 
 
 # --- refused -------------------------------------------------------------------------

@@ -50,6 +50,12 @@ async def peek(call: Call) -> Entry | None:
 
 async def prime(call: Call, value: Any) -> None:
     """Store a value computed elsewhere; computations under way then store nothing."""
+    if call.plan.reads:
+        raise TypeError(
+            f"{call.function.name}.prime(): the tables that the value depends on are "
+            'not known, because of depends_on="reads"; name the models there, or call '
+            "refresh()"
+        )
     kind, timeout = call.plan.result_kind, timeout_of(call, value)
     try:
         payload = await call.store.call(encode, kind, value)

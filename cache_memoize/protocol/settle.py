@@ -124,11 +124,15 @@ async def _store(call: Call, claim: Claim, kind: int, result: Any, cost: float) 
     if _is_changed(call, claim):
         call.stats.warn_once("nothing is stored", _CHANGED)
         return await _give_up(call, claim, tried=True)
+    # The queries of a QuerySet, and what else pickling does, are part of it.
+    computation = Computation(claim.origins)
     try:
         payload = await call.store.call(encode, kind, result)
     except Exception as error:  # a class decides what pickling raises
         call.stats.trouble_once("the result cannot be pickled", error)
         return await _give_up(call, claim, tried=True)
+    finally:
+        computation.end()
     if claim.uses is not None and _ROW in payload:
         return await release(call, claim)  # it was read before, perhaps uncommitted
     # Even if the breaker has opened meanwhile: other callers may be waiting.
