@@ -24,9 +24,11 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from .conf import conf
+from .keys.tags import call_tags
 from .options import SIGNATURE
 from .planning import Function, functions, plan_of
 from .protocol.policy import BACKEND
+from .protocol.tables import tables_with
 from .stats.totals import Totals
 
 __all__ = [
@@ -35,7 +37,9 @@ __all__ = [
     "FunctionInfo",
     "Option",
     "Options",
+    "Dependencies",
     "describe_default",
+    "describe_dependencies",
     "describe_error",
     "describe_options",
     "describe_tags",
@@ -162,6 +166,24 @@ def info_of(memoized: Any) -> FunctionInfo:
 def list_functions() -> list[FunctionInfo]:
     """Describe all memoized functions that this process has imported."""
     return [FunctionInfo(record) for record in functions()]
+
+
+class Dependencies(NamedTuple):
+    """The results that a function's results have been made of in this process."""
+
+    #: Tables, and the paths of memoized functions.
+    depends_on: list[str]
+    #: The paths of functions whose results have been made with those of this one.
+    used_by: list[str]
+
+
+def describe_dependencies(info: FunctionInfo) -> Dependencies:
+    others = {each: call_tags(each.prefix, "")[1] for each in functions()}
+    plan, mine = plan_of(info.record), info.record.made_of
+    used = {each.path for each, tag in others.items() if tag in mine}
+    using = {each.path for each in others if others[info.record] in each.made_of}
+    tables = [f"table {name}" for name in tables_with(mine | plan.tables)]
+    return Dependencies([*tables, *sorted(used)], sorted(using))
 
 
 class _Verbatim:

@@ -294,6 +294,7 @@ def _plan(function: Function, project: Conf) -> Plan:
         hit_kinds=tuple(hit_kinds),
         tag=tag,
         reads=options.depends_on == "reads",
+        tables=frozenset(depends),
         stores=policy.can_store and apps.ready,
         early_zone=policy.early_zone,
         longest=record.cap(policy.longest),

@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "stats": "keys cache conf signals clock process",
     "protocol": "options keys cache stats conf signals clock process",
     "planning": "options vary keys cache stats protocol conf signals clock process",
-    "describe": "planning options protocol stats conf",
+    "describe": "keys planning options protocol stats conf",
     "methods": "hints memoized protocol",
     "memoized": "hints planning protocol stats model_signals cache",
     "decorator": (
@@ -95,7 +95,9 @@ REMEMBERS = {
     "model_signals._late": "functions registered late",
     "process._logged": "names of functions, and aliases",
     "protocol.capture.self._reset": "one token of a context variable",
+    "protocol.call.self.made_of": "MOST_ORIGINS, about",
     "protocol.capture.self.tokens": "tags of the calls in one computation",
+    "protocol.capture.self.used": "tags of the calls in one computation",
     "protocol.capture._told": "pairs of aliases",
     "protocol.capture.running": "computations under way",
     "planning._by_distinction": "functions, weakly",

@@ -444,6 +444,8 @@ def test_list_says_what_the_options_are():
         "timeout": 60.0,
         "tags": [],
         "location": f"{ROOT / 'tests' / 'shop.py'}:{line}",
+        "depends_on": [],
+        "used_by": [],
     }
     options = {
         name: (

@@ -6,7 +6,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
-from cache_memoize import cache_memoize
+from cache_memoize import cache_memoize, describe
 from cache_memoize.describe import (
     FIGURES,
     describe_tags,
@@ -18,6 +18,7 @@ from cache_memoize.describe import (
 )
 from cache_memoize.protocol.policy import BACKEND
 from cache_memoize.stats.totals import Totals, bucket
+from tests.models import Post, Shelf
 
 
 class Shop:
@@ -129,3 +130,23 @@ def test_all_figures_as_text():
         "failed": "0",
     }
     assert list(describe_totals(Totals())) == [figure.name for figure in FIGURES]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_a_function_depends_on_and_which_ones_depend_on_it():
+    @cache_memoize(60, prefix="described.inner", depends_on="tests.Tag")
+    def inner(x):
+        return Post.objects.count()
+
+    @cache_memoize(60, prefix="described.outer", depends_on="reads")
+    def outer(x):
+        return inner(x), list(Shelf.objects.all())
+
+    outer(1)
+    one, two = (describe.info_of(f) for f in (inner, outer))
+    of_tag = describe.describe_dependencies(one)
+    assert "table tests_tag" in of_tag.depends_on and of_tag.used_by == [two.path]
+    found = describe.describe_dependencies(two)
+    assert {"table tests_shelf", "table tests_tag", one.path} <= {*found.depends_on}
+    assert "table tests_post" in found.depends_on and found.used_by == []
+    assert outer(1) == outer(1)

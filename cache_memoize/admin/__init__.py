@@ -21,6 +21,7 @@ from django.views.decorators.debug import sensitive_post_parameters
 from ..describe import (
     FIGURES,
     FunctionInfo,
+    describe_dependencies,
     describe_error,
     describe_options,
     describe_totals,
@@ -189,6 +190,7 @@ class MemoizedFunctionAdmin(Base):
             "seen": seen,
             "namesakes": overview.count_namesakes(info),
             "options": describe_options(info),
+            "dependencies": describe_dependencies(info),
         }
         return self._render_page(request, "function", more)
 

@@ -55,6 +55,7 @@ def list_functions(options: Options, stderr: OutputWrapper) -> Outcome:
             "timeout": _jsonable_timeout(info.timeout),
             "tags": "callable" if callable(tags) else describe.list_tags(tags),
             "location": location,
+            **describe.describe_dependencies(info)._asdict(),
         }
         rows.append(row)
         shown = describe.describe_timeout(info.timeout), describe.describe_tags(tags)

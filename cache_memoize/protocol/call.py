@@ -26,13 +26,17 @@ from ..cache.tokens import DAY, Look, Terms
 from ..clock import Clock
 from ..keys.binding import address
 from ..keys.closure import captures_plain_values, is_plain
-from ..keys.tags import Expected, TaggedKey, call_tags, remember_expected
+from ..keys.tags import Expected, TaggedKey, call_tags, remember_expected, tag_of_calls
 from ..stats.counters import Stats
 from . import transactions
 from .capture import Origins
 from .policy import Policy
 
 __all__ = ["Call", "Claim", "Function", "Plan"]
+
+
+#: Tables and functions that a function is remembered to depend on, about.
+MOST_ORIGINS = 100
 
 
 class Function:
@@ -45,6 +49,7 @@ class Function:
         "expected",
         "func",
         "given",
+        "made_of",
         "many",
         "name",
         "needs_class",
@@ -86,6 +91,8 @@ class Function:
         #: Tags that entries of any call are expected to depend on; None: none has been
         #: seen that depends on tags besides those of its call.
         self.expected: Expected | None = None
+        #: The tables, and the functions, that results have depended on: their tags.
+        self.made_of: set[str] = set()
 
     @property
     def path(self) -> str:
@@ -118,6 +125,9 @@ class Function:
         """Remember the tags that the entry under a key depends on."""
         if depends or self.expected is not None:
             packed, tokens = record.dependencies(depends)
+            common = {tag_of_calls(name) or name for name in tokens}
+            if len(self.made_of) < MOST_ORIGINS:
+                self.made_of |= common
             if self.expected is None:
                 self.plan = None  # the next one reads them with the entry
             self.expected = remember_expected(key, packed, tokens)
@@ -155,6 +165,8 @@ class Plan:
     tag: str | None
     #: Whether results depend on the tables that are read.
     reads: bool
+    #: The tags of the tables that all results depend on.
+    tables: frozenset[str]
     #: False: the cache is neither read nor written.
     stores: bool
     #: The time before its timeout in which an entry may be refreshed, as a multiple of

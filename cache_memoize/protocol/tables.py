@@ -42,6 +42,7 @@ __all__ = [
     "is_told",
     "is_watching",
     "tables_of",
+    "tables_with",
     "uses_tables",
     "watch_writes",
 ]
@@ -66,6 +67,12 @@ def declare(alias: str) -> None:
     """Remember that results in this cache depend on tables."""
     _declared.add(alias)
     transactions.observer = _observe
+
+
+def tables_with(tags: Iterable[str]) -> list[str]:
+    """Return the tables of models that have these tags."""
+    wanted = set(tags)
+    return sorted(name for name in _known_tables() if table_tag(name) in wanted)
 
 
 def uses_tables() -> bool:
