@@ -15,6 +15,8 @@ from django.test import override_settings
 
 from cache_memoize import cache_memoize, current, invalidate_tags, local
 from cache_memoize.cache import record
+from cache_memoize.cache.breaker import breaker_of
+from cache_memoize.cache.store import Store
 from cache_memoize.keys import tags
 from cache_memoize.protocol import capture
 from tests.conftest import ATOMIC, close_connections, how_many, in_thread, plan_of
@@ -420,6 +422,20 @@ def test_a_call_in_another_cache_counts(world):
     value[0] = 1
     inner.invalidate(1)
     assert outer(1) == outer(1) == 1
+
+
+def test_while_the_cache_is_left_alone_calls_in_calls_leave_it_alone_too(
+    world, monkeypatch
+):
+    family, sent = Family(world, 3), []
+    command = Store._command
+    monkeypatch.setattr(
+        Store, "_command", lambda *args: sent.append(args[1]) or command(*args)
+    )
+    now = world.clock.monotonic()
+    breaker_of(world.alias).failure(now, hanging=True)
+    assert family.functions[0](1) == 0 and sent == []
+    breaker_of(world.alias).__init__()
 
 
 def test_a_guard_runs_once_whatever_it_calls(world):

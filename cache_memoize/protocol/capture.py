@@ -28,7 +28,6 @@ from ..cache.connections import is_in_memory
 from ..cache.tokens import FOR_EVER, Terms, read_tokens, tokens_of
 from ..keys.tags import call_tags, tag_of_calls
 from ..process import logger
-from . import transactions
 
 if TYPE_CHECKING:
     from ..cache.store import Store
@@ -135,14 +134,13 @@ class Origins:
                 unknown.append(tag)
         if not unknown or self.void:
             return
-        database = store.database()
         try:
-            # In an open transaction on the database of the cache itself, other callers
-            # would wait for its end.
-            if database and not await transactions.ask_connections(
-                store, transactions.can_share_results, 0, database
-            ):
+            if store.breaker.tripped:
+                self.void = "the cache is left alone"
+            elif store.database() and await store.ask_thread(store.is_in_transaction):
+                # Other callers would wait for the end of the transaction.
                 self.void = "the cache is in a database with an open transaction"
+            if self.void:
                 return
             tokens, is_young = await tokens_of(store, unknown, self.terms)
         except Exception:  # counted by the store; the cache would not take the result
