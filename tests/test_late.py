@@ -94,6 +94,7 @@ SETTINGS = """
 from pathlib import Path
 
 SECRET_KEY = "x"
+USE_TZ = True
 DEBUG = True
 INSTALLED_APPS = ["cache_memoize", "shop"]
 ROOT_URLCONF = "urls"
