@@ -791,7 +791,7 @@ ACTIONS = ["call"] * 4 + ["change"] * 3 + ["refresh", "tick", "evict"]
 def test_no_graph_of_calls_ever_returns_an_old_value(world):
     """Against a model without a cache."""
     with override_settings(CACHE_MEMOIZE={"REFRESH": "inline"}):
-        for seed in range(how_many(60)):
+        for seed in range(how_many(30)):
             graph = Graph(world, seed)
             done = []
             for _ in range(100):
