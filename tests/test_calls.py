@@ -18,7 +18,7 @@ from cache_memoize.cache import record
 from cache_memoize.cache.breaker import breaker_of
 from cache_memoize.cache.store import Store
 from cache_memoize.keys import tags
-from cache_memoize.protocol import capture
+from cache_memoize.protocol import capture, settle
 from tests.conftest import ATOMIC, close_connections, how_many, in_thread, plan_of
 from tests.databases import EVERYWHERE
 from tests.models import Post
@@ -481,6 +481,33 @@ def test_a_result_that_refreshes_a_call_is_stored(world, way):
     assert outer(1) == outer(1) == 1
 
 
+def test_an_invalidation_right_after_such_a_refresh_is_seen(world, monkeypatch):
+    value, renew = [0], settle.renew_tags
+    inner = world.memoize(60)(lambda x: value[0])
+    outer = world.memoize(60, queries=True)(lambda x: inner(x, _refresh=True))
+
+    async def renew_and_change(*args):
+        await renew(*args)
+        in_thread(lambda: inner.invalidate(1))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(settle, "renew_tags", renew_and_change)
+        assert outer(1) == 0 and outer.peek(1) is None
+    assert outer(1) == 0 == outer.peek(1).value
+
+
+@pytest.mark.django_db(transaction=True, databases=EVERYWHERE)
+@pytest.mark.backends(["valkey", "locmem"])
+def test_in_a_transaction_a_tag_that_nothing_depends_on_now_is_left_alone(world):
+    family = Family(world, 2, tags=None)
+    first, last = family.functions
+    assert first(1) == 0
+    last.invalidate(1)
+    with transaction.atomic():
+        last.invalidate(1)
+    assert first(1) == first(1) == 0 and family.runs == [2, 2]
+
+
 # --- wherever entries are ------------------------------------------------------------
 
 
@@ -529,6 +556,108 @@ def test_a_rollback_leaves_the_results_as_they_were(world):
         assert first(1) == 0
         raise Rollback
     assert first(1) == 0
+
+
+# --- bounds, and what fails ----------------------------------------------------------
+
+
+@pytest.mark.backends(["valkey"])
+def test_a_call_in_the_memory_of_one_process_cannot_be_depended_on(
+    world, caplog, monkeypatch
+):
+    """Another process would never find its tags; the log says so once."""
+    monkeypatch.setattr(capture, "_told", set())
+    inner = world.memoize(60, cache_alias="locmem")(lambda x: x)
+    outer = world.memoize(60, queries=True)(lambda x: [inner(x), inner(x + 1)])
+    assert outer(1) == outer(1) == [1, 2]
+    outer.refresh(1)
+    assert record.dependencies(world.raw(outer.get_cache_key(1)).depends) == (b"", {})
+    assert caplog.text.count("do not depend on calls in 'locmem'") == 1
+
+
+@pytest.mark.backends(["valkey"])
+def test_a_refresh_of_such_a_call_is_no_dependency_either(world, monkeypatch):
+    monkeypatch.setattr(capture, "_told", {("locmem", "valkey")})
+    inner = world.memoize(60, cache_alias="locmem")(lambda x: x)
+    outer = world.memoize(60, queries=True)(lambda x: inner(x, _refresh=True))
+    assert outer(1) == outer(1) == 1
+
+
+@pytest.mark.backends(["locmem"])
+def test_a_result_with_too_many_tags_is_not_stored_and_the_log_says_so(world, caplog):
+    runs = []
+
+    @world.memoize(60)
+    def f(x):
+        runs.append(x)
+        current().tag(*(f"tag {n}" for n in range(capture.MOST_TAGS + 1)))
+        return len(runs)
+
+    assert [f(1), f(1)] == [1, 2]
+    assert caplog.text.count("it depends on more than") == 1
+
+
+@pytest.mark.backends(["locmem"])
+def test_what_is_remembered_of_entries_is_bounded(monkeypatch):
+    monkeypatch.setattr(tags, "MOST_EXPECTED", 2)
+    monkeypatch.setattr(tags, "_expected", {})
+    for n in range(5):
+        tags.remember_expected(f"key {n}", b"a\nb\n", ["a", "b"])
+        assert 1 <= len(tags._expected) <= 2
+
+
+@pytest.mark.backends(["locmem"])
+def test_tags_that_cannot_be_read_prevent_storing(world, monkeypatch):
+    family = Family(world, 2, tags=None)
+    first = family.functions[0]
+
+    async def fail(*args):
+        raise ConnectionError("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(capture, "tokens_of", fail)
+        assert first(1) == 0
+    assert first.peek(1) is None
+    assert first(1) == 0 == first.peek(1).value
+
+
+@pytest.mark.backends(["locmem"])
+def test_two_tokens_of_one_tag_prevent_storing(world):
+    value = [0]
+    inner = world.memoize(60)(lambda x: value[0])
+
+    @world.memoize(60, queries=True)
+    def middle(x):
+        return inner(x)
+
+    @world.memoize(60, queries=True)
+    def outer(x):
+        found = [middle(x)]
+        if value[0] == 0:
+            value[0] = 1
+            in_thread(lambda: inner.invalidate(x))
+        return [*found, middle(x)]
+
+    assert outer(1) == [0, 1]
+    assert outer.peek(1) is None
+    assert outer(1) == outer(1) == [1, 1]
+
+
+def test_a_child_process_leaves_out_the_computations_of_its_parent():
+    computation = capture.Computation()
+    capture._after_fork()
+    assert not capture.running
+    computation.end()
+
+
+def test_a_task_that_outlives_a_computation_is_in_the_one_around_it():
+    outer = capture.Computation()
+    inner = capture.Computation()
+    context = copy_context()
+    inner.end()
+    assert context.run(capture.computation) is outer
+    outer.end()
+    assert context.run(capture.computation) is None
 
 
 # --- from inside ----------------------------------------------------------------------
@@ -637,7 +766,8 @@ def test_outside_of_a_computation_it_does_nothing():
     here = current()
     here.tag("t"), here.skip()
     here.timeout = 5
-    assert here.previous is None
+    async_to_sync(here.atag)("t")
+    assert here.previous is None and here.timeout is None
     with pytest.raises(LookupError, match="ask for the whole answer"):
         here.unchanged()
     with pytest.raises(TypeError, match="a tag is a string"):

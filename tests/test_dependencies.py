@@ -1492,6 +1492,16 @@ def test_a_change_of_a_row_invalidates_tags(world, model):
     assert [title(one.pk), title(two.pk)] == ["new", "old"]
 
 
+@pytest.mark.backends(["locmem"])
+@pytest.mark.django_db(transaction=True)
+def test_a_fixed_tag_of_a_model(world):
+    f = world.memoize(60, queries=True, tags="posts")(lambda: Post.objects.count())
+    invalidate_tags_on(Post, "posts", cache_alias="locmem")
+    assert f() == 0
+    Post.objects.create(title="new")
+    assert f() == 1
+
+
 def test_tags_on_what_is_no_model_or_no_tag():
     with pytest.raises(TypeError, match="is no model"):
         invalidate_tags_on(int, "t")

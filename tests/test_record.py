@@ -417,3 +417,21 @@ def test_an_exception_that_would_come_back_changed_is_refused():
     """Then it is not stored, and every caller gets its own."""
     with pytest.raises(TypeError, match="Located cannot be stored: it comes back chan"):
         record.dumps_exception(Located(2, "a.txt"))
+
+
+@pytest.mark.parametrize("before", [b"", b"12345", b"a\n12345678" + b"\xff" * 6])
+def test_dependencies_that_are_cut_off_are_no_record(before):
+    whole = bytearray(record.pack(record.ENTRY, b"8 bytes!", before))
+    whole[-2] |= record.DEPENDS
+    assert parse(bytes(whole)) is None
+
+
+def test_dependencies_come_back():
+    names = record.pack_names(["a", "other\tb"])
+    depends = record.pack_dependencies(names, b"token_a!token_b!")
+    found = parse(record.pack(record.ENTRY, b"8 bytes!", b"payload", depends=depends))
+    assert found.depends == depends and found.raw[: found.end] == b"payload"
+    assert record.dependencies(depends) == (
+        names,
+        {"a": b"token_a!", "other\tb": b"token_b!"},
+    )

@@ -6,19 +6,21 @@ import contextlib
 import itertools
 import subprocess
 import sys
+import time
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connection, connections, models, transaction
+from django.db import IntegrityError, connection, connections, models, transaction
 from django.db.models import Count, F, OuterRef, Prefetch, Subquery, Sum
 from django.test import override_settings
 
 from cache_memoize import cache_memoize, invalidate_model, planning
+from cache_memoize.cache.breaker import breaker_of
 from cache_memoize.protocol import tables
 from cache_memoize.protocol.statements import names_in
 from tests.conftest import World, in_thread
 from tests.databases import EACH, EVERYWHERE, prepared
-from tests.models import Article, Book, Place, Post, Restaurant, Shelf, Tag
+from tests.models import Article, Book, Labelled, Place, Post, Restaurant, Shelf, Tag
 from tests.test_stampede import environment
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=EVERYWHERE)
@@ -233,7 +235,7 @@ def test_no_write_leaves_an_old_result(backend, rows, shape, way):
 
 
 @PLACES
-@pytest.mark.parametrize("shape, way", zip(SHAPES, WAYS, strict=True))
+@pytest.mark.parametrize("shape, way", list(zip(SHAPES, WAYS, strict=True)))
 def test_nor_does_one_elsewhere(world, rows, shape, way):
     no_write_leaves_an_old_result(world, rows, shape, way)
 
@@ -452,6 +454,79 @@ def test_a_query_that_cannot_be_read_is_not_stored(world, sql, caplog):
     assert caplog.text.count("the result is not stored") == unreadable
 
 
+@PLACES
+def test_a_statement_that_is_no_text_is_not_read(world):
+    class Composed:
+        """As an SQL object of a driver."""
+
+    @world.memoize(60, queries=True, depends_on="reads")
+    def f():
+        with contextlib.suppress(Exception), connection.cursor() as cursor:
+            cursor.execute(Composed())
+        return 1
+
+    assert f() == 1 and f.peek() is None
+
+
+@PLACES
+def test_a_write_that_failed_may_have_written(world):
+    runs = []
+    Shelf.objects.create(name="taken")
+
+    @world.memoize(60, queries=True, depends_on=Shelf)
+    def f():
+        runs.append(1)
+
+    f()
+    with contextlib.suppress(IntegrityError):
+        execute("default", "INSERT INTO tests_shelf (name) VALUES ('taken')")
+    f()
+    assert len(runs) == 2
+
+
+@pytest.mark.backends(["valkey"])
+def test_a_cache_that_functions_of_others_use_is_told(world, caplog):
+    """If it fails, the log says so; a cache that functions of ours use raises."""
+    told = {"TABLE_CACHES": [world.alias]}
+    f = world.memoize(60, queries=True, depends_on=Post)(lambda: Post.objects.count())
+    assert f() == 0
+    with override_settings(CACHE_MEMOIZE=told), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tables, "_declared", set())
+        Post.objects.create(title="told")
+        assert f.peek() is None
+        tables._declared.clear()
+
+        async def fail(*args):
+            raise ConnectionError("away")
+
+        patch.setattr(tables, "renew_tags", fail)
+        Post.objects.create(title="not told")
+        assert "was not told of a write" in caplog.text
+        breaker_of(world.alias).failure(time.monotonic(), hanging=True)
+        caplog.clear()
+        Post.objects.create(title="left alone")
+        assert not caplog.text
+        breaker_of(world.alias).__init__()
+        patch.setattr(tables, "_declared", {world.alias})
+        with pytest.raises(ConnectionError):
+            Post.objects.create(title="raises")
+
+
+@pytest.mark.backends(["sqlite"])
+def test_a_cache_in_the_database_that_is_written_to(world):
+    """The tag is part of the transaction."""
+    f = world.memoize(60, queries=True, depends_on=Post)(lambda: Post.objects.count())
+    assert f() == f() == 0
+    with transaction.atomic():
+        Post.objects.create(title="new")
+        assert f() == 1
+    assert f() == f() == 1
+    with pytest.raises(Rollback), transaction.atomic():
+        Post.objects.create(title="never")
+        raise Rollback
+    assert f() == 1
+
+
 # --- refused -------------------------------------------------------------------------
 
 
@@ -463,6 +538,7 @@ def test_a_query_that_cannot_be_read_is_not_stored(world, sql, caplog):
         (5, TypeError, "depends_on="),
         (int, TypeError, "which is no model"),
         (models.Model, TypeError, "no model|abstract"),
+        (Labelled, TypeError, "the abstract model Labelled"),
         ([Post, int], TypeError, "which is no model"),
     ],
 )
