@@ -137,11 +137,12 @@ class Origins:
         try:
             if store.breaker.tripped:
                 self.void = "the cache is left alone"
-            elif store.database() and await store.ask_thread(store.is_in_transaction):
-                # Other callers would wait for the end of the transaction.
-                self.void = "the cache is in a database with an open transaction"
-            if self.void:
                 return
+            if store.database():
+                is_inside: bool = await store.ask_thread(store.is_in_transaction)
+                if is_inside:  # other callers would wait for its end
+                    self.void = "the cache is in a database with an open transaction"
+                    return
             tokens, is_young = await tokens_of(store, unknown, self.terms)
         except Exception:  # counted by the store; the cache would not take the result
             self.void = "the cache failed"
