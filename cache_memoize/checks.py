@@ -21,7 +21,7 @@ from .conf import conf, is_debug
 from .describe import FunctionInfo, list_functions
 from .planning import distinction
 from .process import printable
-from .protocol import transactions
+from .protocol import snapshots
 
 __all__ = [
     "check_caches",
@@ -302,7 +302,7 @@ def check_databases(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage
     """W002 and W003: with ``ATOMIC_REQUESTS``, views would store nothing."""
     functions = _functions_by_alias()
     held = all(info.holds for group in functions.values() for info in group)
-    atomic = dict(transactions.atomic_requests())
+    atomic = dict(snapshots.atomic_requests())
     found = [
         _make_message("cache_memoize.W002", database)
         for database, snapshot in atomic.items()

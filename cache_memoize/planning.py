@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from weakref import WeakSet, WeakValueDictionary
 
@@ -47,6 +48,7 @@ from .keys.tags import (
     tagging,
     variant_of,
 )
+from .model_signals import find_model
 from .options import CALLED, Options, check_given
 from .protocol import tables
 from .protocol.call import Function, Plan
@@ -77,8 +79,6 @@ _functions: WeakSet[Function] = WeakSet()
 #: Aliases of which the log has said that other processes do not see the entries, or
 #: has had no reason to.
 checked_aliases: set[str] = set()
-#: Aliases of which the log has said that not every process tells them of its writes.
-untold_aliases: set[str] = set()
 
 
 def functions() -> list[Function]:
@@ -221,30 +221,19 @@ def _plan(function: Function, project: Conf) -> Plan:
     breaker = breaker_of(alias)
     varied = vary.parts(options.vary_on, name)
     captured = None if options.prefix else captured_text_of(function.func, name)
-    key_of: Callable[[Any, Any], str] = key_maker(
+    make_key: Callable[..., Callable[[Any, Any], str]] = partial(
+        key_maker,
         function.binder,
         function.prefix,
         version=options.version,
         extra=called.extra,
         args_rewrite=called.args_rewrite,
         key_generator=called.key_generator_callable,
-        vary_on=varied,
         captured=captured,
         key_prefix=project.KEY_PREFIX,
     )
-    call_of = key_of
-    if varied:
-        call_of = key_maker(
-            function.binder,
-            function.prefix,
-            version=options.version,
-            extra=called.extra,
-            args_rewrite=called.args_rewrite,
-            key_generator=called.key_generator_callable,
-            vary_on=(),
-            captured=captured,
-            key_prefix=project.KEY_PREFIX,
-        )
+    key_of = make_key(vary_on=varied)
+    call_of = make_key(vary_on=()) if varied else key_of
     state_of = state_maker(
         function.binder,
         extra=called.extra,
@@ -252,28 +241,24 @@ def _plan(function: Function, project: Conf) -> Plan:
         key_generator=called.key_generator_callable,
         captured=captured,
     )
-    read: Any = fetch
-    aread: Any = afetch
-    tag, hit_kinds = None, [record.ENTRY]
+    tag, depends = None, _table_tags(options.depends_on, name, alias)
     if options.tags is not None:
         # Without a prefix the function makes its own keys.
         tag = function_tag(function.prefix or function.path)
         key_of = tagging(key_of, called.tags, tag, name)
-        read, aread = fetch_tagged, afetch_tagged
-        hit_kinds = [record.ENTRY | record.TAGGED]
     if varied:
         key_of = variant_of(key_of, call_of, function.prefix)
-        read, aread = fetch_tagged, afetch_tagged
-        hit_kinds = [record.ENTRY | record.TAGGED]
-    depends = _tables_tags(options.depends_on, name, alias)
     if depends:
         key_of = also_tagged(key_of, depends)
-        read, aread = fetch_tagged, afetch_tagged
-        hit_kinds = [record.ENTRY | record.TAGGED]
+    is_tagged = tag is not None or bool(varied or depends)
+    hit_kinds = [record.ENTRY | record.TAGGED if is_tagged else record.ENTRY]
     if function.expected is not None:
         key_of = predicting(key_of, function.expected)
-        read, aread = fetch_tagged, afetch_tagged
         hit_kinds.append(hit_kinds[0] | record.DEPENDS)
+    read: Any = fetch
+    aread: Any = afetch
+    if is_tagged or function.expected is not None:
+        read, aread = fetch_tagged, afetch_tagged
     if options.local:
         read = local.fetching(read, hit_kinds, place_of)
         aread = local.afetching(aread, hit_kinds, place_from_afar)
@@ -305,34 +290,15 @@ def _plan(function: Function, project: Conf) -> Plan:
     )
 
 
-def _tables_tags(given: Any, name: str, alias: str) -> set[str]:
-    """Return the tags of the tables of depends_on=."""
+def _table_tags(given: Any, name: str, alias: str) -> set[str]:
+    """Return the tags of the tables of the models in depends_on=."""
     if not given or not apps.ready:
         return set()
-    trouble = None
-    if not apps.is_installed("cache_memoize"):
-        trouble = 'nothing sees writes: put "cache_memoize" into INSTALLED_APPS'
-    elif not tables.is_watching():
-        trouble = "CACHE_MEMOIZE['WATCH_TABLES'] is False; remove that setting"
-    if trouble:
-        raise ImproperlyConfigured(
-            f"cache_memoize: {name} has depends_on=, but {trouble}"
-        )
-    tables.declare(alias)
-    if not tables.is_told(alias) and alias not in untold_aliases and not is_debug():
-        untold_aliases.add(alias)
-        logger.warning(
-            "%s depends on tables, but processes that do not import it do not tell the "
-            "cache %r of their writes: add it to CACHE_MEMOIZE['TABLE_CACHES']",
-            name,
-            alias,
-        )
-    if given == "reads":
-        return set()
+    tables.declare(alias, name)
     models = given if isinstance(given, tuple) else (given,)
     return {
         table_tag(table)
-        for model in models
+        for model in (() if given == "reads" else models)
         for table in tables.tables_of(_model(model, name))
     }
 
@@ -340,7 +306,7 @@ def _tables_tags(given: Any, name: str, alias: str) -> set[str]:
 def _model(given: Any, name: str) -> Any:
     """Return the model that depends_on= names."""
     try:
-        found = apps.get_model(given) if isinstance(given, str) else given
+        found = find_model(given) if isinstance(given, str) else given
     except (LookupError, ValueError) as error:
         raise ImproperlyConfigured(
             f"cache_memoize: depends_on= of {name} names {given!r}, which is no model "

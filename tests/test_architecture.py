@@ -29,7 +29,10 @@ MAY_IMPORT = {
     "cache": "keys conf clock process",
     "stats": "keys cache conf signals clock process",
     "protocol": "options keys cache stats conf signals clock process",
-    "planning": "options vary keys cache stats protocol conf signals clock process",
+    "planning": (
+        "model_signals options vary"
+        " keys cache stats protocol conf signals clock process"
+    ),
     "describe": "keys planning options protocol stats conf",
     "methods": "hints memoized protocol",
     "memoized": "hints planning protocol stats model_signals cache",
@@ -50,12 +53,14 @@ DOORS = {
     # refresh.py closes what a thread opened.
     "django.db.connections": {
         "cache.backends",
+        "protocol.snapshots",
         "protocol.transactions",
         "protocol.refresh",
     },
     "django.db.transaction": {
         "cache.backends",
         "model_signals",
+        "protocol.snapshots",
         "protocol.transactions",
     },
     "django.db.models.signals": {"model_signals"},
@@ -125,10 +130,10 @@ REMEMBERS = {
     "protocol.many.self.errors": "one call of many()",
     "protocol.many.self.values": "one call of many()",
     "protocol.refresh._tasks": "TASKS",
-    "planning.untold_aliases": "aliases",
     "protocol.tables._cascades": "tables of models",
     "protocol.tables._declared": "aliases",
     "protocol.tables._ignored": "tables",
+    "protocol.tables._untold": "aliases",
     "protocol.tables._known_tables": "tables of models",
     "protocol.threads._jobs": "QUEUE",
     "protocol.threads._threads": "THREADS",

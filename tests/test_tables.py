@@ -14,9 +14,10 @@ from django.db import IntegrityError, connection, connections, models, transacti
 from django.db.models import Count, F, OuterRef, Prefetch, Subquery, Sum
 from django.test import override_settings
 
-from cache_memoize import cache_memoize, invalidate_model, planning
+from cache_memoize import cache_memoize, invalidate_model, process
 from cache_memoize.cache.breaker import breaker_of
-from cache_memoize.protocol import tables
+from cache_memoize.keys.tags import table_tag
+from cache_memoize.protocol import invalidation, tables
 from cache_memoize.protocol.statements import names_in
 from tests.conftest import World, in_thread
 from tests.databases import EACH, EVERYWHERE, prepared
@@ -527,6 +528,80 @@ def test_a_cache_in_the_database_that_is_written_to(world):
     assert f() == 1
 
 
+@pytest.mark.backends(["valkey"])
+def test_a_cache_of_others_that_fails_at_the_commit_stops_no_hook(world, caplog):
+    done = []
+
+    async def fail(*args):
+        raise ConnectionError("away")
+
+    told = {"TABLE_CACHES": [world.alias]}
+    with override_settings(CACHE_MEMOIZE=told), pytest.MonkeyPatch.context() as patch:
+        with transaction.atomic():
+            Post.objects.create(title="told later")
+            transaction.on_commit(lambda: done.append(1))
+            patch.setattr(invalidation, "_renew_now", fail)
+        assert done == [1] and "was not told of a write" in caplog.text
+        patch.setattr(tables, "_declared", {world.alias})
+        with pytest.raises(ConnectionError), transaction.atomic():
+            patch.undo()
+            patch.setattr(tables, "_declared", {world.alias})
+            Post.objects.create(title="raises")
+            patch.setattr(invalidation, "_renew_now", fail)
+
+
+@pytest.mark.backends(["valkey"])
+def test_a_cache_of_others_that_is_left_alone_is_not_asked(world, caplog, monkeypatch):
+    monkeypatch.setattr(process, "_logged", {})
+    breaker_of(world.alias).failure(time.monotonic(), hanging=True)
+    with override_settings(CACHE_MEMOIZE={"TABLE_CACHES": [world.alias]}):
+        Post.objects.create(title="new")
+        Post.objects.create(title="at most one line a minute")
+    assert caplog.text.count("was not told of a write: 'it is left alone") == 1
+    breaker_of(world.alias).__init__()
+
+
+@pytest.mark.parametrize("garbage", [b"garbage", 5])
+@PLACES
+def test_garbage_under_the_tag_of_a_table_is_healed(world, garbage):
+    f = world.memoize(60, queries=True, depends_on=Post)(lambda: Post.objects.count())
+    assert f() == 0
+    world.cache.set(table_tag("tests_post"), garbage)
+    with transaction.atomic():
+        Post.objects.create(title="new")
+    assert f() == f() == 1 and f.peek().value == 1
+
+
+@PLACES
+def test_methods_that_send_a_statement_of_their_own_may_write_anywhere(world, rows):
+    """Execute wrappers do not see them."""
+    f = world.memoize(60, queries=True, depends_on=[Place, Post])(
+        lambda: Post.objects.using(rows).count()
+    )
+    assert f() == 0
+    vendor = connections[rows].vendor
+    if vendor == "sqlite":  # it commits before a script
+        with connections[rows].cursor() as cursor:
+            cursor.executescript("INSERT INTO tests_post (title) VALUES ('new')")
+    elif vendor == "postgresql":
+        with transaction.atomic(using=rows), connections[rows].cursor() as cursor:
+            with cursor.copy("COPY tests_post (title) FROM STDIN") as copy:
+                copy.write_row(["new"])
+            assert f() == 1
+    else:
+        with connections[rows].cursor() as cursor:
+            insert = "INSERT INTO tests_post (title) VALUES ('new')"
+            cursor.execute(f"CREATE PROCEDURE p() {insert}")
+            cursor.callproc("p")
+            cursor.execute("DROP PROCEDURE p")
+    assert f() == f() == 1
+
+
+def test_the_methods_of_a_driver_are_those_that_it_has():
+    with connection.cursor() as cursor:
+        assert not hasattr(cursor, "copy_expert") and hasattr(cursor, "executescript")
+
+
 # --- refused -------------------------------------------------------------------------
 
 
@@ -534,6 +609,7 @@ def test_a_cache_in_the_database_that_is_written_to(world):
     "depends, error, text",
     [
         ("tests.Psot", ImproperlyConfigured, "names 'tests.Psot', which is no model"),
+        ("tests.Psot", ImproperlyConfigured, "did you mean tests.Post"),
         ("nothing", ImproperlyConfigured, "which is no model"),
         (5, TypeError, "depends_on="),
         (int, TypeError, "which is no model"),
@@ -572,7 +648,7 @@ def test_where_writes_are_not_watched_it_is_refused():
 
 
 def test_a_cache_that_other_processes_do_not_tell_is_logged(caplog, monkeypatch):
-    monkeypatch.setattr(planning, "untold_aliases", set())
+    monkeypatch.setattr(tables, "_untold", set())
     for _ in range(2):
         cache_memoize(60, depends_on=Post, prefix="told", cache_alias="locmem")(len)([])
     assert [r.message for r in caplog.records if "TABLE_CACHES" in r.message] == [

@@ -29,7 +29,7 @@ from ..describe import (
 )
 from ..models import MemoizedFunction
 from ..process import printable
-from ..protocol import transactions
+from ..protocol import snapshots
 from . import overview
 from .actions import ACTIONS, CallForm, run_action
 from .overview import COLUMNS, Overview
@@ -82,7 +82,7 @@ class MemoizedFunctionAdmin(Base):
         return [
             path(
                 route,
-                transactions.without_atomic_requests(
+                snapshots.without_atomic_requests(
                     private(self.admin_site.admin_view(view))
                 ),
                 name=f"cache_memoize_memoizedfunction_{name}",

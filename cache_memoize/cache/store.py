@@ -52,7 +52,7 @@ from .errors import (
 )
 from .record import Record
 
-__all__ = ["AsyncStore", "Store", "run"]
+__all__ = ["AsyncStore", "Store", "run", "store_of"]
 
 T = TypeVar("T")
 
@@ -130,7 +130,11 @@ class Store:
 
     def beside(self, alias: str) -> Store:
         """Return the store of another cache."""
-        return type(self)(alias, breaker_of(alias), self.clock)
+        return store_of(alias, type(self), self.clock)
+
+    def in_sync(self) -> Store:
+        """Return the store of this cache for sync code."""
+        return Store(self.alias, self.breaker, self.clock)
 
     async def records(self, keys: Collection[str]) -> dict[str, Record]:
         """Return the records under these keys, without those that have none."""
@@ -308,6 +312,13 @@ class Store:
             logger.warning(
                 "cache %r does not work; it is left alone for a while", self.alias
             )
+
+
+def store_of(
+    alias: str, kind: type[Store] = Store, clock: Clock | None = None
+) -> Store:
+    """Return the commands on a cache, for sync or async code."""
+    return kind(alias, breaker_of(alias), clock or Clock())
 
 
 def run(flow: Coroutine[Any, Any, T]) -> T:

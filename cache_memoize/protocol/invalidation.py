@@ -23,17 +23,15 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from ..cache import record
-from ..cache.breaker import breaker_of
 from ..cache.connections import UNREADABLE, aliases
 from ..cache.errors import CacheDidNotAnswer
 from ..cache.record import CLEARED, CLEARED_FOR, Record, pack
-from ..cache.store import AsyncStore, Store, run
+from ..cache.store import AsyncStore, Store, run, store_of
 from ..cache.tokens import PATIENCE
-from ..clock import Clock
 from ..conf import is_debug
 from ..keys.tags import call_tags, may_be_returned, tag_key, tags_of, undeclared
 from ..signals import Event
@@ -69,7 +67,7 @@ async def invalidate_key(
     :param tags: those that other results depend on, which were made with the entry.
     """
     blocked: list[float] = []
-    here = Store(store.alias, store.breaker, store.clock)  # the commit is sync
+    here = store.in_sync()  # as the commit is
     at_commit = functools.partial(
         _invalidate_after_commit, here, name, key, hold, tags, blocked
     )
@@ -113,15 +111,24 @@ async def invalidate_call(call: Call, *, variants: bool = False) -> None:
     await invalidate_key(call.store, name, key, hold, call.own_tags())
 
 
-async def renew_tags(store: Store, name: str, tags: Sequence[str]) -> None:
-    """Invalidate the entries that depend on tags, at once or at the commit."""
-    here = Store(store.alias, store.breaker, store.clock)  # the commit is sync
+async def renew_tags(
+    store: Store,
+    name: str,
+    tags: Sequence[str],
+    fails: Callable[[Exception], object] | None = None,
+) -> None:
+    """Invalidate the entries that depend on tags, at once or at the commit.
+
+    :param fails: gets the error of the cache after the commit, which is raised there
+        otherwise: it would skip the project's own hooks.
+    """
+    here = store.in_sync()  # as the commit is
     tokens = await transactions.ask_connections(
         store,
         transactions.run_at_commit,
         store.alias,
         tags,
-        functools.partial(_renew_after_commit, here, name, tags),
+        functools.partial(_renew_after_commit, here, name, tags, fails),
         lambda tokens, tag: run(_limit_tags(here, (tag,))),
         store.database(),
     )
@@ -144,15 +151,25 @@ async def _limit_tags(store: Store, tags: Sequence[str]) -> None:
     a block replaces: they may depend on a table that is written all the time.
     """
     for tag, found in (await store.records(tags)).items():
-        if found.kind == record.TAG and store.backend().atomic:
+        is_tag = found is not UNREADABLE and found.kind == record.TAG
+        if is_tag and store.backend().atomic:
             new = pack(record.TAG, found.token, cost=record.LIMITED)
             await store.swap(tag, found.raw, new, BLOCK_FOR)
 
 
 def _renew_after_commit(
-    store: Store, name: str, tags: Sequence[str], token: bytes
+    store: Store,
+    name: str,
+    tags: Sequence[str],
+    fails: Callable[[Exception], object] | None,
+    token: bytes,
 ) -> None:
-    run(_renew_now(store, name, tags))
+    try:
+        run(_renew_now(store, name, tags))
+    except Exception as error:
+        if fails is None:
+            raise
+        fails(error)
 
 
 async def _block(
@@ -290,7 +307,7 @@ def _is_empty(found: Record | None, swallows: bool) -> bool:
 
 def _open_stores(kind: type[Store], cache_alias: str | None) -> Iterable[Store]:
     for alias in aliases() if cache_alias is None else [cache_alias]:
-        store = kind(alias, breaker_of(alias), Clock())
+        store = store_of(alias, kind)
         if store.backend().stores:
             yield store
 

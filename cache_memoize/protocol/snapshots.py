@@ -8,9 +8,18 @@ default of a server, a database, a role or a session.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-__all__ = ["has_open_statement", "is_snapshot", "reads_snapshot"]
+from django.db import connections, transaction
+
+__all__ = [
+    "atomic_requests",
+    "has_open_statement",
+    "is_snapshot",
+    "reads_snapshot",
+    "without_atomic_requests",
+]
 
 Connection = Any
 
@@ -59,3 +68,26 @@ def is_snapshot(level: Any) -> bool:
         return level > 2
     name = getattr(level, "name", str(level)).upper()
     return "REPEATABLE" in name or "SERIALIZABLE" in name
+
+
+# --- the transactions of requests ---------------------------------------------------
+
+
+def atomic_requests() -> list[tuple[str, bool]]:
+    """Return the aliases of the databases with ``ATOMIC_REQUESTS``, and whether such a
+    transaction reads from a snapshot, as far as the settings tell."""
+    found = []
+    for connection in connections.all():
+        settings = connection.settings_dict
+        if settings["ATOMIC_REQUESTS"]:
+            level = settings["OPTIONS"].get("isolation_level")
+            snapshot = connection.vendor == "sqlite" or is_snapshot(level)
+            found.append((connection.alias, snapshot))
+    return found
+
+
+def without_atomic_requests(view: Callable[..., Any]) -> Callable[..., Any]:
+    """Exempt a view from ``ATOMIC_REQUESTS``: its invalidations take effect at once."""
+    for alias in connections:
+        view = transaction.non_atomic_requests(using=alias)(view)
+    return view

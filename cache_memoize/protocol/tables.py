@@ -3,14 +3,16 @@
 Each table has a tag, and an entry that depends on it is out of date as soon as any
 process writes to the table. The writer need not know the functions: if
 ``"cache_memoize"`` is in ``INSTALLED_APPS``, the execute wrapper of each connection
-(transactions.py) shows every statement to :func:`observe`. A signal of Django would not
-do: ``update()``, the bulk methods, raw SQL and migrations send none.
+(transactions.py) shows every statement to :func:`_observe`. A signal of Django would
+not do: ``update()``, the bulk methods, raw SQL and migrations send none.
 
 All names in a statement that are those of a table count as tables, also where they name
 a column: in doubt a statement writes more, and a result depends on more. If a write
 names no table at all, as the call of a procedure does, it may have written to all.
 
-Not seen are the statements of triggers, other programs, and ``COPY``.
+Methods of cursors that send a statement of their own (``callproc``) count as one that
+names no table. Not seen are triggers, other programs, and ``COPY`` outside of a
+transaction, which ends later than its method.
 """
 
 from __future__ import annotations
@@ -20,15 +22,14 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
+from django.core.exceptions import ImproperlyConfigured
 from django.db import models
 
-from ..cache import breaker
 from ..cache.connections import aliases, is_in_memory, settings_of
-from ..cache.store import Store, run
-from ..clock import Clock
-from ..conf import conf, on_change
+from ..cache.store import run, store_of
+from ..conf import conf, is_debug, on_change
 from ..keys.tags import table_tag
-from ..process import logger
+from ..process import log_sometimes, logger
 from . import capture, transactions
 from .invalidation import renew_tags
 from .statements import effect_of, names_in
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
 __all__ = [
     "declare",
     "invalidate_tables",
-    "is_told",
-    "is_watching",
     "tables_of",
     "tables_with",
     "uses_tables",
@@ -49,24 +48,43 @@ __all__ = [
 
 #: Aliases of caches with functions of this process that depend on tables.
 _declared: set[str] = set()
-_is_watching = False
+#: Those of which the log has said that other processes do not tell them of writes.
+_untold: set[str] = set()
 
 
 def watch_writes() -> None:
     """Have every write of this process invalidate what depends on its tables."""
-    global _is_watching
-    _is_watching = True
     transactions.observer = _observe
 
 
-def is_watching() -> bool:
-    return _is_watching and conf().WATCH_TABLES
+def declare(alias: str, name: str) -> None:
+    """Remember that results of a function in this cache depend on tables.
 
-
-def declare(alias: str) -> None:
-    """Remember that results in this cache depend on tables."""
+    Raises ImproperlyConfigured if writes do not invalidate them.
+    """
+    trouble = None
+    if not apps.is_installed("cache_memoize"):
+        trouble = 'nothing sees writes: put "cache_memoize" into INSTALLED_APPS'
+    elif not _is_watching():
+        trouble = "CACHE_MEMOIZE['WATCH_TABLES'] is False; remove that setting"
+    if trouble:
+        raise ImproperlyConfigured(
+            f"cache_memoize: {name} has depends_on=, but {trouble}"
+        )
     _declared.add(alias)
-    transactions.observer = _observe
+    if alias in conf().TABLE_CACHES or alias in _untold or is_debug():
+        return
+    _untold.add(alias)
+    logger.warning(
+        "%s depends on tables, but processes that do not import it do not tell the "
+        "cache %r of their writes: add it to CACHE_MEMOIZE['TABLE_CACHES']",
+        name,
+        alias,
+    )
+
+
+def _is_watching() -> bool:
+    return transactions.observer is _observe and conf().WATCH_TABLES
 
 
 def tables_with(tags: Iterable[str]) -> list[str]:
@@ -92,9 +110,8 @@ def tables_of(model: type[Model]) -> set[str]:
     """Return the tables that the rows of a model are in: its own, those of its parents,
     and those of its many-to-many relations."""
     meta = model._meta.concrete_model._meta  # type: ignore[union-attr]
-    found = {name_of(meta.db_table)}
-    for parent in meta.all_parents if hasattr(meta, "all_parents") else meta.parents:
-        found.add(name_of(parent._meta.db_table))
+    metas = [meta, *(parent._meta for parent in meta.get_parent_list())]
+    found = {name_of(each.db_table) for each in metas}
     for field in meta.get_fields(include_hidden=True):
         if field.many_to_many:
             relation: Any = field if field.auto_created else field.remote_field
@@ -188,9 +205,8 @@ def _observe(connection: Any, execute: Callable[..., Any], sql: Any, *args: Any)
         if tables is None and (effect.writes or not isinstance(sql, str)):
             origins.void = capture.UNREADABLE
         elif tables:
-            store = Store(origins.alias, breaker.breaker_of(origins.alias), Clock())
-            run(origins.note(store, map(table_tag, tables)))
-    if not effect.writes or not is_watching():
+            run(origins.note(store_of(origins.alias), map(table_tag, tables)))
+    if not effect.writes or not _is_watching():
         return execute(sql, *args)
     tables = _written_by(sql)
     try:
@@ -203,12 +219,6 @@ def _observe(connection: Any, execute: Callable[..., Any], sql: Any, *args: Any)
     return result
 
 
-def is_told(alias: str) -> bool:
-    """Return whether every process of the site invalidates in this cache what depends
-    on the tables that it writes to."""
-    return alias in conf().TABLE_CACHES
-
-
 def invalidate_tables(tables: Iterable[str]) -> None:
     """Invalidate what depends on these tables, at once or at the commit.
 
@@ -216,18 +226,26 @@ def invalidate_tables(tables: Iterable[str]) -> None:
     """
     tags = [table_tag(table) for table in tables]
     for alias in {*conf().TABLE_CACHES, *_declared} if tags else ():
-        store = Store(alias, breaker.breaker_of(alias), Clock())
+        store, fails = store_of(alias), functools.partial(_tell_failure, alias)
         try:
-            if alias in _declared or _may_be_used_elsewhere(store):
-                run(renew_tags(store, "a write to the database", tags))
+            if alias in _declared:
+                run(renew_tags(store, _WRITE, tags))
+            elif not is_in_memory(alias) and store.backend().stores:
+                if store.breaker.blocks(store.clock.monotonic()):
+                    fails("it is left alone for a while")
+                else:
+                    run(renew_tags(store, _WRITE, tags, fails))
         except Exception as error:
             if alias in _declared:
                 raise
-            logger.warning("the cache %r was not told of a write: %r", alias, error)
+            fails(error)
 
 
-def _may_be_used_elsewhere(store: Store) -> bool:
-    """Return whether other processes may have functions that depend on tables."""
-    if store.breaker.blocks(store.clock.monotonic()) or is_in_memory(store.alias):
-        return False
-    return store.backend().stores
+_WRITE = "a write to the database"
+
+
+def _tell_failure(alias: str, error: object) -> None:
+    """Log that results of other processes may be old."""
+    log_sometimes(
+        logger.warning, "the cache %r was not told of a write: %r", alias, error
+    )

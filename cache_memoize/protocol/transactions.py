@@ -33,19 +33,18 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from django.apps import apps
-from django.db import connections, transaction
+from django.db import connections
 from django.db.backends.signals import connection_created
 from django.db.backends.utils import CursorWrapper
 
 from .. import process
 from ..cache.backends import has_autocommit_off, own_blocks
 from ..process import logger
-from .snapshots import has_open_statement, is_snapshot, reads_snapshot
+from .snapshots import has_open_statement, reads_snapshot
 from .statements import effect_of
 
 __all__ = [
     "ask_connections",
-    "atomic_requests",
     "can_share_results",
     "has_connected",
     "has_invalidated",
@@ -54,7 +53,6 @@ __all__ = [
     "may_hold_locks",
     "run_at_commit",
     "count_database_uses",
-    "without_atomic_requests",
 ]
 
 T = TypeVar("T")
@@ -166,10 +164,22 @@ def _noticed(kind: type, name: str) -> property:
     def get(cursor: Any) -> Any:
         _watch_of(cursor.db).note_write(cursor.db)
         if hasattr(kind, name):
-            return getattr(super(_noticing(kind), cursor), name)
-        raise AttributeError(name)  # then it is looked up in the driver's cursor
+            method = getattr(super(_noticing(kind), cursor), name)
+        else:  # of the driver's cursor
+            method = CursorWrapper.__getattr__(cursor, name)
+        if observer is None:
+            return method
+        return functools.partial(_show_observer, cursor.db, method)
 
     return property(get)
+
+
+def _show_observer(
+    connection: Connection, method: Callable[..., Any], *args: Any, **kwargs: Any
+) -> Any:
+    """Call a method that sends a statement whose text is not known."""
+    assert observer is not None
+    return observer(connection, lambda sql: method(*args, **kwargs), None)
 
 
 @functools.lru_cache
@@ -313,26 +323,6 @@ def count_database_uses(cache: str | None = None) -> Uses:
         elif connection in open_ones:
             return None
     return tuple(found)
-
-
-def atomic_requests() -> list[tuple[str, bool]]:
-    """Return the aliases of the databases with ``ATOMIC_REQUESTS``, and whether such a
-    transaction reads from a snapshot, as far as the settings tell."""
-    found = []
-    for connection in connections.all():
-        settings = connection.settings_dict
-        if settings["ATOMIC_REQUESTS"]:
-            level = settings["OPTIONS"].get("isolation_level")
-            snapshot = connection.vendor == "sqlite" or is_snapshot(level)
-            found.append((connection.alias, snapshot))
-    return found
-
-
-def without_atomic_requests(view: Callable[..., Any]) -> Callable[..., Any]:
-    """Exempt a view from ``ATOMIC_REQUESTS``: its invalidations take effect at once."""
-    for alias in connections:
-        view = transaction.non_atomic_requests(using=alias)(view)
-    return view
 
 
 # --- actions at the commit -----------------------------------------------------------
