@@ -65,6 +65,19 @@ class Family:
             getattr(last, how)(x)
 
 
+def nested(value, first, second):
+    """A function that reads ``value``, and one that calls it."""
+
+    def inner(x):
+        return value[0]
+
+    def outer(x):
+        return inner(x)
+
+    inner = first(inner)
+    return inner, second(outer)
+
+
 @pytest.mark.parametrize("depth", [2, 4])
 @pytest.mark.parametrize("how", EVERY_CHANGE)
 def test_a_change_of_a_call_invalidates_what_was_made_with_it(world, how, depth):
@@ -112,13 +125,11 @@ def test_a_result_depends_on_calls_whose_results_are_not_stored(world):
     """A computed call counts as a hit does: another caller may store it later."""
     value = [0]
 
-    @world.memoize(60, cache_if=lambda result, x: False)
-    def inner(x):
-        return value[0]
-
-    @world.memoize(60, queries=True)
-    def outer(x):
-        return inner(x)
+    inner, outer = nested(
+        value,
+        world.memoize(60, cache_if=lambda result, x: False),
+        world.memoize(60, queries=True),
+    )
 
     assert outer(1) == 0
     value[0] = 1
@@ -248,13 +259,11 @@ def test_what_is_made_of_a_stale_value_is_stale(world):
     """It is served, and refreshed as soon as the inner call is."""
     value = [0]
 
-    @world.memoize(10, stale=100)
-    def inner(x):
-        return value[0]
-
-    @world.memoize(1000, stale=1000, queries=True)
-    def outer(x):
-        return inner(x)
+    inner, outer = nested(
+        value,
+        world.memoize(10, stale=100),
+        world.memoize(1000, stale=1000, queries=True),
+    )
 
     inner(1)
     world.clock.tick(11)
@@ -272,13 +281,9 @@ def test_what_is_made_of_a_stale_value_is_stale(world):
 def test_without_stale_what_is_made_of_a_stale_value_is_fresh_for_a_moment(world):
     value = [0]
 
-    @world.memoize(10, stale=100)
-    def inner(x):
-        return value[0]
-
-    @world.memoize(1000, queries=True)
-    def outer(x):
-        return inner(x)
+    inner, outer = nested(
+        value, world.memoize(10, stale=100), world.memoize(1000, queries=True)
+    )
 
     inner(1)
     world.clock.tick(11)
@@ -410,13 +415,9 @@ def test_methods_and_properties_inherit(world):
 def test_a_call_in_another_cache_counts(world):
     value = [0]
 
-    @world.memoize(60, cache_alias="default")
-    def inner(x):
-        return value[0]
-
-    @world.memoize(60, queries=True)
-    def outer(x):
-        return inner(x)
+    inner, outer = nested(
+        value, world.memoize(60, cache_alias="default"), world.memoize(60, queries=True)
+    )
 
     assert outer(1) == outer(1) == 0
     value[0] = 1
@@ -762,6 +763,46 @@ def test_the_previous_value_with_a_new_timeout(world):
     assert f.refresh(1) == f(1) == {"etag": 2}
 
 
+@pytest.mark.backends(["locmem"])
+@pytest.mark.parametrize("many", [False, True])
+def test_items_of_map_have_a_computation_too(world, many):
+    runs = []
+
+    @world.memoize(60, queries=True)
+    def f(x):
+        runs.append(x)
+        current().tag("t")
+        return x
+
+    if many:
+
+        @f.many
+        def all_of(items):
+            runs.extend(items)
+            current().tag("t")
+            return list(items)
+
+    assert f.map([1, 2]) == f.map([1, 2]) == [1, 2]
+    world.invalidate_tags("t")
+    assert f.map([1, 2]) == [1, 2] and runs == [1, 2, 1, 2]
+
+
+@pytest.mark.backends(ATOMIC)
+def test_a_previous_value_that_cannot_be_read_is_none(world):
+    found = []
+
+    @world.memoize(60)
+    def f(x):
+        found.append(current().previous)
+        return x
+
+    f(1)
+    key = f.get_cache_key(1)
+    there = world.raw(key)
+    world.cache.set(key, b"\x80\x04cgone\nGone\n." + there.raw[there.end :], 60)
+    assert f.refresh(1) == 1 and found == [None, None]
+
+
 def test_outside_of_a_computation_it_does_nothing():
     here = current()
     here.tag("t"), here.skip()
@@ -823,13 +864,11 @@ def test_an_invalidation_reaches_every_variant(world):
 def test_what_was_made_with_a_variant_is_invalidated_with_it(world):
     language, value = ["en"], [0]
 
-    @world.memoize(60, vary_on=lambda: language[0])
-    def inner(x):
-        return value[0]
-
-    @world.memoize(60, queries=True)
-    def outer(x):
-        return inner(x)
+    inner, outer = nested(
+        value,
+        world.memoize(60, vary_on=lambda: language[0]),
+        world.memoize(60, queries=True),
+    )
 
     assert outer(1) == 0
     value[0], language[0] = 1, "de"

@@ -62,7 +62,7 @@ class Origins:
     """The tags that a result under computation depends on, each with its token."""
 
     __slots__ = (
-        *("alias", "call", "calls", "known", "previous", "reads"),
+        *("alias", "calls", "known", "previous", "reads"),
         *("stale", "terms", "timeout", "tokens", "used", "void"),
     )
 
@@ -86,8 +86,7 @@ class Origins:
         self.tokens: dict[str, bytes] = {}
         #: The tags of calls whose entry may have been used.
         self.used: set[str] = set()
-        #: The call, unless many are computed together, and the entry to be replaced.
-        self.call: Call | None = None
+        #: The entry to be replaced, unless many results are computed together.
         self.previous: record.Record | None = None
         #: Seconds that the function has set in place of its ``timeout=``.
         self.timeout = math.inf
@@ -129,7 +128,7 @@ class Origins:
             if name is None or name in self.tokens:
                 continue
             if name in self.known:
-                self.tokens.setdefault(name, self.known[name])
+                self.tokens[name] = self.known[name]
             else:
                 unknown.append(tag)
         if not unknown or self.void:

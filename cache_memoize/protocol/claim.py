@@ -444,7 +444,7 @@ def _right(
     known = {} if terms.hold else known  # they may be young
     calls, reads = call.policy.inherit, call.plan.reads
     origins = Origins(call.plan.alias, known, terms, calls=calls, reads=reads)
-    origins.call, origins.previous = call, keeps
+    origins.previous = keeps
     return Claim(
         lease=lease, tags=tags, keeps=keeps, started=now, began=began, origins=origins
     )

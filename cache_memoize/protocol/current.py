@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
+from contextlib import suppress
 from typing import Any
 
 from ..cache.connections import is_in_memory
-from ..cache.store import run
+from ..cache.store import AsyncStore, run, store_of
 from ..keys.tags import tag_key, tags_of
 from .call import decode
 from .capture import Origins, computation
@@ -35,22 +35,22 @@ class Current:
         :raises RuntimeError: in async code with a cache on a server: use :meth:`atag`.
         """
         names = tags_of(tags, "current().tag()")
-        origins = self._origins
-        if origins is None or origins.call is None:
+        if self._origins is None:
             return
-        if not is_in_memory(origins.alias) and _is_in_loop():
+        store = store_of(self._origins.alias)
+        if not store.can_wait() and not is_in_memory(store.alias):
             raise RuntimeError(
                 "current().tag() would block the event loop; write await "
                 "current().atag(...)"
             )
-        run(origins.note(origins.call.plan.store, map(tag_key, names)))
+        run(self._origins.note(store, map(tag_key, names)))
 
     async def atag(self, *tags: str) -> None:
         """:meth:`tag` for async code."""
         names = tags_of(tags, "current().atag()")
-        if self._origins is not None and self._origins.call is not None:
-            plan = self._origins.call.plan
-            await self._origins.note(plan.astore, map(tag_key, names))
+        if self._origins is not None:
+            store = store_of(self._origins.alias, AsyncStore)
+            await self._origins.note(store, map(tag_key, names))
 
     @property
     def timeout(self) -> Any:
@@ -69,7 +69,9 @@ class Current:
         """The value that this computation is to replace; None if there is none at hand:
         readers get one only while it is refreshed."""
         found = None if self._origins is None else self._origins.previous
-        return None if found is None else decode(found)
+        with suppress(Exception):  # a class decides what unpickling raises
+            return None if found is None else decode(found)
+        return None
 
     def unchanged(self) -> Any:
         """Return the previous value, to be returned and stored with a new timeout, as
@@ -77,25 +79,18 @@ class Current:
 
         :raises LookupError: if there is no previous value.
         """
-        if self._origins is None or self._origins.previous is None:
+        previous = self.previous
+        if previous is None:
             raise LookupError(
                 "current().unchanged(): there is no previous value; ask for the whole "
                 "answer if current().previous is None"
             )
-        return self.previous
+        return previous
 
     def skip(self) -> None:
         """Store nothing: the result is for this caller alone."""
         if self._origins is not None:
             self._origins.timeout = 0.0
-
-
-def _is_in_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
 
 
 def current() -> Current:

@@ -18,7 +18,8 @@ from collections.abc import (
 )
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from itertools import chain
+from typing import Any, cast
 
 from asgiref.sync import async_to_sync, sync_to_async
 from django.db.models import QuerySet
@@ -206,20 +207,16 @@ class Batch:
         for item in later:  # no lease is held now
             await self._compute([item], results)
 
-    def _share_origins(self, mine: list[_Item]) -> Any:
+    def _share_origins(self, mine: list[_Item]) -> Origins:
         """Return what collects the origins of all results of a group."""
-        known: dict[str, bytes] = {}
+        every = [cast("Origins", item.claim.origins) for item in mine]
+        if len(every) == 1:
+            return every[0]
+        one, known = every[0], dict(chain.from_iterable(o.known.items() for o in every))
+        shared = Origins(one.alias, known, one.terms, calls=one.calls, reads=one.reads)
         for item in mine:
-            if item.claim.origins is None:
-                return None
-            known |= item.claim.origins.known
-        one = mine[0].claim.origins
-        assert one is not None
-        calls, reads = one.calls, one.reads
-        origins = Origins(one.alias, known, one.terms, calls=calls, reads=reads)
-        for item in mine:
-            item.claim = item.claim._replace(origins=origins)
-        return origins
+            item.claim = item.claim._replace(origins=shared)
+        return shared
 
     async def _overtake(self, group: list[_Item], mine: list[_Item]) -> None:
         with _computing(len(group) > 1):
@@ -358,7 +355,7 @@ async def _free(mine: list[_Item], error: BaseException) -> None:
 
 
 @contextmanager
-def _computing(yes: bool, *origins: Origins | None) -> Iterator[None]:
+def _computing(yes: bool, *origins: Origins) -> Iterator[None]:
     """Return a context in which this caller does not wait for other ones, because it
     computes or holds leases."""
     if not yes:
