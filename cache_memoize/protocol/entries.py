@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 from ..cache.connections import UNREADABLE
 from ..cache.errors import MISTAKES
 from .call import Call, decode, encode
-from .capture import note_refreshed
 from .claim import overtake
-from .invalidation import invalidate_call, renew_tags
-from .settle import pack_entry, put, timeout_of
+from .invalidation import invalidate_call
+from .settle import pack_entry, put, renew_dependents, timeout_of
 
 __all__ = ["Entry", "peek", "prime"]
 
@@ -74,9 +73,7 @@ async def prime(call: Call, value: Any) -> None:
         elif claim.lease is not None:
             new = pack_entry(call, claim, kind, payload, timeout, 0.0)
             await put(call, claim, new, timeout + call.plan.grace(kind))
-            name = call.function.name
-            await renew_tags(call.store, name, call.own_tags())
-            await note_refreshed(call, new)
+            await renew_dependents(call, new)
     except MISTAKES:
         raise
     except Exception as error:

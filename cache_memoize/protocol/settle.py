@@ -23,6 +23,7 @@ __all__ = [
     "fail",
     "postpone_refresh",
     "release",
+    "renew_dependents",
     "settle",
     "tell_failure",
 ]
@@ -147,9 +148,7 @@ async def _store(call: Call, claim: Claim, kind: int, result: Any, cost: float) 
             name = call.function.name
             logger.debug("%s: not stored, the right to do so is gone", name)
         if claim.renews:
-            name = call.function.name
-            await renew_tags(call.store, name, call.own_tags())
-            await note_refreshed(call, new)
+            await renew_dependents(call, new)
     except MISTAKES:
         raise
     except Exception as error:
@@ -221,6 +220,12 @@ async def put(call: Call, claim: Claim, new: bytes, left: float) -> bool:
     # Others begin refreshes all the time. They may all fail, and leave the old value.
     await invalidate_call(call)
     return False
+
+
+async def renew_dependents(call: Call, new: bytes) -> None:
+    """Invalidate the results that were made with the entry before ``new``."""
+    await renew_tags(call.store, call.function.name, call.own_tags())
+    await note_refreshed(call, new)
 
 
 def timeout_of(call: Call, result: Any) -> float:
