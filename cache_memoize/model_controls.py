@@ -11,6 +11,7 @@ from asgiref.sync import sync_to_async
 from django.apps import apps
 
 from .dependency import Class, with_subclasses
+from .keys.binding import address
 from .keys.tags import tags_of
 from .model_signals import (
     add_dependency,
@@ -106,6 +107,5 @@ def invalidate_tags_on(
 
     add_dependency(model, name, invalidate, None, calls, before)
     if callable(tags):
-        warn_if_late(
-            tags, f"{tags.__module__}.invalidate_tags_on({tags.__qualname__})", ""
-        )
+        module, callable_name = address(tags)
+        warn_if_late(tags, f"{module}.invalidate_tags_on({callable_name})", "")

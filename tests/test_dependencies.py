@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import functools
 import gc
 import os
 import pickle
@@ -1490,6 +1491,26 @@ def test_a_change_of_a_row_invalidates_tags(world, model):
     one.title = "new"
     one.save()
     assert [title(one.pk), title(two.pk)] == ["new", "old"]
+
+
+def tag_by_prefix(prefix, post):
+    return f"{prefix}:{post.pk}"
+
+
+@pytest.mark.backends(["locmem"])
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.filterwarnings("ignore:.* is called after the apps are ready")
+def test_a_partial_that_returns_tags(world):
+    f = world.memoize(60, queries=True, tags=lambda pk: f"p:{pk}")(
+        lambda pk: Post.objects.get(pk=pk).title
+    )
+    tags = functools.partial(tag_by_prefix, "p")
+    invalidate_tags_on(Post, tags, cache_alias="locmem")
+    post = Post.objects.create(title="old")
+    assert f(post.pk) == "old"
+    post.title = "new"
+    post.save()
+    assert f(post.pk) == "new"
 
 
 @pytest.mark.backends(["locmem"])
