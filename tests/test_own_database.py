@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,13 +14,12 @@ from django.core.management import call_command
 from django.db import DatabaseError, transaction
 from django.test import override_settings
 
-from cache_memoize.cache import record
 from cache_memoize.protocol import transactions
 from tests.conftest import ALL_DATABASES, World, close_connections
 from tests.databases import EVERYWHERE
 from tests.models import Post
 from tests.needs import need
-from tests.test_transactions import change, titled
+from tests.test_transactions import change, leaves_a_block_if_it_dies, titled
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=EVERYWHERE)
 
@@ -136,22 +134,7 @@ def test_a_process_that_dies_after_its_commit_leaves_a_block(place):
     """The block is part of what is committed."""
     world, database = place
     post = Post.objects.using(database).create(title="old").pk
-    f, runs = titled(world, database)
-    assert f(post) == "old"
-    close_connections()
-    child = os.fork()
-    if child == 0:
-        with transaction.atomic(using=database):
-            transaction.on_commit(
-                lambda: os.kill(os.getpid(), signal.SIGKILL), using=database
-            )
-            change(database, post, "new")
-            f.invalidate(post)
-        os._exit(1)
-    _, status = os.waitpid(child, 0)
-    assert os.WTERMSIG(status) == signal.SIGKILL
-    assert f(post) == "new" == f(post)
-    assert world.raw(f.get_cache_key(post)).kind == record.BLOCK
+    leaves_a_block_if_it_dies(world, database, post)
 
 
 def test_a_block_that_fails_at_the_commit_is_told(place, caplog):
