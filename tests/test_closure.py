@@ -692,7 +692,7 @@ def test_what_was_changed_while_the_cache_was_read_is_not_stored(
 
     if refresh:
         total.prime(1, [1])
-    look = tokens.seen
+    look = tokens.look_after
 
     async def seen(*args, **kwargs):
         found = await look(*args, **kwargs)
@@ -700,7 +700,7 @@ def test_what_was_changed_while_the_cache_was_read_is_not_stored(
             argument.append(added)
         return found
 
-    monkeypatch.setattr(tokens, "seen", seen)
+    monkeypatch.setattr(tokens, "look_after", seen)
     assert total(argument, _refresh=refresh) == 2
     monkeypatch.undo()
     entry = total.peek([1])

@@ -61,35 +61,35 @@ def lives(cache, key):
 
 
 def test_what_the_wrapper_has_read_is_not_read_again(watched):
-    assert run(tokens.seen(watched, "key", ENTRY)) == Look(record.parse(ENTRY))
-    assert run(tokens.seen(watched, "key", None)) == Look(None)
-    assert run(tokens.seen(watched, "key", b"foreign")).record is UNREADABLE
+    assert run(tokens.look_after(watched, "key", ENTRY)) == Look(record.parse(ENTRY))
+    assert run(tokens.look_after(watched, "key", None)) == Look(None)
+    assert run(tokens.look_after(watched, "key", b"foreign")).record is UNREADABLE
     assert watched.sent == []
 
 
 def test_what_nobody_has_read_is_read(watched, cache):
     cache.set("key", ENTRY)
-    assert run(tokens.seen(watched, "key", UNREAD)).record == record.parse(ENTRY)
+    assert run(tokens.look_after(watched, "key", UNREAD)).record == record.parse(ENTRY)
     assert watched.sent == ["get"]
 
 
 def test_an_entry_whose_tags_were_compared_is_taken_with_them(watched):
     token = b"a token.\x01"
     entry = record.pack(record.ENTRY, b"8 bytes!", timeout=60.0, tags=token)
-    look = run(tokens.seen(watched, tagged("a"), entry))
+    look = run(tokens.look_after(watched, tagged("a"), entry))
     assert (look.record, look.tags) == (record.parse(entry), token)
     assert watched.sent == []
 
 
 @pytest.mark.parametrize("first", [None, b"foreign"])
 def test_without_such_an_entry_key_and_tags_are_read_together(watched, first):
-    look = run(tokens.seen(watched, tagged("a"), first))
+    look = run(tokens.look_after(watched, tagged("a"), first))
     assert look.record is None and len(look.tags) == 9
     assert watched.sent == ["read_many", "add"]
 
 
 def test_with_a_hold_the_age_of_the_tags_is_asked_for(watched):
-    run(tokens.seen(watched, tagged("a"), ENTRY, Terms(hold=5)))
+    run(tokens.look_after(watched, tagged("a"), ENTRY, Terms(hold=5)))
     assert watched.sent == ["read_many", "set", "add"]
 
 
@@ -110,14 +110,14 @@ def test_a_tag_that_somebody_else_has_just_made_is_taken_as_it_is(watched, cache
 
 def test_one_young_tag_is_enough(watched, cache):
     key, terms = tagged("a", "b"), Terms(hold=5)
-    assert run(tokens.look(watched, key, terms)).is_young
+    assert run(tokens.look_at(watched, key, terms)).is_young
     for tag in key.tags:
-        assert run(tokens.look(watched, key, terms)).is_young
+        assert run(tokens.look_at(watched, key, terms)).is_young
         cache.delete(young_key(tag))  # it has expired
-    assert not run(tokens.look(watched, key, terms)).is_young
+    assert not run(tokens.look_at(watched, key, terms)).is_young
     cache.delete(key.tags[1])
-    assert run(tokens.look(watched, key, terms)).is_young
-    assert not run(tokens.look(watched, key)).is_young
+    assert run(tokens.look_at(watched, key, terms)).is_young
+    assert not run(tokens.look_at(watched, key)).is_young
 
 
 def test_a_hold_that_does_not_fit_into_four_bytes_ends(watched, cache):
@@ -132,13 +132,13 @@ def test_what_is_no_tag_makes_room_for_one(watched, cache):
     key = tagged("a")
     for there in (b"foreign", ENTRY):
         cache.set(key.tags[0], there)
-        assert len(run(tokens.look(watched, key)).tags) == 9
+        assert len(run(tokens.look_at(watched, key)).tags) == 9
         assert record.parse(cache.get(key.tags[0])).kind == record.TAG
 
 
 def test_a_tag_is_there_for_ever(watched, cache):
     key = tagged("a")
-    run(tokens.look(watched, key))
+    run(tokens.look_at(watched, key))
     assert not lives(cache, key.tags[0])
 
 
@@ -167,7 +167,7 @@ def failing(monkeypatch, watched, error):
 
     monkeypatch.setattr(type(watched.backend()), "get", get)
     with pytest.raises(type(error)):
-        run(tokens.look(watched, "key"))
+        run(tokens.look_at(watched, "key"))
 
 
 def test_what_cannot_be_read_says_nothing_of_the_server(monkeypatch, watched):
@@ -176,7 +176,7 @@ def test_what_cannot_be_read_says_nothing_of_the_server(monkeypatch, watched):
 
     monkeypatch.setattr(type(watched.backend()), "get", get)
     for _ in range(5):
-        assert run(tokens.look(watched, "key")).record is UNREADABLE
+        assert run(tokens.look_at(watched, "key")).record is UNREADABLE
     assert watched.breaker.state(0) == "closed" and not watched.breaker._failures
 
 
@@ -224,7 +224,7 @@ def test_trouble_is_counted_and_told_once_by_name(monkeypatch, watched, caplog):
     watched.clock.tick(6)
     assert not watched.breaker.blocks(watched.clock.monotonic())
     with caplog.at_level(logging.INFO):
-        run(tokens.look(watched, "key"))
+        run(tokens.look_at(watched, "key"))
     assert watched.breaker.state(watched.clock.monotonic()) == "closed"
     told = [(each.name, each.getMessage()) for each in caplog.records]
     assert told == [
@@ -245,13 +245,13 @@ def test_an_answer_that_took_long_counts_as_a_time_out(monkeypatch, watched, cap
         watched.clock.tick(next(ticks))
 
     monkeypatch.setattr(type(watched.backend()), "get", get)
-    assert run(tokens.look(watched, "key")).record is None
+    assert run(tokens.look_at(watched, "key")).record is None
     assert not watched.breaker.tripped
-    assert run(tokens.look(watched, "key")).record is None
+    assert run(tokens.look_at(watched, "key")).record is None
     assert watched.breaker.tripped
     monkeypatch.setattr(type(watched.backend()), "swallows", True)
     with pytest.raises(CacheDidNotAnswer, match="the cache 'locmem' does not answer"):
-        run(tokens.look(watched, "key"))
+        run(tokens.look_at(watched, "key"))
     assert next(ticks, None) is None, "while the breaker is open, it is not asked again"
 
 
@@ -268,6 +268,8 @@ def test_an_error_of_the_second_look_is_one_of_the_cache(monkeypatch, watched, c
 
     monkeypatch.setattr(backend, "get" if command == "look" else "add", slow)
     run(
-        tokens.look(watched, "key") if command == "look" else watched.add("key", b"", 1)
+        tokens.look_at(watched, "key")
+        if command == "look"
+        else watched.add("key", b"", 1)
     )
     assert watched.breaker.tripped

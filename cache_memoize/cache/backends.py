@@ -277,7 +277,7 @@ FIRST_TRY, LONGEST_TRY = 0.0005, 0.008
 
 
 class _Folder:
-    """What this process knows of the lock of a folder."""
+    """The lock of a folder, as far as this process knows it."""
 
     def __init__(self) -> None:
         #: Of its threads, one tries to get the lock file.

@@ -1,7 +1,7 @@
 """The tokens of tags, and looks at the records of calls.
 
-A record counts only while its tags have the tokens that it holds: so whoever looks at a
-record looks at the tags too, those of the call and those that the record names. A
+A record is valid only while its tags have the tokens that it holds. So a look at a
+record is one at its tags too: those of the call, and those that the record names. A
 missing tag gets a new token, and no record with the old one is valid any more.
 """
 
@@ -26,9 +26,9 @@ __all__ = [
     "PATIENCE",
     "Look",
     "Terms",
-    "look",
+    "look_after",
+    "look_at",
     "read_tokens",
-    "seen",
     "tokens_of",
 ]
 
@@ -66,12 +66,13 @@ class Terms(NamedTuple):
 
 
 FOR_EVER = Terms()
+ONLY_READ = Terms(may_write=False)
 
 #: Kinds of records under the key of a tag.
 _TAGS = frozenset({record.TAG, record.BLOCK, record.CLEARED})
 
 
-async def look(store: Store, key: str, terms: Terms = FOR_EVER) -> Look:
+async def look_at(store: Store, key: str, terms: Terms = FOR_EVER) -> Look:
     """Return the record under ``key`` and the tokens of its tags."""
     if not isinstance(key, TaggedKey):
         return await _with_dependencies(store, Look(await store.get(key)))
@@ -80,17 +81,19 @@ async def look(store: Store, key: str, terms: Terms = FOR_EVER) -> Look:
     return await _resolve(store, key, found, terms)
 
 
-async def seen(store: Store, key: str, first: Any, terms: Terms = FOR_EVER) -> Look:
-    """Like :meth:`look`, for what ``fetch`` has just read: ``first``."""
+async def look_after(
+    store: Store, key: str, first: Any, terms: Terms = FOR_EVER
+) -> Look:
+    """Like :func:`look_at`, for what ``fetch`` has just read: ``first``."""
     if first is UNREAD or (terms.hold and isinstance(key, TaggedKey)):
-        return await look(store, key, terms)
+        return await look_at(store, key, terms)
     if isinstance(first, dict) and isinstance(key, TaggedKey):
         return await _resolve(store, key, first, terms)
     found = store.read(key, first)
     if not isinstance(key, TaggedKey):
         return await _with_dependencies(store, Look(found))
     if found is None or found is UNREADABLE:
-        return await look(store, key, terms)
+        return await look_at(store, key, terms)
     # fetch_tagged has compared all tokens
     known = record.dependencies(found.depends)[1]
     return Look(found, found.tags, known=known)
@@ -117,7 +120,7 @@ async def _resolve(
 async def _with_dependencies(
     store: Store,
     look: Look,
-    terms: Terms = Terms(may_write=False),  # noqa: B008  # it is immutable
+    terms: Terms = ONLY_READ,
     read: Mapping[str, Any] = {},
     asked: Iterable[str] = (),
 ) -> Look:
@@ -175,7 +178,7 @@ async def tokens_of(
 async def _ensure_tags(
     store: Store, keys: Iterable[str], found: dict[str, Any], terms: Terms
 ) -> tuple[list[Record], bool]:
-    """Return the records of tags, as :meth:`_ensure_tag`, and whether one of their
+    """Return the records of tags, as :func:`_ensure_tag`, and whether one of their
     tokens is young."""
     hold, tags, is_young = record.cap(terms.hold), [], False
     terms = terms._replace(hold=hold)

@@ -277,7 +277,7 @@ class Call(NamedTuple):
                     store, transactions.can_share_results, 0, database
                 )
                 terms = terms._replace(may_write=may_write)
-        look = await tokens.seen(store, self.key, first, terms)
+        look = await tokens.look_after(store, self.key, first, terms)
         found, longest = look.record, self.plan.longest
         if isinstance(found, Record) and found.timeout > longest:
             # It was stored by an earlier version of the function.

@@ -138,7 +138,7 @@ def _only_reads(statement: str) -> bool:
 
 # --- tables --------------------------------------------------------------------------
 
-_STRINGS = re.compile(r"'[^']*'|/\*(?!M?!)(?:[^*]|\*(?!/))*\*/|--(?=\s)[^\n]*|--$")
+_STRINGS = re.compile(rf"'[^']*'|{_COMMENT}")
 #: Names, quoted or not, and the signs that tell which of them are tables.
 _TOKENS = re.compile(r'"[^"]+"|`[^`]+`|\[\w+\]|[^\W\d]\w*|[(),.]')
 _BEFORE_TABLE = frozenset({"FROM", "JOIN", "INTO", "UPDATE", "TABLE", "TRUNCATE"})
