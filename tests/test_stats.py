@@ -39,6 +39,8 @@ def test_cache_info_has_names():
         "p95": 0.7,
         "failed": 0,
         "old_since": None,
+        "size": 0,
+        "too_large": 0,
     }
 
 
