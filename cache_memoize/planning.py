@@ -30,7 +30,7 @@ from .cache.connections import (
     fetch_tagged,
     place_from_afar,
     place_of,
-    unshared,
+    unfit,
 )
 from .cache.store import AsyncStore, Store
 from .clock import Clock
@@ -189,7 +189,7 @@ def make_plan(function: Function) -> Plan:
     if plan.stores and plan.alias not in checked_aliases and not is_debug():
         checked_aliases.add(plan.alias)
         with suppress(Exception):  # it cannot be opened: the call raises that
-            if problem := unshared(plan.alias):
+            if problem := unfit(plan.alias):
                 logger.warning("the cache %r %s", plan.alias, problem)
     return plan
 

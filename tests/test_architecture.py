@@ -44,7 +44,7 @@ MAY_IMPORT = {
 #: For Django, for operators and for tests: nothing imports them.
 FRONT_ENDS = set(
     "admin apps checks management middleware migrations models"
-    " opentelemetry panels prometheus tasks testing".split()
+    " cluster opentelemetry panels prometheus tasks testing".split()
 )
 #: What else may be imported, and by whom alone.
 DOORS = {
@@ -93,7 +93,9 @@ REMEMBERS = {
     "cache.connections.self.memory": "aliases, per thread",
     "cache.connections.self.own": "aliases, per thread",
     "cache.local.self._memories": "MOST_OWNERS, MOST and MOST_BYTES; one request",
+    "cache.redis._is_known_client": "64 classes of clients",
     "cache.redis.self._refused": "addresses of servers",
+    "cluster._clients": "settings of caches",
     "conf._NOT_GIVEN": "empty",
     "conf._listeners": "functions of ours",
     "keys.tags._declared": "fixed tags of functions",

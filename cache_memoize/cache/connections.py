@@ -42,6 +42,7 @@ __all__ = [
     "has_key_function",
     "have_key_functions",
     "is_in_memory",
+    "unfit",
     "unshared",
     "name_of",
     "opened",
@@ -120,6 +121,7 @@ def opened(alias: str) -> tuple[Any, Backend]:
         has.memory[alias] = cache
     elif not backend.shareable:
         cache = has.own[alias] = caches.create_connection(alias)
+        backend.prepare(cache)
     return cache, backend
 
 
@@ -237,6 +239,17 @@ def unshared(alias: str) -> str | None:
     return (
         f"is {place} of one process: with several workers, an entry that one "
         "invalidates is still served by the others"
+    )
+
+
+def unfit(alias: str) -> str | None:
+    """Return, as a predicate, what is wrong with a cache that can be opened."""
+    cache, backend = opened(alias)
+    if backend.takes_bytes(cache):
+        return unshared(alias)
+    return (
+        "cannot store bytes, so nothing is memoized; give it a serializer that takes "
+        "bytes, or the functions another cache"
     )
 
 

@@ -1,18 +1,20 @@
-"""Atomic replacement on Redis and Valkey, through Django's client and django-redis.
+"""Atomic replacement on Redis and Valkey: one server, replicas, Sentinel, a cluster.
 
 The server has one of three ways, tried in this order: ``SET ... IFEQ``, a script, and a
 transaction (``WATCH``, ``MULTI``), which any server allows. A user of the server may be
-forbidden the first two.
+forbidden the first two. All commands go to the primary: a replica that lags would
+serve what was invalidated.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from .vouchers import Backend, Cache
+from .vouchers import VOUCHER, Backend, Cache
 
-__all__ = ["DjangoRedis", "Redis"]
+__all__ = ["DirectRedis", "DjangoRedis", "Redis"]
 
 
 class _Values(NamedTuple):
@@ -52,7 +54,7 @@ def _by_script(
 def _by_watching(
     values: _Values, stored: Any, old: bytes, new: Any, seconds: int | None
 ) -> bool:
-    with values.client.pipeline() as pipeline:
+    with values.client.pipeline(True) as pipeline:
         pipeline.watch(values.key)
         found = pipeline.get(values.key)
         if found is None or values.decode(found) != old:
@@ -80,11 +82,14 @@ def _is_refused(error: Exception) -> bool:
 
 
 class Redis(Backend):
-    """Redis: the best of three ways that the server allows."""
+    """Django's Redis cache: the best of three ways that the server allows."""
 
     def __init__(self) -> None:
         #: By address of the server: how many of the ways it has refused.
         self._refused: dict[str, int] = {}
+
+    def fitting(self, cache: Cache) -> Backend:
+        return self if len(cache._servers) == 1 else _DIRECT
 
     def swap(
         self, cache: Cache, key: str, old: bytes, new: bytes, seconds: int | None
@@ -114,7 +119,7 @@ class Redis(Backend):
 
     def takes_bytes(self, cache: Cache) -> bool:
         try:
-            encode = self.values(cache, "key").encode
+            encode = self.encoder(cache)
         except Exception:  # wrong settings are reported elsewhere
             return True
         try:
@@ -123,36 +128,110 @@ class Redis(Backend):
             return False
         return True
 
+    def ask_server(self, cache: Cache) -> str | None:
+        client = self.values(cache, "key").client
+        if hasattr(client, "mget_nonatomic"):  # of a cluster
+            return None
+        about = client.info()
+        if about.get("cluster_enabled"):
+            shards = client.execute_command("CLUSTER INFO")["cluster_size"]
+            return "MOVED" if int(shards) > 1 else None
+        return "READONLY" if about["role"] == "slave" else None
+
     def values(self, cache: Cache, key: str) -> _Values:
-        full_key, own = cache.make_and_validate_key(key), cache._cache
+        full_key, own = self.full_key(cache, key), cache._cache
         client, serializer = own.get_client(full_key, write=True), own._serializer
         server = str(own._servers)
         return _Values(client, full_key, serializer.dumps, serializer.loads, server)
 
+    def full_key(self, cache: Cache, key: str) -> str:
+        return str(cache.make_and_validate_key(key))
 
-def _of_client(name: str) -> Any:
-    """Return a command of the client of django-redis: with IGNORE_EXCEPTIONS, the cache
-    object above it hides all errors, and time-outs take as long each time."""
-    command = getattr(Backend, name)
-
-    def run(self: Backend, cache: Cache, *args: Any) -> Any:
-        try:
-            return command(self, cache.client, *args)
-        except Exception as error:
-            if type(error).__name__ != "ConnectionInterrupted":
-                raise
-            raise error.__cause__ or error from None
-
-    return run
+    def encoder(self, cache: Cache) -> Callable[[bytes], Any]:
+        encode: Callable[[bytes], Any] = cache._cache._serializer.dumps
+        return encode
 
 
-class DjangoRedis(Redis):
-    """django-redis with its default client."""
+class DirectRedis(Redis):
+    """Several servers: by the client of the primary, or of a cluster.
 
-    get, get_many = _of_client("get"), _of_client("get_many")
-    add, set, delete = _of_client("add"), _of_client("set"), _of_client("delete")
+    The methods of Django's cache, and of django-redis, read from a replica.
+    """
+
+    def fitting(self, cache: Cache) -> Backend:
+        return self
+
+    def get(self, cache: Cache, key: str) -> Any:
+        values = self.values(cache, key)
+        found = values.client.get(values.key)
+        return None if found is None else values.decode(found)
+
+    def get_many(self, cache: Cache, keys: list[str]) -> dict[str, Any]:
+        values = self.values(cache, keys[0])
+        client = values.client
+        # In a cluster: a command for the keys of each slot, all of them sent at once.
+        read = getattr(client, "mget_nonatomic", None) or client.mget
+        names = [self.full_key(cache, key) for key in keys]
+        found = zip(keys, read(names), strict=True)
+        return {key: values.decode(raw) for key, raw in found if raw is not None}
+
+    def add(self, cache: Cache, key: str, new: bytes, seconds: int | None) -> bool:
+        values, encoded = self._encoded(cache, key, new)
+        return bool(values.client.set(values.key, encoded, ex=seconds, nx=True))
+
+    def set(self, cache: Cache, key: str, new: bytes, seconds: int | None) -> None:
+        values, encoded = self._encoded(cache, key, new)
+        values.client.set(values.key, encoded, ex=seconds)
+
+    def delete(self, cache: Cache, key: str) -> bool:
+        values = self.values(cache, key)
+        return bool(values.client.delete(values.key))
+
+    def _encoded(self, cache: Cache, key: str, new: bytes) -> tuple[_Values, Any]:
+        values = self.values(cache, key)
+        return values, values.encode(new)
+
+
+_DIRECT = DirectRedis()
+
+
+class DjangoRedis(DirectRedis):
+    """django-redis and django-valkey, with a client that they do not change much.
+
+    With IGNORE_EXCEPTIONS, the cache object above it hides all errors, and time-outs
+    take as long each time.
+    """
+
+    def fitting(self, cache: Cache) -> Backend:
+        cls: Any = type(cache.client)
+        return self if _is_known_client(cls) else VOUCHER
 
     def values(self, cache: Cache, key: str) -> _Values:
         own = cache.client
         client, full_key = own.get_client(write=True), own.make_key(key)
         return _Values(client, full_key, own.encode, own.decode, str(own._server))
+
+    def full_key(self, cache: Cache, key: str) -> str:
+        return str(cache.client.make_key(key))
+
+    def encoder(self, cache: Cache) -> Callable[[bytes], Any]:
+        encode: Callable[[bytes], Any] = cache.client.encode
+        return encode
+
+
+_CLIENTS = {
+    "django_redis.client.default.DefaultClient",
+    "django_valkey.client.default.DefaultClient",
+    "django_valkey.cluster_cache.client.default.DefaultClusterClient",
+}
+
+
+@functools.lru_cache(64)
+def _is_known_client(cls: Any) -> bool:
+    """Return whether a client reads and writes as one that we know."""
+    parts = ("get", "add", "set", "delete", "encode", "make_key")
+    return any(
+        all(getattr(cls, part) is getattr(each, part) for part in parts)
+        for each in cls.__mro__
+        if f"{each.__module__}.{each.__qualname__}" in _CLIENTS
+    )

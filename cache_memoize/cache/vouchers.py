@@ -14,7 +14,13 @@ from typing import Any
 
 from . import record
 
-__all__ = ["Backend", "Cache", "UnshareableVoucher", "Voucher", "until_2038"]
+__all__ = [
+    "VOUCHER",
+    "Backend",
+    "Cache",
+    "Voucher",
+    "until_2038",
+]
 
 Cache = Any
 
@@ -39,6 +45,13 @@ class Backend:
     stores = True
     #: Whether a command may arrive after its client has given up waiting for it.
     late = True
+
+    def fitting(self, cache: Cache) -> Backend:
+        """Return the backend for this cache object, of a class that is known."""
+        return self
+
+    def prepare(self, cache: Cache) -> None:
+        """Adapt a cache object that only this library uses, in one thread."""
 
     #: Seconds by which the backend may shorten a lifetime, counting whole seconds.
     slack = 0
@@ -66,6 +79,11 @@ class Backend:
     def takes_bytes(self, cache: Cache) -> bool:
         """Return whether its serializer accepts bytes."""
         return True
+
+    def ask_server(self, cache: Cache) -> str | None:
+        """Return what the server would answer to writes (``errors.UNFIT``), None if it
+        takes them. May raise what the client raises."""
+        return None
 
     def most(self, cache: Cache) -> int | None:
         """Return the number of entries after which it removes some; None: unlimited."""
@@ -188,6 +206,4 @@ class Voucher(Backend):
         super().set(cache, self.voucher_key(key), token, seconds)
 
 
-class UnshareableVoucher(Voucher):
-    shareable = False
-    slack = 1
+VOUCHER = Voucher()
