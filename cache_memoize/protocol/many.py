@@ -19,7 +19,7 @@ from collections.abc import (
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, cast
+from typing import Any
 
 from asgiref.sync import async_to_sync, sync_to_async
 from django.db.models import QuerySet
@@ -209,7 +209,7 @@ class Batch:
 
     def _share_origins(self, mine: list[_Item]) -> Origins:
         """Return what collects the origins of all results of a group."""
-        every = [cast("Origins", item.claim.origins) for item in mine]
+        every = [item.claim.origins for item in mine]
         if len(every) == 1:
             return every[0]
         one, known = every[0], dict(chain.from_iterable(o.known.items() for o in every))
