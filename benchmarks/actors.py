@@ -507,6 +507,13 @@ def take_comparison_out() -> None:
                 each.swap = swap  # type: ignore[attr-defined]
 
 
+def tell_no_process() -> None:
+    """Break the library: wait for no process that holds copies."""
+    from cache_memoize.cache import near
+
+    near.__dict__["tell"] = lambda alias, places: None
+
+
 class Router:
     """The table of the cache is in a database of its own name: it has connections of
     its own, which may break."""
@@ -534,6 +541,7 @@ def configure(given: dict[str, Any]) -> None:
         USE_TZ=True,
         LOGGING_CONFIG=None,
         INSTALLED_APPS=["cache_memoize"] if given.get("app") else [],
+        CACHE_MEMOIZE={"DEFAULTS": given.get("defaults", {})},
     )
     django.setup()
 
@@ -552,7 +560,9 @@ def main() -> None:
     # cache is used again soon after a fault.
     sys.setswitchinterval(0.0005)
     breaker.PAUSE = 0.2
-    if given["broken"]:
+    if given["broken"] and given["defaults"]:
+        tell_no_process()
+    elif given["broken"]:
         take_comparison_out()
     Team(given).run()
 

@@ -343,6 +343,7 @@ FIGURES = [
     Figure("waits", gettext_lazy("Waits"), lambda t: t.waits),
     Figure("errors", gettext_lazy("Errors"), lambda t: t.errors),
     Figure("failed", gettext_lazy("Failed"), lambda t: t.failed),
+    Figure("near", gettext_lazy("Near"), lambda t: t.near),
 ]
 
 

@@ -528,6 +528,7 @@ def test_stats_are_those_of_the_whole_site(counting, only_shop):
         "waits": 0,
         "errors": 0,
         "failed": 0,
+        "near": 0,
         "computations": 2,
         "hit_rate": 0.5,
         "old_since": None,
@@ -549,8 +550,8 @@ def test_stats_name_the_moment_since_which_values_are_old(counting, only_shop):
     clock.tick(1_800_000_000 - clock.time())
     stats.refresh_failed("key", clock, "nothing was stored")
     header, row = memoize("stats", "tests.shop.rate").out.splitlines()
-    assert header.split()[-2:] == ["failed", "old_since"]
-    assert re.split(r"  +", row)[-2:] == ["1", "2027-01-15 08:00 UTC"]
+    assert header.split()[-3:] == ["failed", "near", "old_since"]
+    assert re.split(r"  +", row)[-3:] == ["1", "0", "2027-01-15 08:00 UTC"]
     (row,) = memoize("stats", "tests.shop.rate", "--json").json
     assert row["failed"] == 1 and row["old_since"] == 1_800_000_000
     stats.stored(clock.time())

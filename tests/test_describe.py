@@ -128,6 +128,7 @@ def test_all_figures_as_text():
         "waits": "0",
         "errors": "0",
         "failed": "0",
+        "near": "0",
     }
     assert list(describe_totals(Totals())) == [figure.name for figure in FIGURES]
 

@@ -159,6 +159,9 @@ class Plan:
     #: Reads the value under a key: the only I/O of a hit.
     fetch: Callable[[str, str], Any]
     afetch: Callable[[str, str], Any]
+    #: The same for many calls.
+    fetch_many: Callable[[str, list[str]], Any]
+    afetch_many: Callable[[str, list[str]], Any]
     #: The kinds of the records that a hit may return without a second look.
     hit_kinds: tuple[int, ...]
     #: The key of the tag that all calls have; None for a function without tags.

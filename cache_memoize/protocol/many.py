@@ -25,7 +25,7 @@ from asgiref.sync import async_to_sync, sync_to_async
 from django.db.models import QuerySet
 
 from ..cache import record
-from ..cache.connections import UNREAD, afetch_many, fetch_many
+from ..cache.connections import UNREAD
 from ..cache.record import AHEAD, TAIL, freshness, loads
 from ..cache.store import run
 from .call import Call, Claim, Function, Plan
@@ -128,8 +128,8 @@ class Batch:
         await note_calls(self.function, plan, self.store, keys)
         try:
             if self.is_async:
-                return await afetch_many(plan.alias, keys), None
-            return fetch_many(plan.alias, keys), None
+                return await plan.afetch_many(plan.alias, keys), None
+            return plan.fetch_many(plan.alias, keys), None
         except Exception as error:
             return None, error
 

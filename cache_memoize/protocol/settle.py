@@ -196,6 +196,8 @@ async def put(call: Call, claim: Claim, new: bytes, left: float) -> bool:
         await call.look(kept=left)  # else its tags might expire before it
     for _ in range(PATIENCE):
         if await call.store.swap(call.key, held.raw, ours, left):
+            if claim.keeps is not None or claim.renews:
+                await call.store.tell([call.key])
             call.stats.stored(call.clock.time())
             return True
         found = await call.store.get(call.key)

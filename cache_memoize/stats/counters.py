@@ -52,6 +52,8 @@ class CacheInfo(NamedTuple):
     failed: int = 0
     #: The first failed refresh since a result was stored; None: there is none.
     old_since: datetime | None = None
+    #: Hits whose entry was a copy in the memory of the process.
+    near: int = 0
 
     @classmethod
     def of(cls, totals: Totals, breaker: str, old_since: float) -> CacheInfo:
@@ -82,7 +84,7 @@ class Stats:
         self._function = _refer_to(function)
         self.alias = ""
         self.hits = self.misses = self.stale = self.waits = self.errors = 0
-        self.failed = self.computations = 0
+        self.failed = self.near = self.computations = 0
         #: When a result was last stored, and when a refresh first failed after that, in
         #: seconds since the epoch; 0.0: never.
         self.stored_at = self.old_since = 0.0
@@ -99,6 +101,7 @@ class Stats:
             self.waits,
             self.errors,
             self.failed,
+            self.near,
             self.computations,
             self.spent,
             self.saved,
