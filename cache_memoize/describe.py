@@ -18,6 +18,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from django.db.models import Model
 from django.utils.formats import number_format
 from django.utils.functional import Promise
 from django.utils.translation import gettext as _
@@ -26,7 +27,7 @@ from django.utils.translation import gettext_lazy, ngettext
 from .conf import conf
 from .keys.tags import call_tags
 from .options import SIGNATURE
-from .planning import Function, functions, plan_of
+from .planning import Function, functions, models_of, plan_of
 from .protocol.policy import BACKEND
 from .protocol.tables import tables_with
 from .stats.totals import Totals
@@ -101,6 +102,11 @@ class FunctionInfo:
         with suppress(TypeError):  # UnkeyableArgument
             whole += self._captured() if self._captured else ""
         return hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()[:20]
+
+    @property
+    def models(self) -> list[type[Model]]:
+        """The models in depends_on=."""
+        return models_of(self.options, self.name)
 
     @property
     def is_method(self) -> bool:
