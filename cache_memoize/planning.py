@@ -68,6 +68,7 @@ __all__ = [
     "functions",
     "make_function",
     "make_plan",
+    "models_of",
     "plan_of",
 ]
 
@@ -250,7 +251,7 @@ def _plan(function: Function, project: Conf, *, may_open: bool = True) -> Plan:
         key_generator=called.key_generator_callable,
         captured=captured,
     )
-    tag, depends = None, _table_tags(options.depends_on, name, alias)
+    tag, depends = None, _table_tags(options, name, alias)
     if options.tags is not None:
         # Without a prefix the function makes its own keys.
         tag = function_tag(function.prefix or function.path)
@@ -320,44 +321,54 @@ def _has_copies(given: Any, alias: str, name: str) -> bool:
     return True
 
 
-def _table_tags(given: Any, name: str, alias: str) -> set[str]:
+def _table_tags(options: Options, name: str, alias: str) -> set[str]:
     """Return the tags of the tables of the models in depends_on=."""
-    if not given or not apps.ready:
+    if options.depends_on in (None, ()) or not apps.ready:
         return set()
+    found = {table for m in models_of(options, name) for table in tables.tables_of(m)}
     tables.declare(alias, name)
-    models = given if isinstance(given, tuple) else (given,)
-    return {
-        table_tag(table)
-        for model in (() if given == "reads" else models)
-        for table in tables.tables_of(_model(model, name))
-    }
+    return set(map(table_tag, found))
 
 
-def _model(given: Any, name: str) -> Any:
-    """Return the model that depends_on= names."""
+def models_of(options: Options, name: str) -> list[type[Model]]:
+    """Return the models in depends_on= of a function with this name.
+
+    Raises ImproperlyConfigured for what is no model, or has no table that is watched.
+    """
+    given: Any = options.depends_on
+    if given in (None, (), "reads"):
+        return []
+    return [_model(each, name) for each in (given if type(given) is tuple else [given])]
+
+
+def _model(given: Any, name: str) -> type[Model]:
+    trouble, cure = "", 'write the class, "app.Model", or "reads"'
+    found: Any = given
     try:
         found = find_model(given) if isinstance(given, str) else given
     except (LookupError, ValueError) as error:
+        trouble = f" ({error})"
+    if given == "reads":
+        trouble, cure = "'reads' beside models", 'write only models, or only "reads"'
+    elif not (isinstance(found, type) and issubclass(found, Model)) or found is Model:
+        is_short = isinstance(given, (str, type))  # a queryset would be evaluated
+        shown = repr(given) if is_short else f"a {type(given).__name__}"
+        trouble = f"{shown}, which is no model{trouble}"
+    elif found._meta.abstract:
+        trouble = f"the abstract model {found.__name__}, which has no table"
+        cure = "write the models that inherit it"
+    elif found._meta.swapped:
+        trouble = f"{found._meta.label}, which has no table"
+        cure = f"{found._meta.swapped} is in its place; write that"
+    elif tables.is_ignored(found._meta.db_table):
+        trouble = f"{found._meta.label}, whose writes are not watched"
+        cure = f"take {found._meta.db_table!r} out of CACHE_MEMOIZE['IGNORED_TABLES']"
+    if trouble:
         raise ImproperlyConfigured(
-            f"cache_memoize: depends_on= of {name} names {given!r}, which is no model "
-            f'({error}); write the class, "app.Model", or "reads"'
-        ) from error
-    if not (isinstance(found, type) and issubclass(found, Model)) or found is Model:
-        raise TypeError(
-            f"cache_memoize: depends_on= of {name} has {given!r}, which is no model; "
-            'write the class, "app.Model", or "reads"'
+            f"cache_memoize: depends_on= of {name} has {trouble}; {cure}"
         )
-    if found._meta.abstract:
-        raise TypeError(
-            f"cache_memoize: depends_on= of {name} has the abstract model "
-            f"{found.__name__}, which has no table; write the models that inherit it"
-        )
-    if found._meta.swapped:
-        raise TypeError(
-            f"cache_memoize: depends_on= of {name} has {found._meta.label}, which has "
-            f"no table: {found._meta.swapped} is in its place; write that"
-        )
-    return found
+    model: type[Model] = found
+    return model
 
 
 def _fit_callables(options: Options, binder: Binder) -> Options:

@@ -53,6 +53,7 @@ DOORS = {
     # refresh.py closes what a thread opened.
     "django.db.connections": {
         "cache.backends",
+        "checks",
         "protocol.snapshots",
         "protocol.transactions",
         "protocol.refresh",
