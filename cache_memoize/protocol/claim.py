@@ -35,10 +35,10 @@ from .invalidation import invalidate_call
 from .settle import confirm
 from .waiting import Place, holds_up, lead
 
+__all__ = ["Do", "can_wait", "claim", "decide", "overtake", "serve"]
+
 #: Seconds after which a caller in line looks itself.
 LONGEST_WAIT = 10.0
-
-__all__ = ["Do", "can_wait", "claim", "decide", "overtake", "serve"]
 
 
 async def claim(call: Call, first: Any = UNREAD, error: Any = None) -> Claim:
