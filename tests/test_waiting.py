@@ -114,6 +114,28 @@ def test_each_raises_an_exception_of_its_own(backend, kind):
 
 @EVERYWHERE
 @KINDS
+def test_no_caller_raises_an_exception_from_before_its_call(backend, kind, monkeypatch):
+    """It stands in line, and finds the mark that it has found before."""
+    clock = Waiters(1)
+    f = memoized(kind, lambda: "value", cache_alias=backend, _clock=clock)
+    old = record.dumps_exception(ValueError("old"))
+    mark = record.pack(record.FAILED, b"failure!", old)
+    caches[backend].set(f.get_cache_key(), mark, 60)
+
+    async def swap(self: Store, *args: Any) -> bool:
+        monkeypatch.undo()
+        if kind == "threads":
+            assert clock.all.wait(30)
+        else:
+            assert await asyncio.to_thread(clock.all.wait, 30)
+        raise OSError("the first of the line cannot take the key")
+
+    monkeypatch.setattr(Store, "swap", swap)
+    assert together(kind, f, 2) == ["value"] * 2
+
+
+@EVERYWHERE
+@KINDS
 def test_an_invalidation_while_they_wait(backend, kind):
     """One of them computes anew, and all get what it has read."""
     source, clock, runs = ["old"], Waiters(CALLERS - 1), []
