@@ -202,7 +202,7 @@ async def put(call: Call, claim: Claim, new: bytes, left: float) -> bool:
     for _ in range(PATIENCE):
         if await call.store.swap(call.key, held.raw, ours, left):
             if claim.keeps is not None or claim.renews:
-                await call.store.tell([call.key])
+                await call.store.tell([call.key, *call.own_tags()])
             call.stats.stored(call.clock.time(), len(ours))
             return True
         found = await call.store.get(call.key)
