@@ -12,11 +12,14 @@ from django.core.cache import caches
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 from django_valkey.async_cache.cache import AsyncValkeyCache
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from cache_memoize import cache_memoize, checks, planning
 from cache_memoize.cache import backends, vouchers
 from cache_memoize.cache.backends import backend_of
 from cache_memoize.cache.connections import opened
+from cache_memoize.cache.holders import can_hold
 from tests.conftest import close_connections, in_thread
 from tests.needs import need
 from tests.servers import SERVERS
@@ -107,6 +110,20 @@ def test_keys_of_all_nodes_are_read_at_once(servers, package):
         assert all(now > then for now, then in zip(counts("mget"), many, strict=True))
         f.invalidate_all()
         assert f(1) == 61 and f.cache_info().errors == 0
+
+
+@pytest.mark.parametrize("package", [CLUSTER, DJANGO_VALKEY_CLUSTER])
+def test_copies_in_the_process_are_refused_in_a_cluster(one_node, package):
+    with on(package, [one_node]):
+        with pytest.raises(ImproperlyConfigured, match="and not in a cluster"):
+            memoized(local="process")[0](1)
+        f, runs = memoized(local=0.5)
+        assert [f(1), f(1)] == [1, 1]
+
+
+def test_a_client_that_cannot_be_made_now_may_be_of_any_kind():
+    with on(CLUSTER, "redis://127.0.0.1:1", retry=Retry(NoBackoff(), 0)):
+        assert can_hold("default")
 
 
 @pytest.mark.parametrize("option", ["read_from_replicas", "load_balancing_strategy"])
@@ -290,13 +307,13 @@ def test_nor_does_pylibmc_move_keys(cas):
 class Source:
     """Numbers that only grow, and the callers of a function that reads them."""
 
-    def __init__(self, alias, keys=20):
+    def __init__(self, keys=20, **options):
         self.truth = dict.fromkeys(range(keys), 0)
         self.stale: list[tuple[int, int, int]] = []
         self.calls = self.lost = 0
         self.ending = threading.Event()
 
-        @cache_memoize(60, prefix=f"failover {time.time_ns()}", cache_alias=alias)
+        @cache_memoize(60, prefix=f"failover {time.time_ns()}", **options)
         def read(key):
             return self.truth[key]
 
@@ -361,7 +378,7 @@ def test_a_primary_of_a_cluster_dies(package):
     left = [port for port in server.nodes if port != dies]
     name = server.ask(dies, "CLUSTER", "MYID").decode()
     try:
-        with on(package, [f"redis://127.0.0.1:{left[0]}"]), Source("default") as source:
+        with on(package, [f"redis://127.0.0.1:{left[0]}"]), Source() as source:
             until(lambda: source.calls > 500)
             server.kill(dies)
             until(lambda: all(map(server.serves, left[:2])) and fails(server, name))
@@ -383,7 +400,8 @@ def fails(server, name):
 
 @pytest.mark.thorough
 @pytest.mark.leaves_lease
-def test_the_primary_of_a_sentinel_dies():
+@pytest.mark.parametrize("local", [None, "process"])
+def test_the_primary_of_a_sentinel_dies(local):
     need("sentinel")
     server = SERVERS["sentinel"].another()
     server.start()
@@ -394,8 +412,9 @@ def test_the_primary_of_a_sentinel_dies():
     }
     primary = server.primary
     try:
-        location = "redis://memoize/1"  # pools are known by their URL
-        with on(DJANGO_REDIS, location, **options), Source("default") as source:
+        database = 2 if local else 1  # pools are known by their URL
+        location = f"redis://memoize/{database}"
+        with on(DJANGO_REDIS, location, **options), Source(local=local) as source:
             until(lambda: source.calls > 500)
             server.kill(primary)
             until(lambda: server.primary != primary)

@@ -81,6 +81,10 @@ def _is_refused(error: Exception) -> bool:
     )
 
 
+def _is_of_cluster(client: Any) -> bool:
+    return hasattr(client, "mget_nonatomic")
+
+
 class Redis(Backend):
     """Django's Redis cache: the best of three ways that the server allows."""
 
@@ -117,6 +121,16 @@ class Redis(Backend):
                 number += 1
                 self._refused[values.server] = number
 
+    def client(self, cache: Cache) -> Any:
+        return self.values(cache, "").client
+
+    def can_tell(self, cache: Cache) -> bool:
+        # In a cluster, a script may not use keys of several slots.
+        try:
+            return not _is_of_cluster(self.client(cache))
+        except Exception:  # it cannot be made now: the holder will say so
+            return True
+
     def takes_bytes(self, cache: Cache) -> bool:
         try:
             encode = self.encoder(cache)
@@ -129,8 +143,8 @@ class Redis(Backend):
         return True
 
     def ask_server(self, cache: Cache) -> str | None:
-        client = self.values(cache, "key").client
-        if hasattr(client, "mget_nonatomic"):  # of a cluster
+        client = self.client(cache)
+        if _is_of_cluster(client):
             return None
         about = client.info()
         if about.get("cluster_enabled"):
@@ -170,7 +184,7 @@ class DirectRedis(Redis):
         values = self.values(cache, keys[0])
         client = values.client
         # In a cluster: a command for the keys of each slot, all of them sent at once.
-        read = getattr(client, "mget_nonatomic", None) or client.mget
+        read = client.mget_nonatomic if _is_of_cluster(client) else client.mget
         names = [self.full_key(cache, key) for key in keys]
         found = zip(keys, read(names), strict=True)
         return {key: values.decode(raw) for key, raw in found if raw is not None}

@@ -76,6 +76,15 @@ class Backend:
         """Return whether a write now would be part of a transaction of the caller."""
         return False
 
+    def client(self, cache: Cache) -> Any:
+        """Return the client of Redis that the cache is made of, where it can tell."""
+        raise NotImplementedError
+
+    def can_tell(self, cache: Cache) -> bool:
+        """Return whether the server can tell processes of a change that one of them
+        makes."""
+        return False
+
     def takes_bytes(self, cache: Cache) -> bool:
         """Return whether its serializer accepts bytes."""
         return True

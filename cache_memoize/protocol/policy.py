@@ -53,6 +53,7 @@ _WORDS = {
     "wait": (", a timedelta or None (as long as a lease)", "does not wait"),
     "lease": (" or a timedelta", "is refused too"),
     "hold": (" or a timedelta", "does not block"),
+    "local": (", a timedelta, 'process', 'request' or None", "keeps no copies"),
 }
 
 
@@ -131,6 +132,8 @@ class Policy:
     early_refresh: float = 0.0
     jitter: float = 0.0
     hold: float = 0.0
+    #: Seconds for which a copy of an entry is served; None: no number was given.
+    local: float | None = None
     #: Bytes of a payload above which it is compressed, and of the largest entry.
     compress: float = math.inf
     max_bytes: float = math.inf
@@ -157,6 +160,15 @@ class Policy:
                 f"cache_memoize: hold= of {owner} must not be unlimited: nothing is "
                 "stored for that long after an invalidation"
             )
+        local = None
+        if options.local is not None and not isinstance(options.local, str):
+            local = _seconds(options.local, "local", owner)
+        if local == math.inf:
+            raise ValueError(
+                f"cache_memoize: local= of {owner} must not be unlimited: changes by "
+                "other processes are seen that much later; on Redis and Valkey, "
+                "local='process' sees them at once"
+            )
         policy = cls(
             owner=owner,
             timeout=timeout
@@ -171,6 +183,7 @@ class Policy:
             early_refresh=_check_factor(options.early_refresh, "early_refresh", owner),
             jitter=_check_factor(options.jitter, "jitter", owner, 1.0),
             hold=hold,
+            local=local,
             compress=_bytes(compress, "compress", owner),
             max_bytes=_bytes(options.max_bytes, "max_bytes", owner),
             # A guard runs once per timeout, whatever it calls.
