@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import redis
 from django.core.cache import caches
 from django.core.exceptions import ImproperlyConfigured
 from django.db import transaction
@@ -315,8 +316,15 @@ class Pair:
 
     def begin(self) -> None:
         """Have both serve from their memory."""
+        believe(self.alias)
         for alias, f in ((self.alias, self.here), ("other", self.there)):
             until(lambda a=alias, f=f: f() and near.copies_of(a).by_place)
+
+
+def believe(alias: str) -> None:
+    """Have the list be complete, as if it had been seen for a term."""
+    here = holders._List(alias)
+    here.client.hset(here.key, "seen", here.client.info("server")["run_id"])
 
 
 def serves(alias: str) -> bool:
@@ -478,6 +486,7 @@ def test_a_process_that_has_found_no_list_asks_once_a_second(two, monkeypatch):
     monkeypatch.setattr(
         holders._List, "run", lambda *args: asked.append(args) or run(*args)
     )
+    monkeypatch.setattr(holders, "TRUSTED", 60.0)
     for _ in range(20):
         f(1)
         f.invalidate(1)
@@ -623,6 +632,7 @@ for line in sys.stdin:
 def test_another_process(backend, how):
     url = caches.settings[backend]["LOCATION"]
     f = cache_memoize(600, prefix="reader", cache_alias=backend)(lambda: "new")
+    believe(backend)
     reader = subprocess.Popen(
         [sys.executable, "-c", READER, url, "old"],
         stdin=subprocess.PIPE,
@@ -693,3 +703,51 @@ def test_no_argument_is_in_what_is_told(monkeypatch):
     f.invalidate("secret")
     invalidate_tags("t", cache_alias="valkey")
     assert told and "secret" not in "".join(told)
+
+
+CONNECTIONS = {
+    "RESP2": ("redis://127.0.0.1:{port}", {"protocol": 2}),
+    "RESP3": ("redis://127.0.0.1:{port}", {"protocol": 3}),
+    "a number": ("redis://127.0.0.1:{port}/3", {}),
+    "a user": ("redis://ours:secret@127.0.0.1:{port}", {}),
+    "a socket": ("unix://{path}?db=2", {}),
+    "a short time-out": ("redis://127.0.0.1:{port}", {"socket_timeout": 0.3}),
+    "health checks": ("redis://127.0.0.1:{port}", {"health_check_interval": 1}),
+    "a small pool": (
+        "redis://127.0.0.1:{port}",
+        {"pool_class": "redis.BlockingConnectionPool", "max_connections": 4},
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def own_server(tmp_path_factory: Any) -> Iterator[dict[str, Any]]:
+    need("valkey")
+    path = str(tmp_path_factory.mktemp("near") / "socket")
+    server = SERVERS["valkey"].another()
+    server.arguments += ["--unixsocket", path]
+    server.start()
+    with redis.Redis(port=server.port) as client:
+        client.execute_command("ACL", "SETUSER", "ours", "on", ">secret", "~*", "&*")
+        client.execute_command("ACL", "SETUSER", "ours", "+@all")
+    yield {"port": server.port, "path": path}
+    server.stop()
+
+
+@pytest.mark.parametrize("how", CONNECTIONS)
+def test_the_connection_is_that_of_the_settings(own_server, terms, how):
+    location, options = CONNECTIONS[how]
+    settings = {
+        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "LOCATION": location.format(**own_server),
+        "OPTIONS": options,
+    }
+    with override_settings(CACHES={"default": settings, "other": settings}):
+        pair = Pair("default", "sync")
+        pair.begin()
+        for pair.value in (2, 3):
+            pair.here.invalidate()
+            assert pair.there() == pair.value
+            pair.begin()
+        near.close()
+        caches["default"].clear()
