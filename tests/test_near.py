@@ -432,6 +432,36 @@ def test_a_holder_that_was_taken_off_the_list_serves_nothing_from_before(two):
 
 
 @HELD
+def test_a_renewal_that_arrives_late_changes_nothing(two):
+    """The client gave it up, and the holder has asked for more groups since."""
+    pair = Pair(two, "sync")
+    pair.begin()
+    holder, here = holders.known.own["other"], holders._List(two)
+    value = here.client.hget(here.key, holder.id)
+    number, generation = int(value.split()[0]), holder.copies.generation
+    for late in (number, number - 1, 0):
+        found = here.run(
+            holders._RENEW, [here.key], holder.id, late, " few ", here.channel
+        )
+        assert found == [-1, 0, b"", []]
+    now = here.client.hget(here.key, holder.id)
+    assert now.split()[1:] == value.split()[1:] and int(now.split()[0]) >= number
+    assert holder.copies.generation == generation
+
+
+@HELD
+def test_a_holder_that_is_listed_with_less_than_it_has_drops_its_copies(two):
+    pair = Pair(two, "sync")
+    pair.begin()
+    holder = holders.known.own["other"]
+    with near._lock:
+        holder._sent[0] = (-1e9, frozenset(["another"]))
+        holder._extend(0, 0, 1)
+    assert not near.copies_of("other").by_place
+    pair.begin()
+
+
+@HELD
 def test_a_server_without_the_list_is_not_believed(two):
     """It was restarted, or another one was promoted."""
     pair = Pair(two, "sync")

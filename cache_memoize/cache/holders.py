@@ -69,7 +69,11 @@ LAST_WORDS = 1.0
 
 _RUN = "local run = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)') "
 _RENEW = (
-    _RUN + "local new = redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ARGV[3]) "
+    # A renewal that a client gave up may arrive after later ones, with fewer groups.
+    "local last = string.match(redis.call('HGET', KEYS[1], ARGV[1]) or '', '^%d+') "
+    "if last and tonumber(last) >= tonumber(ARGV[2]) then return {-1, 0, '', {}} end "
+    + _RUN
+    + "local new = redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ARGV[3]) "
     "local seen = redis.call('HGET', KEYS[1], 'seen') == run and 1 or 0 "
     "local heard = redis.call('PUBLISH', ARGV[4], ARGV[2] .. ' ' .. new .. ' ' .. seen)"
     " return {heard, seen, run, redis.call('HGETALL', KEYS[1])}"
@@ -355,6 +359,8 @@ class Holder:
             listed,
             here.channel + self.id,
         )
+        if heard < 0:  # the client has sent it twice
+            return
         if not heard:
             raise ConnectionError("the subscription is lost")
         now, run = time.monotonic(), _text(run)
@@ -383,9 +389,11 @@ class Holder:
         if is_new:  # it was not on the list: writers did not wait for it
             self.copies.clear()
         sent, groups = self._sent.pop(number, (-math.inf, self.groups))
-        if groups != self.groups:
+        if not groups.issuperset(self.groups):
+            self.copies.clear()  # writers do not know any more that it has them
+        elif groups != self.groups:
             self.copies.drop(())  # what was read before is not kept
-            self.groups = groups
+        self.groups = groups
         if seen:
             self.lease.until, self.trouble = sent + USED * TERM, ""
 
