@@ -25,13 +25,18 @@ from .cache import local, record
 from .cache.breaker import breaker_of
 from .cache.connections import (
     afetch,
+    afetch_many,
     afetch_tagged,
     fetch,
+    fetch_many,
     fetch_tagged,
+    is_in_memory,
     place_from_afar,
     place_of,
     unshared,
 )
+from .cache.holders import can_hold
+from .cache.near import Near
 from .cache.store import AsyncStore, Store
 from .clock import Clock
 from .conf import Conf, conf, is_debug, on_change
@@ -42,7 +47,9 @@ from .keys.encoding import encode
 from .keys.maker import key_maker, state_maker
 from .keys.tags import (
     also_tagged,
+    call_tags,
     function_tag,
+    group_of,
     predicting,
     table_tag,
     tagging,
@@ -107,7 +114,7 @@ def make_function(
     if not function.prefix and options.key_generator_callable is None:
         function.prefix = default_prefix(func)
         _warn_if_shared(function.prefix, func)
-    _plan(function, Conf())
+    _plan(function, Conf(), may_open=False)
     if options.prefix and options.key_generator_callable is None:
         _warn_if_taken(function, options)
     with _listing:
@@ -213,7 +220,11 @@ def _make_plan(function: Function) -> Plan:
         return plan
 
 
-def _plan(function: Function, project: Conf) -> Plan:
+def _plan(function: Function, project: Conf, *, may_open: bool = True) -> Plan:
+    """Return a plan.
+
+    :param may_open: whether the cache may be opened: not at decoration.
+    """
     options = _options(function, project)
     name = function.name
     called = _fit_callables(options, function.binder)
@@ -260,10 +271,17 @@ def _plan(function: Function, project: Conf) -> Plan:
     aread: Any = afetch
     if is_tagged or function.expected is not None:
         read, aread = fetch_tagged, afetch_tagged
-    if options.local:
+    read_many, aread_many = fetch_many, afetch_many
+    if options.local == "request":
         read = local.fetching(read, hit_kinds, place_of)
         aread = local.afetching(aread, hit_kinds, place_from_afar)
         local.watch_requests()
+    elif may_open and _has_copies(options.local, alias, name):
+        clock = function.clock.source
+        group = group_of(call_tags(function.prefix, "")[1]) or ""
+        near = Near(alias, hit_kinds, policy.local, group, function.stats, clock)
+        read, aread = near.fetch, near.afetch
+        read_many, aread_many = near.fetch_many, near.afetch_many
     return Plan(
         options=options,
         policy=policy,
@@ -277,6 +295,8 @@ def _plan(function: Function, project: Conf) -> Plan:
         captured=captured,
         fetch=read,
         afetch=aread,
+        fetch_many=read_many,
+        afetch_many=aread_many,
         hit_kinds=tuple(hit_kinds),
         tag=tag,
         reads=options.depends_on == "reads",
@@ -289,6 +309,19 @@ def _plan(function: Function, project: Conf) -> Plan:
         varies=bool(varied),
         context_travels=vary.travel(varied),
     )
+
+
+def _has_copies(given: Any, alias: str, name: str) -> bool:
+    """Return whether copies of the entries are kept in the memory of this process."""
+    if not given or not apps.ready or is_in_memory(alias):
+        return False  # in memory, a hit is as near as a copy
+    if given == "process" and not can_hold(alias):
+        raise ImproperlyConfigured(
+            f"cache_memoize: {name} has local='process', for which the cache "
+            f"{alias!r} has to be on Redis or Valkey, with the client of Django or "
+            "django-redis; write a number of seconds: local=0.5"
+        )
+    return True
 
 
 def _table_tags(options: Options, name: str, alias: str) -> set[str]:

@@ -19,7 +19,7 @@ from cache_memoize.cache import record
 from cache_memoize.cache.breaker import breaker_of
 from cache_memoize.cache.store import Store
 from cache_memoize.keys import tags
-from cache_memoize.protocol import capture, settle
+from cache_memoize.protocol import call, capture, settle
 from tests.conftest import ATOMIC, close_connections, how_many, in_thread, plan_of
 from tests.databases import EVERYWHERE
 from tests.models import Post
@@ -606,6 +606,14 @@ def test_what_is_remembered_of_entries_is_bounded(monkeypatch):
     for n in range(5):
         tags.remember_expected(f"key {n}", b"a\nb\n", ["a", "b"])
         assert 1 <= len(tags._expected) <= 2
+
+
+@pytest.mark.backends(["locmem"])
+def test_the_functions_that_one_depends_on_are_bounded(world, monkeypatch):
+    monkeypatch.setattr(call, "MOST_ORIGINS", 0)
+    family = Family(world, 2)
+    assert family.functions[0](1) == 0
+    assert family.functions[0]._memoized.made_of == set()
 
 
 @pytest.mark.backends(["locmem"])

@@ -19,7 +19,7 @@ from django.test.utils import CaptureQueriesContext
 from cache_memoize import cache_memoize, invalidate_model, process
 from cache_memoize.cache.breaker import breaker_of
 from cache_memoize.keys.tags import table_tag
-from cache_memoize.protocol import invalidation, tables
+from cache_memoize.protocol import invalidation, tables, transactions
 from cache_memoize.protocol.statements import names_in
 from tests.conftest import World, in_thread
 from tests.databases import EACH, EVERYWHERE, prepared
@@ -597,6 +597,15 @@ def test_methods_that_send_a_statement_of_their_own_may_write_anywhere(world, ro
             cursor.callproc("p")
             cursor.execute("DROP PROCEDURE p")
     assert f() == f() == 1
+
+
+def test_without_the_app_nothing_sees_the_statements(monkeypatch):
+    monkeypatch.setattr(transactions, "observer", None)
+    with connection.cursor() as cursor:
+        cursor.executescript("INSERT INTO tests_post (title) VALUES ('new')")
+        with pytest.raises(AttributeError):
+            _ = cursor.copy_expert
+    assert Post.objects.count() == 1
 
 
 def test_the_methods_of_a_driver_are_those_that_it_has():
