@@ -493,6 +493,18 @@ def test_attributes_of_captured_functions_are_part_of_the_key(make):
     assert [make([1])(), make([2])(), make([1])()] == [[1], [2], [1]]
 
 
+def test_a_function_that_captures_itself_captures_no_attributes_of_that_kind():
+    def make(held=None):
+        def inner():
+            return held
+
+        inner.rate = 1
+        held = held or inner
+        return captured_text_of(inner, "inner")()
+
+    assert make() == make() != make({"rate": 1})
+
+
 def test_an_attribute_of_a_captured_function_may_be_refused():
     with pytest.raises(UnkeyableArgument, match="captured variable 'inner'"):
         attribute_of_itself(Held())()
