@@ -171,11 +171,12 @@ known = _Known()
 
 
 def may_be_held(alias: str) -> bool:
-    """Return whether another process may hold copies, as far as that is known."""
+    """Return whether another process may hold copies of the entries of a cache that
+    ``tells``, as far as that is known."""
     if alias in known.listed or alias in known.own:
         return True
     asked = known.unlisted.get(alias, -math.inf)
-    return time.monotonic() - asked >= TRUSTED and can_hold(alias)
+    return time.monotonic() - asked >= TRUSTED
 
 
 def tell(alias: str, places: Iterable[Any], group: str = "") -> None:
