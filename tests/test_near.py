@@ -27,7 +27,7 @@ from cache_memoize.cache import connections, holders, near
 from cache_memoize.cache.near import Copies, Lease, _Copy
 from cache_memoize.clock import Clock
 from cache_memoize.conf import changed
-from tests.conftest import FakeClock, World, counted, in_thread
+from tests.conftest import FakeClock, World, close_connections, counted, in_thread
 from tests.needs import need
 from tests.servers import SERVERS
 from tests.test_site import of_a_tenant, tenants
@@ -301,8 +301,11 @@ class Pair:
         self.alias, self.value, self.runs = alias, 1, 0
         options = {"prefix": f"pair.{os.urandom(4).hex()}"} | options
 
+        self.compute: Any = lambda: None
+
         def value(x: int = 0) -> int:
             self.runs += 1
+            self.compute()
             return self.value
 
         clocks = options.pop("clocks", [Clock(), Clock()])
@@ -373,33 +376,82 @@ def test_a_holder_serves_from_memory_and_sees_each_change_at_once(two, kind, rea
         assert pair.there() == pair.here() == pair.value
 
 
+class HeldUp:
+    """The other process, which is held up before it drops its copies."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(holders, "TERM", 20.0)  # that is not what ends the wait
+        copies = near.copies_of("other")
+        self.drop = copies.drop
+        self.seen: list[Any] = []
+        self.goes_on = threading.Event()
+        copies.drop = self  # type: ignore[method-assign, assignment]
+
+    def __call__(self, places: Any) -> None:
+        self.seen.append(places)
+        assert self.goes_on.wait(20)
+        self.drop(places)
+
+
+def begun(function: Any) -> tuple[threading.Thread, threading.Event]:
+    done = threading.Event()
+
+    def work() -> None:
+        function()
+        done.set()
+        close_connections()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread, done
+
+
 @HELD
 def test_a_change_waits_for_a_holder_that_is_held_up(two, monkeypatch):
     pair = Pair(two, "sync")
     pair.begin()
-    monkeypatch.setattr(holders, "TERM", 20.0)  # that is not what ends the wait
-    copies, seen, goes_on = near.copies_of("other"), [], threading.Event()
-    drop = copies.drop
-
-    def held_up(places: Any) -> None:
-        seen.append(places)
-        assert goes_on.wait(20)
-        drop(places)
-
-    copies.drop = held_up
+    other = HeldUp(monkeypatch)
     pair.value = 2
-    done = threading.Event()
-
-    def invalidate() -> None:
-        in_thread(pair.here.invalidate)
-        done.set()
-
-    thread = threading.Thread(target=invalidate)
-    thread.start()
-    until(lambda: seen)
+    thread, done = begun(pair.here.invalidate)
+    until(lambda: other.seen)
     assert not done.wait(0.1), "it has not dropped its copy yet"
-    goes_on.set()
+    other.goes_on.set()
     thread.join()
+    assert pair.there() == 2
+
+
+@HELD
+@pytest.mark.parametrize("way", ["refresh", "prime"])
+def test_a_refresh_that_is_overtaken_waits_as_that_which_overtakes_it(
+    two, monkeypatch, way
+):
+    """The other change is stored, but has not yet returned."""
+    pair = Pair(two, "sync", hold=60 if way == "prime" else 0)
+    pair.begin()
+    other = HeldUp(monkeypatch)
+    pair.value = 2
+    computes, computed = threading.Event(), threading.Event()
+
+    def compute() -> None:
+        if not computes.is_set():
+            computes.set()
+            assert computed.wait(20)
+
+    if way == "prime":  # its key is blocked
+        first, _ = begun(pair.here.invalidate)
+        until(lambda: other.seen)
+        second, done = begun(lambda: pair.here.prime(2))
+    else:
+        pair.compute = compute
+        second, done = begun(pair.here.refresh)
+        assert computes.wait(20)
+        first, _ = begun(pair.here.refresh)
+        until(lambda: other.seen)
+        computed.set()
+    assert not done.wait(0.2), "the other process still serves what it has"
+    other.goes_on.set()
+    first.join()
+    second.join()
     assert pair.there() == 2
 
 
