@@ -63,6 +63,10 @@ class Backend:
         """Return whether a write now would be part of a transaction of the caller."""
         return False
 
+    def answers_in_order(self, cache: Cache) -> bool:
+        """Return whether ``get_many()`` asks one server, which answers key by key."""
+        return False
+
     def takes_bytes(self, cache: Cache) -> bool:
         """Return whether its serializer accepts bytes."""
         return True
