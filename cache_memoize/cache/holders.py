@@ -130,7 +130,8 @@ class _List:
         settings = settings_of(alias) or {}
         prefix, version = settings.get("KEY_PREFIX", ""), settings.get("VERSION", 1)
         #: Not by make_key(): of a KEY_FUNCTION, the result may differ for each tenant.
-        self.key = f"{prefix}:{version}:cache_memoize.holders"
+        #: The braces keep all keys of a cluster on one node.
+        self.key = f"{prefix}:{version}:{{cache_memoize.holders}}"
         # Channels are the same in all databases of a server.
         database = self.client.connection_pool.connection_kwargs.get("db", 0)
         #: Before the id of a holder: its channel.
