@@ -239,7 +239,7 @@ def cache_memoize(
     wait: float | timedelta | None = None,
     lease: float | timedelta = 10,
     hold: float | timedelta = 0,
-    local: Literal["request"] | None = None,
+    local: Literal["request", "process"] | float | timedelta | None = None,
     vary_on: VaryOn | Iterable[VaryOn] = (),
     inherit: bool = True,
     depends_on: DependsOn | Iterable[DependsOn] = (),
@@ -287,7 +287,10 @@ def cache_memoize(*args: Any, **kwargs: Any) -> Any:
         process dies, other callers wait that long. Leases of slower functions grow.
     :param hold: seconds for which nothing is stored after an invalidation: longer than
         the lag of read replicas, or than transactions that read from a snapshot.
-    :param local: ``"request"``: read each call from the cache once per request, or per
+    :param local: ``"process"``: serve hits from the memory of this process, with the
+        whole promise (Redis and Valkey only); seconds or ``timedelta``: the same on any
+        backend, but changes by other processes are seen that much later;
+        ``"request"``: read each call from the cache once per request, or per
         ``with local():`` block; None: every time.
     :param vary_on: functions without arguments, or names of those in
         :mod:`cache_memoize.vary`: their results at the call are part of the key.

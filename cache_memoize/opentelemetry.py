@@ -51,6 +51,7 @@ _COUNTERS = {
     "cache_memoize.waits": ("waits", "{wait}", "Callers that began to wait."),
     "cache_memoize.errors": ("errors", "{error}", "Failures of the cache."),
     "cache_memoize.failed": ("failed", "{refresh}", "Refreshes that stored nothing."),
+    "cache_memoize.near": ("near", "{call}", "Hits from the memory of the process."),
     "cache_memoize.saved": ("saved", "s", "Computation that hits made unnecessary."),
 }
 

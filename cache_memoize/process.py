@@ -102,14 +102,21 @@ _logged: dict[tuple[str, str], float] = {}
 
 
 def log_sometimes(
-    log: Callable[..., None], text: str, subject: str, *more: Any
+    log: Callable[..., None],
+    text: str,
+    subject: str,
+    *more: Any,
+    error: BaseException | None = None,
 ) -> None:
     """Log a line about a function or a cache, at most one a minute: while two releases
-    run side by side, the reason may hold for each call."""
+    run side by side, the reason may hold for each call.
+
+    :param error: is logged with its traceback.
+    """
     now = time.monotonic()
     if now - _logged.get((text, subject), -_QUIET) >= _QUIET:
         _logged[text, subject] = now
-        log(text, subject, *more)
+        log(text, subject, *more, exc_info=error)
 
 
 # --- forks, and the ends of threads --------------------------------------------------

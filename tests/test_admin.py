@@ -300,6 +300,17 @@ def test_searched_and_sorted(
     assert "".join(rows(client.get(LIST + query))) == order
 
 
+def test_a_table_finds_the_functions_that_depend_on_it(client: Client) -> None:
+    @cache_memoize(60, prefix="of posts", depends_on="tests.Post")
+    def f() -> None: ...
+
+    @cache_memoize(60, prefix="of others")
+    def g() -> None: ...
+
+    (found,) = rows(client.get(LIST, {"q": "tests_post"}))
+    assert found == "f"
+
+
 @pytest.mark.parametrize("column", [c.name for c in overview.COLUMNS])
 def test_every_column_sorts_and_says_so(
     client: Client, three: Any, column: str

@@ -128,6 +128,7 @@ def test_all_figures_as_text():
         "waits": "0",
         "errors": "0",
         "failed": "0",
+        "near": "0",
     }
     assert list(describe_totals(Totals())) == [figure.name for figure in FIGURES]
 
@@ -150,3 +151,5 @@ def test_what_a_function_depends_on_and_which_ones_depend_on_it():
     assert {"table tests_shelf", "table tests_tag", one.path} <= {*found.depends_on}
     assert "table tests_post" in found.depends_on and found.used_by == []
     assert outer(1) == outer(1)
+    users = describe.describe_users([one])
+    assert users["table tests_tag"] == sorted([one.path, two.path])

@@ -27,6 +27,7 @@ NAMES = {
     "cache_memoize.waits",
     "cache_memoize.errors",
     "cache_memoize.failed",
+    "cache_memoize.near",
     "cache_memoize.saved",
     "cache_memoize.cache.breaker.state",
     "cache_memoize.computation.duration",

@@ -28,8 +28,9 @@ from cache_memoize.cache.tokens import Look
 from cache_memoize.clock import Clock
 from cache_memoize.protocol import threads, transactions
 from cache_memoize.protocol.call import Call
-from cache_memoize.protocol.claim import _Caller, _step
+from cache_memoize.protocol.claim import _Caller, _step, claim
 from tests.conftest import FakeClock, World, close_connections, in_thread, plan_of
+from tests.test_clocks import call_of
 
 ROOT = Path(__file__).parents[1]
 SHARED = ["valkey", "redis", "django_redis", "pymemcache", "pylibmc", "file"]
@@ -449,6 +450,26 @@ def test_a_waiter_that_finds_the_lease_of_the_next_failure_computes(world):
     assert f() == 1
     assert len(world.clock.sleeps) == 1
     world.cache.delete(key)
+
+
+@pytest.mark.leaves_lease
+def test_a_waiter_that_finds_the_next_lease_raises_the_exception_before_it(world):
+    """Else a busy function that fails is computed by each caller that did not see the
+    mark in time."""
+    runs = []
+    f = world.memoize(60)(lambda: runs.append(1))
+    key, error = f.get_cache_key(), record.dumps_exception(ValueError("broken"))
+    world.cache.set(key, record.pack(record.LEASE, b"failing!"), 10)
+
+    def fail():
+        world.cache.set(key, record.pack(record.FAILED, b"failing!", error), 10)
+        assert run(claim(call_of(f))).lease is not None
+
+    world.clock.on_sleep = lambda: in_thread(fail)
+    with pytest.raises(ValueError, match="broken"):
+        f()
+    assert record.parse(world.cache.get(key)).kind == record.RETRY
+    assert len(world.clock.sleeps) == 1 and runs == []
 
 
 def test_a_newcomer_takes_the_key_over_from_a_failure_and_stores(world):

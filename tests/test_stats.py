@@ -38,6 +38,7 @@ def test_cache_info_has_names():
         "mean": 0.5,
         "p95": 0.7,
         "failed": 0,
+        "near": 0,
         "old_since": None,
     }
 

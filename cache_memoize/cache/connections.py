@@ -36,6 +36,7 @@ __all__ = [
     "afetch",
     "afetch_many",
     "afetch_tagged",
+    "aread_with_tags",
     "aliases",
     "awaited",
     "close",
@@ -51,9 +52,12 @@ __all__ = [
     "unshared",
     "name_of",
     "opened",
+    "pick_entries",
+    "pick_entry",
     "place_from_afar",
     "place_of",
     "read_raw_many",
+    "read_with_tags",
     "settings_of",
 ]
 
@@ -229,32 +233,34 @@ def fetch(alias: str, key: str) -> Any:
 def fetch_tagged(alias: str, key: TaggedKey) -> Any:
     """Return the entry of a call if it has the present tokens of its tags; otherwise
     all values that were read. One ``get_many``."""
-    return _pick_entry(key, read_many(alias, *opened(alias), _with_tags(key)))
+    keys = [key, *key.tags, *key.expected.keys]
+    return pick_entry(key, read_many(alias, *opened(alias), keys))
 
 
 def fetch_many(alias: str, keys: list[Any]) -> dict[str, Any]:
     """Return the result of ``fetch`` or ``fetch_tagged`` for each of these keys, with
     one ``get_many``."""
-    return _pick_entries(keys, read_many(alias, *opened(alias), _with_all_tags(keys)))
+    return pick_entries(keys, read_with_tags(alias, keys))
 
 
-def _with_tags(key: TaggedKey) -> list[str]:
-    return [key, *key.tags, *key.expected.keys]
+def read_with_tags(alias: str, keys: list[Any]) -> dict[str, Any]:
+    """Return the values under these keys, of calls of one function, and their tags."""
+    return read_many(alias, *opened(alias), _with_tags(keys))
 
 
-def _with_all_tags(keys: list[Any]) -> list[str]:
+def _with_tags(keys: list[Any]) -> list[str]:
+    return [*keys, *{tag for key in keys for tag in getattr(key, "all_tags", ())}]
+
+
+def pick_entries(keys: list[Any], found: dict[str, Any]) -> dict[str, Any]:
+    """Return what ``fetch`` or ``fetch_tagged`` would, out of all that was read."""
     # All of one function: either each of them has tags, or none.
-    tagged = isinstance(keys[0], TaggedKey)
-    return [*keys, *({tag for key in keys for tag in key.all_tags} if tagged else ())]
-
-
-def _pick_entries(keys: list[Any], found: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(keys[0], TaggedKey):
         return found
-    return {key: _pick_entry(key, found) for key in keys}
+    return {key: pick_entry(key, found) for key in keys}
 
 
-def _pick_entry(key: Any, found: dict[str, Any]) -> Any:
+def pick_entry(key: Any, found: dict[str, Any]) -> Any:
     """Return the entry of a call with tags if it has their tokens, else ``found``."""
     raw = found.get(key)
     if type(raw) is not bytes:
@@ -306,21 +312,21 @@ async def afetch(alias: str, key: str) -> Any:
 async def afetch_tagged(alias: str, key: TaggedKey) -> Any:
     if is_in_memory(alias):
         return fetch_tagged(alias, key)
-    client = awaited(alias)
-    if client is None:
-        return await sync_to_async(fetch_tagged)(alias, key)
-    found = await client.get_many(_with_tags(key))
-    return _pick_entry(key, genuine_ones(alias, client.cache, found))
+    return pick_entry(key, await aread_with_tags(alias, [key]))
 
 
 async def afetch_many(alias: str, keys: list[str]) -> dict[str, Any]:
+    return pick_entries(keys, await aread_with_tags(alias, keys))
+
+
+async def aread_with_tags(alias: str, keys: list[Any]) -> dict[str, Any]:
     if is_in_memory(alias):
-        return fetch_many(alias, keys)
+        return read_with_tags(alias, keys)
     client = awaited(alias)
     if client is None:
-        return await sync_to_async(fetch_many)(alias, keys)
-    found = await client.get_many(_with_all_tags(keys))
-    return _pick_entries(keys, genuine_ones(alias, client.cache, found))
+        return await sync_to_async(read_with_tags)(alias, keys)
+    found = await client.get_many(_with_tags(keys))
+    return genuine_ones(alias, client.cache, found)
 
 
 #: Aliases of servers that refuse commands with several keys.

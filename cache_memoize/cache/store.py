@@ -27,7 +27,7 @@ from django.db.transaction import TransactionManagementError
 
 from ..clock import Clock
 from ..process import logger, run
-from . import local, record, signing
+from . import local, near, record, signing
 from .backends import Backend, backend_of
 from .breaker import SLOW, Breaker, breaker_of
 from .connections import (
@@ -210,6 +210,12 @@ class Store:
     async def delete(self, key: str) -> bool:
         return bool(await self.execute("delete", key))
 
+    async def tell(self, keys: Collection[str]) -> None:
+        """Return when no process serves a copy of what was stored under these keys
+        before, or depends on these tags. Raises the error of the server."""
+        if near.is_told(self.alias):
+            near.tell_all(self.alias, keys)
+
     async def shield(self, flow: Coroutine[Any, Any, None]) -> None:
         """Finish a flow, even if the caller is cancelled."""
         await flow
@@ -242,6 +248,7 @@ class Store:
         finally:
             if command in _WRITES:  # also if only the answer got lost
                 local.drop_key(self.alias, args[0])
+                near.drop_key(self.alias, args[0])
         # An empty answer proves nothing where a client hides its errors.
         doubted = client.backend.swallows and not result
         took = self.clock.monotonic() - started
@@ -365,6 +372,12 @@ class AsyncStore(Store):
             await asyncio.shield(self.swap(key, lease, mark, record.FAILED_FOR))
             raise
 
+    async def tell(self, keys: Collection[str]) -> None:
+        if near.is_told(self.alias):
+            # Not in the one thread for the database: it may wait for two seconds.
+            tell = sync_to_async(near.tell_all, thread_sensitive=False)
+            await tell(self.alias, keys)
+
     async def shield(self, flow: Coroutine[Any, Any, None]) -> None:
         await asyncio.shield(flow)
 
@@ -382,9 +395,13 @@ class AsyncStore(Store):
         return client or super()._client()
 
     async def execute(self, command: str, *args: Any) -> Any:
-        if is_in_memory(self.alias) or awaited(self.alias):
+        if is_in_memory(self.alias):
             return await self._command(command, *args)
-        return await sync_to_async(self._run_command)(command, *args)
+        if awaited(self.alias) is None:
+            return await sync_to_async(self._run_command)(command, *args)
+        flow = self._command(command, *args)
+        # As in a thread, what is written is written if the caller is cancelled, too.
+        return await (flow if command in _READS else asyncio.shield(flow))
 
     def _run_command(self, command: str, *args: Any) -> Any:
         return run(self._command(command, *args))

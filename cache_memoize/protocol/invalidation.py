@@ -94,8 +94,7 @@ async def invalidate_key(
     elif tokens is None:
         await store.get(key)  # an error is raised here, and not at the commit
     else:
-        await _invalidate_now(store, name, key, hold)
-        await _renew_now(store, name, tags)
+        await _invalidate_now(store, name, key, hold, tags)
 
 
 async def invalidate_call(call: Call, *, variants: bool = False) -> None:
@@ -140,8 +139,13 @@ async def renew_tags(
 
 async def _renew_now(store: Store, name: str, tags: Sequence[str]) -> None:
     """Give each tag that some entry depends on a new token."""
+    await _mark_tags(store, name, tags)
+    await store.tell(tags)
+
+
+async def _mark_tags(store: Store, name: str, tags: Sequence[str]) -> None:
     for tag in await store.records(tags):
-        await _invalidate_now(store, name, tag, 0.0)
+        await _mark(store, name, tag)
 
 
 async def _limit_tags(store: Store, tags: Sequence[str]) -> None:
@@ -155,6 +159,7 @@ async def _limit_tags(store: Store, tags: Sequence[str]) -> None:
         if is_tag and store.backend().atomic:
             new = pack(record.TAG, found.token, cost=record.LIMITED)
             await store.swap(tag, found.raw, new, BLOCK_FOR)
+    await store.tell(tags)
 
 
 def _renew_after_commit(
@@ -178,6 +183,7 @@ async def _block(
     """Block a key for these invalidations; note the time, if that succeeds."""
     now = store.clock.monotonic()
     await _mark(store, name, key, adds=tokens, seconds=BLOCK_FOR)
+    await store.tell([key])
     blocked.append(now)
 
 
@@ -195,8 +201,7 @@ def _invalidate_after_commit(
     :param blocked: when the block began, in monotonic seconds; empty if there is none.
     """
     try:
-        run(_invalidate_now(store, name, key, hold, frozenset([token])))
-        run(_renew_now(store, name, tags))
+        run(_invalidate_now(store, name, key, hold, tags, frozenset([token])))
     except Exception as error:
         # An error here would skip the project's own hooks. While the block lasts, there
         # is no old entry, and none can be stored.
@@ -206,10 +211,17 @@ def _invalidate_after_commit(
 
 
 async def _invalidate_now(
-    store: Store, name: str, key: str, hold: float, drops: frozenset[bytes] = NO_TOKENS
+    store: Store,
+    name: str,
+    key: str,
+    hold: float,
+    tags: Sequence[str],
+    drops: frozenset[bytes] = NO_TOKENS,
 ) -> None:
     adds = frozenset([_HOLD]) if hold else NO_TOKENS
     await _mark(store, name, key, adds=adds, drops=drops, seconds=math.ceil(hold))
+    await _mark_tags(store, name, tags)
+    await store.tell([key, *tags])
 
 
 async def _mark(

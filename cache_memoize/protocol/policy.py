@@ -52,6 +52,7 @@ _WORDS = {
     "wait": (", a timedelta or None (as long as a lease)", "does not wait"),
     "lease": (" or a timedelta", "is refused too"),
     "hold": (" or a timedelta", "does not block"),
+    "local": (", a timedelta, 'process', 'request' or None", "keeps no copies"),
 }
 
 
@@ -113,6 +114,8 @@ class Policy:
     early_refresh: float = 0.0
     jitter: float = 0.0
     hold: float = 0.0
+    #: Seconds for which a copy of an entry is served; None: no number was given.
+    local: float | None = None
     #: Whether results depend on the calls that were made for them.
     inherit: bool = True
     #: False: the cache is neither read nor written.
@@ -134,6 +137,15 @@ class Policy:
                 f"cache_memoize: hold= of {owner} must not be unlimited: nothing is "
                 "stored for that long after an invalidation"
             )
+        local = None
+        if options.local is not None and not isinstance(options.local, str):
+            local = _seconds(options.local, "local", owner)
+        if local == math.inf:
+            raise ValueError(
+                f"cache_memoize: local= of {owner} must not be unlimited: changes by "
+                "other processes are seen that much later; on Redis and Valkey, "
+                "local='process' sees them at once"
+            )
         policy = cls(
             owner=owner,
             timeout=timeout
@@ -148,6 +160,7 @@ class Policy:
             early_refresh=_check_factor(options.early_refresh, "early_refresh", owner),
             jitter=_check_factor(options.jitter, "jitter", owner, 1.0),
             hold=hold,
+            local=local,
             # A guard runs once per timeout, whatever it calls.
             inherit=bool(options.inherit and options.store_result),
             enabled=enabled,

@@ -104,13 +104,11 @@ def _count(call: Call, cost: float) -> None:
 
 
 async def _store(call: Call, claim: Claim, kind: int, result: Any, cost: float) -> None:
-    timeout = timeout_of(call, result)
-    if claim.origins:
-        timeout = min(timeout, claim.origins.timeout)
+    timeout = min(timeout_of(call, result), claim.origins.timeout)
     grace = call.plan.grace(kind) if timeout else 0.0
     # At most the timeout, even if the clock was set back meanwhile.
     age = max(0.0, call.clock.time() - claim.started)
-    if claim.origins and claim.origins.stale:
+    if claim.origins.stale:
         # Stale from the start; without stale=, fresh for a moment, for the others.
         timeout = min(timeout, age + (0.0 if grace else STALE_ORIGIN_FRESH_FOR))
     left = timeout - age + grace
@@ -138,7 +136,7 @@ async def _store(call: Call, claim: Claim, kind: int, result: Any, cost: float) 
         return await release(call, claim)  # it was read before, perhaps uncommitted
     # Even if the breaker has opened meanwhile: other callers may be waiting.
     try:
-        depends = await claim.origins.pack(call) if claim.origins else b""
+        depends = await claim.origins.pack(call)
         if depends is None:
             return await _give_up(call, claim, tried=False)
         new = pack_entry(call, claim, kind, payload, timeout, cost, depends)
@@ -198,6 +196,8 @@ async def put(call: Call, claim: Claim, new: bytes, left: float) -> bool:
         await call.look(kept=left)  # else its tags might expire before it
     for _ in range(PATIENCE):
         if await call.store.swap(call.key, held.raw, ours, left):
+            if claim.keeps is not None or claim.renews:
+                await call.store.tell([call.key])
             call.stats.stored(call.clock.time())
             return True
         found = await call.store.get(call.key)
@@ -247,7 +247,7 @@ def pack_entry(
     entry, with a new one, so that no earlier refresh replaces it."""
     assert claim.lease is not None
     renewed, stamp = claim.keeps is not None, None
-    if claim.origins and claim.origins.stale:
+    if claim.origins.stale:
         stamp = Stamp(call.clock.time(), STALE_ORIGIN_FRESH_FOR, 0)
     return pack(
         kind,

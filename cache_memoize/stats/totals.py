@@ -39,6 +39,8 @@ class Totals(NamedTuple):
     errors: int = 0
     #: Refreshes that stored nothing, while callers go on getting the old value.
     failed: int = 0
+    #: Hits whose entry was a copy in the memory of the process.
+    near: int = 0
     #: Runs of the function, also in the background.
     computations: int = 0
     #: Seconds of all runs.
