@@ -243,6 +243,8 @@ def cache_memoize(
     vary_on: VaryOn | Iterable[VaryOn] = (),
     inherit: bool = True,
     depends_on: DependsOn | Iterable[DependsOn] = (),
+    compress: bool | int | None = None,
+    max_bytes: int | None = None,
 ) -> Decorator: ...
 def cache_memoize(*args: Any, **kwargs: Any) -> Any:
     """Memoize a function in a Django cache, for all processes that share it.
@@ -299,6 +301,10 @@ def cache_memoize(*args: Any, **kwargs: Any) -> Any:
     :param depends_on: models, as classes or ``"app.Model"``: results are out of date as
         soon as any process writes to their tables; ``"reads"``: the tables that the
         function has read. Needs ``"cache_memoize"`` in ``INSTALLED_APPS``.
+    :param compress: the bytes of a pickled result above which it is compressed, by
+        Zstandard where Python has it, else by zlib; True: 1,024; None: never.
+    :param max_bytes: the bytes of the largest entry, compressed, that is stored; a
+        larger result is only returned. None: unlimited.
 
     Options that are not passed here may be set for all functions by the setting
     ``CACHE_MEMOIZE["DEFAULTS"]``, which is read at the first call.

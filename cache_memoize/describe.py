@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from django.db.models import Model
+from django.template.defaultfilters import filesizeformat
 from django.utils.formats import number_format
 from django.utils.functional import Promise
 from django.utils.translation import gettext as _
@@ -355,6 +356,10 @@ def format_count(count: int) -> str:
     return number_format(count, force_grouping=True)
 
 
+def format_size(size: int) -> str:
+    return filesizeformat(size) if size else NOTHING
+
+
 class Figure(NamedTuple):
     """A column of figures in the admin and on the command line."""
 
@@ -378,6 +383,7 @@ FIGURES = [
     Figure("errors", gettext_lazy("Errors"), lambda t: t.errors),
     Figure("failed", gettext_lazy("Failed"), lambda t: t.failed),
     Figure("near", gettext_lazy("Near"), lambda t: t.near),
+    Figure("size", gettext_lazy("Size"), lambda t: t.size, format_size),
 ]
 
 

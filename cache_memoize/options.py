@@ -67,6 +67,8 @@ class Options:
     vary_on: VaryOn | Iterable[VaryOn] = ()
     inherit: bool = True
     depends_on: DependsOn | Iterable[DependsOn] = ()
+    compress: bool | int | None = None
+    max_bytes: int | None = None
 
     def check(self, name: str) -> None:
         """Refuse values of a wrong form; protocol/policy.py refuses wrong numbers."""

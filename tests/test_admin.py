@@ -266,7 +266,7 @@ def test_all_functions_are_listed(client: Client, three: Any, told: None) -> Non
     assert "Tags: sums" in text
     assert "3 memoized functions of this process" in text
     assert re.search(
-        r"b tests.test_admin 4 1 80[.]0 % [\d.]+ [µm]?s 1 .* 0 0 "
+        r"b tests.test_admin 4 1 80[.]0 % [\d.]+ [µm]?s 1 .* 0 0 \d+ bytes "
         r"default of the cache default",
         text,
     )

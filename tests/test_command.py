@@ -518,6 +518,7 @@ def test_stats_are_those_of_the_whole_site(counting, only_shop):
     shop.price(2)
     (row,) = memoize("stats", "tests.shop.price", "--json").json
     assert row.pop("since") == pytest.approx(time.time(), abs=PATIENCE)
+    assert 2 * 40 < row.pop("stored_bytes") < 2 * 80
     assert row.pop("mean") > 0 and row.pop("p95") > 0 and row.pop("saved") > 0
     assert row == {
         "name": "tests.shop.price",
@@ -530,6 +531,8 @@ def test_stats_are_those_of_the_whole_site(counting, only_shop):
         "failed": 0,
         "near": 0,
         "computations": 2,
+        "stored": 2,
+        "too_large": 0,
         "hit_rate": 0.5,
         "old_since": None,
     }
@@ -550,11 +553,11 @@ def test_stats_name_the_moment_since_which_values_are_old(counting, only_shop):
     clock.tick(1_800_000_000 - clock.time())
     stats.refresh_failed("key", clock, "nothing was stored")
     header, row = memoize("stats", "tests.shop.rate").out.splitlines()
-    assert header.split()[-3:] == ["failed", "near", "old_since"]
-    assert re.split(r"  +", row)[-3:] == ["1", "0", "2027-01-15 08:00 UTC"]
+    assert header.split()[-4:] == ["failed", "near", "size", "old_since"]
+    assert re.split(r"  +", row)[-4:] == ["1", "0", "–", "2027-01-15 08:00 UTC"]
     (row,) = memoize("stats", "tests.shop.rate", "--json").json
     assert row["failed"] == 1 and row["old_since"] == 1_800_000_000
-    stats.stored(clock.time())
+    stats.stored(clock.time(), 100)
 
 
 def test_stats_of_processes_that_have_ended_are_there(project):

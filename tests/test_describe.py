@@ -114,7 +114,13 @@ def test_timeouts_and_tags_in_words():
 
 def test_all_figures_as_text():
     totals = Totals(
-        hits=3000, misses=1, computations=1, spent=0.5, costs={bucket(0.5): 1}
+        hits=3000,
+        misses=1,
+        computations=1,
+        stored=3,
+        stored_bytes=6143,
+        spent=0.5,
+        costs={bucket(0.5): 1},
     )
     assert describe_totals(totals) == {
         "hits": "3,000",
@@ -129,7 +135,9 @@ def test_all_figures_as_text():
         "errors": "0",
         "failed": "0",
         "near": "0",
+        "size": "2.0\xa0KB",
     }
+    assert describe_totals(Totals())["size"] == "–"
     assert list(describe_totals(Totals())) == [figure.name for figure in FIGURES]
 
 

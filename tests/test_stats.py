@@ -40,6 +40,8 @@ def test_cache_info_has_names():
         "failed": 0,
         "near": 0,
         "old_since": None,
+        "size": 0,
+        "too_large": 0,
     }
 
 
