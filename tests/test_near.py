@@ -22,7 +22,7 @@ from django.db import transaction
 from django.test import override_settings
 
 from cache_memoize import cache_memoize, invalidate_tags
-from cache_memoize.cache import connections, holders, near
+from cache_memoize.cache import holders, near
 from cache_memoize.cache.near import Copies, Lease, _Copy
 from cache_memoize.clock import Clock
 from cache_memoize.conf import changed

@@ -71,6 +71,14 @@ async def _closing(connection: Any) -> AsyncGenerator[None]:
         await connection.disconnect(nowait=True)
 
 
+def _start_soon(loop: Any, flow: Any, *, context: Context) -> Any:
+    return loop.create_task(flow, context=context)
+
+
+#: At once, a command of one caller is written an iteration of the loop earlier.
+_start = getattr(asyncio, "eager_task_factory", _start_soon)  # Python 3.12
+
+
 class Multiplexed:
     """A connection that all tasks of the running event loop share.
 
@@ -93,7 +101,7 @@ class Multiplexed:
         #: Commands that are not yet written.
         self._packed: list[bytes] = []
         #: The task that reads, and writes the first commands.
-        self._reader: asyncio.Task[None] | None = None
+        self._reader: asyncio.Task[Any] | None = None
         self._answers = 0
 
     def ask(self, *command: Any) -> asyncio.Future[Any]:
@@ -103,14 +111,16 @@ class Multiplexed:
         future = self._loop.create_future()
         self._waiting.append(future)
         if is_first:
-            flow = self._write() if self._reader else self._serve()
             # The context of a request would live as long as the connection.
-            task = self._loop.create_task(flow, context=Context())
-            self._reader = self._reader or task
+            if self._reader is None:
+                _start(self._loop, self._serve(), context=Context())
+            else:
+                self._loop.create_task(self._write(), context=Context())
         return future
 
     async def _serve(self) -> None:
         """Read answers while callers wait for some."""
+        self._reader = asyncio.current_task()
         try:
             await self._connect()
             if self._timeout and self._timer is None:
