@@ -559,6 +559,11 @@ class OtherCache(RedisCache):
         self._class = type("OtherClient", (self._class,), {})
 
 
+class TenantCache(RedisCache):
+    def make_key(self, key, version=None):
+        return f"tenant:{key}"
+
+
 class OtherConnection(redis.Connection):
     pass
 
@@ -579,10 +584,6 @@ def tenant(key, prefix, version):
     return f"tenant:{key}"
 
 
-def connected(client):
-    pass
-
-
 OTHERS = {
     "a client": (f"{__name__}.OtherCache", {}),
     "a client of django-redis": (
@@ -598,6 +599,7 @@ OTHERS = {
     "text": (DJANGO, {"OPTIONS": {"decode_responses": True}}),
     "a setting": (DJANGO, {"OPTIONS": {"unheard_of": 1}}),
     "a key function": (DJANGO, {"KEY_FUNCTION": tenant}),
+    "a method for keys": (f"{__name__}.TenantCache", {}),
     "a serializer": (DJANGO, {"OPTIONS": {"serializer": "not.there"}}),
     "another backend": ("django.core.cache.backends.locmem.LocMemCache", {}),
 }
@@ -631,6 +633,15 @@ def test_valkey_py_has_the_same_classes(server, protocol):
         await line._connection.disconnect()
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("name", ["a key function", "a method for keys"])
+def test_a_place_is_not_known_from_afar_where_keys_are_made(name):
+    backend, settings = OTHERS[name]
+    with on(1, backend, **settings):
+        assert connections.place_from_afar("default", "key") is None
+    with on(1):
+        assert connections.place_from_afar("default", "key") is not None
 
 
 def test_without_the_asyncio_classes_the_thread_is_used(own, monkeypatch):

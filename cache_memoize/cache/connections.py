@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from asgiref.sync import sync_to_async
 from django.core.cache import caches
-from django.core.cache.backends.base import default_key_func
+from django.core.cache.backends.base import BaseCache, default_key_func
 
 from .. import process
 from ..conf import is_test
@@ -155,7 +155,8 @@ def awaited(alias: str) -> Awaited | None:
     has = _present_objects()
     if alias not in has.awaited:
         cache = caches.create_connection(alias)
-        has.awaited[alias] = backend_of(cache).awaited(cache)
+        threads = has_key_function(alias)  # which may ask the thread for its tenant
+        has.awaited[alias] = None if threads else backend_of(cache).awaited(cache)
     found = has.awaited[alias]
     return found if found is not None and found.is_ready() else None
 
@@ -190,8 +191,11 @@ def place_from_afar(alias: str, key: str) -> Any:
 
 
 def has_key_function(alias: str) -> bool:
-    """Return whether a key may mean another entry in another thread."""
-    return _cache_for_keys(alias).key_func is not default_key_func
+    """Return whether a key may mean another entry in another thread: there is a
+    KEY_FUNCTION, or the ``make_key()`` of a subclass."""
+    cache = _cache_for_keys(alias)
+    own = type(cache).make_key is not BaseCache.make_key
+    return own or cache.key_func is not default_key_func
 
 
 def have_key_functions() -> bool:

@@ -13,7 +13,6 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from asgiref.sync import sync_to_async
-from django.core.cache.backends.base import default_key_func
 from django.core.cache.backends.redis import RedisCacheClient
 
 from ..process import LoopStandstill, Standstill, run
@@ -165,13 +164,12 @@ class Redis(Backend):
         return _Values(client, full_key, serializer.dumps, serializer.loads, server)
 
     def has_plain_client(self, cache: Cache) -> bool:
-        """Return whether no project has changed what its client does with a key."""
+        """Return whether the client is that of Django, and not a subclass."""
         return type(cache._cache) is RedisCacheClient
 
     def awaited(self, cache: Cache) -> Awaited | None:
-        # A KEY_FUNCTION may ask the thread for its tenant.
         with suppress(Exception):  # a thread reports what is wrong with the settings
-            if cache.key_func is default_key_func and self.has_plain_client(cache):
+            if self.has_plain_client(cache):
                 return Awaited(self, cache)
         return None
 
@@ -208,7 +206,9 @@ class DjangoRedis(Redis):
 
     def has_plain_client(self, cache: Cache) -> bool:
         name = f"{type(cache.client).__module__}.{type(cache.client).__qualname__}"
-        return name == "django_redis.client.default.DefaultClient"
+        package, _, rest = name.partition(".")
+        known = package in ("django_redis", "django_valkey")
+        return known and rest == "client.default.DefaultClient"
 
 
 class Awaited:
