@@ -21,6 +21,7 @@ NAMES = [
     "stampede",
     "view",
     "scale",
+    "tables",
     "start",
 ]
 

@@ -533,7 +533,7 @@ def tell_no_process() -> None:
     """Break the library: wait for no process that holds copies."""
     from cache_memoize.cache import near
 
-    near.__dict__["tell"] = lambda alias, places: None
+    near.__dict__["tell"] = lambda *args: None
 
 
 def use_vouchers() -> None:

@@ -47,7 +47,9 @@ from .keys.encoding import encode
 from .keys.maker import key_maker, state_maker
 from .keys.tags import (
     also_tagged,
+    call_tags,
     function_tag,
+    group_of,
     predicting,
     table_tag,
     tagging,
@@ -276,7 +278,8 @@ def _plan(function: Function, project: Conf, *, may_open: bool = True) -> Plan:
         local.watch_requests()
     elif may_open and _has_copies(options.local, alias, name):
         clock = function.clock.source
-        near = Near(alias, hit_kinds, policy.local, function.stats, clock)
+        group = group_of(call_tags(function.prefix, "")[1]) or ""
+        near = Near(alias, hit_kinds, policy.local, group, function.stats, clock)
         read, aread = near.fetch, near.afetch
         read_many, aread_many = near.fetch_many, near.afetch_many
     return Plan(
@@ -397,6 +400,7 @@ def _drop_plans() -> None:
 
 
 on_change(_drop_plans)
+on_change(_drop_plans, "CACHES")
 
 
 @process.after_fork

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -299,3 +300,15 @@ def test_all_log_by_one_logger():
     """Its filter makes text of others printable."""
     for module, path in MODULES.items():
         assert module == "process" or "getLogger" not in path.read_text(), module
+
+
+def test_the_plan_of_the_mutants_is_up_to_date():
+    """It names each module, to be broken or left out, and mutants of code that is."""
+    plan = tomllib.loads((Path(__file__).parent / "mutation.toml").read_text())
+    left_out = {m for m in MODULES if room_of(m) in plan["left_out"]}
+    inside = {m for m in MODULES if MODULES[m].name != "__init__.py"}
+    assert inside - left_out == {*plan["modules"]}
+    assert {room_of(m) for m in left_out} == {*plan["left_out"]}
+    for each in plan["survivor"]:
+        lines = MODULES[each["module"]].read_text().splitlines()
+        assert each["was"] in " ".join(map(str.strip, lines)), each

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import redis
 from django.core.cache import caches
 from django.core.exceptions import ImproperlyConfigured
 from django.db import transaction
@@ -26,7 +27,7 @@ from cache_memoize.cache import holders, near
 from cache_memoize.cache.near import Copies, Lease, _Copy
 from cache_memoize.clock import Clock
 from cache_memoize.conf import changed
-from tests.conftest import FakeClock, World, counted, in_thread
+from tests.conftest import FakeClock, World, close_connections, counted, in_thread
 from tests.needs import need
 from tests.servers import SERVERS
 from tests.test_site import of_a_tenant, tenants
@@ -297,8 +298,11 @@ class Pair:
         self.alias, self.value, self.runs = alias, 1, 0
         options = {"prefix": f"pair.{os.urandom(4).hex()}"} | options
 
+        self.compute: Any = lambda: None
+
         def value(x: int = 0) -> int:
             self.runs += 1
+            self.compute()
             return self.value
 
         clocks = options.pop("clocks", [Clock(), Clock()])
@@ -312,11 +316,15 @@ class Pair:
 
     def begin(self) -> None:
         """Have both serve from their memory."""
+        believe(self.alias)
         for alias, f in ((self.alias, self.here), ("other", self.there)):
-            f()
-            until(lambda a=alias: serves(a))
-            f()
-            assert len(near.copies_of(alias).by_place) == 1
+            until(lambda a=alias, f=f: f() and near.copies_of(a).by_place)
+
+
+def believe(alias: str) -> None:
+    """Have the list be complete, as if it had been seen for a term."""
+    here = holders._List(alias)
+    here.client.hset(here.key, "seen", here.client.info("server")["run_id"])
 
 
 def serves(alias: str) -> bool:
@@ -359,40 +367,88 @@ def test_a_holder_serves_from_memory_and_sees_each_change_at_once(two, kind, rea
         lambda: [*pair.here.warm([0])],
         lambda: pair.here(_refresh=True),
     ):
-        pair.there(), pair.there()
-        assert near.copies_of("other").by_place
+        pair.begin()
         pair.value += 1
         change()
         assert pair.there() == pair.here() == pair.value
+
+
+class HeldUp:
+    """The other process, which is held up before it drops its copies."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(holders, "TERM", 20.0)  # that is not what ends the wait
+        copies = near.copies_of("other")
+        self.drop = copies.drop
+        self.seen: list[Any] = []
+        self.goes_on = threading.Event()
+        copies.drop = self  # type: ignore[method-assign, assignment]
+
+    def __call__(self, places: Any) -> None:
+        self.seen.append(places)
+        assert self.goes_on.wait(20)
+        self.drop(places)
+
+
+def begun(function: Any) -> tuple[threading.Thread, threading.Event]:
+    done = threading.Event()
+
+    def work() -> None:
+        function()
+        done.set()
+        close_connections()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread, done
 
 
 @HELD
 def test_a_change_waits_for_a_holder_that_is_held_up(two, monkeypatch):
     pair = Pair(two, "sync")
     pair.begin()
-    monkeypatch.setattr(holders, "TERM", 20.0)  # that is not what ends the wait
-    copies, seen, goes_on = near.copies_of("other"), [], threading.Event()
-    drop = copies.drop
-
-    def held_up(places: Any) -> None:
-        seen.append(places)
-        assert goes_on.wait(20)
-        drop(places)
-
-    copies.drop = held_up
+    other = HeldUp(monkeypatch)
     pair.value = 2
-    done = threading.Event()
-
-    def invalidate() -> None:
-        in_thread(pair.here.invalidate)
-        done.set()
-
-    thread = threading.Thread(target=invalidate)
-    thread.start()
-    until(lambda: seen)
+    thread, done = begun(pair.here.invalidate)
+    until(lambda: other.seen)
     assert not done.wait(0.1), "it has not dropped its copy yet"
-    goes_on.set()
+    other.goes_on.set()
     thread.join()
+    assert pair.there() == 2
+
+
+@HELD
+@pytest.mark.parametrize("way", ["refresh", "prime"])
+def test_a_refresh_that_is_overtaken_waits_as_that_which_overtakes_it(
+    two, monkeypatch, way
+):
+    """The other change is stored, but has not yet returned."""
+    pair = Pair(two, "sync", hold=60 if way == "prime" else 0)
+    pair.begin()
+    other = HeldUp(monkeypatch)
+    pair.value = 2
+    computes, computed = threading.Event(), threading.Event()
+
+    def compute() -> None:
+        if not computes.is_set():
+            computes.set()
+            assert computed.wait(20)
+
+    if way == "prime":  # its key is blocked
+        first, _ = begun(pair.here.invalidate)
+        until(lambda: other.seen)
+        second, done = begun(lambda: pair.here.prime(2))
+    else:
+        pair.compute = compute
+        second, done = begun(pair.here.refresh)
+        assert computes.wait(20)
+        first, _ = begun(pair.here.refresh)
+        until(lambda: other.seen)
+        computed.set()
+    assert not done.wait(0.2), "the other process still serves what it has"
+    other.goes_on.set()
+    first.join()
+    second.join()
     assert pair.there() == 2
 
 
@@ -425,6 +481,36 @@ def test_a_holder_that_was_taken_off_the_list_serves_nothing_from_before(two):
 
 
 @HELD
+def test_a_renewal_that_arrives_late_changes_nothing(two):
+    """The client gave it up, and the holder has asked for more groups since."""
+    pair = Pair(two, "sync")
+    pair.begin()
+    holder, here = holders.known.own["other"], holders._List(two)
+    value = here.client.hget(here.key, holder.id)
+    number, generation = int(value.split()[0]), holder.copies.generation
+    for late in (number, number - 1, 0):
+        found = here.run(
+            holders._RENEW, [here.key], holder.id, late, " few ", here.channel
+        )
+        assert found == [-1, 0, b"", []]
+    now = here.client.hget(here.key, holder.id)
+    assert now.split()[1:] == value.split()[1:] and int(now.split()[0]) >= number
+    assert holder.copies.generation == generation
+
+
+@HELD
+def test_a_holder_that_is_listed_with_less_than_it_has_drops_its_copies(two):
+    pair = Pair(two, "sync")
+    pair.begin()
+    holder = holders.known.own["other"]
+    with near._lock:
+        holder._sent[0] = (-1e9, frozenset(["another"]))
+        holder._extend(0, 0, 1)
+    assert not near.copies_of("other").by_place
+    pair.begin()
+
+
+@HELD
 def test_a_server_without_the_list_is_not_believed(two):
     """It was restarted, or another one was promoted."""
     pair = Pair(two, "sync")
@@ -454,12 +540,32 @@ def test_a_process_without_copies_tells_those_that_have_some(two):
 
 
 @HELD
+def test_a_change_does_not_wait_for_holders_that_have_no_such_copies(two, monkeypatch):
+    pair = Pair(two, "sync")
+    plain, _ = counted(World(two, "sync"))
+    pair.begin()
+    told: list[Any] = []
+    monkeypatch.setattr(holders.Holder, "_drop", lambda *args: told.append(args))
+    for _ in range(3):
+        plain(1)
+        plain.invalidate(1)
+    assert not told
+    holders.known.own["other"]._wanted = frozenset(map(str, range(999)))
+    until(lambda: len(holders.known.own["other"].groups) == 999)
+    monkeypatch.setattr(holders, "TERM", 0.01)
+    plain(1)
+    plain.invalidate(1)
+    until(lambda: told)
+
+
+@HELD
 def test_a_process_that_has_found_no_list_asks_once_a_second(two, monkeypatch):
     f, _ = counted(World(two, "sync"))
     asked, run = [], holders._List.run
     monkeypatch.setattr(
         holders._List, "run", lambda *args: asked.append(args) or run(*args)
     )
+    monkeypatch.setattr(holders, "TRUSTED", 60.0)
     for _ in range(20):
         f(1)
         f.invalidate(1)
@@ -510,8 +616,7 @@ def test_a_nested_call_is_seen_at_once(two):
         600, prefix=f"outer{os.urandom(4).hex()}", cache_alias="other", local="process"
     )(lambda: pair.there() * 10)
     pair.begin()
-    assert outer() == outer() == outer() == 10
-    assert len(near.copies_of("other").by_place) == 2
+    until(lambda: outer() == 10 and len(near.copies_of("other").by_place) == 2)
     pair.value = 2
     pair.there.invalidate()
     assert outer() == 20 and pair.here() == 2
@@ -593,10 +698,8 @@ django.setup()
 from cache_memoize import cache_memoize
 from cache_memoize.cache import holders, near
 f = cache_memoize(600, prefix="reader", local="process")(lambda: sys.argv[2])
-f()
-while holders.known.own["default"].lease.until < time.monotonic():
+while f() and not near.copies_of("default").by_place:
     time.sleep(0.01)
-f()
 print(len(near.copies_of("default").by_place), flush=True)
 for line in sys.stdin:
     print(f(), flush=True)
@@ -608,6 +711,7 @@ for line in sys.stdin:
 def test_another_process(backend, how):
     url = caches.settings[backend]["LOCATION"]
     f = cache_memoize(600, prefix="reader", cache_alias=backend)(lambda: "new")
+    believe(backend)
     reader = subprocess.Popen(
         [sys.executable, "-c", READER, url, "old"],
         stdin=subprocess.PIPE,
@@ -672,9 +776,57 @@ def test_no_argument_is_in_what_is_told(monkeypatch):
     need("valkey")
     SERVERS["valkey"].start()
     told: list[Any] = []
-    monkeypatch.setattr(near, "tell", lambda alias, places: told.extend(places))
+    monkeypatch.setattr(near, "tell", lambda alias, places, group: told.extend(places))
     f = cache_memoize(600, cache_alias="valkey", tags=("t",), prefix="f")(lambda x: x)
     f("secret")
     f.invalidate("secret")
     invalidate_tags("t", cache_alias="valkey")
     assert told and "secret" not in "".join(told)
+
+
+CONNECTIONS = {
+    "RESP2": ("redis://127.0.0.1:{port}", {"protocol": 2}),
+    "RESP3": ("redis://127.0.0.1:{port}", {"protocol": 3}),
+    "a number": ("redis://127.0.0.1:{port}/3", {}),
+    "a user": ("redis://ours:secret@127.0.0.1:{port}", {}),
+    "a socket": ("unix://{path}?db=2", {}),
+    "a short time-out": ("redis://127.0.0.1:{port}", {"socket_timeout": 0.3}),
+    "health checks": ("redis://127.0.0.1:{port}", {"health_check_interval": 1}),
+    "a small pool": (
+        "redis://127.0.0.1:{port}",
+        {"pool_class": "redis.BlockingConnectionPool", "max_connections": 4},
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def own_server(tmp_path_factory: Any) -> Iterator[dict[str, Any]]:
+    need("valkey")
+    path = str(tmp_path_factory.mktemp("near") / "socket")
+    server = SERVERS["valkey"].another()
+    server.arguments += ["--unixsocket", path]
+    server.start()
+    with redis.Redis(port=server.port) as client:
+        client.execute_command("ACL", "SETUSER", "ours", "on", ">secret", "~*", "&*")
+        client.execute_command("ACL", "SETUSER", "ours", "+@all")
+    yield {"port": server.port, "path": path}
+    server.stop()
+
+
+@pytest.mark.parametrize("how", CONNECTIONS)
+def test_the_connection_is_that_of_the_settings(own_server, terms, how):
+    location, options = CONNECTIONS[how]
+    settings = {
+        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "LOCATION": location.format(**own_server),
+        "OPTIONS": options,
+    }
+    with override_settings(CACHES={"default": settings, "other": settings}):
+        pair = Pair("default", "sync")
+        pair.begin()
+        for pair.value in (2, 3):
+            pair.here.invalidate()
+            assert pair.there() == pair.value
+            pair.begin()
+        near.close()
+        caches["default"].clear()

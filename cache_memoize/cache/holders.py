@@ -5,15 +5,17 @@ returned, no process serves an older value from its memory. The scheme is that o
 (Burrows, OSDI 2006): a writer waits until each process that may hold a copy has said
 that it has dropped it, or until the lease of that process is over.
 
-The holders of a cache are listed in a hash on the server, by their ids. Each has a
-thread that is subscribed to two channels, one for all and one of its own. Four times in
-a term it renews its lease: a script lists it, and publishes the number of the renewal
-on its own channel. A writer replaces the entry first. Then a script publishes the key
-for all, and returns who was listed. The server executes scripts one after the other,
-and a subscriber gets what they publish in the same order. So a holder that receives the
-number of a renewal has received all keys from before it, and has dropped their copies:
-its lease lasts for a term from the moment at which it sent that renewal. And a writer
-that has waited for a term knows that the leases from before its script are over.
+The holders of a cache are listed in a hash on the server, by their ids, each with the
+groups of entries that it may have copies of: a group is a function, or all results that
+were made with its calls. Each has a thread that is subscribed to a channel of its own.
+Four times in a term it renews its lease: a script lists it, and publishes the number of
+the renewal on its channel. A writer replaces the entry first. Then a script publishes
+the key to the holders that are listed with its group. The server executes scripts one
+after the other, and a subscriber gets what they publish in the same order. So a holder
+that receives the number of a renewal has received all keys from before it, and has
+dropped their copies: its lease lasts for a term from the moment at which it sent that
+renewal. And a writer that has waited for a term knows that the leases from before its
+script are over.
 
 No clock is compared with that of another host, not even with the server's, which may be
 set: a term is measured by the one who waits for it. Who does not answer is taken off
@@ -56,6 +58,8 @@ USED = 0.98
 RENEWAL = TERM / 4
 #: Seconds for which a writer that has found no list does not look again.
 TRUSTED = TERM / 2
+#: Groups that a holder is listed with, at most; above, it is told of all.
+MOST_GROUPS = 200
 #: Seconds between two attempts to subscribe.
 PAUSE = 0.5
 #: Seconds after which the server removes what a writer has left behind.
@@ -65,23 +69,27 @@ LAST_WORDS = 1.0
 
 _RUN = "local run = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)') "
 _RENEW = (
-    _RUN + "local new = redis.call('HSET', KEYS[1], ARGV[1], ARGV[2]) "
+    # A renewal that a client gave up may arrive after later ones, with fewer groups.
+    "local last = string.match(redis.call('HGET', KEYS[1], ARGV[1]) or '', '^%d+') "
+    "if last and tonumber(last) >= tonumber(ARGV[2]) then return {-1, 0, '', {}} end "
+    + _RUN
+    + "local new = redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ARGV[3]) "
     "local seen = redis.call('HGET', KEYS[1], 'seen') == run and 1 or 0 "
-    "local heard = redis.call('PUBLISH', ARGV[3], ARGV[2] .. ' ' .. new .. ' ' .. seen)"
+    "local heard = redis.call('PUBLISH', ARGV[4], ARGV[2] .. ' ' .. new .. ' ' .. seen)"
     " return {heard, seen, run, redis.call('HGETALL', KEYS[1])}"
 )
 _TELL = (
-    "if ARGV[5] == '0' and redis.call('EXISTS', KEYS[1]) == 0 then return {-1} end "
+    "if ARGV[6] == '0' and redis.call('EXISTS', KEYS[1]) == 0 then return {-1} end "
     + _RUN
-    + "local seen, all, others = 0, redis.call('HGETALL', KEYS[1]), {} "
-    "for i = 1, #all, 2 do "
-    "if all[i] == 'seen' then seen = all[i + 1] == run and 1 or 0 "
-    "elseif all[i] ~= ARGV[1] then "
-    "redis.call('HSET', KEYS[2], all[i], all[i + 1]) others[#others + 1] = all[i] end "
-    "end "
-    "if #others > 0 then redis.call('EXPIRE', KEYS[2], ARGV[6]) end "
-    "redis.call('PUBLISH', ARGV[2], ARGV[3] .. ' ' .. ARGV[4]) "
-    "return {#others, seen, run}"
+    + "local seen, all, number = 0, redis.call('HGETALL', KEYS[1]), 0 "
+    "for i = 1, #all, 2 do local id, value = all[i], all[i + 1] "
+    "if id == 'seen' then seen = value == run and 1 or 0 "
+    "elseif id ~= ARGV[1] and (string.find(value, ARGV[5], 1, true) "
+    "or string.find(value, ' * ', 1, true)) then "
+    "number = number + 1 redis.call('HSET', KEYS[2], id, value) "
+    "redis.call('PUBLISH', ARGV[2] .. id, ARGV[3] .. ' ' .. ARGV[4]) end end "
+    "if number > 0 then redis.call('EXPIRE', KEYS[2], ARGV[7]) end "
+    "return {number, seen, run}"
 )
 _ANSWER = (
     "if redis.call('HDEL', KEYS[1], ARGV[1]) == 1 "
@@ -125,7 +133,8 @@ class _List:
         self.key = f"{prefix}:{version}:cache_memoize.holders"
         # Channels are the same in all databases of a server.
         database = self.client.connection_pool.connection_kwargs.get("db", 0)
-        self.channel = f"{self.key}@{database}"
+        #: Before the id of a holder: its channel.
+        self.channel = f"{self.key}@{database}:"
 
     def run(self, script: str, keys: list[str], *values: Any) -> Any:
         return self.client.eval(script, len(keys), *keys, *values)
@@ -162,20 +171,22 @@ known = _Known()
 
 
 def may_be_held(alias: str) -> bool:
-    """Return whether another process may hold copies, as far as that is known."""
+    """Return whether another process may hold copies of the entries of a cache that
+    ``tells``, as far as that is known."""
     if alias in known.listed or alias in known.own:
         return True
     asked = known.unlisted.get(alias, -math.inf)
-    return time.monotonic() - asked >= TRUSTED and can_hold(alias)
+    return time.monotonic() - asked >= TRUSTED
 
 
-def tell(alias: str, places: Iterable[Any]) -> None:
+def tell(alias: str, places: Iterable[Any], group: str = "") -> None:
     """Return when no process serves copies from before this call; wait a term at most.
 
     Raises the error of the server. Then another process may serve an old copy until its
     lease is over.
 
     :param places: what identifies the entries, and the tags, that were written.
+    :param group: of all of them; empty: any holder may have copies.
     """
     asked, ident = time.monotonic(), os.urandom(8).hex()
     knows = alias in known.listed or alias in known.own
@@ -188,6 +199,7 @@ def tell(alias: str, places: Iterable[Any]) -> None:
         here.channel,
         ident,
         json.dumps(list(places)),
+        f" {group} " if group else " ",
         int(knows),
         LEFT_FOR,
     )
@@ -237,8 +249,12 @@ class Holder:
         self.trouble = "it has only just begun"
         self._ended = threading.Event()
         self._number = 0
-        #: When the last renewals were sent, in monotonic seconds.
-        self._sent: dict[int, float] = {}
+        #: The groups of which copies may be kept: writers know of them.
+        self.groups: frozenset[str] = frozenset()
+        self._wanted: frozenset[str] = frozenset()
+        #: By the number of a renewal: when it was sent, in monotonic seconds, and the
+        #: groups that were listed by it.
+        self._sent: dict[int, tuple[float, frozenset[str]]] = {}
         #: Since when this run of the server has been seen, and its id.
         self._run: tuple[str, float] = ("", math.inf)
         #: By id: the last renewal of another holder, and when it was seen first.
@@ -249,6 +265,14 @@ class Holder:
         )
         self._thread.start()
         atexit.register(self.leave)
+
+    def may_keep(self, groups: Iterable[str]) -> bool:
+        """Return whether copies of these groups may be kept; if not, the next renewal
+        asks for that."""
+        if self.groups.issuperset(groups):
+            return True
+        self._wanted = self._wanted.union(groups)
+        return False
 
     def stop(self) -> None:
         """End the lease at once, and the thread soon."""
@@ -293,43 +317,51 @@ class Holder:
 
     def _listen(self) -> None:
         here = _List(self.alias)
-        own = f"{here.channel}:{self.id}"
         messages = here.client.pubsub()
         try:
-            messages.subscribe(here.channel, own)
-            due = time.monotonic()
-            subscribed = 0
+            messages.subscribe(here.channel + self.id)
+            due = math.inf
             while not self._ended.is_set():
                 now = time.monotonic()
-                if now >= due and subscribed >= 2:
-                    self._renew(here, own)
+                if now >= due:
+                    self._renew(here)
                     due = now + RENEWAL
-                wait = RENEWAL if subscribed < 2 else max(0.0, due - time.monotonic())
+                wait = min(RENEWAL, max(0.0, due - time.monotonic()))
                 message = messages.get_message(timeout=wait)
                 if message is None:
                     continue
-                channel, data = _text(message["channel"]), message["data"]
                 if message["type"] == "subscribe":
                     # Also after the client has connected anew: messages were lost.
                     self.lease.until = -math.inf
                     self.copies.clear()
-                    subscribed += 1
-                elif channel == own:
-                    self._extend(*map(int, _text(data).split()))
+                    due = now
+                    continue
+                ident, _, rest = _text(message["data"]).partition(" ")
+                if rest.startswith("["):
+                    self._drop(here, ident, rest)
                 else:
-                    self._drop(here, _text(data))
+                    self._extend(int(ident), *map(int, rest.split()))
         finally:
             messages.close()
 
-    def _renew(self, here: _List, own: str) -> None:
+    def _renew(self, here: _List) -> None:
         """Send a renewal; take off the list who has renewed nothing for a term."""
         self._number += 1
-        sent = self._sent[self._number] = time.monotonic()
+        sent, groups = time.monotonic(), self._wanted
+        self._sent[self._number] = sent, groups
+        listed = " * " if len(groups) > MOST_GROUPS else f" {' '.join(groups)} "
         for old in [n for n in self._sent if n <= self._number - 8]:
             del self._sent[old]
         heard, seen, run, everyone = here.run(
-            _RENEW, [here.key], self.id, self._number, own
+            _RENEW,
+            [here.key],
+            self.id,
+            self._number,
+            listed,
+            here.channel + self.id,
         )
+        if heard < 0:  # the client has sent it twice
+            return
         if not heard:
             raise ConnectionError("the subscription is lost")
         now, run = time.monotonic(), _text(run)
@@ -357,12 +389,16 @@ class Holder:
         """Extend the lease: all that was published before this renewal is dropped."""
         if is_new:  # it was not on the list: writers did not wait for it
             self.copies.clear()
-        sent = self._sent.pop(number, None)
-        if sent is not None and seen:
+        sent, groups = self._sent.pop(number, (-math.inf, self.groups))
+        if not groups.issuperset(self.groups):
+            self.copies.clear()  # writers do not know any more that it has them
+        elif groups != self.groups:
+            self.copies.drop(())  # what was read before is not kept
+        self.groups = groups
+        if seen:
             self.lease.until, self.trouble = sent + USED * TERM, ""
 
-    def _drop(self, here: _List, message: str) -> None:
-        ident, places = message.split(" ", 1)
+    def _drop(self, here: _List, ident: str, places: str) -> None:
         self.copies.drop(json.loads(places))
         waiting = f"{here.key}:{ident}"
         here.run(_ANSWER, [waiting, f"{waiting}:done"], self.id, LEFT_FOR)

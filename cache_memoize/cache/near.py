@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, Protocol
 
 from .. import process
 from ..conf import NEAR, conf, on_change
-from ..keys.tags import TaggedKey
+from ..keys.tags import TaggedKey, common_group, group_of
 from . import record
 from .connections import (
     afetch,
@@ -36,7 +36,7 @@ from .connections import (
 from .holders import Holder, Lease, known, may_be_held, tell
 from .record import KIND_SIZE, TAIL, TRAILER_SIZE, freshness
 
-__all__ = ["Near", "copies_of", "drop_key", "is_told", "tell_all"]
+__all__ = ["Near", "copies_of", "drop_everywhere", "drop_key", "may_have_copies"]
 
 #: Bytes of a copy, at most.
 LARGEST = 64 * 1024
@@ -157,6 +157,7 @@ class Near:
     :param kinds: of the records that are kept: those that a hit may return.
     :param seconds: of the lease of each copy; None: copies are served while this
         process is a holder.
+    :param group: of the function.
     :param stats: counts as ``near`` what is served.
     :param source: has the function ``monotonic()``.
     """
@@ -166,12 +167,14 @@ class Near:
         alias: str,
         kinds: Iterable[int],
         seconds: float | None,
+        group: str,
         stats: _Stats,
         source: Any,
     ) -> None:
         self._alias = alias
         self._ends = tuple(kind.to_bytes(KIND_SIZE, "little") for kind in kinds)
         self._seconds = seconds
+        self._group = group
         self._stats = stats
         self._source = source
         self._copies = copies = copies_of(alias)
@@ -243,11 +246,16 @@ class Near:
     ) -> None:
         if type(raw) is not bytes or not raw.endswith(self._ends):
             return
-        if may_keep and self._source.monotonic() < lease.until:
-            tags = getattr(key, "tags", None) or _NO_TAGS
-            every = tuple(map(self._place, getattr(key, "all_tags", ())))
-            copy = _Copy(lease, raw, tags, every)
-            self._copies.keep(self._place(str(key)), copy, generation)
+        every: tuple[str, ...] = getattr(key, "all_tags", ())
+        if not may_keep or self._source.monotonic() >= lease.until:
+            return
+        if self._seconds is None:
+            groups = {self._group, *filter(None, map(group_of, every))}
+            if not holder_of(self._alias).may_keep(groups):
+                return
+        tags = getattr(key, "tags", None) or _NO_TAGS
+        copy = _Copy(lease, raw, tags, tuple(map(self._place, every)))
+        self._copies.keep(self._place(str(key)), copy, generation)
 
     def _pick(
         self, keys: list[str], found: dict[str, Any], generation: int, lease: Lease
@@ -295,19 +303,23 @@ def drop_key(alias: str, key: str) -> None:
         copies.drop(_places(alias, [key]))
 
 
-def is_told(alias: str) -> bool:
-    """Return whether writers have to :func:`tell` what they write to this cache."""
-    return alias in _copies or may_be_held(alias)
+def may_have_copies(alias: str, tells: bool) -> bool:
+    """Return whether this process, or another one, may have copies of the entries of a
+    cache.
+
+    :param tells: whether the server can tell processes of changes.
+    """
+    return alias in _copies or (tells and may_be_held(alias))
 
 
-def tell_all(alias: str, keys: Iterable[str]) -> None:
+def drop_everywhere(alias: str, tells: bool, keys: Collection[str]) -> None:
     """Return when no process serves copies from before this call, of the entries under
     these keys and of those with these tags. Raises the error of the server."""
     places = _places(alias, keys)
     if copies := _copies.get(alias):
         copies.drop(places)
-    if may_be_held(alias):
-        tell(alias, places)
+    if tells and may_be_held(alias):
+        tell(alias, places, common_group(keys))
 
 
 def _places(alias: str, keys: Iterable[str]) -> list[str]:

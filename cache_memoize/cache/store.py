@@ -213,8 +213,9 @@ class Store:
     async def tell(self, keys: Collection[str]) -> None:
         """Return when no process serves a copy of what was stored under these keys
         before, or depends on these tags. Raises the error of the server."""
-        if near.is_told(self.alias):
-            near.tell_all(self.alias, keys)
+        tells = self.backend().tells
+        if near.may_have_copies(self.alias, tells):
+            near.drop_everywhere(self.alias, tells, keys)
 
     async def shield(self, flow: Coroutine[Any, Any, None]) -> None:
         """Finish a flow, even if the caller is cancelled."""
@@ -373,10 +374,11 @@ class AsyncStore(Store):
             raise
 
     async def tell(self, keys: Collection[str]) -> None:
-        if near.is_told(self.alias):
+        tells = self.backend().tells
+        if near.may_have_copies(self.alias, tells):
             # Not in the one thread for the database: it may wait for two seconds.
-            tell = sync_to_async(near.tell_all, thread_sensitive=False)
-            await tell(self.alias, keys)
+            drop = sync_to_async(near.drop_everywhere, thread_sensitive=False)
+            await drop(self.alias, tells, keys)
 
     async def shield(self, flow: Coroutine[Any, Any, None]) -> None:
         await asyncio.shield(flow)

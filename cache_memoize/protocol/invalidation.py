@@ -74,7 +74,7 @@ async def invalidate_key(
 
     def block(tokens: frozenset[bytes], each: str) -> None:
         if each == key:
-            run(_block(here, name, key, tokens, blocked))
+            run(_block(here, name, key, tokens, tags, blocked))
         else:
             run(_limit_tags(here, (each,)))
 
@@ -89,7 +89,7 @@ async def invalidate_key(
         store.database(),
     )
     if tokens:
-        await _block(store, name, key, tokens, blocked)
+        await _block(store, name, key, tokens, tags, blocked)
         await _limit_tags(store, tags)
     elif tokens is None:
         await store.get(key)  # an error is raised here, and not at the commit
@@ -178,12 +178,17 @@ def _renew_after_commit(
 
 
 async def _block(
-    store: Store, name: str, key: str, tokens: frozenset[bytes], blocked: list[float]
+    store: Store,
+    name: str,
+    key: str,
+    tokens: frozenset[bytes],
+    tags: Sequence[str],
+    blocked: list[float],
 ) -> None:
     """Block a key for these invalidations; note the time, if that succeeds."""
     now = store.clock.monotonic()
     await _mark(store, name, key, adds=tokens, seconds=BLOCK_FOR)
-    await store.tell([key])
+    await store.tell([key, *tags])
     blocked.append(now)
 
 
