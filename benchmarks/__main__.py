@@ -17,6 +17,7 @@ NAMES = [
     "parts",
     "miss",
     "batch",
+    "awaited",
     "stampede",
     "view",
     "scale",

@@ -464,7 +464,9 @@ def test_a_folder_to_which_everybody_may_write_is_known(tmp_path, mode, is_open)
 
 
 @pytest.mark.backends(["valkey"])
-def test_a_transaction_of_redis_that_loses_a_race_replaces_nothing(backend):
+def test_a_transaction_of_redis_that_loses_a_race_replaces_nothing(
+    backend, monkeypatch
+):
     cache, adapter = opened(backend)
     adapter.set(cache, "race", b"old", 60)
     values, others = adapter.values(cache, "race"), []
@@ -476,13 +478,13 @@ def test_a_transaction_of_redis_that_loses_a_race_replaces_nothing(backend):
     ours = values._replace(decode=decode)
     own = backends.Redis()
     own._refused[ours.server] = 2  # neither IFEQ nor a script
-    new = values.encode(b"new")
+    monkeypatch.setattr(own, "values", lambda *args: ours)
     others.append(b"other")
-    assert not own._replace(ours, None, b"old", new, 60)
+    assert not own.swap(cache, "race", b"old", b"new", 60)
     assert adapter.get(cache, "race") == b"other"
     with pytest.raises(redis.ResponseError, match="expire"):
-        own._replace(ours, None, b"other", new, -1)
-    assert own._replace(ours, None, b"other", new, 60)
+        own.swap(cache, "race", b"other", b"new", -1)
+    assert own.swap(cache, "race", b"other", b"new", 60)
     assert adapter.get(cache, "race") == b"new"
 
 

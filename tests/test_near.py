@@ -23,7 +23,7 @@ from django.db import transaction
 from django.test import override_settings
 
 from cache_memoize import cache_memoize, invalidate_tags
-from cache_memoize.cache import connections, holders, near
+from cache_memoize.cache import holders, near
 from cache_memoize.cache.near import Copies, Lease, _Copy
 from cache_memoize.clock import Clock
 from cache_memoize.conf import changed
@@ -52,21 +52,18 @@ def no_copy_is_left_behind() -> Iterator[None]:
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The keys that functions with copies have read from their cache."""
     found: list[Any] = []
-    fetch, read = near.fetch, near.read_with_tags
 
-    def one(alias: str, key: str) -> Any:
-        found.append(key)
-        return fetch(alias, key)
+    def note(name: str) -> None:
+        original = getattr(near, name)
 
-    def many(alias: str, keys: list[str]) -> Any:
-        found.extend(keys)
-        return read(alias, keys)
+        def noting(alias: str, keys: Any) -> Any:
+            found.extend([keys] if isinstance(keys, str) else keys)
+            return original(alias, keys)
 
-    monkeypatch.setattr(near, "fetch", one)
-    monkeypatch.setattr(near, "read_with_tags", many)
-    # afetch() and aread_with_tags() hand these to a thread.
-    monkeypatch.setattr(connections, "fetch", one)
-    monkeypatch.setattr(connections, "read_with_tags", many)
+        monkeypatch.setattr(near, name, noting)
+
+    for name in ("fetch", "afetch", "read_with_tags", "aread_with_tags"):
+        note(name)
     return found
 
 
