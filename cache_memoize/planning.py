@@ -401,6 +401,7 @@ def _drop_plans() -> None:
 
 
 on_change(_drop_plans)
+on_change(_drop_plans, "CACHES")
 
 
 @process.after_fork

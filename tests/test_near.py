@@ -16,17 +16,18 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import redis
 from django.core.cache import caches
 from django.core.exceptions import ImproperlyConfigured
 from django.db import transaction
 from django.test import override_settings
 
 from cache_memoize import cache_memoize, invalidate_tags
-from cache_memoize.cache import connections, holders, near
+from cache_memoize.cache import holders, near
 from cache_memoize.cache.near import Copies, Lease, _Copy
 from cache_memoize.clock import Clock
 from cache_memoize.conf import changed
-from tests.conftest import FakeClock, World, counted, in_thread
+from tests.conftest import FakeClock, World, close_connections, counted, in_thread
 from tests.needs import need
 from tests.servers import SERVERS
 from tests.test_site import of_a_tenant, tenants
@@ -51,21 +52,18 @@ def no_copy_is_left_behind() -> Iterator[None]:
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The keys that functions with copies have read from their cache."""
     found: list[Any] = []
-    fetch, read = near.fetch, near.read_with_tags
 
-    def one(alias: str, key: str) -> Any:
-        found.append(key)
-        return fetch(alias, key)
+    def note(name: str) -> None:
+        original = getattr(near, name)
 
-    def many(alias: str, keys: list[str]) -> Any:
-        found.extend(keys)
-        return read(alias, keys)
+        def noting(alias: str, keys: Any) -> Any:
+            found.extend([keys] if isinstance(keys, str) else keys)
+            return original(alias, keys)
 
-    monkeypatch.setattr(near, "fetch", one)
-    monkeypatch.setattr(near, "read_with_tags", many)
-    # afetch() and aread_with_tags() hand these to a thread.
-    monkeypatch.setattr(connections, "fetch", one)
-    monkeypatch.setattr(connections, "read_with_tags", many)
+        monkeypatch.setattr(near, name, noting)
+
+    for name in ("fetch", "afetch", "read_with_tags", "aread_with_tags"):
+        note(name)
     return found
 
 
@@ -300,8 +298,11 @@ class Pair:
         self.alias, self.value, self.runs = alias, 1, 0
         options = {"prefix": f"pair.{os.urandom(4).hex()}"} | options
 
+        self.compute: Any = lambda: None
+
         def value(x: int = 0) -> int:
             self.runs += 1
+            self.compute()
             return self.value
 
         clocks = options.pop("clocks", [Clock(), Clock()])
@@ -315,8 +316,15 @@ class Pair:
 
     def begin(self) -> None:
         """Have both serve from their memory."""
+        believe(self.alias)
         for alias, f in ((self.alias, self.here), ("other", self.there)):
             until(lambda a=alias, f=f: f() and near.copies_of(a).by_place)
+
+
+def believe(alias: str) -> None:
+    """Have the list be complete, as if it had been seen for a term."""
+    here = holders._List(alias)
+    here.client.hset(here.key, "seen", here.client.info("server")["run_id"])
 
 
 def serves(alias: str) -> bool:
@@ -365,33 +373,82 @@ def test_a_holder_serves_from_memory_and_sees_each_change_at_once(two, kind, rea
         assert pair.there() == pair.here() == pair.value
 
 
+class HeldUp:
+    """The other process, which is held up before it drops its copies."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(holders, "TERM", 20.0)  # that is not what ends the wait
+        copies = near.copies_of("other")
+        self.drop = copies.drop
+        self.seen: list[Any] = []
+        self.goes_on = threading.Event()
+        copies.drop = self  # type: ignore[method-assign, assignment]
+
+    def __call__(self, places: Any) -> None:
+        self.seen.append(places)
+        assert self.goes_on.wait(20)
+        self.drop(places)
+
+
+def begun(function: Any) -> tuple[threading.Thread, threading.Event]:
+    done = threading.Event()
+
+    def work() -> None:
+        function()
+        done.set()
+        close_connections()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread, done
+
+
 @HELD
 def test_a_change_waits_for_a_holder_that_is_held_up(two, monkeypatch):
     pair = Pair(two, "sync")
     pair.begin()
-    monkeypatch.setattr(holders, "TERM", 20.0)  # that is not what ends the wait
-    copies, seen, goes_on = near.copies_of("other"), [], threading.Event()
-    drop = copies.drop
-
-    def held_up(places: Any) -> None:
-        seen.append(places)
-        assert goes_on.wait(20)
-        drop(places)
-
-    copies.drop = held_up
+    other = HeldUp(monkeypatch)
     pair.value = 2
-    done = threading.Event()
-
-    def invalidate() -> None:
-        in_thread(pair.here.invalidate)
-        done.set()
-
-    thread = threading.Thread(target=invalidate)
-    thread.start()
-    until(lambda: seen)
+    thread, done = begun(pair.here.invalidate)
+    until(lambda: other.seen)
     assert not done.wait(0.1), "it has not dropped its copy yet"
-    goes_on.set()
+    other.goes_on.set()
     thread.join()
+    assert pair.there() == 2
+
+
+@HELD
+@pytest.mark.parametrize("way", ["refresh", "prime"])
+def test_a_refresh_that_is_overtaken_waits_as_that_which_overtakes_it(
+    two, monkeypatch, way
+):
+    """The other change is stored, but has not yet returned."""
+    pair = Pair(two, "sync", hold=60 if way == "prime" else 0)
+    pair.begin()
+    other = HeldUp(monkeypatch)
+    pair.value = 2
+    computes, computed = threading.Event(), threading.Event()
+
+    def compute() -> None:
+        if not computes.is_set():
+            computes.set()
+            assert computed.wait(20)
+
+    if way == "prime":  # its key is blocked
+        first, _ = begun(pair.here.invalidate)
+        until(lambda: other.seen)
+        second, done = begun(lambda: pair.here.prime(2))
+    else:
+        pair.compute = compute
+        second, done = begun(pair.here.refresh)
+        assert computes.wait(20)
+        first, _ = begun(pair.here.refresh)
+        until(lambda: other.seen)
+        computed.set()
+    assert not done.wait(0.2), "the other process still serves what it has"
+    other.goes_on.set()
+    first.join()
+    second.join()
     assert pair.there() == 2
 
 
@@ -421,6 +478,36 @@ def test_a_holder_that_was_taken_off_the_list_serves_nothing_from_before(two):
     until(lambda: not near.copies_of("other").by_place)
     pair.value = 2
     assert pair.there() == 2
+
+
+@HELD
+def test_a_renewal_that_arrives_late_changes_nothing(two):
+    """The client gave it up, and the holder has asked for more groups since."""
+    pair = Pair(two, "sync")
+    pair.begin()
+    holder, here = holders.known.own["other"], holders._List(two)
+    value = here.client.hget(here.key, holder.id)
+    number, generation = int(value.split()[0]), holder.copies.generation
+    for late in (number, number - 1, 0):
+        found = here.run(
+            holders._RENEW, [here.key], holder.id, late, " few ", here.channel
+        )
+        assert found == [-1, 0, b"", []]
+    now = here.client.hget(here.key, holder.id)
+    assert now.split()[1:] == value.split()[1:] and int(now.split()[0]) >= number
+    assert holder.copies.generation == generation
+
+
+@HELD
+def test_a_holder_that_is_listed_with_less_than_it_has_drops_its_copies(two):
+    pair = Pair(two, "sync")
+    pair.begin()
+    holder = holders.known.own["other"]
+    with near._lock:
+        holder._sent[0] = (-1e9, frozenset(["another"]))
+        holder._extend(0, 0, 1)
+    assert not near.copies_of("other").by_place
+    pair.begin()
 
 
 @HELD
@@ -478,6 +565,7 @@ def test_a_process_that_has_found_no_list_asks_once_a_second(two, monkeypatch):
     monkeypatch.setattr(
         holders._List, "run", lambda *args: asked.append(args) or run(*args)
     )
+    monkeypatch.setattr(holders, "TRUSTED", 60.0)
     for _ in range(20):
         f(1)
         f.invalidate(1)
@@ -623,6 +711,7 @@ for line in sys.stdin:
 def test_another_process(backend, how):
     url = caches.settings[backend]["LOCATION"]
     f = cache_memoize(600, prefix="reader", cache_alias=backend)(lambda: "new")
+    believe(backend)
     reader = subprocess.Popen(
         [sys.executable, "-c", READER, url, "old"],
         stdin=subprocess.PIPE,
@@ -693,3 +782,51 @@ def test_no_argument_is_in_what_is_told(monkeypatch):
     f.invalidate("secret")
     invalidate_tags("t", cache_alias="valkey")
     assert told and "secret" not in "".join(told)
+
+
+CONNECTIONS = {
+    "RESP2": ("redis://127.0.0.1:{port}", {"protocol": 2}),
+    "RESP3": ("redis://127.0.0.1:{port}", {"protocol": 3}),
+    "a number": ("redis://127.0.0.1:{port}/3", {}),
+    "a user": ("redis://ours:secret@127.0.0.1:{port}", {}),
+    "a socket": ("unix://{path}?db=2", {}),
+    "a short time-out": ("redis://127.0.0.1:{port}", {"socket_timeout": 0.3}),
+    "health checks": ("redis://127.0.0.1:{port}", {"health_check_interval": 1}),
+    "a small pool": (
+        "redis://127.0.0.1:{port}",
+        {"pool_class": "redis.BlockingConnectionPool", "max_connections": 4},
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def own_server(tmp_path_factory: Any) -> Iterator[dict[str, Any]]:
+    need("valkey")
+    path = str(tmp_path_factory.mktemp("near") / "socket")
+    server = SERVERS["valkey"].another()
+    server.arguments += ["--unixsocket", path]
+    server.start()
+    with redis.Redis(port=server.port) as client:
+        client.execute_command("ACL", "SETUSER", "ours", "on", ">secret", "~*", "&*")
+        client.execute_command("ACL", "SETUSER", "ours", "+@all")
+    yield {"port": server.port, "path": path}
+    server.stop()
+
+
+@pytest.mark.parametrize("how", CONNECTIONS)
+def test_the_connection_is_that_of_the_settings(own_server, terms, how):
+    location, options = CONNECTIONS[how]
+    settings = {
+        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "LOCATION": location.format(**own_server),
+        "OPTIONS": options,
+    }
+    with override_settings(CACHES={"default": settings, "other": settings}):
+        pair = Pair("default", "sync")
+        pair.begin()
+        for pair.value in (2, 3):
+            pair.here.invalidate()
+            assert pair.there() == pair.value
+            pair.begin()
+        near.close()
+        caches["default"].clear()

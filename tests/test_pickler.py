@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import inspect
 import re
 
 import pytest
@@ -36,7 +37,7 @@ class Awaitable:
 
 
 def close(value):
-    if hasattr(value, "close"):
+    if inspect.iscoroutine(value):  # a page would close connections
         value.close()
 
 
@@ -236,6 +237,11 @@ def test_what_is_held_comes_back():
     again = record.loads(record.dumps_exception(http_error()))
     assert (again.response.status_code, again.response.content) == (404, b"no")
     assert again.request.url == "http://localhost/"
+
+
+def test_an_exception_that_is_a_result_comes_back_as_pickle_makes_it():
+    [again] = record.loads(record.dumps([OSError(2, "absent", "a.txt")]))
+    assert (again.args, again.filename) == ((2, "absent"), "a.txt")
 
 
 class Turned:

@@ -12,14 +12,11 @@ from django.core.cache import caches
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 from django_valkey.async_cache.cache import AsyncValkeyCache
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from cache_memoize import cache_memoize, checks, planning
 from cache_memoize.cache import backends, vouchers
 from cache_memoize.cache.backends import backend_of
 from cache_memoize.cache.connections import opened
-from cache_memoize.cache.holders import can_hold
 from tests.conftest import close_connections, in_thread
 from tests.needs import need
 from tests.servers import SERVERS
@@ -119,11 +116,6 @@ def test_copies_in_the_process_are_refused_in_a_cluster(one_node, package):
             memoized(local="process")[0](1)
         f, runs = memoized(local=0.5)
         assert [f(1), f(1)] == [1, 1]
-
-
-def test_a_client_that_cannot_be_made_now_may_be_of_any_kind():
-    with on(CLUSTER, "redis://127.0.0.1:1", retry=Retry(NoBackoff(), 0)):
-        assert can_hold("default")
 
 
 @pytest.mark.parametrize("option", ["read_from_replicas", "load_balancing_strategy"])

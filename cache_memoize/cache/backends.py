@@ -45,7 +45,7 @@ from .. import process
 from .redis import DjangoRedis, Redis
 from .vouchers import VOUCHER, Backend, Cache, Voucher, until_2038
 
-__all__ = ["Backend", "backend_of"]
+__all__ = ["UNSHAREABLE", "VOUCHER", "Backend", "backend_of"]
 
 
 class Nothing(Backend):
@@ -104,6 +104,9 @@ class Memcached(Backend):
         if len(cache._servers) > 1:
             cache._cache.retry_attempts = math.inf
 
+    def answers_in_order(self, cache: Cache) -> bool:
+        return len(cache._servers) == 1
+
     def swap(
         self, cache: Cache, key: str, old: bytes, new: bytes, seconds: int | None
     ) -> bool:
@@ -132,7 +135,7 @@ class PyLibMC(Memcached):
 
     def fitting(self, cache: Cache) -> Backend:
         behaviors = cache._options.get("behaviors") or {}
-        return self if behaviors.get("cas") else _UNSHAREABLE
+        return self if behaviors.get("cas") else UNSHAREABLE
 
     def full_key(self, cache: Cache, key: str) -> Any:
         # gets() encodes a str to bytes and frees them before it reads them (pylibmc
@@ -442,4 +445,4 @@ _OTHER_PACKAGES = {
     "django_valkey.cluster_cache.cache.ClusterValkeyCache",
 }
 _DJANGO_REDIS = DjangoRedis()
-_UNSHAREABLE = UnshareableVoucher()
+UNSHAREABLE = UnshareableVoucher()

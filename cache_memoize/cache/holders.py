@@ -69,7 +69,11 @@ LAST_WORDS = 1.0
 
 _RUN = "local run = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)') "
 _RENEW = (
-    _RUN + "local new = redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ARGV[3]) "
+    # A renewal that a client gave up may arrive after later ones, with fewer groups.
+    "local last = string.match(redis.call('HGET', KEYS[1], ARGV[1]) or '', '^%d+') "
+    "if last and tonumber(last) >= tonumber(ARGV[2]) then return {-1, 0, '', {}} end "
+    + _RUN
+    + "local new = redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ARGV[3]) "
     "local seen = redis.call('HGET', KEYS[1], 'seen') == run and 1 or 0 "
     "local heard = redis.call('PUBLISH', ARGV[4], ARGV[2] .. ' ' .. new .. ' ' .. seen)"
     " return {heard, seen, run, redis.call('HGETALL', KEYS[1])}"
@@ -126,7 +130,7 @@ class _List:
         settings = settings_of(alias) or {}
         prefix, version = settings.get("KEY_PREFIX", ""), settings.get("VERSION", 1)
         #: Not by make_key(): of a KEY_FUNCTION, the result may differ for each tenant.
-        # In braces: a node of a cluster takes scripts on keys of one slot only.
+        #: The braces keep all keys of a cluster on one node.
         self.key = f"{prefix}:{version}:{{cache_memoize.holders}}"
         # Channels are the same in all databases of a server.
         database = self.client.connection_pool.connection_kwargs.get("db", 0)
@@ -139,8 +143,7 @@ class _List:
 
 def can_hold(alias: str) -> bool:
     """Return whether processes may hold copies of the entries of this cache."""
-    cache, backend = opened(alias)
-    return backend.can_tell(cache)
+    return opened(alias)[1].tells
 
 
 def _text(raw: Any) -> str:
@@ -169,11 +172,12 @@ known = _Known()
 
 
 def may_be_held(alias: str) -> bool:
-    """Return whether another process may hold copies, as far as that is known."""
+    """Return whether another process may hold copies of the entries of a cache that
+    ``tells``, as far as that is known."""
     if alias in known.listed or alias in known.own:
         return True
     asked = known.unlisted.get(alias, -math.inf)
-    return time.monotonic() - asked >= TRUSTED and can_hold(alias)
+    return time.monotonic() - asked >= TRUSTED
 
 
 def tell(alias: str, places: Iterable[Any], group: str = "") -> None:
@@ -357,6 +361,8 @@ class Holder:
             listed,
             here.channel + self.id,
         )
+        if heard < 0:  # the client has sent it twice
+            return
         if not heard:
             raise ConnectionError("the subscription is lost")
         now, run = time.monotonic(), _text(run)
@@ -385,9 +391,11 @@ class Holder:
         if is_new:  # it was not on the list: writers did not wait for it
             self.copies.clear()
         sent, groups = self._sent.pop(number, (-math.inf, self.groups))
-        if groups != self.groups:
+        if not groups.issuperset(self.groups):
+            self.copies.clear()  # writers do not know any more that it has them
+        elif groups != self.groups:
             self.copies.drop(())  # what was read before is not kept
-            self.groups = groups
+        self.groups = groups
         if seen:
             self.lease.until, self.trouble = sent + USED * TERM, ""
 

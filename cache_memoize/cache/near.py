@@ -36,7 +36,7 @@ from .connections import (
 from .holders import Holder, Lease, known, may_be_held, tell
 from .record import KIND_SIZE, TAIL, TRAILER_SIZE, freshness
 
-__all__ = ["Near", "copies_of", "drop_key", "is_told", "tell_all"]
+__all__ = ["Near", "copies_of", "drop_everywhere", "drop_key", "may_have_copies"]
 
 #: Bytes of a copy, at most.
 LARGEST = 64 * 1024
@@ -303,18 +303,22 @@ def drop_key(alias: str, key: str) -> None:
         copies.drop(_places(alias, [key]))
 
 
-def is_told(alias: str) -> bool:
-    """Return whether writers have to :func:`tell` what they write to this cache."""
-    return alias in _copies or may_be_held(alias)
+def may_have_copies(alias: str, tells: bool) -> bool:
+    """Return whether this process, or another one, may have copies of the entries of a
+    cache.
+
+    :param tells: whether the server can tell processes of changes.
+    """
+    return alias in _copies or (tells and may_be_held(alias))
 
 
-def tell_all(alias: str, keys: Collection[str]) -> None:
+def drop_everywhere(alias: str, tells: bool, keys: Collection[str]) -> None:
     """Return when no process serves copies from before this call, of the entries under
     these keys and of those with these tags. Raises the error of the server."""
     places = _places(alias, keys)
     if copies := _copies.get(alias):
         copies.drop(places)
-    if may_be_held(alias):
+    if tells and may_be_held(alias):
         tell(alias, places, common_group(keys))
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from . import record
 
 __all__ = [
+    "UNREADABLE",
     "VOUCHER",
     "Backend",
     "Cache",
@@ -23,6 +24,10 @@ __all__ = [
 ]
 
 Cache = Any
+
+#: Stands for a value that this library has not written, that cannot be read, or whose
+#: voucher is gone.
+UNREADABLE: Any = object()
 
 
 class Backend:
@@ -45,6 +50,9 @@ class Backend:
     stores = True
     #: Whether a command may arrive after its client has given up waiting for it.
     late = True
+
+    #: Whether the server can tell processes of a change that one of them makes.
+    tells = False
 
     def fitting(self, cache: Cache) -> Backend:
         """Return the backend for this cache object, of a class that is known."""
@@ -77,12 +85,11 @@ class Backend:
         return False
 
     def client(self, cache: Cache) -> Any:
-        """Return the client of Redis that the cache is made of, where it can tell."""
+        """Return the client of Redis that the cache is made of, where it ``tells``."""
         raise NotImplementedError
 
-    def can_tell(self, cache: Cache) -> bool:
-        """Return whether the server can tell processes of a change that one of them
-        makes."""
+    def answers_in_order(self, cache: Cache) -> bool:
+        """Return whether ``get_many()`` asks one server, which answers key by key."""
         return False
 
     def takes_bytes(self, cache: Cache) -> bool:
@@ -100,6 +107,10 @@ class Backend:
 
     def open_folder(self, cache: Cache) -> str | None:
         """Return the folder of the cache if every user may write to it, else None."""
+        return None
+
+    def awaited(self, cache: Cache) -> Any:
+        """Return the commands for event loops; None if they go through a thread."""
         return None
 
     def get(self, cache: Cache, key: str) -> Any:
@@ -136,10 +147,6 @@ def until_2038(backend: Backend) -> float:
     return max(30 * 24 * 60 * 60 + 1.0, 2**31 - 2 - time.time())
 
 
-#: Stands for a record without its voucher: no record of ours, and not None.
-VOID: Any = object()
-
-
 class Voucher(Backend):
     """Any other backend, by the public API: a second key vouches for the first.
 
@@ -163,7 +170,7 @@ class Voucher(Backend):
         # Read second: if the voucher is still stored now, no invalidation had ended
         # when the value was read.
         if found and found.vouched and cache.get(self.voucher_key(key)) != found.token:
-            return VOID
+            return UNREADABLE
         return raw
 
     def get_many(self, cache: Cache, keys: list[str]) -> dict[str, Any]:
@@ -175,7 +182,7 @@ class Voucher(Backend):
             tokens = super().get_many(cache, list(names.values()))
             for key, each in vouched.items():
                 if tokens.get(names[key]) != each.token:
-                    found[key] = VOID
+                    found[key] = UNREADABLE
         return found
 
     def add(self, cache: Cache, key: str, new: bytes, seconds: int | None) -> bool:
