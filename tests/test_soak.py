@@ -28,10 +28,11 @@ def soak(*options: str) -> tuple[int, str]:
     return int(old[1]), said
 
 
-def test_nothing_is_old_while_processes_and_their_network_fail():
+@pytest.mark.parametrize("local", [[], ["--local", "process"]])
+def test_nothing_is_old_while_processes_and_their_network_fail(local):
     """Nothing hangs either: crossed and recursive calls never wait for each other."""
     need("valkey")
-    old, said = soak("--url", "valkey")
+    old, said = soak("--url", "valkey", *local)
     assert old == 0
     assert re.search(r"[1-9]\d* faults in 6 seconds on Valkey \d", said)
 
@@ -39,4 +40,10 @@ def test_nothing_is_old_while_processes_and_their_network_fail():
 def test_without_the_comparison_it_finds_old_values():
     """Else it would find nothing in a library that is wrong, either."""
     old, _ = soak("--url", "locmem://", "--broken", "--quiet")
+    assert old > 0
+
+
+def test_push_without_an_answer_leaves_old_copies():
+    need("valkey")
+    old, _ = soak("--url", "valkey", "--local", "process", "--broken")
     assert old > 0
