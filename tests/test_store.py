@@ -116,6 +116,14 @@ def test_a_look_that_must_not_write_takes_the_tags_that_there_are(watched, cache
     assert present and run(tokens.look_at(watched, key, terms)).tags == present
 
 
+def test_a_look_at_a_call_without_tags_makes_none(watched, cache):
+    depends = record.pack_dependencies(record.pack_names(["gone"]), b"8 bytes!")
+    entry = record.pack(record.ENTRY, b"8 bytes!", b"N.", depends=depends)
+    cache.set("key", entry)
+    assert not run(tokens.look_at(watched, "key")).valid
+    assert watched.sent == ["get", "read_many"]
+
+
 def test_one_young_tag_is_enough(watched, cache):
     key, terms = tagged("a", "b"), Terms(hold=5)
     assert run(tokens.look_at(watched, key, terms)).is_young
