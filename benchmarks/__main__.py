@@ -12,7 +12,17 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-NAMES = ["hit", "parts", "miss", "batch", "stampede", "view", "scale", "start"]
+NAMES = [
+    "hit",
+    "parts",
+    "miss",
+    "batch",
+    "stampede",
+    "view",
+    "scale",
+    "tables",
+    "start",
+]
 
 
 def command(name: str, options: argparse.Namespace) -> list[str]:

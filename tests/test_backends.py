@@ -461,3 +461,12 @@ def test_a_transaction_of_redis_that_loses_a_race_replaces_nothing(backend):
         own._replace(ours, None, b"other", new, -1)
     assert own._replace(ours, None, b"other", new, 60)
     assert adapter.get(cache, "race") == b"new"
+
+
+@pytest.mark.backends(["django_redis"], lean=["django_redis"])
+def test_an_error_that_is_no_outage_is_raised_as_it_is(backend):
+    cache, adapter = opened(backend)
+    key = cache.make_key("garbage")
+    cache.client.get_client().set(key, b"no pickle")
+    with pytest.raises(pickle.UnpicklingError):
+        adapter.get(cache, "garbage")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import threading
 from contextvars import copy_context
@@ -19,7 +20,7 @@ from cache_memoize.cache.breaker import breaker_of
 from cache_memoize.cache.store import Store
 from cache_memoize.cache.vouchers import Backend
 from cache_memoize.keys import tags
-from cache_memoize.protocol import capture, settle
+from cache_memoize.protocol import call, capture, settle
 from tests.conftest import ATOMIC, close_connections, how_many, in_thread, plan_of
 from tests.databases import EVERYWHERE
 from tests.models import Post
@@ -624,6 +625,14 @@ def test_what_is_remembered_of_entries_is_bounded(monkeypatch):
 
 
 @pytest.mark.backends(["locmem"])
+def test_the_functions_that_one_depends_on_are_bounded(world, monkeypatch):
+    monkeypatch.setattr(call, "MOST_ORIGINS", 0)
+    family = Family(world, 2)
+    assert family.functions[0](1) == 0
+    assert family.functions[0]._memoized.made_of == set()
+
+
+@pytest.mark.backends(["locmem"])
 def test_tags_that_cannot_be_read_prevent_storing(world, monkeypatch):
     family = Family(world, 2, tags=None)
     first = family.functions[0]
@@ -961,7 +970,7 @@ class Graph:
             key = f.get_cache_key(x)
             stored = [key, *tags.call_tags(plan_prefix(f), key)]
             self.world.cache.delete(self.chance.choice(stored))
-        return f(x) if action == "map" else f(x), f.truth(x), (action, place, x)
+        return f(x), f.truth(x), (action, place, x)
 
 
 def sum_of(found):
@@ -974,9 +983,10 @@ ACTIONS = ["call"] * 4 + ["change"] * 3 + ["refresh", "tick", "evict"]
 @pytest.mark.grows
 @pytest.mark.backends(["locmem", "valkey"])
 def test_no_graph_of_calls_ever_returns_an_old_value(world):
-    """Against a model without a cache."""
+    """Against a model without a cache. ``GRAPHS=1000`` makes 100,000 steps."""
+    graphs = int(os.environ.get("GRAPHS", how_many(30)))
     with override_settings(CACHE_MEMOIZE={"REFRESH": "inline"}):
-        for seed in range(how_many(30)):
+        for seed in range(graphs):
             graph = Graph(world, seed)
             done = []
             for _ in range(100):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import copy
 import datetime
+import decimal
 import functools
 import logging
 import textwrap
@@ -23,7 +24,12 @@ from cache_memoize import (
     register_key,
 )
 from cache_memoize.cache import tokens
-from cache_memoize.keys.closure import captured_text_of, default_prefix
+from cache_memoize.keys.closure import (
+    captured_text_of,
+    captures_plain_values,
+    default_prefix,
+    is_plain,
+)
 from cache_memoize.protocol import threads as pool
 from tests.conftest import FakeClock
 from tests.models import Post
@@ -57,6 +63,20 @@ def helper(value):
     return help_out
 
 
+def other_helper(value):
+    def help_out(b=0):
+        return [value]
+
+    return help_out
+
+
+def helper_of_two(first, second):
+    def help_out():
+        return first, second
+
+    return help_out
+
+
 def module_function(): ...
 
 
@@ -76,6 +96,8 @@ VALUES = [
     (Row, Held),
     (datetime.date(2026, 1, 1), datetime.date(2026, 1, 2)),
     (helper(1), helper(2)),
+    (helper(1), other_helper(1)),
+    (helper_of_two(1, 3), helper_of_two(2, 3)),
     (lambda: 1, lambda: 2),
     (lambda a=1: a, lambda a=2: a),
     (lambda *, a=1: a, lambda *, a=2: a),
@@ -119,7 +141,8 @@ def test_what_cannot_be_told_apart_is_refused_by_the_name_of_its_variable(value)
 
         return inner
 
-    with pytest.raises(UnkeyableArgument, match="the captured variable 'held'") as seen:
+    message = r"inner\(\): the captured variable 'held'"
+    with pytest.raises(UnkeyableArgument, match=message) as seen:
         make(value)()
     assert seen.value.parameter == "held" and seen.value.kind == "captured variable"
     assert "prefix=" in str(seen.value) and "ignore=" not in str(seen.value)
@@ -363,7 +386,7 @@ def test_a_variable_that_is_only_written_does_not_count():
 
     @cache_memoize(60)
     def function(a, *, b=2):
-        calls.append((a, b, len(str(a))))
+        calls.append((a, b, len(str(a)), "calls"))
         tags.add(a)
         return a + b
 
@@ -468,6 +491,18 @@ def attribute_of_another(number):
 )
 def test_attributes_of_captured_functions_are_part_of_the_key(make):
     assert [make([1])(), make([2])(), make([1])()] == [[1], [2], [1]]
+
+
+def test_a_function_that_captures_itself_captures_no_attributes_of_that_kind():
+    def make(held=None):
+        def inner():
+            return held
+
+        inner.rate = 1
+        held = held or inner
+        return captured_text_of(inner, "inner")()
+
+    assert make() == make() != make({"rate": 1})
 
 
 def test_an_attribute_of_a_captured_function_may_be_refused():
@@ -802,3 +837,57 @@ def test_a_collection_that_refuses_to_be_written_is_another_one(one, other):
     for make in (collecting, adding):
         plain = [make(items).__wrapped__(1) for items in map(copy.copy, (one, other))]
         assert [make(items)(1) for items in map(copy.copy, (one, other))] == plain
+
+
+# --- values without objects ------------------------------------------------------
+
+PLAIN = [
+    *(1, "a", b"a", 1.5, None, True, decimal.Decimal(1), datetime.date(2031, 5, 6)),
+    *([1, ["a"]], {"a": {1}}, (), frozenset({1})),
+]
+
+
+@pytest.mark.parametrize("value", PLAIN)
+def test_plain_values(value):
+    assert is_plain(value)
+    assert not is_plain([value, object()])
+    assert not is_plain({"a": Post(title="a"), "b": value})
+
+
+def test_values_that_are_nested_deeply_are_not_looked_at():
+    value = []
+    for _ in range(10):
+        value = [value]
+    assert not is_plain(value)
+    value.append(value)
+    assert not is_plain(value)
+
+
+def test_functions_that_capture_each_other_or_nothing_yet():
+    def even(n):
+        return n == 0 or odd(n - 1)
+
+    def odd(n):
+        return n > 0 and even(n - 1)
+
+    def early():
+        return late
+
+    assert captures_plain_values(even) and captures_plain_values(early)
+    late = object()
+    assert not captures_plain_values(early) and late
+    assert not captures_plain_values(print)
+
+
+def test_decorators_are_looked_through():
+    def decorate(function):
+        @functools.wraps(function)
+        def inner(*args):
+            return function(*args)
+
+        return inner
+
+    post, kind, module = Post(title="a"), Post, datetime
+    assert captures_plain_values(decorate(lambda: (kind, module)))
+    assert captures_plain_values(decorate(decorate(lambda: 1)))
+    assert not captures_plain_values(decorate(decorate(lambda: post)))

@@ -423,10 +423,10 @@ def test_the_settings():
         )
         for name, default, values, _ in table("reference", "CACHE_MEMOIZE")
     }
-    empty = {"DEFAULTS": {}}
+    made = {"DEFAULTS": {}, "NEAR": conf.NEAR}
     fields = dataclasses.fields(conf.Conf)
     assert documented == {
-        each.name: (empty.get(each.name, each.default), each.metadata["kind"].values)
+        each.name: (made.get(each.name, each.default), each.metadata["kind"].values)
         for each in fields
     }
 
@@ -462,7 +462,7 @@ def test_the_instruments():
     source = (ROOT / "cache_memoize" / "opentelemetry.py").read_text("utf-8")
     names = re.findall(r'"(cache_memoize\.[\w.]+)"[,:]', source)
     documented = {literals(row[1])[0] for row in table("reference", "Metrics")}
-    assert documented == set(names) and len(names) == 7
+    assert documented == set(names) and len(names) == 11
     for name in re.findall(r'= "(code.+|cache_memoize\..+)"', source):
         assert f"``{name}``" in (DOCS / "reference.rst").read_text("utf-8")
 

@@ -943,6 +943,13 @@ def test_what_an_option_returns_cannot_be_ignored(pseudo):
     )
 
 
+@pytest.mark.parametrize("name", ["self", "cls"])
+def test_the_object_of_a_method_is_given(name):
+    said = str(UnkeyableArgument("shop.Basket", "reason", "f", name))
+    assert "Cure: describe it with args_rewrite=; or leave it out" in said
+    assert f"ignore=('{name}',)" in said
+
+
 class HttpView(View):
     @cache_memoize(60)
     def total(self, x): ...

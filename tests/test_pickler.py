@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import inspect
 import re
 
 import pytest
@@ -36,7 +37,7 @@ class Awaitable:
 
 
 def close(value):
-    if hasattr(value, "close"):
+    if inspect.iscoroutine(value):  # a page would close connections
         value.close()
 
 

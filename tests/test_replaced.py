@@ -214,7 +214,10 @@ def test_another_function_of_that_name_is_no_such_function(other):
 
 @pytest.mark.parametrize(
     "one, other",
-    [(1, 2), (1, True), ("a", None), ([1], [2]), (int, str), ((int,), (str,))],
+    [
+        *((1, 2), (1, True), ("a", None), ([1], [2]), (int, str), ((int,), (str,))),
+        *(([[1], [2]], [[1]] * 2), ([[1]] * 2, [[1], [2]])),  # one list twice, and two
+    ],
 )
 def test_classes_of_one_name_differ_by_their_attributes(monkeypatch, one, other):
     first, second = (
@@ -240,8 +243,14 @@ class Slotted:
         self.x = x
 
 
+class Items(list):
+    pass
+
+
 def made(name, x):
     """Return a class of this module and name that captures x."""
+
+    re.purge()  # or one pattern would be the same object as another
 
     def method(self, y=0):
         return x
@@ -267,6 +276,7 @@ def made(name, x):
         "lru": functools.lru_cache(default),
         "cached": functools.cached_property(method),
         "__settings__": x,
+        "items": Items([x]),
         "ordered": collections.OrderedDict(a=x),
         "counted": collections.Counter({x: 1}),
     }
@@ -280,7 +290,8 @@ def made(name, x):
 
 
 KINDS = """base meta inner dict set decimal pattern instance slots captured default
-static class property setter partial lru cached __settings__ ordered counted""".split()
+static class property setter partial lru cached __settings__ items ordered
+counted""".split()
 
 
 @pytest.mark.parametrize("name", KINDS)

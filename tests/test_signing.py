@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import hmac
 import itertools
 import pickle
 import sys
@@ -187,6 +189,19 @@ def test_every_kind_of_record_is_signed(kind):
     assert signing.unseal("key", signing.seal("key", raw)) == raw
     assert signing.unseal("another", signing.seal("key", raw)) is None
     assert signing.unseal("key", raw) is None
+
+
+@pytest.mark.parametrize("name", ["key", "é", "half a surrogate \ud800"])
+def test_every_release_has_the_same_signature(name):
+    """Or an update would make all entries misses."""
+    named = name.encode("utf-8", "surrogatepass")
+    raw = record.pack(record.ENTRY, b"8 bytes!", b"N.")
+    end = record.parse(raw).end
+    key = hashlib.sha256(b"cache_memoize.cache.signing" + b"secret").digest()
+    signature = hmac.digest(
+        key, b"%d:%b%d:%b" % (len(named), named, end, raw), "sha256"
+    )
+    assert signing.seal(name, raw, "secret") == raw[:end] + signature + raw[end:]
 
 
 def test_tags_and_foreign_values_are_not_signed():

@@ -209,6 +209,16 @@ class KeepsPrivateHash:
             return self.__kept
 
 
+class KeepsHashInVariable:
+    def __init__(self, x):
+        self.x = x
+
+    def __hash__(self):
+        found = hash(self.x)
+        self._hash = found
+        return found
+
+
 class KeepsHashInSlot(dict):
     """As frozendict."""
 
@@ -335,6 +345,7 @@ def test_two_values_are_two_keys(one, other):
         (lambda: KeepsHash("a"), hash),
         (lambda: Subclass("a"), hash),
         (lambda: KeepsPrivateHash("a"), hash),
+        (lambda: KeepsHashInVariable("a"), hash),
         (lambda: KeepsHashInSlot(a="b"), hash),
         (lambda: KeepsHashInDict("ab"), hash),
         (lambda: HashGiven(5), hash),

@@ -19,6 +19,7 @@ from cache_memoize import cache_memoize
 from cache_memoize.cache import record
 from cache_memoize.cache.store import Store
 from cache_memoize.protocol import waiting
+from cache_memoize.protocol.call import Call
 from tests.chaos import close
 from tests.conftest import close_connections, in_thread, plan_of
 from tests.needs import need
@@ -420,3 +421,23 @@ def test_a_caller_that_joins_during_a_look_is_not_handed_it(backend, monkeypatch
         thread.join()
     assert looked and results == {"first": "old", "late": "new"}
     f.invalidate()
+
+
+def test_the_next_in_line_does_not_try_what_the_first_has_left_to_an_outage():
+    f = memoized("threads", lambda: "mine")
+    plan, results = plan_of(f), []
+    first = waiting.Place(Call(f._memoized, plan, plan.store, f.get_cache_key()))
+    assert first.join() is None
+    thread = threading.Thread(target=lambda: results.append(f()))
+    thread.start()
+    end = time.monotonic() + 30
+    while not any(line.others for line in waiting._lines.values()):
+        assert time.monotonic() < end
+        time.sleep(0.001)
+    plan.breaker.tripped = True
+    try:
+        first.leave()
+        thread.join()
+    finally:
+        plan.breaker.tripped = False
+    assert results == ["mine"] and not f.peek()

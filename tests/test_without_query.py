@@ -3,8 +3,6 @@ that may be uncommitted is."""
 
 from __future__ import annotations
 
-import datetime
-import decimal
 import functools
 
 import pytest
@@ -15,7 +13,6 @@ from django.test import SimpleTestCase
 
 from cache_memoize import cache_memoize
 from cache_memoize.cache import record
-from cache_memoize.keys.closure import captures_plain_values, is_plain
 from cache_memoize.protocol import transactions
 from tests.conftest import ALL_DATABASES, World, in_thread
 from tests.databases import prepared
@@ -285,6 +282,15 @@ def test_what_may_be_uncommitted_is_not_stored(backend, database, post, way):
     assert world.raw(f.get_cache_key(pk)) is None or (
         world.raw(f.get_cache_key(pk)).kind == record.FAILED
     )
+
+
+@pytest.mark.backends(["locmem"])
+def test_a_row_in_a_compressed_result_is_seen(backend, database, post):
+    global current
+    current = post
+    f = World(backend, "sync").memoize(60, compress=1)(by_global_row(post, database))
+    in_rolled_back(database, post, lambda: f(1))
+    assert f.peek(1) is None
 
 
 @pytest.mark.backends(["locmem", "valkey"])
@@ -560,60 +566,6 @@ def test_a_connection_that_a_computation_opens_is_a_use(database):
         return before == used, before == transactions.count_database_uses()
 
     assert in_thread(look) == (False, False)
-
-
-# --- plain values --------------------------------------------------------------------
-
-PLAIN = [
-    *(1, "a", b"a", 1.5, None, True, decimal.Decimal(1), datetime.date(2031, 5, 6)),
-    *([1, ["a"]], {"a": {1}}, (), frozenset({1})),
-]
-
-
-@pytest.mark.parametrize("value", PLAIN)
-def test_plain_values(value):
-    assert is_plain(value)
-    assert not is_plain([value, object()])
-    assert not is_plain({"a": Post(title="a"), "b": value})
-
-
-def test_values_that_are_nested_deeply_are_not_looked_at():
-    value = []
-    for _ in range(10):
-        value = [value]
-    assert not is_plain(value)
-    value.append(value)
-    assert not is_plain(value)
-
-
-def test_functions_that_capture_each_other_or_nothing_yet():
-    def even(n):
-        return n == 0 or odd(n - 1)
-
-    def odd(n):
-        return n > 0 and even(n - 1)
-
-    def early():
-        return late
-
-    assert captures_plain_values(even) and captures_plain_values(early)
-    late = object()
-    assert not captures_plain_values(early) and late
-    assert not captures_plain_values(print)
-
-
-def test_decorators_are_looked_through():
-    def decorate(function):
-        @functools.wraps(function)
-        def inner(*args):
-            return function(*args)
-
-        return inner
-
-    post, kind, module = Post(title="a"), Post, datetime
-    assert captures_plain_values(decorate(lambda: (kind, module)))
-    assert captures_plain_values(decorate(decorate(lambda: 1)))
-    assert not captures_plain_values(decorate(decorate(lambda: post)))
 
 
 def test_the_query_of_an_async_caller(database, post):

@@ -32,6 +32,7 @@ __all__ = [
     "afetch",
     "afetch_many",
     "afetch_tagged",
+    "aread_with_tags",
     "aliases",
     "close",
     "database_of",
@@ -45,10 +46,13 @@ __all__ = [
     "unshared",
     "name_of",
     "opened",
+    "pick_entries",
+    "pick_entry",
     "place_from_afar",
     "place_of",
     "read_many",
     "read_raw_many",
+    "read_with_tags",
     "settings_of",
 ]
 
@@ -189,22 +193,30 @@ def fetch_tagged(alias: str, key: TaggedKey) -> Any:
     """Return the entry of a call if it has the present tokens of its tags; otherwise
     all values that were read. One ``get_many``."""
     keys = [key, *key.tags, *key.expected.keys]
-    return _pick_entry(key, read_many(alias, *opened(alias), keys))
+    return pick_entry(key, read_many(alias, *opened(alias), keys))
 
 
 def fetch_many(alias: str, keys: list[Any]) -> dict[str, Any]:
     """Return the result of ``fetch`` or ``fetch_tagged`` for each of these keys, with
     one ``get_many``."""
+    return pick_entries(keys, read_with_tags(alias, keys))
+
+
+def read_with_tags(alias: str, keys: list[Any]) -> dict[str, Any]:
+    """Return the values under these keys, of calls of one function, and their tags."""
+    tags = {tag for key in keys for tag in getattr(key, "all_tags", ())}
+    return read_many(alias, *opened(alias), [*keys, *tags])
+
+
+def pick_entries(keys: list[Any], found: dict[str, Any]) -> dict[str, Any]:
+    """Return what ``fetch`` or ``fetch_tagged`` would, out of all that was read."""
     # All of one function: either each of them has tags, or none.
-    tagged = isinstance(keys[0], TaggedKey)
-    tags = {tag for key in keys for tag in key.all_tags} if tagged else set()
-    found = read_many(alias, *opened(alias), [*keys, *tags])
-    if not tagged:
+    if not isinstance(keys[0], TaggedKey):
         return found
-    return {key: _pick_entry(key, found) for key in keys}
+    return {key: pick_entry(key, found) for key in keys}
 
 
-def _pick_entry(key: Any, found: dict[str, Any]) -> Any:
+def pick_entry(key: Any, found: dict[str, Any]) -> Any:
     """Return the entry of a call with tags if it has their tokens, else ``found``."""
     raw = found.get(key)
     if type(raw) is not bytes:
@@ -253,9 +265,13 @@ async def afetch_tagged(alias: str, key: TaggedKey) -> Any:
 
 
 async def afetch_many(alias: str, keys: list[str]) -> dict[str, Any]:
+    return pick_entries(keys, await aread_with_tags(alias, keys))
+
+
+async def aread_with_tags(alias: str, keys: list[str]) -> dict[str, Any]:
     if is_in_memory(alias):
-        return fetch_many(alias, keys)
-    return await sync_to_async(fetch_many)(alias, keys)
+        return read_with_tags(alias, keys)
+    return await sync_to_async(read_with_tags)(alias, keys)
 
 
 #: Aliases of servers that refuse commands with several keys.

@@ -82,6 +82,8 @@ def _is_refused(error: Exception) -> bool:
 class Redis(Backend):
     """Redis: the best of three ways that the server allows."""
 
+    tells = True
+
     def __init__(self) -> None:
         #: By address of the server: how many of the ways it has refused.
         self._refused: dict[str, int] = {}
@@ -111,6 +113,9 @@ class Redis(Backend):
                     raise
                 number += 1
                 self._refused[values.server] = number
+
+    def client(self, cache: Cache) -> Any:
+        return self.values(cache, "").client
 
     def takes_bytes(self, cache: Cache) -> bool:
         try:

@@ -26,7 +26,7 @@ from django.db.transaction import TransactionManagementError
 
 from ..clock import Clock
 from ..process import Standstill, logger
-from . import local, record, signing
+from . import local, near, record, signing
 from .backends import Backend, backend_of
 from .breaker import SLOW, Breaker, breaker_of
 from .connections import (
@@ -212,6 +212,13 @@ class Store:
     async def delete(self, key: str) -> bool:
         return bool(await self.execute("delete", key))
 
+    async def tell(self, keys: Collection[str]) -> None:
+        """Return when no process serves a copy of what was stored under these keys
+        before, or depends on these tags. Raises the error of the server."""
+        tells = self.backend().tells
+        if near.may_have_copies(self.alias, tells):
+            near.drop_everywhere(self.alias, tells, keys)
+
     async def shield(self, flow: Coroutine[Any, Any, None]) -> None:
         """Finish a flow, even if the caller is cancelled."""
         await flow
@@ -240,6 +247,7 @@ class Store:
         finally:
             if command in _WRITES:  # also if only the answer got lost
                 local.drop_key(self.alias, args[0])
+                near.drop_key(self.alias, args[0])
         # An empty answer proves nothing where a client hides its errors.
         doubted = backend.swallows and not result
         took = self.clock.monotonic() - started
@@ -373,6 +381,13 @@ class AsyncStore(Store):
             mark = record.pack(record.CLEARED, self.clock.token())
             await asyncio.shield(self.swap(key, lease, mark, record.FAILED_FOR))
             raise
+
+    async def tell(self, keys: Collection[str]) -> None:
+        tells = self.backend().tells
+        if near.may_have_copies(self.alias, tells):
+            # Not in the one thread for the database: it may wait for two seconds.
+            drop = sync_to_async(near.drop_everywhere, thread_sensitive=False)
+            await drop(self.alias, tells, keys)
 
     async def shield(self, flow: Coroutine[Any, Any, None]) -> None:
         await asyncio.shield(flow)

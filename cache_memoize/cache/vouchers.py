@@ -40,6 +40,9 @@ class Backend:
     #: Whether a command may arrive after its client has given up waiting for it.
     late = True
 
+    #: Whether the server can tell processes of a change that one of them makes.
+    tells = False
+
     #: Seconds by which the backend may shorten a lifetime, counting whole seconds.
     slack = 0
 
@@ -66,6 +69,10 @@ class Backend:
     def answers_in_order(self, cache: Cache) -> bool:
         """Return whether ``get_many()`` asks one server, which answers key by key."""
         return False
+
+    def client(self, cache: Cache) -> Any:
+        """Return the client of Redis that the cache is made of, where it ``tells``."""
+        raise NotImplementedError
 
     def takes_bytes(self, cache: Cache) -> bool:
         """Return whether its serializer accepts bytes."""

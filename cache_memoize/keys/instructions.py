@@ -59,7 +59,7 @@ def _is_writing(steps: list[dis.Instruction], number: int) -> bool:
     while depth > 0:  # until the value, or the result of the call, is off the stack
         last += 1
         opcode, name = steps[last].opcode, steps[last].opname
-        if opcode in _JUMPS or name.startswith(("RETURN", "YIELD")):
+        if opcode in _JUMPS or name.startswith("YIELD"):
             return False
         depth += dis.stack_effect(opcode, steps[last].arg)
     called = steps[last - 1].opname.startswith("CALL")

@@ -270,7 +270,7 @@ class _Caller:
             self.shared = await call.store.wait(future, min(left, LONGEST_WAIT))
             # The first one may have met an outage.
             self.gave_up = self.shared is None and call.store.breaker.tripped
-        elif lease is not None:
+        else:
             pause = policy.wait_pause(self.pauses, clock.random())
             await call.store.sleep(min(pause, left))
         self.pauses += 1

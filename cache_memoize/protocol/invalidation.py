@@ -74,7 +74,7 @@ async def invalidate_key(
 
     def block(tokens: frozenset[bytes], each: str) -> None:
         if each == key:
-            run(_block(here, name, key, tokens, blocked))
+            run(_block(here, name, key, tokens, tags, blocked))
         else:
             run(_limit_tags(here, (each,)))
 
@@ -89,7 +89,7 @@ async def invalidate_key(
         store.database(),
     )
     if tokens:
-        await _block(store, name, key, tokens, blocked)
+        await _block(store, name, key, tokens, tags, blocked)
         await _limit_tags(store, tags)
     elif tokens is None:
         await store.get(key)  # an error is raised here, and not at the commit
@@ -143,7 +143,15 @@ async def renew_tags(
 async def _renew_now(
     store: Store, name: str, tags: Sequence[str], beside: str | None = None
 ) -> None:
-    """Give each tag that some entry depends on a new token.
+    """Give each tag that some entry depends on a new token."""
+    await _mark_tags(store, name, tags, beside)
+    await store.tell(tags)
+
+
+async def _mark_tags(
+    store: Store, name: str, tags: Sequence[str], beside: str | None = None
+) -> None:
+    """Replace the tokens of tags by marks.
 
     The answer of a client that hides errors may be empty. It is believed if the record
     under ``beside``, the last key, is in it; else a tag is missing if it takes a mark.
@@ -156,10 +164,10 @@ async def _renew_now(
         mark = pack(CLEARED, store.clock.token())
         if tag not in found and not await store.add(tag, mark, CLEARED_FOR):
             await _mark(store, name, tag)
-    await _renew(store, name, found)
+    await _mark_found(store, name, found)
 
 
-async def _renew(store: Store, name: str, records: dict[str, Record]) -> None:
+async def _mark_found(store: Store, name: str, records: dict[str, Record]) -> None:
     for tag, found in records.items():
         await _mark(store, name, tag, found=found)
 
@@ -175,6 +183,7 @@ async def _limit_tags(store: Store, tags: Sequence[str]) -> None:
         if is_tag and store.backend().atomic:
             new = pack(record.TAG, found.token, cost=record.LIMITED)
             await store.swap(tag, found.raw, new, BLOCK_FOR)
+    await store.tell(tags)
 
 
 def _renew_after_commit(
@@ -193,11 +202,17 @@ def _renew_after_commit(
 
 
 async def _block(
-    store: Store, name: str, key: str, tokens: frozenset[bytes], blocked: list[float]
+    store: Store,
+    name: str,
+    key: str,
+    tokens: frozenset[bytes],
+    tags: Sequence[str],
+    blocked: list[float],
 ) -> None:
     """Block a key for these invalidations; note the time, if that succeeds."""
     now = store.clock.monotonic()
     await _mark(store, name, key, adds=tokens, seconds=BLOCK_FOR)
+    await store.tell([key, *tags])
     blocked.append(now)
 
 
@@ -234,16 +249,21 @@ async def _invalidate_now(
 ) -> None:
     """Invalidate an entry, and what depends on these tags, which were made with it."""
     adds, found = frozenset([_HOLD]) if hold else NO_TOKENS, UNREAD
+    seen: dict[str, Record] = {}
     if tags and not hold and not store.backend().swallows:
-        # These backends read all keys at once, or in this order. If there is no entry,
+        seen = await store.records((key, *tags))
+        found = seen.pop(key, None)
+    if found is not UNREAD and _is_empty(found, swallows=False):
+        # These backends read all keys at once, or in this order. There is no entry, and
         # what was made with one has had its tags before: they need no second look.
-        found = (seen := await store.records((key, *tags))).pop(key, None)
-        if _is_empty(found, swallows=False):
-            return await _renew(store, name, seen)
-    await _mark(
-        store, name, key, adds=adds, drops=drops, seconds=math.ceil(hold), found=found
-    )
-    await _renew_now(store, name, tags, key)
+        await _mark_found(store, name, seen)
+    else:
+        seconds = math.ceil(hold)
+        await _mark(
+            store, name, key, adds=adds, drops=drops, seconds=seconds, found=found
+        )
+        await _mark_tags(store, name, tags, key)
+    await store.tell([key, *tags])
 
 
 async def _mark(

@@ -48,6 +48,12 @@ class CacheInfo(NamedTuple):
     failed: int = 0
     #: The first failed refresh since a result was stored; None: there is none.
     old_since: datetime | None = None
+    #: Hits whose entry was a copy in the memory of the process.
+    near: int = 0
+    #: Mean bytes of a stored entry, as it is stored.
+    size: int = 0
+    #: Results that were not stored because of ``max_bytes=``.
+    too_large: int = 0
 
     @classmethod
     def of(cls, totals: Totals, breaker: str, old_since: float) -> CacheInfo:
@@ -78,7 +84,9 @@ class Stats:
         self._function = _refer_to(function)
         self.alias = ""
         self.hits = self.misses = self.stale = self.waits = self.errors = 0
-        self.failed = self.computations = 0
+        self.failed = self.near = self.computations = self.too_large = 0
+        #: Entries stored, and their bytes.
+        self.stores = self.stored_bytes = 0
         #: When a result was last stored, and when a refresh first failed after that, in
         #: seconds since the epoch; 0.0: never.
         self.stored_at = self.old_since = 0.0
@@ -94,7 +102,11 @@ class Stats:
             self.waits,
             self.errors,
             self.failed,
+            self.near,
             self.computations,
+            self.stores,
+            self.stored_bytes,
+            self.too_large,
             self.spent,
             self.saved,
             self.costs.copy(),
@@ -152,9 +164,11 @@ class Stats:
     def invalidated(self, key: str) -> None:
         self._tell("invalidated", key)
 
-    def stored(self, now: float) -> None:
-        """Note a stored result: no caller gets a value from before it."""
+    def stored(self, now: float, size: int) -> None:
+        """Count a stored entry: no caller gets a value from before it."""
         self.stored_at, self.old_since = now, 0.0
+        self.stores += 1
+        self.stored_bytes += size
 
     def refresh_failed(
         self, key: str, clock: Clock, why: str, error: BaseException | None = None
