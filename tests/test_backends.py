@@ -325,6 +325,29 @@ def test_redis_replaces_by_what_the_server_allows(
         server.stop()
 
 
+def test_a_redis_that_refuses_every_way_says_so(monkeypatch):
+    def refused(values, *operands):
+        raise redis.ResponseError("unknown command")
+
+    monkeypatch.setattr("cache_memoize.cache.redis._WAYS", [refused] * 3)
+    cache, adapter = opened("valkey")
+    with pytest.raises(redis.ResponseError, match="unknown command"):
+        adapter.swap(cache, "key", b"1", b"2", 60)
+
+
+@pytest.mark.parametrize(
+    "package", ["django_redis.cache", "django.core.cache.backends.redis"]
+)
+def test_the_server_that_takes_writes_replaces(package):
+    """Not its replicas, which the cache reads from."""
+    servers = ["redis://127.0.0.1:1", "redis://127.0.0.1:2"]
+    cache = {"BACKEND": f"{package}.RedisCache", "LOCATION": servers}
+    with override_settings(CACHES={"default": cache}):
+        cache, adapter = opened("default")
+        client = adapter.values(cache, "key").client
+        assert client.connection_pool.connection_kwargs["port"] == 1
+
+
 @pytest.mark.backends(["pylibmc"])
 def test_what_went_before_it_was_replaced_is_a_lost_race_and_no_trouble(backend):
     cache, adapter = opened(backend)

@@ -101,6 +101,9 @@ class Memcached(Backend):
 
     longest = property(until_2038)
 
+    def answers_in_order(self, cache: Cache) -> bool:
+        return len(cache._servers) == 1
+
     def swap(
         self, cache: Cache, key: str, old: bytes, new: bytes, seconds: int | None
     ) -> bool:

@@ -84,10 +84,9 @@ def _by_watching(values: _Values, new: Any, old: bytes, seconds: int | None) -> 
 
 def _is_refused(error: Exception) -> bool:
     """Return whether a server does not have, or not allow, a command."""
-    text, refusals = str(error).lower(), ("syntax error", "unknown command")
-    return type(error).__name__ == "NoPermissionError" or any(
-        words in text for words in (*refusals, "no permission", "not allowed")
-    )
+    text = str(error).lower()
+    refusals = "syntax error", "unknown command", "no permission", "not allowed"
+    return any(words in text for words in refusals)
 
 
 class Redis(Backend):

@@ -89,6 +89,11 @@ class Store:
         cache = caches[self.alias]
         return backend_of(cache).is_in_transaction(cache)
 
+    def answers_in_order(self) -> bool:
+        """Return whether an answer that has the last of several keys is complete."""
+        cache = caches[self.alias]
+        return backend_of(cache).answers_in_order(cache)
+
     def seconds_of(self, timeout: Any) -> float:
         """Return a timeout in seconds; that of the cache for ``DEFAULT_TIMEOUT``."""
         if timeout is DEFAULT_TIMEOUT:

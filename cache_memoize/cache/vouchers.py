@@ -81,6 +81,10 @@ class Backend:
         """Return the client of Redis that the cache is made of, where it ``tells``."""
         raise NotImplementedError
 
+    def answers_in_order(self, cache: Cache) -> bool:
+        """Return whether ``get_many()`` asks one server, which answers key by key."""
+        return False
+
     def takes_bytes(self, cache: Cache) -> bool:
         """Return whether its serializer accepts bytes."""
         return True
