@@ -330,10 +330,11 @@ def test_redis_replaces_by_what_the_server_allows(
 
 
 def test_a_redis_that_refuses_every_way_says_so(monkeypatch):
-    def refused(values, *operands):
+    def refused(*operands):
         raise redis.ResponseError("unknown command")
 
-    monkeypatch.setattr("cache_memoize.cache.redis._WAYS", [refused] * 3)
+    monkeypatch.setattr("cache_memoize.cache.redis._WAYS", [refused] * 2)
+    monkeypatch.setattr("cache_memoize.cache.redis._by_watching", refused)
     cache, adapter = opened("valkey")
     with pytest.raises(redis.ResponseError, match="unknown command"):
         adapter.swap(cache, "key", b"1", b"2", 60)

@@ -41,9 +41,3 @@ def test_without_the_comparison_it_finds_old_values():
     """Else it would find nothing in a library that is wrong, either."""
     old, _ = soak("--url", "locmem://", "--broken", "--quiet")
     assert old > 0
-
-
-def test_push_without_an_answer_leaves_old_copies():
-    need("valkey")
-    old, _ = soak("--url", "valkey", "--local", "process", "--broken")
-    assert old > 0
