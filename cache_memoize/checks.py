@@ -275,9 +275,9 @@ def _find_missing_timeout(settings: dict[str, Any]) -> str | None:
         is_cluster = kind == "ClusterValkeyCache"  # which ignores SOCKET_TIMEOUT
         more = "BASE_CLIENT_KWARGS" if is_cluster else "CONNECTION_POOL_KWARGS"
         given = (options.get(more) or {}).get("socket_timeout")
-        if given or (options.get("SOCKET_TIMEOUT") and not is_cluster):
-            return None
-        if settings["BACKEND"].startswith("django_redis.") and _has_default_timeout():
+        given = given or (options.get("SOCKET_TIMEOUT") and not is_cluster)
+        is_redis_py = settings["BACKEND"].startswith("django_redis.")
+        if given or (is_redis_py and _has_default_timeout()):
             return None
         return f'{more}["socket_timeout"]' if is_cluster else "SOCKET_TIMEOUT"
     if kind in ("RedisCache", "RedisClusterCache"):

@@ -59,6 +59,8 @@ BACKENDS = {
     "file": None,
     "unknown": None,
 }
+#: Several processes, which take seconds to start.
+NODES = ("cluster", "sentinel")
 #: Their client is no wheel everywhere.
 PYLIBMC = ("pylibmc", "pylibmc_without_cas")
 #: Async code reaches a backend directly, by a thread, by a client of each thread, or
@@ -398,7 +400,7 @@ def pytest_generate_tests(metafunc: Any) -> None:
     marker = metafunc.definition.get_closest_marker("backends")
     names = marker.args[0] if marker else list(BACKENDS)
     lean = marker.kwargs.get("lean", LEAN) if marker else LEAN
-    lean = [name for name in names if name in lean] or names[:1]
+    lean = [name for name in names if name in {*lean} - {*NODES}] or names[:1]
     if "kind_of_world" in metafunc.fixturenames:
         some = [name for name in names if name in ASYNC] or names[:1]
         few = [name for name in lean if name in LEAN_ASYNC] or lean[:1]

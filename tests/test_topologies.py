@@ -71,6 +71,9 @@ def test_the_primary_is_read_and_no_replica(pair, package, tags):
         assert f(1) == 9
         f.invalidate(1)
         assert f(1) == 4 == f(1) and f.cache_info().errors == 0
+        cache, adapter = opened("default")
+        adapter.set(cache, "key", b"1", 60)
+        assert adapter.get(cache, "key") == b"1" and adapter.delete(cache, "key")
         with redis.Redis.from_url(pair[1]) as other:
             assert other.dbsize() == 0
             assert not {"get", "mget"}.intersection(
@@ -230,6 +233,12 @@ def test_a_serializer_that_takes_no_bytes_is_named_at_the_first_call(
         assert f(1) == 1
     (line,) = said(caplog, "cannot store bytes")
     assert line.startswith("the cache 'default' cannot store bytes, so nothing")
+
+
+def test_of_a_serializer_that_cannot_be_made_nothing_is_known():
+    with on(DJANGO, "redis://127.0.0.1:1", serializer="no.such.Serializer"):
+        cache, backend = opened("default")
+        assert backend.takes_bytes(cache)
 
 
 def test_a_cache_of_coroutines_is_refused():

@@ -204,9 +204,6 @@ class DirectRedis(Redis):
     The methods of Django's cache, and of django-redis, read from a replica.
     """
 
-    def fitting(self, cache: Cache) -> Backend:
-        return self
-
     def get(self, cache: Cache, key: str) -> Any:
         values = self.values(cache, key)
         found = values.client.get(values.key)
