@@ -18,6 +18,7 @@ NAMES = [
     "near",
     "miss",
     "batch",
+    "awaited",
     "stampede",
     "view",
     "scale",

@@ -18,6 +18,7 @@ from cache_memoize import cache_memoize, current, invalidate_tags, local
 from cache_memoize.cache import record
 from cache_memoize.cache.breaker import breaker_of
 from cache_memoize.cache.store import Store
+from cache_memoize.cache.vouchers import Backend
 from cache_memoize.keys import tags
 from cache_memoize.protocol import call, capture, settle
 from tests.conftest import ATOMIC, close_connections, how_many, in_thread, plan_of
@@ -91,6 +92,21 @@ def test_a_change_of_a_call_invalidates_what_was_made_with_it(world, how, depth)
         family.change(how)
         assert first.peek(1) is None
     assert first(1) == family.value and family.runs[0] == 4
+
+
+@pytest.mark.backends(["pymemcache", "pylibmc", "pylibmc_without_cas", "unknown"])
+@pytest.mark.parametrize("how", ["invalidate", "refresh", "prime"])
+def test_an_empty_answer_of_a_client_that_hides_errors_is_not_believed(
+    world, how, monkeypatch
+):
+    """A connection that breaks during ``get_multi`` is an empty dict to pylibmc."""
+    family = Family(world, tags=None)
+    first = family.functions[0]
+    assert first(1) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(Backend, "get_many", lambda self, cache, keys: {})
+        family.change(how)
+    assert first(1) == family.value == 1
 
 
 @pytest.mark.parametrize("how", ["invalidate", "refresh", "prime"])
@@ -488,8 +504,8 @@ def test_an_invalidation_right_after_such_a_refresh_is_seen(world, monkeypatch):
     inner = world.memoize(60)(lambda x: value[0])
     outer = world.memoize(60, queries=True)(lambda x: inner(x, _refresh=True))
 
-    async def renew_and_change(*args):
-        await renew(*args)
+    async def renew_and_change(*args, **options):
+        await renew(*args, **options)
         in_thread(lambda: inner.invalidate(1))
 
     with monkeypatch.context() as patch:

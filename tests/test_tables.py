@@ -18,6 +18,7 @@ from django.test.utils import CaptureQueriesContext
 
 from cache_memoize import cache_memoize, invalidate_model, process
 from cache_memoize.cache.breaker import breaker_of
+from cache_memoize.cache.vouchers import Backend
 from cache_memoize.keys.tags import table_tag
 from cache_memoize.protocol import invalidation, tables, transactions
 from cache_memoize.protocol.statements import names_in
@@ -567,6 +568,18 @@ def test_a_statement_that_returns_rows_invalidates_after_its_commit(
     assert {*seen} == {2} and f() == 2
 
 
+@pytest.mark.backends(["pymemcache", "pylibmc", "unknown"])
+def test_an_empty_answer_of_a_client_that_hides_errors_is_not_believed(
+    world, monkeypatch
+):
+    f = world.memoize(60, queries=True, depends_on=Post)(lambda: Post.objects.count())
+    before = f()
+    with monkeypatch.context() as patch:
+        patch.setattr(Backend, "get_many", lambda self, cache, keys: {})
+        Post.objects.create(title="new")
+    assert f() == before + 1
+
+
 @pytest.mark.backends(["valkey"])
 def test_a_cache_of_others_that_fails_at_the_commit_stops_no_hook(world, caplog):
     done = []
@@ -776,10 +789,15 @@ def test_a_cache_that_other_processes_do_not_tell_is_logged(caplog, monkeypatch)
         ("CREATE TABLE t (id int)", "t"),
         ("SELECT EXTRACT(YEAR FROM a) FROM t", "t"),
         ("SELECT TRIM(BOTH FROM a) FROM t", "t"),
+        ("SELECT SUBSTRING(LOWER(a) FROM b) FROM t", "t"),
         ("SELECT a IS DISTINCT FROM b FROM t", "t"),
+        ("SELECT a FROM t ORDER BY a, b", "t"),
+        ("SELECT a FROM t GROUP BY a, b", "t"),
+        ("DELETE FROM t WHERE a = 1 RETURNING a, b", "t"),
         ("SELECT 'FROM u' FROM t -- FROM v", "t"),
         ("SELECT /* FROM u */ a FROM t", "t"),
         ("SELECT 'it''s' FROM t", "t"),
+        (f"SELECT a FROM t WHERE a = '{'a' * 5000}'", "t"),
     ],
 )
 def test_the_tables_in_a_statement(sql, found):

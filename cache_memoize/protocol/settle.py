@@ -246,7 +246,8 @@ async def put(call: Call, claim: Claim, new: bytes, left: float) -> bool:
 
 async def renew_dependents(call: Call, new: bytes) -> None:
     """Invalidate the results that were made with the entry before ``new``."""
-    await renew_tags(call.store, call.function.name, call.own_tags())
+    name, tags = call.function.name, call.own_tags()
+    await renew_tags(call.store, name, tags, beside=call.key)
     await note_refreshed(call, new)
 
 
