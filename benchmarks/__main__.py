@@ -12,7 +12,19 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-NAMES = ["hit", "parts", "miss", "batch", "stampede", "view", "scale", "start"]
+NAMES = [
+    "hit",
+    "parts",
+    "near",
+    "miss",
+    "batch",
+    "awaited",
+    "stampede",
+    "view",
+    "scale",
+    "tables",
+    "start",
+]
 
 
 def command(name: str, options: argparse.Namespace) -> list[str]:

@@ -36,16 +36,23 @@ KINDS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "refreshed": ({"wait": 0}, ("refresh", "warm", "failing", "rejected", "evict")),
     "primed": ({"wait": 0}, ("prime", "refresh", "failing", "evict")),
     "mixed": (
-        {"wait": 0, "tags": lambda n, depth=0: f"soak{n}"},
+        {"wait": 0, "tags": lambda n, depth=0: f"mixed{n}"},
         ("invalidate", "tag", "refresh", "failing", "evict"),
     ),
     "stale": ({"timeout": 0.05, "stale": 60}, ("invalidate", "refresh", "failing")),
     "early": ({"timeout": 0.3, "early_refresh": 1}, ("refresh", "prime")),
     "whole": ({"tags": ()}, ("everything",)),
     "nested": ({"ignore": ["depth"]}, ("invalidate", "refresh")),
+    "held": ({"wait": 0, "hold": 0.1}, ("invalidate", "refresh")),
+    "tagged": ({"wait": 0}, ("tag", "refresh", "evict")),
     "row": ({"wait": 0, "tags": lambda n, depth=0: f"row{n}"}, ("commit",)),
+    "outer": ({"wait": 0}, ()),
+    "total": ({"stale": 60}, ()),
+    "table": ({"wait": 0, "depends_on": "reads"}, ()),
 }
 NAMES = list(KINDS)
+#: Functions that depend on another one, or on its table: that one is written.
+MADE_OF = {"outer": "mixed", "total": "primed", "table": "row"}
 INVALIDATIONS = frozenset({"invalidate", "tag", "everything", "commit"})
 #: Numbers per function.
 NUMBERS = 24
@@ -139,16 +146,22 @@ def some_time(rng: random.Random, longest: float = 0.0015) -> float:
 class Subject:
     """One function of KINDS, sync and async: both have the same entries."""
 
-    def __init__(self, name: str, board: Board, rng: random.Random) -> None:
-        from cache_memoize import cache_memoize
+    def __init__(
+        self, name: str, board: Board, rng: random.Random, others: dict[str, Subject]
+    ) -> None:
+        from cache_memoize import cache_memoize, current
 
-        self.name, self.first = name, NAMES.index(name) * NUMBERS
-        options, self.ways = KINDS[name]
+        inner = MADE_OF.get(name, name)
+        #: The function that is written.
+        self.inner = others.get(inner, self)
+        self.name, self.first = name, NAMES.index(inner) * NUMBERS
+        self.is_row = inner == "row"
+        options, self.ways = KINDS[name][0], KINDS[inner][1]
         options = {"timeout": 60, "lease": LEASE, "cache_if": _is_wanted, **options}
         memoize = cache_memoize(prefix=f"soak.{name}", **options)
 
         def look(n: int) -> int:
-            if name != "row":
+            if not self.is_row:
                 return board.source(self.first + n)
             with connections["default"].cursor() as cursor:
                 cursor.execute(f"SELECT value FROM {board.rows} WHERE n = %s", [n])
@@ -158,7 +171,10 @@ class Subject:
             time.sleep(some_time(rng))
             if name == "nested" and depth < 2:
                 self.f((n + depth + 1) % NUMBERS, depth + 1)
-            value = look(n)
+            if name == "tagged":
+                current().tag(f"tagged{n}")
+            calls = self.inner is not self and not self.is_row
+            value = self.inner.f(n)[1] if calls else look(n)
             time.sleep(some_time(rng))
             if failing.get():
                 raise Failed
@@ -168,7 +184,10 @@ class Subject:
             await asyncio.sleep(some_time(rng))
             if name == "nested" and depth < 2:
                 await self.af((n + depth + 1) % NUMBERS, depth + 1)
-            value = look(n)
+            if name == "tagged":
+                await current().atag(f"tagged{n}")
+            calls = self.inner is not self
+            value = (await self.inner.af(n))[1] if calls else look(n)
             await asyncio.sleep(some_time(rng))
             if failing.get():
                 raise Failed
@@ -176,7 +195,8 @@ class Subject:
 
         for each in (function, afunction):
             each.__qualname__ = each.__name__ = name
-        self.f, self.af = memoize(function), memoize(afunction)
+        self.f: Any = memoize(function)
+        self.af: Any = memoize(afunction)
 
     @property
     def hits(self) -> int:
@@ -198,15 +218,14 @@ class Actor:
         self.since: float | None = None
         self.doing = ""
         self.subjects = [
-            each for each in team.subjects if not (is_async and each.name == "row")
+            each for each in team.subjects if not (is_async and each.is_row)
         ]
 
-    def control(self, subject: Subject, name: str) -> Callable[..., Any]:
+    def control(self, subject: Subject, name: str) -> Any:
         function = subject.af if self.is_async else subject.f
         if not name:
             return function
-        found: Callable[..., Any] = getattr(function, "a" * self.is_async + name)
-        return found
+        return getattr(function, "a" * self.is_async + name)
 
     async def act(self) -> None:
         while (now := time.time()) < self.board.end:
@@ -250,7 +269,7 @@ class Actor:
             numbers += self.rng.sample(range(NUMBERS), 2)
         cells = [subject.first + each for each in numbers]
         oldest = [self.board.floor(cell) for cell in cells]
-        call: Any = self.control(subject, "")
+        call = self.control(subject, "")
         if luck < 0.1:
             found = await finished(self.control(subject, "map")(numbers))
         elif luck < 0.15:
@@ -271,13 +290,13 @@ class Actor:
             self.board.count(self.slot, "after invalidations", len(numbers))
         for n, cell, floor, got in zip(numbers, cells, oldest, found, strict=True):
             newest = self.board.source(cell)
-            is_row = subject.name == "row"
-            is_phantom = got[1] % 2 if is_row else got[1] > newest
+            is_phantom = got[1] % 2 if subject.is_row else got[1] > newest
             if got[0] != n or got[1] < floor or is_phantom:
                 why = f"{subject.name}({n}) returned {got}; the floor was {floor}"
                 self.team.find(self, "old", f"{why}; the source is {newest}")
 
     async def write(self, subject: Subject, n: int) -> None:
+        subject = subject.inner
         way = self.rng.choice(subject.ways)
         if way in ("commit", "prime"):  # a row, and a primed value, has one writer
             n -= (n - self.slot) % self.board.slots
@@ -317,7 +336,7 @@ class Actor:
         from cache_memoize import ainvalidate_tags, invalidate_tags
 
         invalidate = ainvalidate_tags if self.is_async else invalidate_tags
-        await finished(invalidate(f"soak{n}", cache_alias="default"))
+        await finished(invalidate(f"{subject.name}{n}", cache_alias="default"))
         return "invalidations"
 
     async def everything(self, subject: Subject, n: int, source: int) -> str:
@@ -356,11 +375,11 @@ class Actor:
             rejected.reset(before)
 
     async def evict(self, subject: Subject, n: int, source: int) -> str:
-        from cache_memoize.keys.tags import tag_key
+        from cache_memoize.keys.tags import call_tags, tag_key
 
         key = subject.f.get_cache_key(n)
-        if subject.name == "mixed" and self.rng.random() < 0.5:
-            key = tag_key(f"soak{n}")
+        tags = tag_key(f"{subject.name}{n}"), *call_tags(f"soak.{subject.name}", key)
+        key = self.rng.choice((key, key, *tags))
         await finished(getattr(caches["default"], "a" * self.is_async + "delete")(key))
         return "evictions"
 
@@ -390,9 +409,9 @@ class Actor:
                 for step in steps:
                     step()
                     time.sleep(some_time(self.rng))
-                own = subject.f(n)
-                if own[1] != value:
-                    self.team.find(self, "old", f"own: {own}, not {value}")
+                for own in (each.f(n) for each in self.subjects if each.is_row):
+                    if own[1] != value:
+                        self.team.find(self, "old", f"own: {own}, not {value}")
                 if rolls_back:
                     raise RolledBack
         except RolledBack:
@@ -425,7 +444,10 @@ class Team:
         self.board = Board(self.folder / "board", given["of"])
         self.board.rows = given["rows"]
         rng = random.Random(f"{self.seed} {self.slots} {self.turn} computations")
-        self.subjects = [Subject(name, self.board, rng) for name in NAMES]
+        named: dict[str, Subject] = {}
+        for name in NAMES:
+            named[name] = Subject(name, self.board, rng, named)
+        self.subjects = [*named.values()]
         self.breaker = breaker_of("default")
         signals.error.connect(note_trouble)
         half = self.slots[: (len(self.slots) + 1) // 2]
@@ -507,6 +529,22 @@ def take_comparison_out() -> None:
                 each.swap = swap  # type: ignore[attr-defined]
 
 
+def wait_for_no_process() -> None:
+    """Break the library: tell processes that hold copies, as push does, and go on."""
+    from cache_memoize.cache import holders
+
+    holders._is_answered = lambda *args: True
+
+
+def use_vouchers() -> None:
+    """Have the cache taken for one of an unknown kind."""
+    from cache_memoize.cache import backends
+
+    cache = caches["default"]
+    known = {True: backends.VOUCHER, False: backends.UNSHAREABLE}
+    backends._found[type(cache)] = known[backends.backend_of(cache).shareable]
+
+
 class Router:
     """The table of the cache is in a database of its own name: it has connections of
     its own, which may break."""
@@ -533,7 +571,8 @@ def configure(given: dict[str, Any]) -> None:
         SECRET_KEY="only for a soak",
         USE_TZ=True,
         LOGGING_CONFIG=None,
-        INSTALLED_APPS=["cache_memoize"] if given.get("app") else [],
+        INSTALLED_APPS=["cache_memoize"],
+        CACHE_MEMOIZE={"SIGN": given["sign"], "DEFAULTS": given["defaults"]},
     )
     django.setup()
 
@@ -552,7 +591,11 @@ def main() -> None:
     # cache is used again soon after a fault.
     sys.setswitchinterval(0.0005)
     breaker.PAUSE = 0.2
-    if given["broken"]:
+    if given["vouchers"]:
+        use_vouchers()
+    if given["broken"] and given["defaults"]:
+        wait_for_no_process()
+    elif given["broken"]:
         take_comparison_out()
     Team(given).run()
 

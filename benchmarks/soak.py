@@ -11,8 +11,10 @@ Meanwhile there are faults. Every second process reaches the server through a pr
 delays answers, loses them, cuts connections, and stands still for longer than a lease.
 Processes are stopped for longer than a lease, or killed and started again.
 
-``--broken`` takes the comparison out of the replacement of values: the soak has to find
-old values then. All keys and the table have names of their own, and expire or are
+``--broken`` takes the comparison out of the replacement of values, or with ``--local
+process`` the waiting for processes that hold copies: the soak has to find old values
+then. ``--vouchers`` treats the cache as one that is not known, ``--sign`` signs the
+entries. All keys and the table have names of their own, and expire or are
 dropped.
 """
 
@@ -47,7 +49,7 @@ STARTED = {
     "postgresql": "postgresql://tests@127.0.0.1:{}/postgres",
     "mariadb": "mysql://root@127.0.0.1:{}/mysql",
 }
-DATABASES = ("postgresql", "mysql")
+DATABASES = ("postgresql", "mysql", "sqlite")
 PORTS = {"redis": 6379, "memcached": 11211, "postgresql": 5432, "mysql": 3306}
 #: Seconds between two faults, and of a short one.
 BETWEEN, SHORT = (1.0, 4.0), 0.5
@@ -63,9 +65,9 @@ class Place:
         self.kind = self.url.scheme.partition("+")[0]
         self.folder, self.prefix = folder, prefix
         self.port = self.url.port or PORTS.get(self.kind)
-        if self.kind not in (*PORTS, "file", "locmem"):
+        if self.kind not in (*PORTS, "sqlite", "file", "locmem"):
             sys.exit(
-                f"{url}: write redis, memcached, postgresql, mysql, file "
+                f"{url}: write redis, memcached, postgresql, mysql, sqlite, file "
                 "or locmem in front of ://, or the name of a server to start"
             )
 
@@ -115,8 +117,11 @@ class Place:
         sqlite = {
             "ENGINE": "django.db.backends.sqlite3",
             "NAME": str(self.folder / "rows.sqlite3"),
-            "OPTIONS": {"timeout": 30, "transaction_mode": "IMMEDIATE"},
+            "OPTIONS": {"transaction_mode": "IMMEDIATE"},
         }
+        if self.kind == "sqlite":
+            cache = str(self.folder / "cache.sqlite3")
+            return {"default": sqlite, "cache": sqlite | {"NAME": cache}}
         if self.kind not in DATABASES:
             return {"default": sqlite}
         rows = {
@@ -245,14 +250,15 @@ def prepared(place: Place, given: dict[str, Any]) -> Iterator[str]:
     configure(given)
     cursor = connections["default"].cursor()
     try:
-        if connections["default"].vendor == "sqlite":
-            cursor.execute("PRAGMA journal_mode=WAL")
+        for each in connections.all():
+            if each.vendor == "sqlite":
+                each.cursor().execute("PRAGMA journal_mode=WAL")
+        if "cache" in connections.settings:
+            call_command("createcachetable", database="cache", verbosity=0)
         rows = given["rows"]
         cursor.execute(f"CREATE TABLE {rows} (n INTEGER PRIMARY KEY, value BIGINT)")
         values = [[n, 0] for n in range(NUMBERS)]
         cursor.executemany(f"INSERT INTO {rows} VALUES (%s, %s)", values)
-        if "cache" in connections.settings:
-            call_command("createcachetable", database="cache", verbosity=0)
         title = place.title()
         connections.close_all()  # before processes are started
         yield title
@@ -275,7 +281,10 @@ def soak(place: Place, options: argparse.Namespace) -> str:
         "seed": options.seed,
         "bound": options.bound,
         "broken": options.broken,
+        "sign": options.sign,
+        "vouchers": options.vouchers,
         "reads": options.reads,
+        "defaults": {"local": options.local} if options.local else {},
         "rows": f"{place.table}_rows",
         "folder": str(place.folder),
         "of": number * each,
@@ -311,7 +320,8 @@ def soak(place: Place, options: argparse.Namespace) -> str:
                     one.process.wait()
     found = board.totals() | {"faults": faults.number, "minutes": options.minutes}
     found["hung"] += sum(map(bool, failed))
-    return say(title, found)
+    extras = {" with vouchers": options.vouchers, ", signed": options.sign}
+    return say(title + "".join(each for each in extras if extras[each]), found)
 
 
 def say(title: str, found: dict[str, Any]) -> str:
@@ -340,9 +350,16 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=3, help="per process")
     parser.add_argument("--tasks", type=int, default=3, help="per process")
     parser.add_argument("--reads", type=int, default=40, help="between two writes")
+    parser.add_argument(
+        "--local",
+        type=lambda given: given if given == "process" else float(given),
+        help="process, or seconds: hits from copies in the memory of each process",
+    )
     parser.add_argument("--bound", type=float, default=15, help="seconds; longer hangs")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     parser.add_argument("--quiet", action="store_true", help="no faults")
+    parser.add_argument("--sign", action="store_true", help="entries are signed")
+    parser.add_argument("--vouchers", action="store_true", help="as an unknown cache")
     parser.add_argument("--broken", action="store_true", help="it must find old values")
     options = parser.parse_args()
     print(f"--seed {options.seed}", flush=True)

@@ -95,9 +95,8 @@ HEAD = "protection,computed cold,per expiry,cold p50,p99,max,expiry p50,p99,max"
 def measure(processes: int, seconds: float, rounds: int, bar: Any) -> dict[str, Any]:
     """What was seen in each mode, by round."""
     found: dict[str, list[Seen]] = {mode: [] for mode in stampede.MODES}
-    stampede.PROCESSES = processes
     order, modes = random.Random(processes), list(stampede.MODES)
-    workers = stampede.Workers()
+    workers = stampede.Workers(processes)
     try:
         # Connections are made, and what is imported late is there.
         workers.do("valkey", "threads", HITS, f"stampede.{processes}", 0.5)

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
+from django.db import connections as db_connections
+from django.db import router
 from django.urls import get_resolver
 
 from . import model_signals, vary
 from .cache import connections
+from .cache.errors import UNFIT
 from .conf import conf, is_debug
 from .describe import FunctionInfo, list_functions
 from .planning import distinction
@@ -30,6 +33,7 @@ __all__ = [
     "check_functions",
     "check_settings",
     "check_sharing",
+    "check_tables",
     "check_tags",
 ]
 
@@ -43,7 +47,7 @@ TEXTS = {
         "Until then every call of a memoized function raises this.",
     ),
     "cache_memoize.E002": (
-        "There is no cache {!r} in CACHES; it is the cache_alias= of {}.",
+        "There is no cache {!r} in CACHES; it is {}.",
         "{2}",
     ),
     "cache_memoize.E003": (
@@ -54,6 +58,10 @@ TEXTS = {
     "cache_memoize.E004": (
         "The cache {!r} cannot be used: {}: {}",
         "Until then every call of a memoized function raises this.",
+    ),
+    "cache_memoize.E005": (
+        "The cache {!r} {}, so nothing is memoized.",
+        "In its settings, {2}.",
     ),
     "cache_memoize.W001": (
         "The cache {!r} has no socket time-out.",
@@ -109,6 +117,11 @@ TEXTS = {
         "starts: processes that do not import it (shells, workers, commands) never "
         "invalidate.",
         "Import the module in the ready() of an AppConfig, or in models.py.",
+    ),
+    "cache_memoize.W011": (
+        "depends_on= of {} has {}, but the database {!r} has no table {!r}: no write "
+        "ever invalidates the results.",
+        "Correct the db_table of the model, or name the model that has the table.",
     ),
     "cache_memoize.I001": (
         "These functions have no tags, so invalidate_all() and invalidate_model() "
@@ -174,15 +187,24 @@ def check_caches(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
     for alias, functions in _functions_by_alias().items():
         settings = connections.settings_of(alias)
         if settings is None:
-            known = connections.aliases()
-            close = difflib.get_close_matches(alias, known, 1)
-            hint = f"CACHES has {', '.join(map(repr, known))}."
-            hint = f"Did you mean {close[0]!r}?" if close else hint
-            words = alias, _join_names(functions), hint
-            found.append(_make_message("cache_memoize.E002", *words))
+            whose = f"the cache_alias= of {_join_names(functions)}"
+            found.append(_make_no_cache(alias, whose))
         else:
             found += _check_client(alias, settings)
+    with suppress(ImproperlyConfigured):  # an error of check_settings
+        for alias in conf().TABLE_CACHES:
+            if connections.settings_of(alias) is None:
+                whose = "in CACHE_MEMOIZE['TABLE_CACHES']"
+                found.append(_make_no_cache(alias, whose))
     return found
+
+
+def _make_no_cache(alias: str, whose: str) -> checks.CheckMessage:
+    known = connections.aliases()
+    close = difflib.get_close_matches(alias, known, 1)
+    hint = f"CACHES has {', '.join(map(repr, known))}."
+    hint = f"Did you mean {close[0]!r}?" if close else hint
+    return _make_message("cache_memoize.E002", alias, whose, hint)
 
 
 def _check_client(
@@ -218,14 +240,19 @@ def _check_sharing(*stores: bool) -> Iterator[checks.CheckMessage]:
 
 
 def check_deployment(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
-    """W006, W007 and W009, with ``check --deploy``: caches for development. One that
-    stores nothing is common on a developer's machine, and returns no old value."""
+    """E005, W006, W007 and W009, with ``check --deploy``: servers that cannot work,
+    which have to be asked, and caches for development. One that stores nothing is
+    common on a developer's machine, and returns no old value."""
     found = list(_check_sharing(False, is_debug()))
     for alias in _functions_by_alias():
         try:
             cache, backend = connections.opened(alias)
         except Exception:  # an error of check_caches
             continue
+        with suppress(Exception):  # it is down, or does not tell
+            if answer := backend.ask_server(cache):
+                words = alias, *UNFIT[answer]
+                found.append(_make_message("cache_memoize.E005", *words))
         if (most := backend.most(cache)) is not None and most <= DJANGOS_MAX_ENTRIES:
             found.append(_make_message("cache_memoize.W007", alias, most))
         if (folder := backend.open_folder(cache)) is not None:
@@ -244,11 +271,16 @@ def _find_missing_timeout(settings: dict[str, Any]) -> str | None:
     """Return the option that gives the client a time-out, or None if it has one."""
     options = settings.get("OPTIONS") or {}
     kind = str(settings["BACKEND"]).rpartition(".")[2]
-    if settings["BACKEND"].startswith("django_redis."):
-        pool = options.get("CONNECTION_POOL_KWARGS") or {}
-        given = options.get("SOCKET_TIMEOUT") or pool.get("socket_timeout")
-        return None if given or _has_default_timeout() else "SOCKET_TIMEOUT"
-    if kind == "RedisCache":
+    if settings["BACKEND"].startswith(("django_redis.", "django_valkey.")):
+        is_cluster = kind == "ClusterValkeyCache"  # which ignores SOCKET_TIMEOUT
+        more = "BASE_CLIENT_KWARGS" if is_cluster else "CONNECTION_POOL_KWARGS"
+        given = (options.get(more) or {}).get("socket_timeout")
+        if given or (options.get("SOCKET_TIMEOUT") and not is_cluster):
+            return None
+        if settings["BACKEND"].startswith("django_redis.") and _has_default_timeout():
+            return None
+        return f'{more}["socket_timeout"]' if is_cluster else "SOCKET_TIMEOUT"
+    if kind in ("RedisCache", "RedisClusterCache"):
         locations = settings.get("LOCATION") or ""
         urls = [locations] if isinstance(locations, str) else list(locations)
         given = options.get("socket_timeout") or all("timeout=" in u for u in urls)
@@ -317,6 +349,39 @@ def check_databases(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage
     return found
 
 
+def check_tables(
+    app_configs: Any, databases: Iterable[str] | None = None, **kwargs: Any
+) -> list[checks.CheckMessage]:
+    """W011, with ``check --database``: tables in depends_on= that do not exist, unless
+    migrations have yet to be applied."""
+    groups = _functions_by_alias().values()
+    pairs = [
+        (info, model) for group in groups for info in group for model in info.models
+    ]
+    found = []
+    for alias in databases or ():
+        connection, tables = db_connections[alias], set[str]()
+        for info, model in pairs:
+            table = model._meta.db_table
+            if "." in table or router.db_for_read(model) != alias:
+                continue
+            if not tables:
+                names = connection.introspection.table_names(include_views=True)
+                tables.update(map(str.lower, names))
+            if table.lower() not in tables and not _has_unapplied(connection):
+                words = info.path, model._meta.label, alias, table
+                found.append(_make_message("cache_memoize.W011", *words))
+    return found
+
+
+def _has_unapplied(connection: Any) -> bool:
+    from django.db.migrations.executor import MigrationExecutor
+
+    executor = MigrationExecutor(connection)
+    return bool(executor.migration_plan(executor.loader.graph.leaf_nodes()))
+
+
+checks.register(check_tables, checks.Tags.database)
 for check in (
     check_settings,
     check_caches,

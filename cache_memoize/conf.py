@@ -59,6 +59,19 @@ def _are_texts(value: Any) -> bool:
 
 
 _TEXTS = _Kind("a list of strings", _are_texts, list)
+#: The defaults of the setting NEAR.
+NEAR = {"entries": 10_000, "bytes": 32 * 2**20}
+
+
+def _are_bounds(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.keys() <= NEAR.keys()
+        and all(type(each) is int and each >= 0 for each in value.values())
+    )
+
+
+_BOUNDS = _Kind(f"a dict of {list(NEAR)}, each a whole number", _are_bounds, dict)
 _SECONDS = _Kind("a number of seconds, or 0", _is_interval, float)
 
 
@@ -91,6 +104,11 @@ class Conf:
     TABLE_CACHES: Any = _setting(_TEXTS, ("default",))
     #: Whether writes to the database invalidate what depends on their tables.
     WATCH_TABLES: bool = _setting(_one_of(True, False), True)
+    #: The most entries, and the most bytes, that a process keeps copies of for each
+    #: cache (local="process", or seconds).
+    NEAR: dict[str, int] = field(
+        default_factory=lambda: dict(NEAR), metadata={"kind": _BOUNDS}
+    )
     #: Seconds between two reports of the counters of a process; 0: no reports.
     STATS_INTERVAL: float = _setting(_SECONDS, 5.0)
 
@@ -149,7 +167,8 @@ def _check_defaults(given: dict[str, Any], settings: Iterable[str]) -> None:
 _NOT_GIVEN: dict[str, Any] = {}
 #: The setting when it was last read, and its checked form.
 _last: tuple[Any, Conf] = (_NOT_GIVEN, Conf())
-_listeners: list[Callable[[], object]] = []
+#: By the name of a setting.
+_listeners: dict[str, list[Callable[[], object]]] = {"CACHE_MEMOIZE": [], "CACHES": []}
 
 
 def conf() -> Conf:
@@ -163,17 +182,17 @@ def conf() -> Conf:
     return checked
 
 
-def on_change(listener: Callable[[], object]) -> None:
+def on_change(listener: Callable[[], object], setting: str = "CACHE_MEMOIZE") -> None:
     """Register ``listener``, to be called after each change of the setting."""
-    _listeners.append(listener)
+    _listeners[setting].append(listener)
 
 
 def _changed(*, setting: str, **kwargs: Any) -> None:
     global _last
     if setting == "CACHE_MEMOIZE":
         _last = (None, Conf())
-        for listener in _listeners:
-            listener()
+    for listener in _listeners.get(setting, ()):
+        listener()
 
 
 setting_changed.connect(_changed, dispatch_uid="cache_memoize.conf")

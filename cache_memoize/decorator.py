@@ -239,10 +239,12 @@ def cache_memoize(
     wait: float | timedelta | None = None,
     lease: float | timedelta = 10,
     hold: float | timedelta = 0,
-    local: Literal["request"] | None = None,
+    local: Literal["request", "process"] | float | timedelta | None = None,
     vary_on: VaryOn | Iterable[VaryOn] = (),
     inherit: bool = True,
     depends_on: DependsOn | Iterable[DependsOn] = (),
+    compress: bool | int | None = None,
+    max_bytes: int | None = None,
 ) -> Decorator: ...
 def cache_memoize(*args: Any, **kwargs: Any) -> Any:
     """Memoize a function in a Django cache, for all processes that share it.
@@ -287,7 +289,10 @@ def cache_memoize(*args: Any, **kwargs: Any) -> Any:
         process dies, other callers wait that long. Leases of slower functions grow.
     :param hold: seconds for which nothing is stored after an invalidation: longer than
         the lag of read replicas, or than transactions that read from a snapshot.
-    :param local: ``"request"``: read each call from the cache once per request, or per
+    :param local: ``"process"``: serve hits from the memory of this process, with the
+        whole promise (Redis and Valkey only); seconds or ``timedelta``: the same on any
+        backend, but changes by other processes are seen that much later;
+        ``"request"``: read each call from the cache once per request, or per
         ``with local():`` block; None: every time.
     :param vary_on: functions without arguments, or names of those in
         :mod:`cache_memoize.vary`: their results at the call are part of the key.
@@ -296,6 +301,10 @@ def cache_memoize(*args: Any, **kwargs: Any) -> Any:
     :param depends_on: models, as classes or ``"app.Model"``: results are out of date as
         soon as any process writes to their tables; ``"reads"``: the tables that the
         function has read. Needs ``"cache_memoize"`` in ``INSTALLED_APPS``.
+    :param compress: the bytes of a pickled result above which it is compressed, by
+        Zstandard where Python has it, else by zlib; True: 1,024; None: never.
+    :param max_bytes: the bytes of the largest entry, compressed, that is stored; a
+        larger result is only returned. None: unlimited.
 
     Options that are not passed here may be set for all functions by the setting
     ``CACHE_MEMOIZE["DEFAULTS"]``, which is read at the first call.

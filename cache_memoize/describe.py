@@ -18,15 +18,17 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from django.db.models import Model
+from django.template.defaultfilters import filesizeformat
 from django.utils.formats import number_format
 from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from .conf import conf
-from .keys.tags import call_tags
+from .keys.tags import call_tags, table_tag, tag_key
 from .options import SIGNATURE
-from .planning import Function, functions, plan_of
+from .planning import Function, functions, models_of, plan_of
 from .protocol.policy import BACKEND
 from .protocol.tables import tables_with
 from .stats.totals import Totals
@@ -45,6 +47,7 @@ __all__ = [
     "describe_tags",
     "describe_timeout",
     "describe_totals",
+    "describe_users",
     "describe_value",
     "format_duration",
     "info_of",
@@ -101,6 +104,11 @@ class FunctionInfo:
         with suppress(TypeError):  # UnkeyableArgument
             whole += self._captured() if self._captured else ""
         return hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()[:20]
+
+    @property
+    def models(self) -> list[type[Model]]:
+        """The models in depends_on=."""
+        return models_of(self.options, self.name)
 
     @property
     def is_method(self) -> bool:
@@ -179,11 +187,38 @@ class Dependencies(NamedTuple):
 
 def describe_dependencies(info: FunctionInfo) -> Dependencies:
     others = {each: call_tags(each.prefix, "")[1] for each in functions()}
-    plan, mine = plan_of(info.record), info.record.made_of
+    mine = info.record.made_of
     used = {each.path for each, tag in others.items() if tag in mine}
     using = {each.path for each in others if others[info.record] in each.made_of}
-    tables = [f"table {name}" for name in tables_with(mine | plan.tables)]
+    tables = [f"table {name}" for name in tables_with(_tags_of(info))]
     return Dependencies([*tables, *sorted(used)], sorted(using))
+
+
+def describe_users(infos: Iterable[FunctionInfo]) -> dict[str, list[str]]:
+    """Return the tables and tags that these functions depend on, each with the paths of
+    all functions of this process that depend on it."""
+    names: dict[str, str] = {}
+    for info in infos:
+        names |= {
+            table_tag(each): f"table {each}" for each in tables_with(_tags_of(info))
+        }
+        names |= {tag_key(each): f"tag {each}" for each in _fixed_tags(info)}
+    users = [(info.path, _tags_of(info)) for info in list_functions()] if names else []
+    return {
+        name: sorted({path for path, tags in users if tag in tags})
+        for tag, name in names.items()
+    }
+
+
+def _tags_of(info: FunctionInfo) -> set[str]:
+    """Return the keys of the tags that results of a function are known to depend on."""
+    fixed = map(tag_key, _fixed_tags(info))
+    return info.record.made_of | plan_of(info.record).tables | {*fixed}
+
+
+def _fixed_tags(info: FunctionInfo) -> list[str]:
+    tags = info.options.tags
+    return [] if callable(tags) else list_tags(tags) or []
 
 
 class _Verbatim:
@@ -321,6 +356,10 @@ def format_count(count: int) -> str:
     return number_format(count, force_grouping=True)
 
 
+def format_size(size: int) -> str:
+    return filesizeformat(size) if size else NOTHING
+
+
 class Figure(NamedTuple):
     """A column of figures in the admin and on the command line."""
 
@@ -343,6 +382,8 @@ FIGURES = [
     Figure("waits", gettext_lazy("Waits"), lambda t: t.waits),
     Figure("errors", gettext_lazy("Errors"), lambda t: t.errors),
     Figure("failed", gettext_lazy("Failed"), lambda t: t.failed),
+    Figure("near", gettext_lazy("Near"), lambda t: t.near),
+    Figure("size", gettext_lazy("Size"), lambda t: t.size, format_size),
 ]
 
 

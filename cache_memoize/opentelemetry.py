@@ -51,6 +51,10 @@ _COUNTERS = {
     "cache_memoize.waits": ("waits", "{wait}", "Callers that began to wait."),
     "cache_memoize.errors": ("errors", "{error}", "Failures of the cache."),
     "cache_memoize.failed": ("failed", "{refresh}", "Refreshes that stored nothing."),
+    "cache_memoize.near": ("near", "{call}", "Hits from the memory of the process."),
+    "cache_memoize.too_large": ("too_large", "{result}", "Results not stored."),
+    "cache_memoize.stored": ("stored", "{entry}", "Entries that were stored."),
+    "cache_memoize.stored_bytes": ("stored_bytes", "By", "Bytes of these entries."),
     "cache_memoize.saved": ("saved", "s", "Computation that hits made unnecessary."),
 }
 

@@ -63,10 +63,12 @@ class Options:
     wait: Timeout = None
     lease: float | timedelta = 10
     hold: float | timedelta = 0
-    local: Literal["request"] | None = None
+    local: Literal["request", "process"] | float | timedelta | None = None
     vary_on: VaryOn | Iterable[VaryOn] = ()
     inherit: bool = True
     depends_on: DependsOn | Iterable[DependsOn] = ()
+    compress: bool | int | None = None
+    max_bytes: int | None = None
 
     def check(self, name: str) -> None:
         """Refuse values of a wrong form; protocol/policy.py refuses wrong numbers."""
@@ -75,8 +77,8 @@ class Options:
             trouble = "has a prefix= that is empty or not a string"
         elif not isinstance(self.cache_alias, str):
             trouble = "has a cache_alias= that is not the name of a cache in CACHES"
-        elif self.local not in (None, "request"):
-            trouble = "has a local= that is neither None nor 'request'"
+        elif isinstance(self.local, str) and self.local not in _MEMORIES:
+            trouble = f"has a local= that is none of {list(_MEMORIES)}, nor seconds"
         for option in ("tags", "vary_on"):
             trouble = _misplaced(option, getattr(self, option)) or trouble
         for option in _CALLABLES:
@@ -123,6 +125,7 @@ PROJECT_WIDE = frozenset(_FIELDS) - {
     "ignore",
 }
 
+_MEMORIES = ("request", "process")
 _CALLABLES = (
     "hit_callable",
     "miss_callable",

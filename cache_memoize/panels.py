@@ -12,6 +12,7 @@ import asyncio
 import threading
 from collections import Counter, defaultdict
 from contextvars import ContextVar
+from itertools import chain
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -29,7 +30,13 @@ except ModuleNotFoundError as error:
         name=error.name,
     ) from error
 
-from .describe import format_duration, list_functions
+from .describe import (
+    FunctionInfo,
+    describe_dependencies,
+    describe_users,
+    format_duration,
+    list_functions,
+)
 from .process import printable
 from .signals import ALL, Event
 
@@ -204,7 +211,12 @@ class MemoizePanel(Panel):
 
 def _describe_recording(recording: Recording) -> dict[str, Any]:
     counts = sum(recording.counts.values(), Counter[str]())
-    remembering = _find_remembering(recording)
+    infos = _find_infos(recording)
+    remembering = {
+        path
+        for path, found in infos.items()
+        if found and all(info.options.local for info in found)
+    }
     repeated = [
         (reads, recording.savable[call], *call)
         for call, reads in recording.reads.items()
@@ -214,7 +226,8 @@ def _describe_recording(recording: Recording) -> dict[str, Any]:
         "calls": sum(counts[kind] for kind in READS),
         "hits": sum(counts[kind] for kind in SERVED),
         "number": recording.number,
-        "functions": _describe_functions(recording),
+        "functions": _describe_functions(recording, infos),
+        "users": describe_users(chain.from_iterable(infos.values())),
         "duplicates": sorted(repeated, reverse=True),
         "repeated": sum(reads - 1 for reads, *_ in repeated),
         "spared": sum(savable for _, savable, *_ in repeated),
@@ -222,8 +235,18 @@ def _describe_recording(recording: Recording) -> dict[str, Any]:
     }
 
 
-def _describe_functions(recording: Recording) -> list[dict[str, Any]]:
+def _describe_functions(
+    recording: Recording, infos: dict[str, list[FunctionInfo]]
+) -> list[dict[str, Any]]:
     seconds = recording.seconds
+    depends = {
+        path: {
+            name: None
+            for info in found
+            for name in describe_dependencies(info).depends_on
+        }
+        for path, found in infos.items()
+    }
     return [
         {
             "function": function,
@@ -231,6 +254,7 @@ def _describe_functions(recording: Recording) -> list[dict[str, Any]]:
             "counts": [counts[kind] for kind in ALL],
             "spent": format_duration(seconds[function, alias, "computed"]),
             "saved": format_duration(sum(seconds[function, alias, k] for k in SERVED)),
+            "depends_on": ", ".join(depends.get(function, ())),
         }
         for (function, alias), counts in recording.counts.items()
     ]
@@ -246,14 +270,14 @@ def _describe_event(since: float, event: Event) -> dict[str, Any]:
     }
 
 
-def _find_remembering(recording: Recording) -> set[str]:
-    """Return the paths of the functions that are ``local="request"`` already."""
+def _find_infos(recording: Recording) -> dict[str, list[FunctionInfo]]:
+    """Return the functions of a request by their paths; nothing if the settings do not
+    fit a function, perhaps one that this page does not call."""
     try:
-        local = [info.function for info in list_functions() if info.options.local]
-    except ImproperlyConfigured:  # perhaps of a function that this page does not call
-        local = []
+        known = {info.function: info for info in list_functions()}
+    except ImproperlyConfigured:
+        return {}
     return {
-        path
+        path: [known[one] for one in functions if one in known]
         for path, functions in recording.functions.items()
-        if all(any(one is each for each in local) for one in functions)
     }

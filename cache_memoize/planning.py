@@ -25,13 +25,18 @@ from .cache import local, record
 from .cache.breaker import breaker_of
 from .cache.connections import (
     afetch,
+    afetch_many,
     afetch_tagged,
     fetch,
+    fetch_many,
     fetch_tagged,
+    is_in_memory,
     place_from_afar,
     place_of,
-    unshared,
+    unfit,
 )
+from .cache.holders import can_hold
+from .cache.near import Near
 from .cache.store import AsyncStore, Store
 from .clock import Clock
 from .conf import Conf, conf, is_debug, on_change
@@ -42,7 +47,9 @@ from .keys.encoding import encode
 from .keys.maker import key_maker, state_maker
 from .keys.tags import (
     also_tagged,
+    call_tags,
     function_tag,
+    group_of,
     predicting,
     table_tag,
     tagging,
@@ -63,6 +70,7 @@ __all__ = [
     "functions",
     "make_function",
     "make_plan",
+    "models_of",
     "plan_of",
 ]
 
@@ -106,7 +114,7 @@ def make_function(
     if not function.prefix and options.key_generator_callable is None:
         function.prefix = default_prefix(func)
         _warn_if_shared(function.prefix, func)
-    _plan(function, Conf())
+    _plan(function, Conf(), may_open=False)
     if options.prefix and options.key_generator_callable is None:
         _warn_if_taken(function, options)
     with _listing:
@@ -189,7 +197,7 @@ def make_plan(function: Function) -> Plan:
     if plan.stores and plan.alias not in checked_aliases and not is_debug():
         checked_aliases.add(plan.alias)
         with suppress(Exception):  # it cannot be opened: the call raises that
-            if problem := unshared(plan.alias):
+            if problem := unfit(plan.alias):
                 logger.warning("the cache %r %s", plan.alias, problem)
     return plan
 
@@ -212,7 +220,11 @@ def _make_plan(function: Function) -> Plan:
         return plan
 
 
-def _plan(function: Function, project: Conf) -> Plan:
+def _plan(function: Function, project: Conf, *, may_open: bool = True) -> Plan:
+    """Return a plan.
+
+    :param may_open: whether the cache may be opened: not at decoration.
+    """
     options = _options(function, project)
     name = function.name
     called = _fit_callables(options, function.binder)
@@ -241,7 +253,7 @@ def _plan(function: Function, project: Conf) -> Plan:
         key_generator=called.key_generator_callable,
         captured=captured,
     )
-    tag, depends = None, _table_tags(options.depends_on, name, alias)
+    tag, depends = None, _table_tags(options, name, alias)
     if options.tags is not None:
         # Without a prefix the function makes its own keys.
         tag = function_tag(function.prefix or function.path)
@@ -259,10 +271,17 @@ def _plan(function: Function, project: Conf) -> Plan:
     aread: Any = afetch
     if is_tagged or function.expected is not None:
         read, aread = fetch_tagged, afetch_tagged
-    if options.local:
+    read_many, aread_many = fetch_many, afetch_many
+    if options.local == "request":
         read = local.fetching(read, hit_kinds, place_of)
         aread = local.afetching(aread, hit_kinds, place_from_afar)
         local.watch_requests()
+    elif may_open and _has_copies(options.local, alias, name):
+        clock = function.clock.source
+        group = group_of(call_tags(function.prefix, "")[1]) or ""
+        near = Near(alias, hit_kinds, policy.local, group, function.stats, clock)
+        read, aread = near.fetch, near.afetch
+        read_many, aread_many = near.fetch_many, near.afetch_many
     return Plan(
         options=options,
         policy=policy,
@@ -276,6 +295,8 @@ def _plan(function: Function, project: Conf) -> Plan:
         captured=captured,
         fetch=read,
         afetch=aread,
+        fetch_many=read_many,
+        afetch_many=aread_many,
         hit_kinds=tuple(hit_kinds),
         tag=tag,
         reads=options.depends_on == "reads",
@@ -290,44 +311,68 @@ def _plan(function: Function, project: Conf) -> Plan:
     )
 
 
-def _table_tags(given: Any, name: str, alias: str) -> set[str]:
+def _has_copies(given: Any, alias: str, name: str) -> bool:
+    """Return whether copies of the entries are kept in the memory of this process."""
+    if not given or not apps.ready or is_in_memory(alias):
+        return False  # in memory, a hit is as near as a copy
+    if given == "process" and not can_hold(alias):
+        raise ImproperlyConfigured(
+            f"cache_memoize: {name} has local='process', for which the cache "
+            f"{alias!r} has to be on Redis or Valkey, and not in a cluster, with the "
+            "client of Django, django-redis or django-valkey; write a number of "
+            "seconds: local=0.5"
+        )
+    return True
+
+
+def _table_tags(options: Options, name: str, alias: str) -> set[str]:
     """Return the tags of the tables of the models in depends_on=."""
-    if not given or not apps.ready:
+    if options.depends_on in (None, ()) or not apps.ready:
         return set()
+    found = {table for m in models_of(options, name) for table in tables.tables_of(m)}
     tables.declare(alias, name)
-    models = given if isinstance(given, tuple) else (given,)
-    return {
-        table_tag(table)
-        for model in (() if given == "reads" else models)
-        for table in tables.tables_of(_model(model, name))
-    }
+    return set(map(table_tag, found))
 
 
-def _model(given: Any, name: str) -> Any:
-    """Return the model that depends_on= names."""
+def models_of(options: Options, name: str) -> list[type[Model]]:
+    """Return the models in depends_on= of a function with this name.
+
+    Raises ImproperlyConfigured for what is no model, or has no table that is watched.
+    """
+    given: Any = options.depends_on
+    if given in (None, (), "reads"):
+        return []
+    return [_model(each, name) for each in (given if type(given) is tuple else [given])]
+
+
+def _model(given: Any, name: str) -> type[Model]:
+    trouble, cure = "", 'write the class, "app.Model", or "reads"'
+    found: Any = given
     try:
         found = find_model(given) if isinstance(given, str) else given
     except (LookupError, ValueError) as error:
+        trouble = f" ({error})"
+    if given == "reads":
+        trouble, cure = "'reads' beside models", 'write only models, or only "reads"'
+    elif not (isinstance(found, type) and issubclass(found, Model)) or found is Model:
+        is_short = isinstance(given, (str, type))  # a queryset would be evaluated
+        shown = repr(given) if is_short else f"a {type(given).__name__}"
+        trouble = f"{shown}, which is no model{trouble}"
+    elif found._meta.abstract:
+        trouble = f"the abstract model {found.__name__}, which has no table"
+        cure = "write the models that inherit it"
+    elif found._meta.swapped:
+        trouble = f"{found._meta.label}, which has no table"
+        cure = f"{found._meta.swapped} is in its place; write that"
+    elif tables.is_ignored(found._meta.db_table):
+        trouble = f"{found._meta.label}, whose writes are not watched"
+        cure = f"take {found._meta.db_table!r} out of CACHE_MEMOIZE['IGNORED_TABLES']"
+    if trouble:
         raise ImproperlyConfigured(
-            f"cache_memoize: depends_on= of {name} names {given!r}, which is no model "
-            f'({error}); write the class, "app.Model", or "reads"'
-        ) from error
-    if not (isinstance(found, type) and issubclass(found, Model)) or found is Model:
-        raise TypeError(
-            f"cache_memoize: depends_on= of {name} has {given!r}, which is no model; "
-            'write the class, "app.Model", or "reads"'
+            f"cache_memoize: depends_on= of {name} has {trouble}; {cure}"
         )
-    if found._meta.abstract:
-        raise TypeError(
-            f"cache_memoize: depends_on= of {name} has the abstract model "
-            f"{found.__name__}, which has no table; write the models that inherit it"
-        )
-    if found._meta.swapped:
-        raise TypeError(
-            f"cache_memoize: depends_on= of {name} has {found._meta.label}, which has "
-            f"no table: {found._meta.swapped} is in its place; write that"
-        )
-    return found
+    model: type[Model] = found
+    return model
 
 
 def _fit_callables(options: Options, binder: Binder) -> Options:
@@ -356,6 +401,7 @@ def _drop_plans() -> None:
 
 
 on_change(_drop_plans)
+on_change(_drop_plans, "CACHES")
 
 
 @process.after_fork

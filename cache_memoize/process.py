@@ -15,17 +15,19 @@ requests, gets no signal from Django to close its connections: it calls
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import re
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
 
 __all__ = [
+    "LoopStandstill",
     "Standstill",
     "after_fork",
     "at_thread_end",
@@ -33,8 +35,10 @@ __all__ = [
     "log_sometimes",
     "logger",
     "printable",
+    "run",
 ]
 
+T = TypeVar("T")
 F = TypeVar("F", bound=Callable[[], None])
 
 
@@ -98,14 +102,21 @@ _logged: dict[tuple[str, str], float] = {}
 
 
 def log_sometimes(
-    log: Callable[..., None], text: str, subject: str, *more: Any
+    log: Callable[..., None],
+    text: str,
+    subject: str,
+    *more: Any,
+    error: BaseException | None = None,
 ) -> None:
     """Log a line about a function or a cache, at most one a minute: while two releases
-    run side by side, the reason may hold for each call."""
+    run side by side, the reason may hold for each call.
+
+    :param error: is logged with its traceback.
+    """
     now = time.monotonic()
     if now - _logged.get((text, subject), -_QUIET) >= _QUIET:
         _logged[text, subject] = now
-        log(text, subject, *more)
+        log(text, subject, *more, exc_info=error)
 
 
 # --- forks, and the ends of threads --------------------------------------------------
@@ -136,6 +147,16 @@ def end_thread() -> None:
             function()
         except Exception:
             logger.exception("a thread could not clean up")
+
+
+def run(flow: Coroutine[Any, Any, T]) -> T:
+    """Finish a coroutine that never suspends."""
+    try:
+        flow.send(None)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]
+    flow.close()
+    raise RuntimeError("a flow over a synchronous store was suspended")
 
 
 # --- time in which the process does not run ------------------------------------------
@@ -170,3 +191,23 @@ class Standstill:
             began = time.monotonic()
             ended = self._end.wait(self.STEP)
             self.seconds += max(0.0, time.monotonic() - began - self.STEP)
+
+
+class LoopStandstill(Standstill):
+    """The time for which the running event loop did not run: a callback kept it, as a
+    query in async code does."""
+
+    def __enter__(self) -> LoopStandstill:
+        self.seconds = 0.0
+        self._loop = asyncio.get_running_loop()
+        self._step(self._loop.time())
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._timer.cancel()
+        self.seconds += max(0.0, self._loop.time() - self._timer.when())
+
+    def _step(self, due: float) -> None:
+        now = self._loop.time()
+        self.seconds += now - due
+        self._timer = self._loop.call_at(now + self.STEP, self._step, now + self.STEP)

@@ -48,6 +48,10 @@ _COUNTERS = {
     "waits": ("waits", "Callers that began to wait for another's computation."),
     "errors": ("errors", "Failures of the cache that a function had to do without."),
     "failed": ("failed", "Refreshes that stored nothing: the old value is served."),
+    "near": ("near", "Hits whose entry was a copy in the memory of the process."),
+    "too_large": ("too_large", "Results that were too large to be stored."),
+    "stored": ("stored", "Entries that were stored."),
+    "stored_bytes": ("stored_bytes", "Bytes of the entries that were stored."),
     "saved": ("saved_seconds", "Seconds of computation that hits made unnecessary."),
 }
 

@@ -106,6 +106,17 @@ class Signalled(Ours):
         library.invalidate_model(Post)
 
 
+class Watching(Ours):
+    """Rows are written, and nothing is said."""
+
+    async def write(self, n, database, value):
+        post = Post(pk=n, title=str(value))
+        if value % 2:
+            post.save(using=database, force_update=True)
+        else:
+            Post.objects.using(database).filter(pk=n).update(title=post.title)
+
+
 class InTasks:
     """The same with the methods for async code."""
 
@@ -153,6 +164,14 @@ def ours(alias: str, kind: str, compute: Any, acompute: Any) -> list[Subject]:
             Tagged(alias, f"{name}.tags", compute, **hasty),
             Signalled(alias, f"{name}.signals", compute, **hasty),
             Signalled(alias, f"{name}.patient", compute),
+        ]
+    if kind == "tables":
+        stale = {"timeout": 0.003, "stale": 60}
+        return [
+            Watching(alias, f"{name}.reads", compute, depends_on="reads", **hasty),
+            Watching(alias, f"{name}.model", compute, depends_on=Post, **hasty),
+            Watching(alias, f"{name}.stale", compute, depends_on="reads", **stale),
+            Watching(alias, f"{name}.patient", compute, depends_on="reads"),
         ]
     options: dict[str, Any] = {}
     if kind == "stale values":

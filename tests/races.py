@@ -4,7 +4,8 @@ Random schedules, from a seed, on every backend: readers, one writer that publis
 value and makes the function forget, and a fourth one that reads, refreshes, invalidates
 or evicts. The writer invalidates; or refreshes and primes; or invalidates tags; or all
 that while stale values are allowed; or it writes a row in a transaction and invalidates
-there, and some of these transactions are rolled back.
+there, and some of these transactions are rolled back; or it writes a row, and the
+function depends on the table.
 
 A trial is *stale* if a read that began after the forgetting had returned (of a row:
 after the commit with its hooks) gave an older value, or if the one left at the end is
@@ -64,6 +65,7 @@ WAYS = {
     "tags": ("tag", "everything"),
     "stale values": ("invalidate", "tag", "everything"),
     "models": ("invalidate", "tag", "everything", "save", "update"),
+    "tables": ("write",),
 }
 #: How the trials are divided among the kinds that a scheme knows.
 SHARES = {
@@ -72,7 +74,10 @@ SHARES = {
     "tags": 0.2,
     "stale values": 0.15,
     "models": 0.2,
+    "tables": 0.2,
 }
+#: The kinds of trials with rows.
+OF_ROWS = ("models", "tables")
 #: Databases whose rows are computed from, by cache. A cache that is a table is tried
 #: on the same connection.
 MODELS = {
@@ -349,8 +354,11 @@ class Trial:
             await self.pause(pause)
 
     async def read(self) -> None:
-        oldest = 0 if self.only_at_rest else self.published
-        self.seen.append((await self.subject.read(self.n), oldest))
+        await self.see(0 if self.only_at_rest else self.published)
+
+    async def see(self, oldest: int) -> None:
+        with contextlib.suppress(Failed):  # of a refresh that it has waited for
+            self.seen.append((await self.subject.read(self.n), oldest))
 
     async def reader(self, rng: random.Random) -> None:
         for _ in range(3):
@@ -399,13 +407,17 @@ class Trial:
             await self.spin(rng)
             if rng.random() < self.rollbacks:
                 self.rolled_back.add(value)
+            block: Any = transaction.atomic(using=self.truth.database)
+            if self.way == "write" and value not in self.rolled_back:
+                block = rng.choice((block, contextlib.nullcontext()))
             try:
-                with transaction.atomic(using=self.truth.database):
+                with block:
                     await self.change(value, rng)
                     await self.spin(rng)
                     if rng.random() < 0.5:  # it must see its own
-                        own = await self.subject.read(self.n)
-                        self.stale |= own != value
+                        with contextlib.suppress(Failed):
+                            own = await self.subject.read(self.n)
+                            self.stale |= own != value
                         await self.spin(rng)
                     if value in self.rolled_back:
                         raise RolledBack
@@ -417,7 +429,7 @@ class Trial:
         """Write the row and forget, in either order."""
         assert isinstance(self.truth, Rows)
         forget = getattr(self.subject, self.way)
-        if self.way in ("save", "update"):
+        if self.way in ("save", "update", "write"):
             await forget(self.n, self.truth.database, value)
             return
         first = rng.random() < 0.3
@@ -440,7 +452,7 @@ class Trial:
             oldest = self.published
             with transaction.atomic(using=self.truth.database):
                 for _ in range(2):
-                    self.seen.append((await self.subject.read(self.n), oldest))
+                    await self.see(oldest)
                     await self.spin(rng)
 
     async def reader_that_wrote(self, rng: random.Random) -> None:
@@ -454,7 +466,7 @@ class Trial:
             ):
                 assert isinstance(self.truth, Rows)
                 self.truth.write(-self.n, rng.randrange(100))
-                self.seen.append((await self.subject.read(self.n), oldest))
+                await self.see(oldest)
                 await self.spin(rng)
                 if rng.random() < 0.5:
                     raise RolledBack
@@ -507,7 +519,7 @@ def plan(
     found: list[tuple[str, Numbers, list[Subject], float]] = []
     for kind in options.kinds:
         truths: list[Numbers] = [Numbers()]
-        if kind == "models":
+        if kind in OF_ROWS:
             truths = [
                 Rows(one) for one in MODELS.get(alias, []) if one in settings.DATABASES
             ]
@@ -684,11 +696,14 @@ def place(found: Found) -> str:
     if found.database is None:
         return found.kind
     vendor = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
-    return f"rows in {vendor[connections[found.database].vendor]}"
+    what = "rows" if found.kind == "models" else found.kind
+    return f"{what} in {vendor[connections[found.database].vendor]}"
 
 
-COLUMNS = [*(kind for kind in WAYS if kind != "models")]
-COLUMNS += ["rows in SQLite", "rows in PostgreSQL"]
+COLUMNS = [*(kind for kind in WAYS if kind not in OF_ROWS)]
+COLUMNS += [
+    f"{w} in {db}" for w in ("rows", "tables") for db in ("SQLite", "PostgreSQL")
+]
 
 
 def cell(found: Found | None, *, phantoms: bool) -> str:

@@ -1,9 +1,10 @@
 """What callers of one expensive function see: ``python -m tests.stampede``.
 
 Four processes, with eight threads or eight tasks each, call one function of 200 ms all
-the time, and what it gives expires every 2 s: without protection (``cache.get``, then
-``cache.set``), waiting for who computes (the default), with ``early_refresh=1``, with
-``stale=30``, and without any expiry, as the measure of a plain hit.
+the time, and what it returns expires every 2 s: without protection (``cache.get``, then
+``cache.set``), waiting for the computation (the default), with ``early_refresh=1``,
+with ``stale=30``, and without any expiry, as the measure of a plain hit. Last, the
+function always raises: no caller gets what another one got before its call began.
 
 The processes are workers that are told over a pipe what to do and when to begin.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import platform
@@ -20,7 +22,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import mean
 from typing import Any, NamedTuple
@@ -52,11 +54,17 @@ MODES: dict[str, dict[str, Any]] = {
     "stale=30": {"timeout": EXPIRY, "stale": 30},
     "plain hits, no expiry": {"timeout": 3600},
 }
-KINDS = {"threads": "8 threads", "tasks": "8 tasks"}
+FAILING = "a function that raises"
+KINDS = ("threads", "tasks")
+
+
+class Failed(Exception):
+    """Raised by the function; the argument is the time, which no other one has."""
 
 
 class Figures(NamedTuple):
     alias: str
+    #: The callers of a process.
     kind: str
     mode: str
     cold: int
@@ -73,12 +81,12 @@ class Figures(NamedTuple):
         if self.expiries:
             each = f"{mean(self.expiries):.1f} (at most {max(self.expiries)})"
         times = [f"{s * 1000:.1f}" for s in (self.p50, self.p99, self.longest)]
-        where = f"{self.alias}, {KINDS[self.kind]}"
+        where = f"{self.alias}, {self.kind}"
         return [where, self.mode, str(self.cold), each, f"{self.calls:,}", *times]
 
 
 HEADINGS = [
-    "4 processes on",
+    "processes on",
     "",
     "computations when cold",
     "computations per expiry",
@@ -93,13 +101,25 @@ HEADINGS += ["median (ms)", "99 % (ms)", "longest (ms)"]
 class Work:
     """The calls of one process in one mode."""
 
-    def __init__(self, alias: str, kind: str, mode: str, name: str, seconds: float):
+    def __init__(
+        self,
+        alias: str,
+        kind: str,
+        mode: str,
+        name: str,
+        seconds: float,
+        callers: int = CALLERS,
+    ):
+        self.callers = callers
         self.alias, self.mode, self.name, self.seconds = alias, mode, name, seconds
         self.kind = kind
         self.computations: list[float] = []
         #: When each call began, and how long it took.
         self.calls: list[tuple[float, float]] = []
-        options = {**MODES[mode], "prefix": name, "cache_alias": alias}
+        #: When each call that raised began and ended, and what it raised.
+        self.raised: list[tuple[float, float, float]] = []
+        options = {"timeout": EXPIRY, **MODES.get(mode, {})}
+        options |= {"prefix": name, "cache_alias": alias}
         self.call: Callable[[], Any] = self.plain
         if kind == "tasks":
             self.call = self.aplain
@@ -119,11 +139,16 @@ class Work:
     def compute(self) -> str:
         self.computations.append(time.time())
         time.sleep(TAKES)
-        return "value"
+        return self.result()
 
     async def acompute(self) -> str:
         self.computations.append(time.time())
         await asyncio.sleep(TAKES)
+        return self.result()
+
+    def result(self) -> str:
+        if self.mode == FAILING:
+            raise Failed(time.time())
         return "value"
 
     def plain(self) -> str:
@@ -140,31 +165,37 @@ class Work:
             await caches[self.alias].aset(self.name, value, EXPIRY)
         return value
 
+    @contextlib.contextmanager
+    def seen(self, began: float) -> Iterator[None]:
+        try:
+            yield
+        except Failed as error:
+            self.raised.append((began, time.time(), error.args[0]))
+        self.calls.append((began, time.time() - began))
+
     def caller(self) -> None:
         rng, end = random.Random(), time.time() + self.seconds
         while (began := time.time()) < end:
-            value = self.call()
-            self.calls.append((began, time.time() - began))
-            assert value == "value"
+            with self.seen(began):
+                assert self.call() == "value"
             time.sleep(rng.random() * PAUSE)
         close_connections()
 
     async def acaller(self) -> None:
         rng, end = random.Random(), time.time() + self.seconds
         while (began := time.time()) < end:
-            value = await self.call()
-            self.calls.append((began, time.time() - began))
-            assert value == "value"
+            with self.seen(began):
+                assert await self.call() == "value"
             await asyncio.sleep(rng.random() * PAUSE)
 
     async def together(self) -> None:
-        await asyncio.gather(*(self.acaller() for _ in range(CALLERS)))
+        await asyncio.gather(*(self.acaller() for _ in range(self.callers)))
 
     def run(self) -> None:
         if self.kind == "tasks":
             asyncio.run(self.together())
             return
-        threads = [threading.Thread(target=self.caller) for _ in range(CALLERS)]
+        threads = [threading.Thread(target=self.caller) for _ in range(self.callers)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -179,6 +210,7 @@ def worker() -> None:
         sys.stdin.readline()
         work.run()
         said = {"computations": work.computations, "calls": work.calls}
+        said["raised"] = work.raised
         print(json.dumps(said), flush=True)
 
 
@@ -186,7 +218,7 @@ def worker() -> None:
 
 
 class Workers:
-    def __init__(self) -> None:
+    def __init__(self, processes: int = PROCESSES) -> None:
         ports = {f"MEMOIZE_{name.upper()}": str(s.port) for name, s in SERVERS.items()}
         self.processes = [
             subprocess.Popen(
@@ -197,7 +229,7 @@ class Workers:
                 stdout=subprocess.PIPE,
                 text=True,
             )
-            for _ in range(PROCESSES)
+            for _ in range(processes)
         ]
 
     def say(self, line: str) -> None:
@@ -244,6 +276,12 @@ def figures(
 ) -> Figures:
     starts = [start for one in said for start in one["computations"]]
     cold, *expiries = bursts(starts)
+    raised = [tuple(call) for one in said for call in one["raised"]]
+    ends: dict[float, float] = {}
+    for _, ended, error in raised:
+        ends[error] = min(ended, ends.get(error, ended))
+    late = sum(began > ends[error] for began, _, error in raised)
+    assert not late, f"{late} calls raised what others had raised before they began"
     warm = min(starts) + 2 * TAKES  # the cold key is a figure of its own
     calls = [call for one in said for call in one["calls"]]
     times = sorted(seconds for began, seconds in calls if began > warm)
@@ -251,16 +289,18 @@ def figures(
     return Figures(alias, kind, mode, cold, expiries, len(times), p50, p99, times[-1])
 
 
-def measure(aliases: list[str], seconds: float) -> list[Figures]:
+def measure(
+    aliases: list[str], seconds: float, processes: int, callers: int
+) -> list[Figures]:
     found = []
-    workers = Workers()
+    workers = Workers(processes)
     try:
         for alias in aliases:
             for kind in KINDS:
-                for number, mode in enumerate(MODES):
+                for number, mode in enumerate([*MODES, FAILING]):
                     name = f"stampede.{alias}.{kind}.{number}"
-                    said = workers.do(alias, kind, mode, name, seconds)
-                    found.append(figures(alias, kind, mode, said))
+                    said = workers.do(alias, kind, mode, name, seconds, callers)
+                    found.append(figures(alias, f"{callers} {kind}", mode, said))
                     print(*found[-1].row(), sep=" | ", file=sys.stderr, flush=True)
     finally:
         workers.close()
@@ -279,6 +319,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--quick", action="store_true", help="Valkey only, 5 s each")
+    parser.add_argument("--processes", type=int, default=PROCESSES)
+    parser.add_argument("--callers", type=int, default=CALLERS, help="per process")
     parser.add_argument("--seconds", type=float, help="for each; 20")
     parser.add_argument("--only", nargs="+", choices=BACKENDS, metavar="BACKEND")
     parser.add_argument("--rst", type=Path)
@@ -301,11 +343,12 @@ def main() -> None:
     try:
         for server in {BACKENDS[alias] for alias in there} & {*SERVERS}:
             SERVERS[server].start()
-        found = measure(there, seconds)
+        found = measure(there, seconds, options.processes, options.callers)
     finally:
         for one in SERVERS.values():
             one.stop()
-    text = list_table([HEADINGS, *(one.row() for one in found)])
+    headings = [f"{options.processes} {HEADINGS[0]}", *HEADINGS[1:]]
+    text = list_table([headings, *(one.row() for one in found)])
     text += (
         f"\nPython {platform.python_version()}, Django {django.__version__}, "
         f"{os.cpu_count()} processors, {seconds:g} s each.\n"

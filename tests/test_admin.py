@@ -266,7 +266,7 @@ def test_all_functions_are_listed(client: Client, three: Any, told: None) -> Non
     assert "Tags: sums" in text
     assert "3 memoized functions of this process" in text
     assert re.search(
-        r"b tests.test_admin 4 1 80[.]0 % [\d.]+ [µm]?s 1 .* 0 0 "
+        r"b tests.test_admin 4 1 80[.]0 % [\d.]+ [µm]?s 1 .* 0 0 \d+ bytes "
         r"default of the cache default",
         text,
     )
@@ -298,6 +298,17 @@ def test_searched_and_sorted(
     client: Client, three: Any, told: None, query: str, order: str
 ) -> None:
     assert "".join(rows(client.get(LIST + query))) == order
+
+
+def test_a_table_finds_the_functions_that_depend_on_it(client: Client) -> None:
+    @cache_memoize(60, prefix="of posts", depends_on="tests.Post")
+    def f() -> None: ...
+
+    @cache_memoize(60, prefix="of others")
+    def g() -> None: ...
+
+    (found,) = rows(client.get(LIST, {"q": "tests_post"}))
+    assert found == "f"
 
 
 @pytest.mark.parametrize("column", [c.name for c in overview.COLUMNS])

@@ -45,7 +45,7 @@ MAY_IMPORT = {
 #: For Django, for operators and for tests: nothing imports them.
 FRONT_ENDS = set(
     "admin apps checks management middleware migrations models"
-    " opentelemetry panels prometheus tasks testing".split()
+    " cluster opentelemetry panels prometheus tasks testing".split()
 )
 #: What else may be imported, and by whom alone.
 DOORS = {
@@ -54,6 +54,7 @@ DOORS = {
     # refresh.py closes what a thread opened.
     "django.db.connections": {
         "cache.backends",
+        "checks",
         "protocol.snapshots",
         "protocol.transactions",
         "protocol.refresh",
@@ -90,13 +91,24 @@ REMEMBERS = {
     "cache.breaker._breakers": "aliases",
     "cache.connections._parents": "one per fork",
     "cache.connections._single": "aliases",
-    "cache.connections._thread.has.own": "aliases, per thread",
+    "cache.connections.self.awaited": "aliases, per thread",
     "cache.connections.self.memory": "aliases, per thread",
     "cache.connections.self.own": "aliases, per thread",
+    "cache.holders.self._others": "holders on the list",
+    "cache.holders.self._sent": "eight renewals",
+    "cache.holders.self.listed": "aliases",
+    "cache.holders.self.own": "aliases",
+    "cache.holders.self.unlisted": "aliases",
+    "cache.near._copies": "aliases",
+    "cache.near.self._by_tag": "tags of the copies",
+    "cache.near.self.by_place": "the setting NEAR",
     "cache.local.self._memories": "MOST_OWNERS, MOST and MOST_BYTES; one request",
+    "cache.redis._is_known_client": "64 classes of clients",
+    "cache.multiplexed.self._packed": "callers that wait",
+    "cache.multiplexed.self._waiting": "callers that wait",
     "cache.redis.self._refused": "addresses of servers",
+    "cluster._clients": "settings of caches",
     "conf._NOT_GIVEN": "empty",
-    "conf._listeners": "functions of ours",
     "keys.tags._declared": "fixed tags of functions",
     "model_signals._late": "functions registered late",
     "process._logged": "names of functions, and aliases",

@@ -15,7 +15,7 @@ from django.db import transaction
 from django.test import override_settings
 
 from cache_memoize import Progress, UnkeyableArgument, cache_memoize
-from cache_memoize.cache import breaker, record
+from cache_memoize.cache import breaker, connections, record
 from cache_memoize.cache.store import Store, run
 from cache_memoize.protocol import many as batch
 from cache_memoize.protocol import threads as pool
@@ -121,17 +121,16 @@ def test_no_two_results_share_an_object(doubled):
 def test_hits_are_one_command(doubled, monkeypatch):
     doubled.f.map([1, 2, 3])
     alias, read = plan_of(doubled.f).alias, []
-    many = batch.fetch_many
+    checked = connections.genuine_ones
 
     def counting(*args):
         read.append(args)
-        return many(*args)
+        return checked(*args)
 
-    monkeypatch.setattr("cache_memoize.cache.connections.fetch_many", counting)
-    monkeypatch.setattr(batch, "fetch_many", counting)
+    monkeypatch.setattr(connections, "genuine_ones", counting)
     monkeypatch.setattr(Store, "_command", None)
     assert doubled.f.map([3, 2, 1]) == [[3, 6], [2, 4], [1, 2]]
-    assert [(name, len(keys)) for name, keys in read] == [(alias, 3)]
+    assert [(name, len(keys)) for name, _, keys in read] == [(alias, 3)]
 
 
 def test_many_are_read_and_computed_in_chunks(doubled, monkeypatch):

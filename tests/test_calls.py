@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import threading
 from contextvars import copy_context
@@ -17,8 +18,9 @@ from cache_memoize import cache_memoize, current, invalidate_tags, local
 from cache_memoize.cache import record
 from cache_memoize.cache.breaker import breaker_of
 from cache_memoize.cache.store import Store
+from cache_memoize.cache.vouchers import Backend
 from cache_memoize.keys import tags
-from cache_memoize.protocol import capture, settle
+from cache_memoize.protocol import call, capture, settle
 from tests.conftest import ATOMIC, close_connections, how_many, in_thread, plan_of
 from tests.databases import EVERYWHERE
 from tests.models import Post
@@ -90,6 +92,21 @@ def test_a_change_of_a_call_invalidates_what_was_made_with_it(world, how, depth)
         family.change(how)
         assert first.peek(1) is None
     assert first(1) == family.value and family.runs[0] == 4
+
+
+@pytest.mark.backends(["pymemcache", "pylibmc", "pylibmc_without_cas", "unknown"])
+@pytest.mark.parametrize("how", ["invalidate", "refresh", "prime"])
+def test_an_empty_answer_of_a_client_that_hides_errors_is_not_believed(
+    world, how, monkeypatch
+):
+    """A connection that breaks during ``get_multi`` is an empty dict to pylibmc."""
+    family = Family(world, tags=None)
+    first = family.functions[0]
+    assert first(1) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(Backend, "get_many", lambda self, cache, keys: {})
+        family.change(how)
+    assert first(1) == family.value == 1
 
 
 @pytest.mark.parametrize("how", ["invalidate", "refresh", "prime"])
@@ -487,8 +504,8 @@ def test_an_invalidation_right_after_such_a_refresh_is_seen(world, monkeypatch):
     inner = world.memoize(60)(lambda x: value[0])
     outer = world.memoize(60, queries=True)(lambda x: inner(x, _refresh=True))
 
-    async def renew_and_change(*args):
-        await renew(*args)
+    async def renew_and_change(*args, **options):
+        await renew(*args, **options)
         in_thread(lambda: inner.invalidate(1))
 
     with monkeypatch.context() as patch:
@@ -605,6 +622,14 @@ def test_what_is_remembered_of_entries_is_bounded(monkeypatch):
     for n in range(5):
         tags.remember_expected(f"key {n}", b"a\nb\n", ["a", "b"])
         assert 1 <= len(tags._expected) <= 2
+
+
+@pytest.mark.backends(["locmem"])
+def test_the_functions_that_one_depends_on_are_bounded(world, monkeypatch):
+    monkeypatch.setattr(call, "MOST_ORIGINS", 0)
+    family = Family(world, 2)
+    assert family.functions[0](1) == 0
+    assert family.functions[0]._memoized.made_of == set()
 
 
 @pytest.mark.backends(["locmem"])
@@ -945,7 +970,7 @@ class Graph:
             key = f.get_cache_key(x)
             stored = [key, *tags.call_tags(plan_prefix(f), key)]
             self.world.cache.delete(self.chance.choice(stored))
-        return f(x) if action == "map" else f(x), f.truth(x), (action, place, x)
+        return f(x), f.truth(x), (action, place, x)
 
 
 def sum_of(found):
@@ -958,9 +983,10 @@ ACTIONS = ["call"] * 4 + ["change"] * 3 + ["refresh", "tick", "evict"]
 @pytest.mark.grows
 @pytest.mark.backends(["locmem", "valkey"])
 def test_no_graph_of_calls_ever_returns_an_old_value(world):
-    """Against a model without a cache."""
+    """Against a model without a cache. ``GRAPHS=1000`` makes 100,000 steps."""
+    graphs = int(os.environ.get("GRAPHS", how_many(30)))
     with override_settings(CACHE_MEMOIZE={"REFRESH": "inline"}):
-        for seed in range(how_many(30)):
+        for seed in range(graphs):
             graph = Graph(world, seed)
             done = []
             for _ in range(100):

@@ -6,22 +6,28 @@ import os
 import re
 import tempfile
 from contextlib import contextmanager, suppress
+from functools import partial
 from weakref import WeakSet
 
 import pytest
 from django.core import checks, mail
 from django.core.cache import InvalidCacheBackendError, caches
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connections
+from django.db import connections, router
+from django.db.migrations.executor import MigrationExecutor
 from django.test import override_settings
 
 from cache_memoize import cache_memoize, model_signals, planning
 from cache_memoize import checks as ours
 from cache_memoize.testing import in_memory
+from tests.models import Post
 from tests.needs import need
 
 REDIS = "django.core.cache.backends.redis.RedisCache"
 DJANGO_REDIS = "django_redis.cache.RedisCache"
+DJANGO_VALKEY = "django_valkey.cache.ValkeyCache"
+CLUSTER = "cache_memoize.cluster.RedisClusterCache"
+VALKEY_CLUSTER = "django_valkey.cluster_cache.cache.ClusterValkeyCache"
 PYMEMCACHE = "django.core.cache.backends.memcached.PyMemcacheCache"
 PYLIBMC = "django.core.cache.backends.memcached.PyLibMCCache"
 LOCMEM = "django.core.cache.backends.locmem.LocMemCache"
@@ -56,6 +62,32 @@ def ids(found):
         ({"BACKEND": REDIS, "LOCATION": f"{URL}?socket_timeout=1"}, None),
         ({"BACKEND": REDIS, "OPTIONS": {"socket_timeout": 1}}, None),
         ({"BACKEND": DJANGO_REDIS, "LOCATION": URL}, "SOCKET_TIMEOUT"),
+        ({"BACKEND": DJANGO_VALKEY, "LOCATION": URL}, "SOCKET_TIMEOUT"),
+        (
+            {
+                "BACKEND": DJANGO_VALKEY,
+                "LOCATION": URL,
+                "OPTIONS": {"SOCKET_TIMEOUT": 1},
+            },
+            None,
+        ),
+        ({"BACKEND": CLUSTER, "LOCATION": URL}, "socket_timeout"),
+        (
+            {
+                "BACKEND": VALKEY_CLUSTER,
+                "LOCATION": URL,
+                "OPTIONS": {"SOCKET_TIMEOUT": 1},
+            },
+            'BASE_CLIENT_KWARGS["socket_timeout"]',
+        ),
+        (
+            {
+                "BACKEND": VALKEY_CLUSTER,
+                "LOCATION": URL,
+                "OPTIONS": {"BASE_CLIENT_KWARGS": {"socket_timeout": 1}},
+            },
+            None,
+        ),
         (
             {
                 "BACKEND": DJANGO_REDIS,
@@ -134,6 +166,32 @@ def test_a_setting_that_is_wrong(functions):
         (found,) = ours.check_settings(None)
     assert "does not fit tests.test_checks.print_nothing" in found.msg
     assert "jitter= of print_nothing takes a number from 0 to 1" in found.msg
+
+
+def test_a_cache_to_be_told_of_writes_that_does_not_exist():
+    with override_settings(CACHE_MEMOIZE={"TABLE_CACHES": ["default", "defualt"]}):
+        (found,) = ours.check_caches(None)
+    assert found.id == "cache_memoize.E002" and "'TABLE_CACHES'" in found.msg
+    assert found.hint == "Did you mean 'default'?"
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("table", ["tests_psot", "TESTS_POST", '"other"."post"'])
+def test_a_table_that_does_not_exist(monkeypatch, table):
+    """Before all migrations are applied, it is not known whether it will."""
+    depends = cache_memoize(60, prefix="depends", depends_on=Post)(another)
+    monkeypatch.setattr(Post._meta, "db_table", table)
+    check = partial(checks.run_checks, tags=[checks.Tags.database])
+    found = check(databases=["default"])
+    assert ids(found) == ["cache_memoize.W011"] * (table == "tests_psot")
+    for each in found:
+        assert f"{depends.__module__}.another has tests.Post" in each.msg
+        assert "no table 'tests_psot'" in each.msg
+    assert not ours.check_tables(None)
+    for what, name in [(router, "db_for_read"), (MigrationExecutor, "migration_plan")]:
+        with monkeypatch.context() as patch:
+            patch.setattr(what, name, lambda *args: [1])
+            assert not check(databases=["default"])
 
 
 @pytest.mark.parametrize(

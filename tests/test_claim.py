@@ -68,12 +68,18 @@ CASES = {
     ),
     "a lease": (seen(LEASE), Do.WAIT, Do.WAIT, Do.WAIT),
     "a lease after a failure": (seen(RETRY), Do.WAIT, Do.WAIT, Do.COMPUTE),
+    "a lease after an exception": (
+        seen(RETRY, payload=b"pickled"),
+        Do.WAIT,
+        Do.WAIT,
+        Do.RAISE,
+    ),
     "a failed mark": (seen(FAILED), Do.RETRY, Do.COMPUTE, Do.COMPUTE),
     "a failed mark with an exception": (
         seen(FAILED, payload=b"pickled"),
         Do.RETRY,
         Do.RAISE,
-        Do.COMPUTE,
+        Do.RAISE,
     ),
     "a mark that the key is empty": (seen(CLEARED), Do.TAKE, Do.TAKE, Do.TAKE),
     "a block": (seen(BLOCK), Do.COMPUTE, Do.COMPUTE, Do.COMPUTE),
@@ -109,7 +115,7 @@ def test_the_table_of_the_documentation():
     for what, (first, after) in rows.items():
         look, *_ = CASES[what]
         assert decide(look, NOW, 0.0, None, 0).name == first, what
-        awaited = OTHER if what == "a lease after a failure" else MINE
+        awaited = OTHER if what.startswith("a lease after") else MINE
         assert decide(look, NOW, 0.0, awaited, 0).name == after, what
     listed = {literals(row[0])[0]: row[1] for row in table("protocol", "Decisions")}
     assert listed == {do.name: do.value for do in Do}

@@ -30,6 +30,7 @@ from django.utils import translation
 
 from cache_memoize import arguments, cache_memoize, planning, process
 from cache_memoize.cache import breaker
+from cache_memoize.cache.errors import CacheDidNotAnswer
 from cache_memoize.management import (
     FAILED_AT_MOST,
     INTERRUPTED,
@@ -38,6 +39,7 @@ from cache_memoize.management import (
     naming,
 )
 from cache_memoize.management.commands.memoize import PARTS, Command
+from cache_memoize.management.trouble import cache_errors
 from cache_memoize.migrate import Finding, Report
 from cache_memoize.stats import sitewide
 from cache_memoize.stats.reporter import reporter
@@ -516,6 +518,7 @@ def test_stats_are_those_of_the_whole_site(counting, only_shop):
     shop.price(2)
     (row,) = memoize("stats", "tests.shop.price", "--json").json
     assert row.pop("since") == pytest.approx(time.time(), abs=PATIENCE)
+    assert 2 * 40 < row.pop("stored_bytes") < 2 * 80
     assert row.pop("mean") > 0 and row.pop("p95") > 0 and row.pop("saved") > 0
     assert row == {
         "name": "tests.shop.price",
@@ -526,7 +529,10 @@ def test_stats_are_those_of_the_whole_site(counting, only_shop):
         "waits": 0,
         "errors": 0,
         "failed": 0,
+        "near": 0,
         "computations": 2,
+        "stored": 2,
+        "too_large": 0,
         "hit_rate": 0.5,
         "old_since": None,
     }
@@ -547,11 +553,11 @@ def test_stats_name_the_moment_since_which_values_are_old(counting, only_shop):
     clock.tick(1_800_000_000 - clock.time())
     stats.refresh_failed("key", clock, "nothing was stored")
     header, row = memoize("stats", "tests.shop.rate").out.splitlines()
-    assert header.split()[-2:] == ["failed", "old_since"]
-    assert re.split(r"  +", row)[-2:] == ["1", "2027-01-15 08:00 UTC"]
+    assert header.split()[-4:] == ["failed", "near", "size", "old_since"]
+    assert re.split(r"  +", row)[-4:] == ["1", "0", "–", "2027-01-15 08:00 UTC"]
     (row,) = memoize("stats", "tests.shop.rate", "--json").json
     assert row["failed"] == 1 and row["old_since"] == 1_800_000_000
-    stats.stored(clock.time())
+    stats.stored(clock.time(), 100)
 
 
 def test_stats_of_processes_that_have_ended_are_there(project):
@@ -587,6 +593,14 @@ def test_a_cache_that_is_down_does_not_hide_the_figures_of_the_others(only_shop)
     assert dead.startswith("the cache 'dead' does not work: ConnectionError")
     assert unheard.startswith("there is no cache 'unheard' in CACHES")
     assert said.code == 1 and len(elsewhere) == 2
+
+
+def test_an_error_of_ours_is_said_in_its_own_words_beside_the_name_of_the_cache():
+    said = "the cache 'shop': nothing is kept"
+    with pytest.raises(CommandError, match=said), cache_errors("shop"):
+        raise CacheDidNotAnswer("nothing is kept")
+    with pytest.raises(CommandError, match="^as it was$"), cache_errors("shop"):
+        raise CommandError("as it was")
 
 
 def test_stats_say_where_none_are_kept():

@@ -427,6 +427,8 @@ def test_the_ten_established_parameters_keep_their_order_and_defaults():
         "hold",
         "local",
         "vary_on",
+        "compress",
+        "max_bytes",
     }
     defaults = [p.default for p in parameters[:10]]
     expected = [DEFAULT_TIMEOUT, *[None] * 6, True, (), "default"]

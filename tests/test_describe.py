@@ -114,7 +114,13 @@ def test_timeouts_and_tags_in_words():
 
 def test_all_figures_as_text():
     totals = Totals(
-        hits=3000, misses=1, computations=1, spent=0.5, costs={bucket(0.5): 1}
+        hits=3000,
+        misses=1,
+        computations=1,
+        stored=3,
+        stored_bytes=6143,
+        spent=0.5,
+        costs={bucket(0.5): 1},
     )
     assert describe_totals(totals) == {
         "hits": "3,000",
@@ -128,7 +134,10 @@ def test_all_figures_as_text():
         "waits": "0",
         "errors": "0",
         "failed": "0",
+        "near": "0",
+        "size": "2.0\xa0KB",
     }
+    assert describe_totals(Totals())["size"] == "–"
     assert list(describe_totals(Totals())) == [figure.name for figure in FIGURES]
 
 
@@ -150,3 +159,5 @@ def test_what_a_function_depends_on_and_which_ones_depend_on_it():
     assert {"table tests_shelf", "table tests_tag", one.path} <= {*found.depends_on}
     assert "table tests_post" in found.depends_on and found.used_by == []
     assert outer(1) == outer(1)
+    users = describe.describe_users([one])
+    assert users["table tests_tag"] == sorted([one.path, two.path])

@@ -52,6 +52,7 @@ from cache_memoize.admin import overview
 from cache_memoize.cache import backends, breaker, local, record, signing
 from cache_memoize.cache.connections import fetch, fetch_tagged
 from cache_memoize.cache.store import Store
+from cache_memoize.cluster import RedisClusterCache
 from cache_memoize.keys import encoding, maker, tags
 from cache_memoize.memoized import CONTROLS
 from cache_memoize.models import MemoizedFunction
@@ -268,6 +269,8 @@ def test_the_settings_are_settings(path, block, page_module, monkeypatch):
             assert backend.atomic
             if isinstance(backend, backends.DjangoRedis):
                 cache.client.get_client().connection_pool.make_connection()
+            elif isinstance(cache, RedisClusterCache):
+                assert cache._cache  # its client would connect
             elif isinstance(backend, backends.Redis):
                 cache._cache.get_client().connection_pool.make_connection()
             elif isinstance(backend, backends.Memcached):
@@ -423,10 +426,10 @@ def test_the_settings():
         )
         for name, default, values, _ in table("reference", "CACHE_MEMOIZE")
     }
-    empty = {"DEFAULTS": {}}
+    made = {"DEFAULTS": {}, "NEAR": conf.NEAR}
     fields = dataclasses.fields(conf.Conf)
     assert documented == {
-        each.name: (empty.get(each.name, each.default), each.metadata["kind"].values)
+        each.name: (made.get(each.name, each.default), each.metadata["kind"].values)
         for each in fields
     }
 
@@ -462,7 +465,7 @@ def test_the_instruments():
     source = (ROOT / "cache_memoize" / "opentelemetry.py").read_text("utf-8")
     names = re.findall(r'"(cache_memoize\.[\w.]+)"[,:]', source)
     documented = {literals(row[1])[0] for row in table("reference", "Metrics")}
-    assert documented == set(names) and len(names) == 7
+    assert documented == set(names) and len(names) == 11
     for name in re.findall(r'= "(code.+|cache_memoize\..+)"', source):
         assert f"``{name}``" in (DOCS / "reference.rst").read_text("utf-8")
 

@@ -195,6 +195,27 @@ def test_many_edits_at_once_leave_nothing_stale(address: str) -> None:
         assert all(title and title[1] in text for title in titles)
 
 
+def test_the_page_without_an_invalidation(
+    address: str, environment: dict[str, str]
+) -> None:
+    """It follows every write of every process, also one that sends no signal."""
+    explicit, by_table = f"{address}/1/", f"{address}/1/table/"
+    read_from_both_workers(by_table), read_page(explicit)
+    edit(f"{address}/2/edit/", title="By a form", keywords="cache memoize")
+    assert "By a form" in read_page(explicit).text
+    pages = read_from_both_workers(by_table)
+    assert all("By a form" in page.text for page in pages)
+    assert [page.outcome for page in pages].count("miss") == 1
+
+    code = "from blog.models import Post; "
+    code += "Post.objects.filter(pk=2).update(title='By update()')"
+    command = [sys.executable, str(DEMO.with_name("manage.py")), "shell", "-c", code]
+    settings = {"DJANGO_SETTINGS_MODULE": "blog.settings"}
+    subprocess.run(command, env=environment | settings, check=True, text=True)
+    assert all("By update()" in page.text for page in read_from_both_workers(by_table))
+    assert "By a form" in read_page(explicit).text
+
+
 @pytest.fixture
 def browser() -> Iterator[Any]:
     with chromium() as driver:
@@ -313,7 +334,7 @@ def test_a_reader_clicks_through(browser: Any, address: str, data: Path) -> None
 @pytest.mark.thorough
 def test_every_page_is_for_everybody(browser: Any, address: str, request: Any) -> None:
     """In both themes; ``--screenshots`` renews the pictures of the docs."""
-    for path in ("/", "/1/", "/1/edit/"):
+    for path in ("/", "/1/", "/1/table/", "/1/edit/"):
         reader = Reader(browser, address + path)
         for theme in ("light", "dark"):
             dark(browser, theme == "dark")

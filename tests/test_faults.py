@@ -668,7 +668,7 @@ def reads_well(subject, when):
 
 @pytest.mark.parametrize("chaotic", ["atomic"], indirect=True)
 def test_an_invalidation_that_hides_its_loss_is_seen_by_the_chaos(chaotic, monkeypatch):
-    for step in ("_mark", "_renew_now"):
+    for step in ("_invalidate_now", "_renew_now"):
         monkeypatch.setattr(invalidation, step, hiding(getattr(invalidation, step)))
     subject = Subject(ALIAS, "plain", _clock=CHAOS.clock)
     with pytest.raises(AssertionError, match="afterwards"):
@@ -699,7 +699,7 @@ def test_a_store_that_does_not_compare_is_seen_by_the_crowd(up, monkeypatch):
 
 @on(["valkey"])
 def test_an_invalidation_that_hides_its_loss_is_seen_by_the_subject(up, monkeypatch):
-    for step in ("_mark", "_renew_now"):
+    for step in ("_invalidate_now", "_renew_now"):
         monkeypatch.setattr(invalidation, step, hiding(getattr(invalidation, step)))
     subject = Subject(ALIAS, "plain")
     subject.f()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from django.apps import apps
+from django.core.checks.registry import CheckRegistry
 
 from cache_memoize import cache_memoize, checks, model_signals
 from tests.models import Post
@@ -74,6 +75,17 @@ def test_while_the_apps_are_being_loaded_none_is_late(load, monkeypatch):
     monkeypatch.setattr(apps, "ready", False)  # as it is in AppConfig.ready()
     load()
     assert model_signals.late_functions() == []
+
+
+def test_while_the_checks_run_the_check_says_it_alone(load, recwarn):
+    registry = CheckRegistry()
+    registry.register(lambda app_configs, **kwargs: [load()][1:])
+    assert registry.run_checks() == []
+    assert model_signals.late_functions() == [
+        "late_module.late",
+        "late_module.Shop.method",
+    ]
+    assert not recwarn.list
 
 
 @pytest.mark.parametrize("name", ["<stdin>", "<console>", "<ipython-input-1>"])

@@ -27,7 +27,11 @@ NAMES = {
     "cache_memoize.waits",
     "cache_memoize.errors",
     "cache_memoize.failed",
+    "cache_memoize.near",
     "cache_memoize.saved",
+    "cache_memoize.stored",
+    "cache_memoize.stored_bytes",
+    "cache_memoize.too_large",
     "cache_memoize.cache.breaker.state",
     "cache_memoize.computation.duration",
 }

@@ -33,6 +33,7 @@ TOOLBAR = {name: SETTINGS.pop(name) for name in [*SETTINGS] if "TOOLBAR" in name
 FUNCTIONS = "Memoized functions of this request"
 DUPLICATES = "Calls that were read more than once"
 EVENTS = "Events in order"
+USERS = "Tables and tags of these functions"
 
 
 @pytest.fixture(autouse=True)
@@ -91,8 +92,9 @@ class Panel:
         text = response.content.decode()
         self.text = " ".join(re.sub(r"<[^>]*>", " ", text).split())
         tables = Tables(text).found
-        self.functions, self.duplicates, self.events = (
-            tables.get(label, [None])[1:] for label in (FUNCTIONS, DUPLICATES, EVENTS)
+        self.functions, self.duplicates, self.events, self.users = (
+            tables.get(label, [None])[1:]
+            for label in (FUNCTIONS, DUPLICATES, EVENTS, USERS)
         )
 
     @property
@@ -102,7 +104,7 @@ class Panel:
     def counts(self, function):
         """{kind: how many}, without those that were not."""
         (row,) = [row for row in self.functions if row[0].endswith(function)]
-        numbers = zip(signals.ALL, map(int, row[2:-2]), strict=True)
+        numbers = zip(signals.ALL, map(int, row[2:-3]), strict=True)
         return {kind: number for kind, number in numbers if number}
 
 
@@ -205,6 +207,19 @@ def test_it_promises_what_local_then_keeps(views, cold, monkeypatch):
     _, with_local = visit(local="request")
     (row,) = panel.duplicates
     assert int(row[4]) == without - with_local == (4 if cold else 5)
+
+
+def test_what_the_functions_of_a_page_depend_on(views):
+    """And the other functions that depend on the same."""
+    for _ in range(2):
+        panel = get("/bill/tea/")
+    (row,) = panel.functions
+    assert row[0] == "tests.toolbar.bill"
+    assert row[-1] == "tests.toolbar.price, tests.toolbar.rating"
+    panel = get("/")
+    users = "tests.toolbar.bill, tests.toolbar.rating"
+    assert panel.users == [["tag ratings", users]]
+    assert not get("/one/tea/").users
 
 
 def test_a_function_whose_options_are_wrong_does_not_break_the_page(views):

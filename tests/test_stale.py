@@ -251,8 +251,9 @@ def test_a_clock_that_jumps_does_not_keep_refreshers_away_for_long(world):
 
 @pytest.mark.backends(ATOMIC)
 def test_a_failing_refresh_leaves_the_old_value_and_is_tried_after_growing_pauses(
-    world, caplog
+    world, caplog, monkeypatch
 ):
+    monkeypatch.setattr("cache_memoize.process.time.monotonic", world.clock.monotonic)
     f, runs, function = numbered(world, stale=1000)
     assert f(1) == 1
     function.trouble = ValueError("broken")

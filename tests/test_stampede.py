@@ -22,13 +22,15 @@ from cache_memoize import cache_memoize
 from cache_memoize.cache import record
 from cache_memoize.cache.backends import LocalMemory, backend_of
 from cache_memoize.cache.breaker import breaker_of
+from cache_memoize.cache.redis import Awaited
 from cache_memoize.cache.store import Store, run
 from cache_memoize.cache.tokens import Look
 from cache_memoize.clock import Clock
 from cache_memoize.protocol import threads, transactions
 from cache_memoize.protocol.call import Call
-from cache_memoize.protocol.claim import _Caller, _step
+from cache_memoize.protocol.claim import _Caller, _step, claim
 from tests.conftest import FakeClock, World, close_connections, in_thread, plan_of
+from tests.test_clocks import call_of
 
 ROOT = Path(__file__).parents[1]
 SHARED = ["valkey", "redis", "django_redis", "pymemcache", "pylibmc", "file"]
@@ -450,6 +452,26 @@ def test_a_waiter_that_finds_the_lease_of_the_next_failure_computes(world):
     world.cache.delete(key)
 
 
+@pytest.mark.leaves_lease
+def test_a_waiter_that_finds_the_next_lease_raises_the_exception_before_it(world):
+    """Else a busy function that fails is computed by each caller that did not see the
+    mark in time."""
+    runs = []
+    f = world.memoize(60)(lambda: runs.append(1))
+    key, error = f.get_cache_key(), record.dumps_exception(ValueError("broken"))
+    world.cache.set(key, record.pack(record.LEASE, b"failing!"), 10)
+
+    def fail():
+        world.cache.set(key, record.pack(record.FAILED, b"failing!", error), 10)
+        assert run(claim(call_of(f))).lease is not None
+
+    world.clock.on_sleep = lambda: in_thread(fail)
+    with pytest.raises(ValueError, match="broken"):
+        f()
+    assert record.parse(world.cache.get(key)).kind == record.RETRY
+    assert len(world.clock.sleeps) == 1 and runs == []
+
+
 def test_a_newcomer_takes_the_key_over_from_a_failure_and_stores(world):
     f = world.memoize(60)(lambda_free())
     key = f.get_cache_key()
@@ -750,9 +772,10 @@ def test_cancelling_while_the_lease_is_being_written_frees_the_key(
     """The thread that talks to the cache goes on; its lease must not be an orphan."""
     command = Store._command
     running, go_on = threading.Event(), threading.Event()
+    monkeypatch.setattr(Awaited, "FIRST", 99)  # through the thread
 
-    def slow(self, name, *args):
-        result = command(self, name, *args)
+    async def slow(self, name, *args):
+        result = await command(self, name, *args)
         if name == "add":
             running.set()
             assert go_on.wait(30)

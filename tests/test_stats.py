@@ -38,7 +38,10 @@ def test_cache_info_has_names():
         "mean": 0.5,
         "p95": 0.7,
         "failed": 0,
+        "near": 0,
         "old_since": None,
+        "size": 0,
+        "too_large": 0,
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import warnings
 
@@ -12,7 +13,13 @@ from django.db import DataError
 from cache_memoize.cache import record, store, tokens
 from cache_memoize.cache.breaker import Breaker
 from cache_memoize.cache.connections import UNREAD, UNREADABLE
-from cache_memoize.cache.store import CacheDidNotAnswer, Store, run
+from cache_memoize.cache.store import (
+    AsyncStore,
+    CacheDidNotAnswer,
+    Store,
+    run,
+    store_of,
+)
 from cache_memoize.cache.tokens import Look, Terms
 from cache_memoize.keys.tags import TaggedKey, tag_key, young_key
 from tests.conftest import FakeClock, counted
@@ -289,3 +296,14 @@ def test_an_error_of_the_second_look_is_one_of_the_cache(monkeypatch, watched, c
         else watched.add("key", b"", 1)
     )
     assert watched.breaker.tripped
+
+
+def test_a_caller_that_was_cancelled_while_it_waited_is_not_woken():
+    async def main():
+        store = store_of("locmem", AsyncStore)
+        future = store.future()
+        future.cancel()
+        store.wake(future, "a look")
+        assert future.cancelled()
+
+    asyncio.run(main())

@@ -9,15 +9,18 @@ import sys
 import time
 
 import pytest
+from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
 from django.db import IntegrityError, connection, connections, models, transaction
 from django.db.models import Count, F, OuterRef, Prefetch, Subquery, Sum
 from django.test import override_settings
+from django.test.utils import CaptureQueriesContext
 
 from cache_memoize import cache_memoize, invalidate_model, process
 from cache_memoize.cache.breaker import breaker_of
+from cache_memoize.cache.vouchers import Backend
 from cache_memoize.keys.tags import table_tag
-from cache_memoize.protocol import invalidation, tables
+from cache_memoize.protocol import invalidation, tables, transactions
 from cache_memoize.protocol.statements import names_in
 from tests.conftest import World, in_thread
 from tests.databases import EACH, EVERYWHERE, prepared
@@ -528,6 +531,18 @@ def test_a_cache_in_the_database_that_is_written_to(world):
     assert f() == 1
 
 
+@pytest.mark.backends(["pymemcache", "pylibmc", "unknown"])
+def test_an_empty_answer_of_a_client_that_hides_errors_is_not_believed(
+    world, monkeypatch
+):
+    f = world.memoize(60, queries=True, depends_on=Post)(lambda: Post.objects.count())
+    before = f()
+    with monkeypatch.context() as patch:
+        patch.setattr(Backend, "get_many", lambda self, cache, keys: {})
+        Post.objects.create(title="new")
+    assert f() == before + 1
+
+
 @pytest.mark.backends(["valkey"])
 def test_a_cache_of_others_that_fails_at_the_commit_stops_no_hook(world, caplog):
     done = []
@@ -597,6 +612,15 @@ def test_methods_that_send_a_statement_of_their_own_may_write_anywhere(world, ro
     assert f() == f() == 1
 
 
+def test_without_the_app_nothing_sees_the_statements(monkeypatch):
+    monkeypatch.setattr(transactions, "observer", None)
+    with connection.cursor() as cursor:
+        cursor.executescript("INSERT INTO tests_post (title) VALUES ('new')")
+        with pytest.raises(AttributeError):
+            _ = cursor.copy_expert
+    assert Post.objects.count() == 1
+
+
 def test_the_methods_of_a_driver_are_those_that_it_has():
     with connection.cursor() as cursor:
         assert not hasattr(cursor, "copy_expert") and hasattr(cursor, "executescript")
@@ -606,27 +630,48 @@ def test_the_methods_of_a_driver_are_those_that_it_has():
 
 
 @pytest.mark.parametrize(
-    "depends, error, text",
+    "depends, text",
     [
-        ("tests.Psot", ImproperlyConfigured, "names 'tests.Psot', which is no model"),
-        ("tests.Psot", ImproperlyConfigured, "did you mean tests.Post"),
-        ("nothing", ImproperlyConfigured, "which is no model"),
-        (5, TypeError, "depends_on="),
-        (int, TypeError, "which is no model"),
-        (models.Model, TypeError, "no model|abstract"),
-        (Labelled, TypeError, "the abstract model Labelled"),
-        ([Post, int], TypeError, "which is no model"),
+        ("tests.Psot", "has 'tests.Psot', which is no model"),
+        ("tests.Psot", "did you mean tests.Post"),
+        ("tests_post", "did you mean tests.Post"),
+        ("nothing", "which is no model"),
+        ("", "has '', which is no model"),
+        (5, "has a int, which is no model"),
+        (int, "which is no model"),
+        (models.Model, "which is no model"),
+        (Post.objects, "a ManagerFromQuerySet?|a Manager, which is no model"),
+        (Post.objects.all(), "has a QuerySet, which is no model"),
+        (Post(), "has a Post, which is no model; write the class"),
+        (Labelled, "the abstract model Labelled"),
+        ([Post, int], "which is no model"),
+        (["reads", Post], "has 'reads' beside models; write only models"),
+        ("admin.LogEntry", "take 'django_admin_log' out of"),
     ],
 )
-def test_what_is_no_model_is_refused(depends, error, text):
-    with pytest.raises(error, match=text):
-        cache_memoize(60, depends_on=depends, prefix="refused")(lambda: 1)()
+@pytest.mark.parametrize("ready", [True, False])
+def test_what_is_no_model_is_refused(depends, text, ready, monkeypatch):
+    """Also where it is known at the first call only. No query is sent for that."""
+    monkeypatch.setattr(apps, "ready", ready)
+    with (
+        CaptureQueriesContext(connection) as sent,
+        pytest.raises(ImproperlyConfigured, match=text),
+    ):
+        f = cache_memoize(60, depends_on=depends, prefix="refused")(lambda: 1)
+        monkeypatch.undo()
+        f()
+    assert not sent
+
+
+@pytest.mark.parametrize("depends", [None, (), []])
+def test_no_model_is_taken(depends):
+    cache_memoize(60, depends_on=depends, prefix="none")(lambda: 1)()
 
 
 def test_a_model_that_was_swapped_out_is_refused(settings):
     """Its table is never written."""
     settings.AUTH_USER_MODEL = "tests.Reader"
-    with pytest.raises(TypeError, match=r"auth.User, .* tests.Reader is in its place"):
+    with pytest.raises(ImproperlyConfigured, match="auth.User, .* tests.Reader is in"):
         cache_memoize(60, depends_on="auth.User", prefix="refused")(lambda: 1)()
 
 

@@ -167,10 +167,11 @@ def urls() -> set[str]:
 
 ADMIN = "http://127.0.0.1:8000/admin/"
 ONE, TWO = "http://127.0.0.1:8000/1/", "http://127.0.0.1:8000/2/"
+BY_TABLE = "http://127.0.0.1:8000/table/2/"
 
 
 def test_the_tutorial_as_it_is_written(typist):
-    assert urls() == {ONE, TWO, ADMIN}
+    assert urls() == {ONE, TWO, BY_TABLE, ADMIN}
     parts = sections()
     assert [*parts] == [
         "Create a project",
@@ -178,6 +179,7 @@ def test_the_tutorial_as_it_is_written(typist):
         "See the hit rate",
         "Invalidate on save",
         "Serve stale values",
+        "Do without invalidations",
         "Test it",
     ]
     for block in [*parts["Create a project"], *parts["Memoize a function"]]:
@@ -218,6 +220,15 @@ def test_the_tutorial_as_it_is_written(typist):
 
     for block in parts["Serve stale values"]:
         typist.type(block)
+    *files, command = parts["Do without invalidations"]
+    for block in files:
+        typist.type(block)
+    typist.start()
+    assert "green cup" in typist.open(TWO) and "green cup" in typist.open(BY_TABLE)
+    typist.type(command)
+    assert "green cup" in typist.open(TWO)
+    assert "green cup" not in typist.open(BY_TABLE)
+    assert "green bowl" in typist.open(BY_TABLE)
     for block in parts["Test it"]:
         typist.type(block)
     assert "Ran 1 test" in typist.said and "OK" in typist.said

@@ -19,6 +19,7 @@ from cache_memoize import cache_memoize
 from cache_memoize.cache import record
 from cache_memoize.cache.store import Store
 from cache_memoize.protocol import waiting
+from cache_memoize.protocol.call import Call
 from tests.chaos import close
 from tests.conftest import close_connections, in_thread, plan_of
 from tests.needs import need
@@ -109,6 +110,28 @@ def test_each_raises_an_exception_of_its_own(backend, kind):
     results = together(kind, f)
     assert {each.args for each in results} == {("for all",)} and runs == [1]
     assert len({id(each) for each in results}) == CALLERS
+
+
+@EVERYWHERE
+@KINDS
+def test_no_caller_raises_an_exception_from_before_its_call(backend, kind, monkeypatch):
+    """It stands in line, and finds the mark that it has found before."""
+    clock = Waiters(1)
+    f = memoized(kind, lambda: "value", cache_alias=backend, _clock=clock)
+    old = record.dumps_exception(ValueError("old"))
+    mark = record.pack(record.FAILED, b"failure!", old)
+    caches[backend].set(f.get_cache_key(), mark, 60)
+
+    async def swap(self: Store, *args: Any) -> bool:
+        monkeypatch.undo()
+        if kind == "threads":
+            assert clock.all.wait(30)
+        else:
+            assert await asyncio.to_thread(clock.all.wait, 30)
+        raise OSError("the first of the line cannot take the key")
+
+    monkeypatch.setattr(Store, "swap", swap)
+    assert together(kind, f, 2) == ["value"] * 2
 
 
 @EVERYWHERE
@@ -373,8 +396,8 @@ def test_a_caller_that_joins_during_a_look_is_not_handed_it(backend, monkeypatch
     first, late = (threading.Thread(target=call, args=[n]) for n in ("first", "late"))
     command, looked = Store._command, []
 
-    def look_and_stop(self: Store, name: str, *args: Any) -> Any:
-        found = command(self, name, *args)
+    async def look_and_stop(self: Store, name: str, *args: Any) -> Any:
+        found = await command(self, name, *args)
         is_entry = name == "get" and found and record.parse(found).kind == record.ENTRY
         if threading.current_thread() is first and is_entry and not looked:
             looked.append(found)
@@ -398,3 +421,23 @@ def test_a_caller_that_joins_during_a_look_is_not_handed_it(backend, monkeypatch
         thread.join()
     assert looked and results == {"first": "old", "late": "new"}
     f.invalidate()
+
+
+def test_the_next_in_line_does_not_try_what_the_first_has_left_to_an_outage():
+    f = memoized("threads", lambda: "mine")
+    plan, results = plan_of(f), []
+    first = waiting.Place(Call(f._memoized, plan, plan.store, f.get_cache_key()))
+    assert first.join() is None
+    thread = threading.Thread(target=lambda: results.append(f()))
+    thread.start()
+    end = time.monotonic() + 30
+    while not any(line.others for line in waiting._lines.values()):
+        assert time.monotonic() < end
+        time.sleep(0.001)
+    plan.breaker.tripped = True
+    try:
+        first.leave()
+        thread.join()
+    finally:
+        plan.breaker.tripped = False
+    assert results == ["mine"] and not f.peek()

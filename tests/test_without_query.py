@@ -284,6 +284,15 @@ def test_what_may_be_uncommitted_is_not_stored(backend, database, post, way):
     )
 
 
+@pytest.mark.backends(["locmem"])
+def test_a_row_in_a_compressed_result_is_seen(backend, database, post):
+    global current
+    current = post
+    f = World(backend, "sync").memoize(60, compress=1)(by_global_row(post, database))
+    in_rolled_back(database, post, lambda: f(1))
+    assert f.peek(1) is None
+
+
 @pytest.mark.backends(["locmem", "valkey"])
 def test_an_exception_that_may_be_uncommitted_is_not_passed_on(backend, database, post):
     """Callers that waited for the computation compute by themselves."""

@@ -38,6 +38,11 @@ async def aprice(item: str) -> int:
     return len(item)
 
 
+@cache_memoize(60, prefix="toolbar.bill")
+def bill(item: str) -> float:
+    return price(item) * rating(item)
+
+
 def page(text: object) -> HttpResponse:
     return HttpResponse(
         '<!doctype html><html lang="en"><head><title>Shop</title>'
@@ -95,7 +100,12 @@ async def aone(request: Any, item: str) -> HttpResponse:
     return page(await aprice(item))
 
 
+def calls_in_a_call(request: Any, item: str) -> HttpResponse:
+    return page(bill(item))
+
+
 urlpatterns = [
+    path("bill/<item>/", calls_in_a_call),
     path("", shop),
     path("one/<str:item>/", one),
     path("aone/<str:item>/", aone),

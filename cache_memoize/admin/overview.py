@@ -19,6 +19,7 @@ from ..describe import (
     FIGURES,
     Figure,
     FunctionInfo,
+    describe_dependencies,
     describe_tags,
     describe_timeout,
     describe_totals,
@@ -79,6 +80,12 @@ class Row:
         self.old_since = moment(since)
         #: The last hour by the minute; None without figures of the whole site.
         self.minutes = None if figures is None else figures.last_hour(now)
+
+    @property
+    def text(self) -> str:
+        """The text that is searched."""
+        depends = describe_dependencies(self.info).depends_on
+        return " ".join([self.path, self.alias, self.tags, *depends])
 
     @property
     def figures(self) -> dict[str, str]:
@@ -159,13 +166,12 @@ class Overview:
         return {}
 
     def search_rows(self, words: str) -> list[Row]:
-        """Return the rows that have all words in their name, alias or tags."""
+        """Return the rows that have all words in their name, alias, tags, or the
+        tables and functions that they depend on."""
         wanted = words.lower().split()
-        return [
-            row
-            for row in self.rows
-            if all(w in f"{row.path} {row.alias} {row.tags}".lower() for w in wanted)
-        ]
+        if not wanted:
+            return self.rows
+        return [row for row in self.rows if all(w in row.text.lower() for w in wanted)]
 
 
 def add_totals(rows: Iterable[Row]) -> Totals:

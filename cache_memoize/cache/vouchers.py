@@ -14,9 +14,20 @@ from typing import Any
 
 from . import record
 
-__all__ = ["Backend", "Cache", "UnshareableVoucher", "Voucher", "until_2038"]
+__all__ = [
+    "UNREADABLE",
+    "VOUCHER",
+    "Backend",
+    "Cache",
+    "Voucher",
+    "until_2038",
+]
 
 Cache = Any
+
+#: Stands for a value that this library has not written, that cannot be read, or whose
+#: voucher is gone.
+UNREADABLE: Any = object()
 
 
 class Backend:
@@ -39,6 +50,16 @@ class Backend:
     stores = True
     #: Whether a command may arrive after its client has given up waiting for it.
     late = True
+
+    #: Whether the server can tell processes of a change that one of them makes.
+    tells = False
+
+    def fitting(self, cache: Cache) -> Backend:
+        """Return the backend for this cache object, of a class that is known."""
+        return self
+
+    def prepare(self, cache: Cache) -> None:
+        """Adapt a cache object that only this library uses, in one thread."""
 
     #: Seconds by which the backend may shorten a lifetime, counting whole seconds.
     slack = 0
@@ -63,9 +84,22 @@ class Backend:
         """Return whether a write now would be part of a transaction of the caller."""
         return False
 
+    def client(self, cache: Cache) -> Any:
+        """Return the client of Redis that the cache is made of, where it ``tells``."""
+        raise NotImplementedError
+
+    def answers_in_order(self, cache: Cache) -> bool:
+        """Return whether ``get_many()`` asks one server, which answers key by key."""
+        return False
+
     def takes_bytes(self, cache: Cache) -> bool:
         """Return whether its serializer accepts bytes."""
         return True
+
+    def ask_server(self, cache: Cache) -> str | None:
+        """Return what the server would answer to writes (``errors.UNFIT``), None if it
+        takes them. May raise what the client raises."""
+        return None
 
     def most(self, cache: Cache) -> int | None:
         """Return the number of entries after which it removes some; None: unlimited."""
@@ -73,6 +107,10 @@ class Backend:
 
     def open_folder(self, cache: Cache) -> str | None:
         """Return the folder of the cache if every user may write to it, else None."""
+        return None
+
+    def awaited(self, cache: Cache) -> Any:
+        """Return the commands for event loops; None if they go through a thread."""
         return None
 
     def get(self, cache: Cache, key: str) -> Any:
@@ -109,10 +147,6 @@ def until_2038(backend: Backend) -> float:
     return max(30 * 24 * 60 * 60 + 1.0, 2**31 - 2 - time.time())
 
 
-#: Stands for a record without its voucher: no record of ours, and not None.
-VOID: Any = object()
-
-
 class Voucher(Backend):
     """Any other backend, by the public API: a second key vouches for the first.
 
@@ -136,7 +170,7 @@ class Voucher(Backend):
         # Read second: if the voucher is still stored now, no invalidation had ended
         # when the value was read.
         if found and found.vouched and cache.get(self.voucher_key(key)) != found.token:
-            return VOID
+            return UNREADABLE
         return raw
 
     def get_many(self, cache: Cache, keys: list[str]) -> dict[str, Any]:
@@ -148,7 +182,7 @@ class Voucher(Backend):
             tokens = super().get_many(cache, list(names.values()))
             for key, each in vouched.items():
                 if tokens.get(names[key]) != each.token:
-                    found[key] = VOID
+                    found[key] = UNREADABLE
         return found
 
     def add(self, cache: Cache, key: str, new: bytes, seconds: int | None) -> bool:
@@ -188,6 +222,4 @@ class Voucher(Backend):
         super().set(cache, self.voucher_key(key), token, seconds)
 
 
-class UnshareableVoucher(Voucher):
-    shareable = False
-    slack = 1
+VOUCHER = Voucher()

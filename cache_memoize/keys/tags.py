@@ -22,7 +22,9 @@ __all__ = [
     "TaggedKey",
     "also_tagged",
     "call_tags",
+    "common_group",
     "function_tag",
+    "group_of",
     "may_be_returned",
     "predicting",
     "remember_expected",
@@ -163,6 +165,22 @@ def tag_of_calls(tag: str) -> str | None:
     if not key.startswith(_CALL):
         return None
     return f"{alias}{tab}{_CALLS}{key[len(_CALL) :].partition(':')[0]}"
+
+
+def group_of(tag: str) -> str | None:
+    """Return the name of the function of whose calls ``tag`` is; None for others."""
+    key = tag.rpartition("\t")[2]
+    for head in (_CALL, _CALLS):
+        if key.startswith(head):
+            return key[len(head) :].partition(":")[0]
+    return None
+
+
+def common_group(keys: Iterable[str]) -> str:
+    """Return the name of the function that a call's key and its tags belong to; empty
+    if there are tags of others."""
+    groups = {group_of(key) for key in keys if is_tag(key)}
+    return (groups.pop() or "") if len(groups) == 1 else ""
 
 
 def table_tag(table: str) -> str:

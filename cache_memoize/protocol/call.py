@@ -13,7 +13,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from ..cache import record, tokens
 from ..cache.breaker import Breaker
@@ -159,6 +159,9 @@ class Plan:
     #: Reads the value under a key: the only I/O of a hit.
     fetch: Callable[[str, str], Any]
     afetch: Callable[[str, str], Any]
+    #: The same for many calls.
+    fetch_many: Callable[[str, list[str]], Any]
+    afetch_many: Callable[[str, list[str]], Any]
     #: The kinds of the records that a hit may return without a second look.
     hit_kinds: tuple[int, ...]
     #: The key of the tag that all calls have; None for a function without tags.
@@ -384,8 +387,8 @@ class Claim(NamedTuple):
     leader: Any = None
     #: The arguments as text when the right to store was taken; None: plain values.
     state: str | None = None
-    #: Collects what the result is made of; None: nothing does.
-    origins: Origins | None = None
+    #: Collects what the result is made of, in each claim to compute.
+    origins: Origins = cast("Origins", None)
     #: Whether results that were made with the last one are out of date.
     renews: bool = False
     started: float = 0.0

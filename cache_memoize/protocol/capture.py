@@ -20,7 +20,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .. import process
 from ..cache import record
@@ -194,8 +194,6 @@ class Origins:
 
 #: Pairs of caches of which the log has said that one does not see the other.
 _told: set[tuple[str, str]] = set()
-#: For a computation that is no origin of its own: it adds to the one around it.
-_OUTER: Any = object()
 
 
 class Computation:
@@ -204,19 +202,18 @@ class Computation:
 
     __slots__ = ("_reset", "ended", "origins", "outer")
 
-    def __init__(
-        self, origins: Origins | None = _OUTER, *, apart: bool = False
-    ) -> None:
+    def __init__(self, origins: Origins | None = None, *, apart: bool = False) -> None:
         """Begin a computation.
 
-        :param origins: collects what the result is made of; None: nothing does.
+        :param origins: collects what the result is made of; None: that of the
+            computation around this one does.
         :param apart: the computation around this one does not use its result.
         """
         self.ended = False
         #: The computation around this one.
         self.outer = None if apart else computation()
         outer = self.outer.origins if self.outer else None
-        self.origins: Origins | None = outer if origins is _OUTER else origins
+        self.origins: Origins | None = origins or outer
         self._reset = _computation.set(self)
         running.add(self)
 

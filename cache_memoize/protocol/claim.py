@@ -35,10 +35,10 @@ from .invalidation import invalidate_call
 from .settle import confirm
 from .waiting import Place, holds_up, lead
 
+__all__ = ["Do", "can_wait", "claim", "decide", "overtake", "serve"]
+
 #: Seconds after which a caller in line looks itself.
 LONGEST_WAIT = 10.0
-
-__all__ = ["Do", "can_wait", "claim", "decide", "overtake", "serve"]
 
 
 async def claim(call: Call, first: Any = UNREAD, error: Any = None) -> Claim:
@@ -170,15 +170,16 @@ def decide(
         return Do.TAKE
     if found.is_fresh(now, grace):
         return Do.SERVE
+    if found.kind == record.FAILED and awaited is None:
+        return Do.RETRY
+    if found.kind == record.FAILED or (
+        found.kind == record.RETRY and awaited not in (None, found.token)
+    ):
+        # The computation that this caller waited for has failed, or one after it. If it
+        # waited for the next one too, the callers of a failing function would queue up.
+        return Do.RAISE if found.end else Do.COMPUTE
     if found.kind in record.LEASES:
-        # The computation that this caller waited for has failed. If it waited for the
-        # next one too, the callers of a failing function would queue up.
-        again = found.kind == record.RETRY and awaited not in (None, found.token)
-        return Do.COMPUTE if again else Do.WAIT
-    if found.kind == record.FAILED:
-        if awaited == found.token and found.end:
-            return Do.RAISE
-        return Do.RETRY if awaited is None else Do.COMPUTE
+        return Do.WAIT
     return Do.TAKE  # it has expired
 
 
@@ -195,6 +196,8 @@ class _Caller:
         self.looks = self.lost = 0
         #: The token of the lease that it waits for.
         self.awaited: bytes | None = None
+        #: That of a computation which failed before this call.
+        self.earlier: bytes | None = None
         self.deadline = math.inf
         self.pauses = 0
         #: Its place in the line of those that wait.
@@ -213,6 +216,8 @@ class _Caller:
         if isinstance(found, Record) and found.token == self.token:
             # The client has sent our lease twice: the answer to the first was lost.
             return _right(self.call, found.raw, found.tags)
+        if isinstance(found, Record) and self.awaited is None:
+            self.earlier = found.token
         self.token = self.call.clock.token()
         self.looks += 1
         self.lost = self.lost + 1 if found is None else 0
@@ -230,7 +235,8 @@ class _Caller:
         found = look.record
         if self.pauses and self.awaited is None and isinstance(found, Record):
             # It stood in line when that computation began, so it has waited for it.
-            self.awaited = found.token if found.kind == record.FAILED else None
+            has_waited = found.kind == record.FAILED and found.token != self.earlier
+            self.awaited = found.token if has_waited else None
         return look
 
     def is_first(self) -> bool:
@@ -264,7 +270,7 @@ class _Caller:
             self.shared = await call.store.wait(future, min(left, LONGEST_WAIT))
             # The first one may have met an outage.
             self.gave_up = self.shared is None and call.store.breaker.tripped
-        elif lease is not None:
+        else:
             pause = policy.wait_pause(self.pauses, clock.random())
             await call.store.sleep(min(pause, left))
         self.pauses += 1
@@ -299,7 +305,7 @@ async def _step(caller: _Caller, look: Look) -> Claim | None:
     elif do is Do.RAISE:
         assert found is not None
         with suppress(Exception):  # a class decides what unpickling raises
-            return Claim(found, decode(found))
+            return Claim(found._replace(kind=record.FAILED), decode(found))
         return _right(call)
     elif do is Do.WAIT:
         assert found is not None
@@ -367,7 +373,10 @@ async def _take(caller: _Caller, look: Look, kind: int = record.LEASE) -> Claim 
         if uses is None:
             return _right(call)
     old = None if found is None else found.raw
-    lease, leader = pack(kind, caller.token, tags=look.tags), lead(call, caller.token)
+    # Callers that wait may see it in place of the mark, whose exception is theirs.
+    error = old[: found.end] if found and old and kind == record.RETRY else b""
+    lease = pack(kind, caller.token, error, tags=look.tags)
+    leader = lead(call, caller.token)
     caller.lease = lease
     taken = await call.store.take(call.key, old, lease, call.lease_seconds())
     caller.lease = None

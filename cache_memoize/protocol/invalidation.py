@@ -24,10 +24,10 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..cache import record
-from ..cache.connections import UNREADABLE, aliases
+from ..cache.connections import UNREAD, UNREADABLE, aliases
 from ..cache.errors import CacheDidNotAnswer
 from ..cache.record import CLEARED, CLEARED_FOR, Record, pack
 from ..cache.store import AsyncStore, Store, run, store_of
@@ -74,7 +74,7 @@ async def invalidate_key(
 
     def block(tokens: frozenset[bytes], each: str) -> None:
         if each == key:
-            run(_block(here, name, key, tokens, blocked))
+            run(_block(here, name, key, tokens, tags, blocked))
         else:
             run(_limit_tags(here, (each,)))
 
@@ -89,13 +89,12 @@ async def invalidate_key(
         store.database(),
     )
     if tokens:
-        await _block(store, name, key, tokens, blocked)
+        await _block(store, name, key, tokens, tags, blocked)
         await _limit_tags(store, tags)
     elif tokens is None:
         await store.get(key)  # an error is raised here, and not at the commit
     else:
-        await _invalidate_now(store, name, key, hold)
-        await _renew_now(store, name, tags)
+        await _invalidate_now(store, name, key, hold, tags)
 
 
 async def invalidate_call(call: Call, *, variants: bool = False) -> None:
@@ -116,11 +115,14 @@ async def renew_tags(
     name: str,
     tags: Sequence[str],
     fails: Callable[[Exception], object] | None = None,
+    *,
+    beside: str | None = None,
 ) -> None:
     """Invalidate the entries that depend on tags, at once or at the commit.
 
     :param fails: gets the error of the cache after the commit, which is raised there
         otherwise: it would skip the project's own hooks.
+    :param beside: a key that holds a record.
     """
     here = store.in_sync()  # as the commit is
     tokens = await transactions.ask_connections(
@@ -135,13 +137,39 @@ async def renew_tags(
     if tokens:
         await _limit_tags(store, tags)
     elif tokens is not None:
-        await _renew_now(store, name, tags)
+        await _renew_now(store, name, tags, beside)
 
 
-async def _renew_now(store: Store, name: str, tags: Sequence[str]) -> None:
+async def _renew_now(
+    store: Store, name: str, tags: Sequence[str], beside: str | None = None
+) -> None:
     """Give each tag that some entry depends on a new token."""
-    for tag in await store.records(tags):
-        await _invalidate_now(store, name, tag, 0.0)
+    await _mark_tags(store, name, tags, beside)
+    await store.tell(tags)
+
+
+async def _mark_tags(
+    store: Store, name: str, tags: Sequence[str], beside: str | None = None
+) -> None:
+    """Replace the tokens of tags by marks.
+
+    The answer of a client that hides errors may be empty. It is believed if the record
+    under ``beside``, the last key, is in it; else a tag is missing if it takes a mark.
+    """
+    swallows = store.backend().swallows
+    last = [beside] if beside and swallows and store.answers_in_order() else []
+    found = await store.records([*tags, *last] if tags else [])
+    is_proven = not swallows or (last and found.pop(last[0], None) is not None)
+    for tag in () if is_proven else tags:
+        mark = pack(CLEARED, store.clock.token())
+        if tag not in found and not await store.add(tag, mark, CLEARED_FOR):
+            await _mark(store, name, tag)
+    await _mark_found(store, name, found)
+
+
+async def _mark_found(store: Store, name: str, records: dict[str, Record]) -> None:
+    for tag, found in records.items():
+        await _mark(store, name, tag, found=found)
 
 
 async def _limit_tags(store: Store, tags: Sequence[str]) -> None:
@@ -155,6 +183,7 @@ async def _limit_tags(store: Store, tags: Sequence[str]) -> None:
         if is_tag and store.backend().atomic:
             new = pack(record.TAG, found.token, cost=record.LIMITED)
             await store.swap(tag, found.raw, new, BLOCK_FOR)
+    await store.tell(tags)
 
 
 def _renew_after_commit(
@@ -173,11 +202,17 @@ def _renew_after_commit(
 
 
 async def _block(
-    store: Store, name: str, key: str, tokens: frozenset[bytes], blocked: list[float]
+    store: Store,
+    name: str,
+    key: str,
+    tokens: frozenset[bytes],
+    tags: Sequence[str],
+    blocked: list[float],
 ) -> None:
     """Block a key for these invalidations; note the time, if that succeeds."""
     now = store.clock.monotonic()
     await _mark(store, name, key, adds=tokens, seconds=BLOCK_FOR)
+    await store.tell([key, *tags])
     blocked.append(now)
 
 
@@ -195,8 +230,7 @@ def _invalidate_after_commit(
     :param blocked: when the block began, in monotonic seconds; empty if there is none.
     """
     try:
-        run(_invalidate_now(store, name, key, hold, frozenset([token])))
-        run(_renew_now(store, name, tags))
+        run(_invalidate_now(store, name, key, hold, tags, frozenset([token])))
     except Exception as error:
         # An error here would skip the project's own hooks. While the block lasts, there
         # is no old entry, and none can be stored.
@@ -206,10 +240,30 @@ def _invalidate_after_commit(
 
 
 async def _invalidate_now(
-    store: Store, name: str, key: str, hold: float, drops: frozenset[bytes] = NO_TOKENS
+    store: Store,
+    name: str,
+    key: str,
+    hold: float,
+    tags: Sequence[str],
+    drops: frozenset[bytes] = NO_TOKENS,
 ) -> None:
-    adds = frozenset([_HOLD]) if hold else NO_TOKENS
-    await _mark(store, name, key, adds=adds, drops=drops, seconds=math.ceil(hold))
+    """Invalidate an entry, and what depends on these tags, which were made with it."""
+    adds, found = frozenset([_HOLD]) if hold else NO_TOKENS, UNREAD
+    seen: dict[str, Record] = {}
+    if tags and not hold and not store.backend().swallows:
+        seen = await store.records((key, *tags))
+        found = seen.pop(key, None)
+    if found is not UNREAD and _is_empty(found, swallows=False):
+        # These backends read all keys at once, or in this order. There is no entry, and
+        # what was made with one has had its tags before: they need no second look.
+        await _mark_found(store, name, seen)
+    else:
+        seconds = math.ceil(hold)
+        await _mark(
+            store, name, key, adds=adds, drops=drops, seconds=seconds, found=found
+        )
+        await _mark_tags(store, name, tags, key)
+    await store.tell([key, *tags])
 
 
 async def _mark(
@@ -220,6 +274,7 @@ async def _mark(
     adds: frozenset[bytes] = NO_TOKENS,
     drops: frozenset[bytes] = NO_TOKENS,
     seconds: float = 0.0,
+    found: Any = UNREAD,
 ) -> None:
     """Replace an entry or a lease by a mark: a block, or that the key is empty.
 
@@ -227,18 +282,20 @@ async def _mark(
 
     :param adds: the tokens of invalidations that block the key for ``seconds``.
     :param drops: those of invalidations that are done. The blocks of others stay.
+    :param found: the record under the key, if that was read before.
     """
     swallows = store.backend().swallows
     trouble = None
     try:
         for attempt in range(PATIENCE):
-            found = await store.get(key)
+            if attempt or found is UNREAD:
+                found = await store.get(key)
             blocks = record.blocks(found, store.clock.time())
             if blocks and not adds and drops.isdisjoint(blocks):
                 return  # while another invalidation blocks the key, it has no entry
             blocks |= dict.fromkeys(adds, seconds)
             blocks = {each: blocks[each] for each in blocks if each not in drops}
-            if not blocks and _is_empty(found, swallows):
+            if not blocks and _is_empty(found, swallows=swallows):
                 return
             token = store.clock.token()
             try:
@@ -295,7 +352,7 @@ async def _replace(
     return False
 
 
-def _is_empty(found: Record | None, swallows: bool) -> bool:
+def _is_empty(found: Record | None, *, swallows: bool) -> bool:
     """Return whether a key has nothing to be invalidated, for certain."""
     if found is None:
         return not swallows

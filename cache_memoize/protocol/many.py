@@ -19,13 +19,13 @@ from collections.abc import (
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, cast
+from typing import Any
 
 from asgiref.sync import async_to_sync, sync_to_async
 from django.db.models import QuerySet
 
 from ..cache import record
-from ..cache.connections import UNREAD, afetch_many, fetch_many
+from ..cache.connections import UNREAD
 from ..cache.record import AHEAD, TAIL, freshness, loads
 from ..cache.store import run
 from .call import Call, Claim, Function, Plan
@@ -128,8 +128,8 @@ class Batch:
         await note_calls(self.function, plan, self.store, keys)
         try:
             if self.is_async:
-                return await afetch_many(plan.alias, keys), None
-            return fetch_many(plan.alias, keys), None
+                return await plan.afetch_many(plan.alias, keys), None
+            return plan.fetch_many(plan.alias, keys), None
         except Exception as error:
             return None, error
 
@@ -209,7 +209,7 @@ class Batch:
 
     def _share_origins(self, mine: list[_Item]) -> Origins:
         """Return what collects the origins of all results of a group."""
-        every = [cast("Origins", item.claim.origins) for item in mine]
+        every = [item.claim.origins for item in mine]
         if len(every) == 1:
             return every[0]
         one, known = every[0], dict(chain.from_iterable(o.known.items() for o in every))

@@ -16,6 +16,7 @@ from typing import Any
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
+from ..cache.compression import LEAST
 from ..options import Options
 
 __all__ = ["BACKEND", "Policy", "to_seconds"]
@@ -52,6 +53,7 @@ _WORDS = {
     "wait": (", a timedelta or None (as long as a lease)", "does not wait"),
     "lease": (" or a timedelta", "is refused too"),
     "hold": (" or a timedelta", "does not block"),
+    "local": (", a timedelta, 'process', 'request' or None", "keeps no copies"),
 }
 
 
@@ -98,6 +100,23 @@ def _check_factor(value: Any, option: str, owner: str, most: float = math.inf) -
     return float(value)
 
 
+def _bytes(value: Any, option: str, owner: str) -> float:
+    """Return a number of bytes; None is unlimited."""
+    if value is None:
+        return math.inf
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(
+            f"cache_memoize: {option}= of {owner} takes a number of bytes (int), not "
+            f"{type(value).__name__}"
+        )
+    if value <= 0:
+        raise ValueError(
+            f"cache_memoize: {option}= of {owner} must be more than 0 bytes; None for "
+            "no limit"
+        )
+    return float(value)
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """The options of a memoized function, except those that make its key."""
@@ -113,6 +132,11 @@ class Policy:
     early_refresh: float = 0.0
     jitter: float = 0.0
     hold: float = 0.0
+    #: Seconds for which a copy of an entry is served; None: no number was given.
+    local: float | None = None
+    #: Bytes of a payload above which it is compressed, and of the largest entry.
+    compress: float = math.inf
+    max_bytes: float = math.inf
     #: Whether results depend on the calls that were made for them.
     inherit: bool = True
     #: False: the cache is neither read nor written.
@@ -121,7 +145,9 @@ class Policy:
     @classmethod
     def from_options(cls, owner: str, options: Options, enabled: bool = True) -> Policy:
         """Return the policy; raise TypeError or ValueError for impossible values."""
-        timeout, wait = options.timeout, options.wait
+        timeout, wait, compress = options.timeout, options.wait, options.compress
+        if isinstance(compress, bool):
+            compress = LEAST if compress else None
         lease = _seconds(options.lease, "lease", owner)
         if not 0 < lease < math.inf:
             raise ValueError(
@@ -133,6 +159,15 @@ class Policy:
             raise ValueError(
                 f"cache_memoize: hold= of {owner} must not be unlimited: nothing is "
                 "stored for that long after an invalidation"
+            )
+        local = None
+        if options.local is not None and not isinstance(options.local, str):
+            local = _seconds(options.local, "local", owner)
+        if local == math.inf:
+            raise ValueError(
+                f"cache_memoize: local= of {owner} must not be unlimited: changes by "
+                "other processes are seen that much later; on Redis and Valkey, "
+                "local='process' sees them at once"
             )
         policy = cls(
             owner=owner,
@@ -148,6 +183,9 @@ class Policy:
             early_refresh=_check_factor(options.early_refresh, "early_refresh", owner),
             jitter=_check_factor(options.jitter, "jitter", owner, 1.0),
             hold=hold,
+            local=local,
+            compress=_bytes(compress, "compress", owner),
+            max_bytes=_bytes(options.max_bytes, "max_bytes", owner),
             # A guard runs once per timeout, whatever it calls.
             inherit=bool(options.inherit and options.store_result),
             enabled=enabled,

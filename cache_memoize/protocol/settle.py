@@ -8,10 +8,12 @@ from typing import Any
 from django.db.models.base import model_unpickle
 
 from ..cache import record
+from ..cache.compression import compress
 from ..cache.errors import MISTAKES, CacheDidNotAnswer
 from ..cache.record import Record, Stamp, pack
 from ..cache.store import run
 from ..cache.tokens import PATIENCE
+from ..process import log_sometimes
 from ..stats.counters import logger
 from . import threads
 from .call import Call, Claim, encode, parsed
@@ -20,7 +22,9 @@ from .invalidation import invalidate_call, renew_tags
 
 __all__ = [
     "confirm",
+    "drop_copies",
     "fail",
+    "is_too_large",
     "postpone_refresh",
     "release",
     "renew_dependents",
@@ -75,6 +79,24 @@ def _tell_miss_callable(call: Call) -> None:
 
 
 async def _settle(call: Call, claim: Claim, kind: int, result: Any) -> None:
+    await _end(call, claim, kind, result)
+    if claim.renews or claim.keeps is not None:
+        await drop_copies(call)
+
+
+async def drop_copies(call: Call) -> None:
+    """Have no process serve a copy of the entry from before a refresh.
+
+    Also if another caller has replaced it, or blocks it: that call may not have
+    returned.
+    """
+    try:
+        await call.store.tell([call.key, *call.own_tags()])
+    except Exception as error:
+        call.stats.trouble("the cache failed after the call", error)
+
+
+async def _end(call: Call, claim: Claim, kind: int, result: Any) -> None:
     cost = call.clock.monotonic() - claim.began
     # The maximum decays, so that one slow run does not lengthen leases for good.
     call.function.slowest = max(cost, call.function.slowest * 0.9)
@@ -104,13 +126,11 @@ def _count(call: Call, cost: float) -> None:
 
 
 async def _store(call: Call, claim: Claim, kind: int, result: Any, cost: float) -> None:
-    timeout = timeout_of(call, result)
-    if claim.origins:
-        timeout = min(timeout, claim.origins.timeout)
+    timeout = min(timeout_of(call, result), claim.origins.timeout)
     grace = call.plan.grace(kind) if timeout else 0.0
     # At most the timeout, even if the clock was set back meanwhile.
     age = max(0.0, call.clock.time() - claim.started)
-    if claim.origins and claim.origins.stale:
+    if claim.origins.stale:
         # Stale from the start; without stale=, fresh for a moment, for the others.
         timeout = min(timeout, age + (0.0 if grace else STALE_ORIGIN_FRESH_FOR))
     left = timeout - age + grace
@@ -138,10 +158,12 @@ async def _store(call: Call, claim: Claim, kind: int, result: Any, cost: float) 
         return await release(call, claim)  # it was read before, perhaps uncommitted
     # Even if the breaker has opened meanwhile: other callers may be waiting.
     try:
-        depends = await claim.origins.pack(call) if claim.origins else b""
+        depends = await claim.origins.pack(call)
         if depends is None:
             return await _give_up(call, claim, tried=False)
         new = pack_entry(call, claim, kind, payload, timeout, cost, depends)
+        if is_too_large(call, new):
+            return await _give_up(call, claim, tried=True)
         if await put(call, claim, new, left):
             call.function.expect(call.key, depends)
         else:
@@ -198,7 +220,7 @@ async def put(call: Call, claim: Claim, new: bytes, left: float) -> bool:
         await call.look(kept=left)  # else its tags might expire before it
     for _ in range(PATIENCE):
         if await call.store.swap(call.key, held.raw, ours, left):
-            call.stats.stored(call.clock.time())
+            call.stats.stored(call.clock.time(), len(ours))
             return True
         found = await call.store.get(call.key)
         if isinstance(found, Record) and found.raw == held.raw:
@@ -211,7 +233,7 @@ async def put(call: Call, claim: Claim, new: bytes, left: float) -> bool:
         number, stamp = parsed(claim.lease).stamp.begun, found.stamp
         if found.token != held.token or stamp.stored >= number:
             if found.start >= claim.started:  # perhaps ours, by a cancelled task
-                call.stats.stored(call.clock.time())
+                call.stats.stored(call.clock.time(), len(found.raw))
             return False
         if stamp.begun > number:
             stamp = stamp._replace(stored=number)
@@ -224,7 +246,8 @@ async def put(call: Call, claim: Claim, new: bytes, left: float) -> bool:
 
 async def renew_dependents(call: Call, new: bytes) -> None:
     """Invalidate the results that were made with the entry before ``new``."""
-    await renew_tags(call.store, call.function.name, call.own_tags())
+    name, tags = call.function.name, call.own_tags()
+    await renew_tags(call.store, name, tags, beside=call.key)
     await note_refreshed(call, new)
 
 
@@ -247,8 +270,10 @@ def pack_entry(
     entry, with a new one, so that no earlier refresh replaces it."""
     assert claim.lease is not None
     renewed, stamp = claim.keeps is not None, None
-    if claim.origins and claim.origins.stale:
+    if claim.origins.stale:
         stamp = Stamp(call.clock.time(), STALE_ORIGIN_FRESH_FOR, 0)
+    if len(payload) > call.policy.compress:
+        payload = compress(payload)
     return pack(
         kind,
         call.clock.token() if renewed else record.token_of(claim.lease),
@@ -260,6 +285,21 @@ def pack_entry(
         depends=depends,
         stamp=stamp,
     )
+
+
+def is_too_large(call: Call, new: bytes) -> bool:
+    """Return whether an entry has more than ``max_bytes=``; count and log it."""
+    size, most = len(new), call.policy.max_bytes
+    if size > most:
+        call.stats.too_large += 1
+        log_sometimes(
+            logger.warning,
+            "%s: not stored: an entry of %d bytes, with max_bytes=%d",
+            call.function.name,
+            size,
+            int(most),
+        )
+    return size > most
 
 
 async def release(call: Call, claim: Claim, error: BaseException | None = None) -> None:

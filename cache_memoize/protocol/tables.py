@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = [
     "declare",
     "invalidate_tables",
+    "is_ignored",
     "tables_of",
     "tables_with",
     "uses_tables",
@@ -128,6 +129,11 @@ def _known_tables() -> frozenset[str]:
         for model in apps.get_models(include_auto_created=True, include_swapped=True)
     }
     return frozenset(found - _ignored())
+
+
+def is_ignored(table: str) -> bool:
+    """Return whether writes to a table invalidate nothing."""
+    return name_of(table) in _ignored()
 
 
 @functools.lru_cache(1)

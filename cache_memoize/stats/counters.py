@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from .. import signals
 from ..clock import Clock
 from ..conf import conf
-from ..process import logger
+from ..process import log_sometimes, logger
 from ..signals import Event
 from .reporter import reporter
 from .totals import Totals, bucket
@@ -21,10 +21,6 @@ __all__ = ["CacheInfo", "Stats", "logger"]
 #: Events without a line at DEBUG: of hits there are too many, and an error is logged as
 #: a warning.
 _NOT_LOGGED = frozenset({"hit", "error"})
-
-
-#: Seconds after a line about a failed refresh before there is another one.
-_LOG_PAUSE = 60.0
 
 
 class CacheInfo(NamedTuple):
@@ -52,6 +48,12 @@ class CacheInfo(NamedTuple):
     failed: int = 0
     #: The first failed refresh since a result was stored; None: there is none.
     old_since: datetime | None = None
+    #: Hits whose entry was a copy in the memory of the process.
+    near: int = 0
+    #: Mean bytes of a stored entry, as it is stored.
+    size: int = 0
+    #: Results that were not stored because of ``max_bytes=``.
+    too_large: int = 0
 
     @classmethod
     def of(cls, totals: Totals, breaker: str, old_since: float) -> CacheInfo:
@@ -82,11 +84,12 @@ class Stats:
         self._function = _refer_to(function)
         self.alias = ""
         self.hits = self.misses = self.stale = self.waits = self.errors = 0
-        self.failed = self.computations = 0
+        self.failed = self.near = self.computations = self.too_large = 0
+        #: Entries stored, and their bytes.
+        self.stores = self.stored_bytes = 0
         #: When a result was last stored, and when a refresh first failed after that, in
         #: seconds since the epoch; 0.0: never.
         self.stored_at = self.old_since = 0.0
-        self._logged_at = -_LOG_PAUSE
         self.spent = self.saved = 0.0
         self.costs: dict[int, int] = {}
         self.warned: set[str] = set()
@@ -99,7 +102,11 @@ class Stats:
             self.waits,
             self.errors,
             self.failed,
+            self.near,
             self.computations,
+            self.stores,
+            self.stored_bytes,
+            self.too_large,
             self.spent,
             self.saved,
             self.costs.copy(),
@@ -157,9 +164,11 @@ class Stats:
     def invalidated(self, key: str) -> None:
         self._tell("invalidated", key)
 
-    def stored(self, now: float) -> None:
-        """Note a stored result: no caller gets a value from before it."""
+    def stored(self, now: float, size: int) -> None:
+        """Count a stored entry: no caller gets a value from before it."""
         self.stored_at, self.old_since = now, 0.0
+        self.stores += 1
+        self.stored_bytes += size
 
     def refresh_failed(
         self, key: str, clock: Clock, why: str, error: BaseException | None = None
@@ -167,15 +176,13 @@ class Stats:
         """Count a refresh that stored nothing, and log one of them per minute."""
         self.failed += 1
         self.old_since = self.old_since or clock.time()
-        if clock.monotonic() - self._logged_at >= _LOG_PAUSE:
-            self._logged_at = clock.monotonic()
-            logger.warning(
-                "%s: a refresh failed (%s); the old value is served until it is too "
-                "old",
-                self.name,
-                why,
-                exc_info=error,
-            )
+        log_sometimes(
+            logger.warning,
+            "%s: a refresh failed (%s); the old value is served until it is too old",
+            self.name,
+            why,
+            error=error,
+        )
         self._tell("failed", key, detail=why)
 
     def _failed(self, what: str) -> None:

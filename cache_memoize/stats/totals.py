@@ -39,8 +39,15 @@ class Totals(NamedTuple):
     errors: int = 0
     #: Refreshes that stored nothing, while callers go on getting the old value.
     failed: int = 0
+    #: Hits whose entry was a copy in the memory of the process.
+    near: int = 0
     #: Runs of the function, also in the background.
     computations: int = 0
+    #: Entries stored, and their bytes.
+    stored: int = 0
+    stored_bytes: int = 0
+    #: Results that were not stored because of ``max_bytes=``.
+    too_large: int = 0
     #: Seconds of all runs.
     spent: float = 0.0
     #: Seconds of computation that hits made unnecessary.
@@ -83,6 +90,11 @@ class Totals(NamedTuple):
     def mean(self) -> float:
         """Mean seconds of a computation; 0.0 without any."""
         return self.spent / self.computations if self.computations else 0.0
+
+    @property
+    def size(self) -> int:
+        """Mean bytes of a stored entry; 0 without any."""
+        return round(self.stored_bytes / self.stored) if self.stored else 0
 
     @property
     def p95(self) -> float:

@@ -1,4 +1,4 @@
-"""The same cache twice, for comparison: written by hand, and with the decorator."""
+"""The same cache three times: written by hand, with invalidations, and without."""
 
 from collections import Counter
 from typing import Any
@@ -77,6 +77,18 @@ def invalidate_related_posts_by_hand(pk: int) -> None:
 
 @cache_memoize(DAY, hit_callable=hit, miss_callable=miss)
 def related_posts(pk: int) -> list[dict[str, Any]]:
+    return find_related(pk)
+
+
+# --- 3. Without an invalidation ------------------------------------------------------
+#
+# Every write to the posts invalidates it, in whichever process, and without a signal
+# too: update(), the bulk methods, raw SQL. But it invalidates all calls, where
+# invalidate_on() below invalidates those of the posts that share a keyword.
+
+
+@cache_memoize(DAY, depends_on=Post, hit_callable=hit, miss_callable=miss)
+def related_posts_by_table(pk: int) -> list[dict[str, Any]]:
     return find_related(pk)
 
 

@@ -7,6 +7,7 @@ from . import views
 urlpatterns = [
     path("", views.front, name="front"),
     path("<int:pk>/", views.read, name="read"),
+    path("<int:pk>/table/", views.read_by_table, name="read-by-table"),
     path("<int:pk>/edit/", views.edit, name="edit"),
     path("<int:pk>/refresh/", views.refresh, name="refresh"),
     path("admin/", admin.site.urls),

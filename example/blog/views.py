@@ -1,4 +1,4 @@
-"""Four pages, which show whether their memoized call was a hit or a miss."""
+"""Five pages, which show whether their memoized call was a hit or a miss."""
 
 import re
 
@@ -9,7 +9,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from .measure import measured
 from .models import Post
-from .related import popular_keywords, related_posts
+from .related import popular_keywords, related_posts, related_posts_by_table
 
 
 class PostForm(forms.ModelForm):
@@ -39,6 +39,14 @@ def read(request: HttpRequest, pk: int) -> HttpResponse:
     post = get_object_or_404(Post, pk=pk)
     context = {"post": post, "measured": measured(related_posts, pk)}
     return render(request, "read.html", context)
+
+
+@require_safe
+def read_by_table(request: HttpRequest, pk: int) -> HttpResponse:
+    """Show the same page without an invalidation."""
+    post = get_object_or_404(Post, pk=pk)
+    context = {"post": post, "measured": measured(related_posts_by_table, pk)}
+    return render(request, "read_by_table.html", context)
 
 
 def edit(request: HttpRequest, pk: int) -> HttpResponse:
