@@ -402,8 +402,14 @@ class LoadedWithHash(LoadedByHash):
         return self._hash
 
 
+class LoadedInDict(LoadedByHash):
+    def __hash__(self):
+        vars(self)["x"] = self.x or "loaded"
+        return hash((self.name, self.x))
+
+
 @pytest.mark.parametrize("x", [1, "a", (1,), 10**12])
-@pytest.mark.parametrize("cls", [LoadedByHash, LoadedWithHash])
+@pytest.mark.parametrize("cls", [LoadedByHash, LoadedWithHash, LoadedInDict])
 def test_what_hash_sets_besides_a_hash_is_refused(cls, x):
     with pytest.raises(UnkeyableArgument, match="its __hash__ sets x"):
         encode(cls("a", x))
@@ -565,6 +571,24 @@ class TotalByAny(Total):
         vars(self).update(given)
 
 
+@dataclasses.dataclass
+class TotalAfterInit(Total):
+    given: dataclasses.InitVar[dict]
+
+    def __post_init__(self, given):
+        vars(self).update(given)
+
+
+class TotalByNew(Total):
+    def __new__(cls, **given):
+        self = object.__new__(cls)
+        vars(self).update(given)
+        return self
+
+    def __init__(self, **given):
+        pass
+
+
 class TotalFromRow(Total):
     @classmethod
     def of(cls, total):
@@ -594,6 +618,8 @@ class TotalOfParent(TotalField):
         Total(5),
         TotalByText(5),
         TotalByAny(total=5),
+        TotalAfterInit({"total": 5}),
+        TotalByNew(total=5),
         TotalFromRow.of(5),
         TotalOfParent(5),
     ],
