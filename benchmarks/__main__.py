@@ -15,8 +15,10 @@ ROOT = Path(__file__).parents[1]
 NAMES = [
     "hit",
     "parts",
+    "near",
     "miss",
     "batch",
+    "awaited",
     "stampede",
     "view",
     "scale",

@@ -350,7 +350,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=3, help="per process")
     parser.add_argument("--tasks", type=int, default=3, help="per process")
     parser.add_argument("--reads", type=int, default=40, help="between two writes")
-    parser.add_argument("--local", help="process: hits from copies in the process")
+    parser.add_argument(
+        "--local",
+        type=lambda given: given if given == "process" else float(given),
+        help="process, or seconds: hits from copies in the memory of each process",
+    )
     parser.add_argument("--bound", type=float, default=15, help="seconds; longer hangs")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     parser.add_argument("--quiet", action="store_true", help="no faults")

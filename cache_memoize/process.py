@@ -15,17 +15,19 @@ requests, gets no signal from Django to close its connections: it calls
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import re
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
 
 __all__ = [
+    "LoopStandstill",
     "Standstill",
     "after_fork",
     "at_thread_end",
@@ -33,8 +35,10 @@ __all__ = [
     "log_sometimes",
     "logger",
     "printable",
+    "run",
 ]
 
+T = TypeVar("T")
 F = TypeVar("F", bound=Callable[[], None])
 
 
@@ -145,6 +149,16 @@ def end_thread() -> None:
             logger.exception("a thread could not clean up")
 
 
+def run(flow: Coroutine[Any, Any, T]) -> T:
+    """Finish a coroutine that never suspends."""
+    try:
+        flow.send(None)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]
+    flow.close()
+    raise RuntimeError("a flow over a synchronous store was suspended")
+
+
 # --- time in which the process does not run ------------------------------------------
 
 
@@ -177,3 +191,23 @@ class Standstill:
             began = time.monotonic()
             ended = self._end.wait(self.STEP)
             self.seconds += max(0.0, time.monotonic() - began - self.STEP)
+
+
+class LoopStandstill(Standstill):
+    """The time for which the running event loop did not run: a callback kept it, as a
+    query in async code does."""
+
+    def __enter__(self) -> LoopStandstill:
+        self.seconds = 0.0
+        self._loop = asyncio.get_running_loop()
+        self._step(self._loop.time())
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._timer.cancel()
+        self.seconds += max(0.0, self._loop.time() - self._timer.when())
+
+    def _step(self, due: float) -> None:
+        now = self._loop.time()
+        self.seconds += now - due
+        self._timer = self._loop.call_at(now + self.STEP, self._step, now + self.STEP)

@@ -24,6 +24,7 @@ from django.db.backends.signals import connection_created
 from cache_memoize import ainvalidate_tags, cache_memoize, invalidate_tags, planning
 from cache_memoize.cache import breaker, record
 from cache_memoize.cache import connections as clients
+from cache_memoize.cache.redis import Awaited
 from cache_memoize.cache.store import Store
 from cache_memoize.clock import Clock
 from cache_memoize.protocol import tables
@@ -33,6 +34,9 @@ from cache_memoize.stats.reporter import reporter
 from tests.needs import FULL, NEED_ALL, gaps, is_full, need
 from tests.servers import DATABASES as SHARED_SERVERS
 from tests.servers import SERVERS
+
+#: Each call in most tests has a loop of its own: its first command needs a connection.
+Awaited.FIRST = 0
 
 pytest_plugins = ["pytester", "pytest_cache_memoize"]
 
@@ -424,8 +428,8 @@ def nothing_left_behind(
     written: set[tuple[str, str]] = set()
     command = Store._command
 
-    def remember(self: Store, name: str, key: Any, *args: Any) -> Any:
-        result = command(self, name, key, *args)
+    async def remember(self: Store, name: str, key: Any, *args: Any) -> Any:
+        result = await command(self, name, key, *args)
         if not name.startswith("read"):
             written.add((self.alias, key))
         return result

@@ -325,6 +325,29 @@ def test_redis_replaces_by_what_the_server_allows(
         server.stop()
 
 
+def test_a_redis_that_refuses_every_way_says_so(monkeypatch):
+    def refused(values, *operands):
+        raise redis.ResponseError("unknown command")
+
+    monkeypatch.setattr("cache_memoize.cache.redis._WAYS", [refused] * 3)
+    cache, adapter = opened("valkey")
+    with pytest.raises(redis.ResponseError, match="unknown command"):
+        adapter.swap(cache, "key", b"1", b"2", 60)
+
+
+@pytest.mark.parametrize(
+    "package", ["django_redis.cache", "django.core.cache.backends.redis"]
+)
+def test_the_server_that_takes_writes_replaces(package):
+    """Not its replicas, which the cache reads from."""
+    servers = ["redis://127.0.0.1:1", "redis://127.0.0.1:2"]
+    cache = {"BACKEND": f"{package}.RedisCache", "LOCATION": servers}
+    with override_settings(CACHES={"default": cache}):
+        cache, adapter = opened("default")
+        client = adapter.values(cache, "key").client
+        assert client.connection_pool.connection_kwargs["port"] == 1
+
+
 @pytest.mark.backends(["pylibmc"])
 def test_what_went_before_it_was_replaced_is_a_lost_race_and_no_trouble(backend):
     cache, adapter = opened(backend)
@@ -441,7 +464,9 @@ def test_a_folder_to_which_everybody_may_write_is_known(tmp_path, mode, is_open)
 
 
 @pytest.mark.backends(["valkey"])
-def test_a_transaction_of_redis_that_loses_a_race_replaces_nothing(backend):
+def test_a_transaction_of_redis_that_loses_a_race_replaces_nothing(
+    backend, monkeypatch
+):
     cache, adapter = opened(backend)
     adapter.set(cache, "race", b"old", 60)
     values, others = adapter.values(cache, "race"), []
@@ -453,13 +478,13 @@ def test_a_transaction_of_redis_that_loses_a_race_replaces_nothing(backend):
     ours = values._replace(decode=decode)
     own = backends.Redis()
     own._refused[ours.server] = 2  # neither IFEQ nor a script
-    new = values.encode(b"new")
+    monkeypatch.setattr(own, "values", lambda *args: ours)
     others.append(b"other")
-    assert not own._replace(ours, None, b"old", new, 60)
+    assert not own.swap(cache, "race", b"old", b"new", 60)
     assert adapter.get(cache, "race") == b"other"
     with pytest.raises(redis.ResponseError, match="expire"):
-        own._replace(ours, None, b"other", new, -1)
-    assert own._replace(ours, None, b"other", new, 60)
+        own.swap(cache, "race", b"other", b"new", -1)
+    assert own.swap(cache, "race", b"other", b"new", 60)
     assert adapter.get(cache, "race") == b"new"
 
 

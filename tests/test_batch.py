@@ -121,16 +121,16 @@ def test_no_two_results_share_an_object(doubled):
 def test_hits_are_one_command(doubled, monkeypatch):
     doubled.f.map([1, 2, 3])
     alias, read = plan_of(doubled.f).alias, []
-    many = connections.read_many
+    checked = connections.genuine_ones
 
     def counting(*args):
         read.append(args)
-        return many(*args)
+        return checked(*args)
 
-    monkeypatch.setattr(connections, "read_many", counting)
+    monkeypatch.setattr(connections, "genuine_ones", counting)
     monkeypatch.setattr(Store, "_command", None)
     assert doubled.f.map([3, 2, 1]) == [[3, 6], [2, 4], [1, 2]]
-    assert [(name, len(keys)) for name, *_, keys in read] == [(alias, 3)]
+    assert [(name, len(keys)) for name, _, keys in read] == [(alias, 3)]
 
 
 def test_many_are_read_and_computed_in_chunks(doubled, monkeypatch):

@@ -239,6 +239,11 @@ def test_what_is_held_comes_back():
     assert again.request.url == "http://localhost/"
 
 
+def test_an_exception_that_is_a_result_comes_back_as_pickle_makes_it():
+    [again] = record.loads(record.dumps([OSError(2, "absent", "a.txt")]))
+    assert (again.args, again.filename) == ((2, "absent"), "a.txt")
+
+
 class Turned:
     """Comes back as a list."""
 

@@ -28,10 +28,11 @@ def soak(*options: str) -> tuple[int, str]:
     return int(old[1]), said
 
 
-def test_nothing_is_old_while_processes_and_their_network_fail():
+@pytest.mark.parametrize("local", [[], ["--local", "process"]])
+def test_nothing_is_old_while_processes_and_their_network_fail(local):
     """Nothing hangs either: crossed and recursive calls never wait for each other."""
     need("valkey")
-    old, said = soak("--url", "valkey")
+    old, said = soak("--url", "valkey", *local)
     assert old == 0
     assert re.search(r"[1-9]\d* faults in 6 seconds on Valkey \d", said)
 

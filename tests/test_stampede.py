@@ -22,6 +22,7 @@ from cache_memoize import cache_memoize
 from cache_memoize.cache import record
 from cache_memoize.cache.backends import LocalMemory, backend_of
 from cache_memoize.cache.breaker import breaker_of
+from cache_memoize.cache.redis import Awaited
 from cache_memoize.cache.store import Store, run
 from cache_memoize.cache.tokens import Look
 from cache_memoize.clock import Clock
@@ -771,9 +772,10 @@ def test_cancelling_while_the_lease_is_being_written_frees_the_key(
     """The thread that talks to the cache goes on; its lease must not be an orphan."""
     command = Store._command
     running, go_on = threading.Event(), threading.Event()
+    monkeypatch.setattr(Awaited, "FIRST", 99)  # through the thread
 
-    def slow(self, name, *args):
-        result = command(self, name, *args)
+    async def slow(self, name, *args):
+        result = await command(self, name, *args)
         if name == "add":
             running.set()
             assert go_on.wait(30)

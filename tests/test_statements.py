@@ -107,6 +107,7 @@ WRITES = [
     "EXPLAIN (ANALYZE, BUFFERS) UPDATE t SET a = 1",
     "EXPLAIN ANALYZE EXECUTE prepared(1)",
     "EXPLAIN ANALYZE CREATE TABLE u AS SELECT 1",
+    "EXPLAIN ANALYZE\nCREATE TABLE u AS\nSELECT 1",
     "ANALYZE INSERT INTO t VALUES (1)",
     "SELECT my_function(1)",
     "SELECT app.my_function(1)",
@@ -203,6 +204,20 @@ def test_what_stands_in_quotes_is_no_statement(text):
 )
 def test_statements_that_ask_for_a_snapshot(sql, isolates):
     assert effect_of(sql).isolates is isolates
+
+
+@pytest.mark.parametrize(
+    "sql, undoes",
+    [
+        ("ROLLBACK TO SAVEPOINT s1", True),
+        ("/* a */ rollback work to s1", True),
+        ("ROLLBACK", False),
+        ("ROLLBACK; SELECT 'TO'", False),
+        ("SELECT 1 AS rollback, 2 AS to", False),
+    ],
+)
+def test_statements_that_roll_back_to_a_savepoint(sql, undoes):
+    assert effect_of(sql).undoes is undoes
 
 
 def test_long_statements_are_not_remembered():

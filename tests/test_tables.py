@@ -730,10 +730,15 @@ def test_a_cache_that_other_processes_do_not_tell_is_logged(caplog, monkeypatch)
         ("CREATE TABLE t (id int)", "t"),
         ("SELECT EXTRACT(YEAR FROM a) FROM t", "t"),
         ("SELECT TRIM(BOTH FROM a) FROM t", "t"),
+        ("SELECT SUBSTRING(LOWER(a) FROM b) FROM t", "t"),
         ("SELECT a IS DISTINCT FROM b FROM t", "t"),
+        ("SELECT a FROM t ORDER BY a, b", "t"),
+        ("SELECT a FROM t GROUP BY a, b", "t"),
+        ("DELETE FROM t WHERE a = 1 RETURNING a, b", "t"),
         ("SELECT 'FROM u' FROM t -- FROM v", "t"),
         ("SELECT /* FROM u */ a FROM t", "t"),
         ("SELECT 'it''s' FROM t", "t"),
+        (f"SELECT a FROM t WHERE a = '{'a' * 5000}'", "t"),
     ],
 )
 def test_the_tables_in_a_statement(sql, found):

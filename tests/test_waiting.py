@@ -396,8 +396,8 @@ def test_a_caller_that_joins_during_a_look_is_not_handed_it(backend, monkeypatch
     first, late = (threading.Thread(target=call, args=[n]) for n in ("first", "late"))
     command, looked = Store._command, []
 
-    def look_and_stop(self: Store, name: str, *args: Any) -> Any:
-        found = command(self, name, *args)
+    async def look_and_stop(self: Store, name: str, *args: Any) -> Any:
+        found = await command(self, name, *args)
         is_entry = name == "get" and found and record.parse(found).kind == record.ENTRY
         if threading.current_thread() is first and is_entry and not looked:
             looked.append(found)

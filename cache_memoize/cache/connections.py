@@ -11,35 +11,41 @@ that Django closes them.
 from __future__ import annotations
 
 import threading
-from typing import Any
+from asyncio import _get_running_loop
+from typing import Any, NamedTuple
 
 from asgiref.sync import sync_to_async
 from django.core.cache import caches
-from django.core.cache.backends.base import default_key_func
+from django.core.cache.backends.base import BaseCache, default_key_func
 
 from .. import process
 from ..conf import is_test
 from ..keys.tags import TaggedKey
-from ..process import log_sometimes, logger
+from ..process import Standstill, log_sometimes, logger
 from . import record, signing
 from .backends import Backend, backend_of
 from .errors import is_decoding_error
 from .record import DEPENDS, TRAILER_SIZE
+from .redis import Awaited
+from .vouchers import UNREADABLE
 
 __all__ = [
     "UNREAD",
     "UNREADABLE",
+    "Direct",
     "afetch",
     "afetch_many",
     "afetch_tagged",
     "aread_with_tags",
     "aliases",
+    "awaited",
     "close",
     "database_of",
     "fetch",
     "fetch_many",
     "fetch_tagged",
     "genuine",
+    "genuine_ones",
     "has_key_function",
     "have_key_functions",
     "is_in_memory",
@@ -50,14 +56,11 @@ __all__ = [
     "pick_entry",
     "place_from_afar",
     "place_of",
-    "read_many",
     "read_raw_many",
     "read_with_tags",
     "settings_of",
 ]
 
-#: Stands for a value that this library has not written, or that cannot be read.
-UNREADABLE: Any = object()
 #: Stands for a value that was not read yet.
 UNREAD: Any = object()
 
@@ -71,6 +74,9 @@ class _Objects:
         self.memory: dict[str, Any] = {}
         #: By alias: those of this thread alone, which :func:`close` closes.
         self.own: dict[str, Any] = {}
+        #: By alias: the commands for the event loops of this thread; None if they are
+        #: to go through a thread.
+        self.awaited: dict[str, Awaited | None] = {}
 
 
 class _Thread(threading.local):
@@ -108,13 +114,18 @@ def database_of(alias: str) -> str | None:
     return backend_of(cache).database(cache)
 
 
+def _present_objects() -> _Objects:
+    """Return the objects of this thread, without those made from other settings."""
+    # override_settings() makes new ones.
+    if _thread.has.settings is not caches.settings:
+        close()
+        _thread.has = _Objects(caches.settings)
+    return _thread.has
+
+
 def opened(alias: str) -> tuple[Any, Backend]:
     """Return a cache object that no other thread is using, and its backend."""
-    has = _thread.has
-    # override_settings() makes new settings: objects made from the old ones go.
-    if has.settings is not caches.settings:
-        close()
-        has = _thread.has = _Objects(caches.settings)
+    has = _present_objects()
     for known in (has.memory, has.own):
         if alias in known:
             return known[alias], backend_of(known[alias])
@@ -129,10 +140,41 @@ def opened(alias: str) -> tuple[Any, Backend]:
 
 @process.at_thread_end
 def close() -> None:
-    """Close the clients that belong to this thread alone."""
-    for cache in _thread.has.own.values():
-        cache.close()
-    _thread.has.own = {}
+    """Close the clients and connections that belong to this thread alone."""
+    has = _thread.has
+    for each in has.own.values():
+        each.close()
+    has.own, has.awaited = {}, {}
+
+
+def awaited(alias: str) -> Awaited | None:
+    """Return the commands on a cache over the connection of the running loop; None if
+    they are to go through a thread, or no loop is running."""
+    if _get_running_loop() is None:
+        return None
+    has = _present_objects()
+    if alias not in has.awaited:
+        cache = caches.create_connection(alias)
+        threads = has_key_function(alias)  # which may ask the thread for its tenant
+        has.awaited[alias] = None if threads else backend_of(cache).awaited(cache)
+    found = has.awaited[alias]
+    return found if found is not None and found.is_ready() else None
+
+
+class Direct(NamedTuple):
+    """The commands on a cache in this thread, as coroutines that never suspend."""
+
+    alias: str
+    cache: Any
+    backend: Backend
+
+    def standstill(self) -> Standstill:
+        return Standstill()
+
+    async def do(self, command: str, *args: Any) -> Any:
+        if command == "get_many":
+            return read_raw_many(*self, *args)
+        return getattr(self.backend, command)(self.cache, *args)
 
 
 def place_of(alias: str, key: str) -> Any:
@@ -149,8 +191,11 @@ def place_from_afar(alias: str, key: str) -> Any:
 
 
 def has_key_function(alias: str) -> bool:
-    """Return whether a key may mean another entry in another thread."""
-    return _cache_for_keys(alias).key_func is not default_key_func
+    """Return whether a key may mean another entry in another thread: there is a
+    KEY_FUNCTION, or the ``make_key()`` of a subclass."""
+    cache = _cache_for_keys(alias)
+    own = type(cache).make_key is not BaseCache.make_key
+    return own or cache.key_func is not default_key_func
 
 
 def have_key_functions() -> bool:
@@ -204,8 +249,11 @@ def fetch_many(alias: str, keys: list[Any]) -> dict[str, Any]:
 
 def read_with_tags(alias: str, keys: list[Any]) -> dict[str, Any]:
     """Return the values under these keys, of calls of one function, and their tags."""
-    tags = {tag for key in keys for tag in getattr(key, "all_tags", ())}
-    return read_many(alias, *opened(alias), [*keys, *tags])
+    return read_many(alias, *opened(alias), _with_tags(keys))
+
+
+def _with_tags(keys: list[Any]) -> list[str]:
+    return [*keys, *{tag for key in keys for tag in getattr(key, "all_tags", ())}]
 
 
 def pick_entries(keys: list[Any], found: dict[str, Any]) -> dict[str, Any]:
@@ -234,8 +282,11 @@ def pick_entry(key: Any, found: dict[str, Any]) -> Any:
 def is_in_memory(alias: str) -> bool:
     """Return whether this cache answers without waiting for anything."""
     has = _thread.has
-    if has.settings is caches.settings and alias in has.memory:
-        return True
+    if has.settings is caches.settings:
+        if alias in has.memory:
+            return True
+        if alias in has.awaited:
+            return False
     return backend_of(caches[alias]).in_memory
 
 
@@ -255,23 +306,31 @@ def unshared(alias: str) -> str | None:
 async def afetch(alias: str, key: str) -> Any:
     if is_in_memory(alias):
         return fetch(alias, key)
-    return await sync_to_async(fetch)(alias, key)
+    client = awaited(alias)
+    if client is None:
+        return await sync_to_async(fetch)(alias, key)
+    raw = await client.get(key)
+    return raw if signing.state is False else genuine(alias, client.cache, key, raw)
 
 
 async def afetch_tagged(alias: str, key: TaggedKey) -> Any:
     if is_in_memory(alias):
         return fetch_tagged(alias, key)
-    return await sync_to_async(fetch_tagged)(alias, key)
+    return pick_entry(key, await aread_with_tags(alias, [key]))
 
 
 async def afetch_many(alias: str, keys: list[str]) -> dict[str, Any]:
     return pick_entries(keys, await aread_with_tags(alias, keys))
 
 
-async def aread_with_tags(alias: str, keys: list[str]) -> dict[str, Any]:
+async def aread_with_tags(alias: str, keys: list[Any]) -> dict[str, Any]:
     if is_in_memory(alias):
         return read_with_tags(alias, keys)
-    return await sync_to_async(read_with_tags)(alias, keys)
+    client = awaited(alias)
+    if client is None:
+        return await sync_to_async(read_with_tags)(alias, keys)
+    found = await client.get_many(_with_tags(keys))
+    return genuine_ones(alias, client.cache, found)
 
 
 #: Aliases of servers that refuse commands with several keys.
@@ -282,7 +341,10 @@ def read_many(
     alias: str, cache: Any, backend: Backend, keys: list[str]
 ) -> dict[str, Any]:
     """Return the genuine records under these keys; see :func:`genuine`."""
-    found = read_raw_many(alias, cache, backend, keys)
+    return genuine_ones(alias, cache, read_raw_many(alias, cache, backend, keys))
+
+
+def genuine_ones(alias: str, cache: Any, found: dict[str, Any]) -> dict[str, Any]:
     if signing.state is False:
         return found
     return {key: genuine(alias, cache, key, raw) for key, raw in found.items()}

@@ -86,7 +86,8 @@ _TELL = (
     "if id == 'seen' then seen = value == run and 1 or 0 "
     "elseif id ~= ARGV[1] and (string.find(value, ARGV[5], 1, true) "
     "or string.find(value, ' * ', 1, true)) then "
-    "number = number + 1 redis.call('HSET', KEYS[2], id, value) "
+    # A full server takes no answers: then the writer waits for a term.
+    "number = number + 1 redis.pcall('HSET', KEYS[2], id, value) "
     "redis.call('PUBLISH', ARGV[2] .. id, ARGV[3] .. ' ' .. ARGV[4]) end end "
     "if number > 0 then redis.call('EXPIRE', KEYS[2], ARGV[7]) end "
     "return {number, seen, run}"
@@ -130,7 +131,8 @@ class _List:
         settings = settings_of(alias) or {}
         prefix, version = settings.get("KEY_PREFIX", ""), settings.get("VERSION", 1)
         #: Not by make_key(): of a KEY_FUNCTION, the result may differ for each tenant.
-        self.key = f"{prefix}:{version}:cache_memoize.holders"
+        #: The braces keep all keys of a cluster on one node.
+        self.key = f"{prefix}:{version}:{{cache_memoize.holders}}"
         # Channels are the same in all databases of a server.
         database = self.client.connection_pool.connection_kwargs.get("db", 0)
         #: Before the id of a holder: its channel.

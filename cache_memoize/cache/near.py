@@ -73,8 +73,6 @@ class Copies:
     def __init__(self, most: int, most_bytes: int) -> None:
         self.by_place: OrderedDict[Any, _Copy] = OrderedDict()
         self.generation = 0
-        #: Copies that were dropped because of what they are copies of.
-        self.dropped = 0
         self.size = 0
         self._most, self._most_bytes = most, most_bytes
         self._by_tag: dict[Any, set[Any]] = {}
@@ -109,7 +107,6 @@ class Copies:
             self.generation += 1
             for place in places:
                 for each in (place, *self._by_tag.get(place, ())):
-                    self.dropped += each in self.by_place
                     self._remove(each)
 
     def clear(self) -> None:

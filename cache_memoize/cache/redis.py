@@ -1,18 +1,26 @@
-"""Atomic replacement on Redis and Valkey, through Django's client and django-redis.
+"""Redis and Valkey: atomic replacement, and commands without a thread.
 
-The server has one of three ways, tried in this order: ``SET ... IFEQ``, a script, and a
-transaction (``WATCH``, ``MULTI``), which any server allows. A user of the server may be
-forbidden the first two.
+The server has one of three ways to replace, tried in this order: ``SET ... IFEQ``, a
+script, and a transaction (``WATCH``, ``MULTI``), which any server allows. A user of the
+server may be forbidden the first two. Sync and async code share them, as coroutines.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
-from .vouchers import Backend, Cache
+from asgiref.sync import sync_to_async
+from django.core.cache.backends.redis import RedisCacheClient
 
-__all__ = ["DjangoRedis", "Redis"]
+from ..process import LoopStandstill, Standstill, run
+from .errors import is_decoding_error
+from .multiplexed import Multiplexed, twin_of
+from .vouchers import UNREADABLE, Backend, Cache
+
+__all__ = ["Awaited", "DjangoRedis", "Redis"]
 
 
 class _Values(NamedTuple):
@@ -26,13 +34,19 @@ class _Values(NamedTuple):
     server: str
 
 
+#: Sends one command to a server and returns its answer.
+Ask = Callable[..., Awaitable[Any]]
+
+
+def _lifetime(seconds: int | None) -> tuple[Any, ...]:
+    return () if seconds is None else ("EX", seconds)
+
+
 def _by_comparison(
-    values: _Values, stored: Any, old: bytes, new: Any, seconds: int | None
-) -> bool:
+    key: str, stored: Any, new: Any, seconds: int | None
+) -> tuple[Any, ...]:
     """Redis from 8.4 on, Valkey from 8.1 on."""
-    lifetime = () if seconds is None else ("EX", seconds)
-    command = "SET", values.key, new, "IFEQ", stored, *lifetime
-    return bool(values.client.execute_command(*command))
+    return "SET", key, new, "IFEQ", stored, *_lifetime(seconds)
 
 
 _SCRIPT = (
@@ -42,16 +56,16 @@ _SCRIPT = (
 )
 
 
-def _by_script(
-    values: _Values, stored: Any, old: bytes, new: Any, seconds: int | None
-) -> bool:
+def _by_script(key: str, stored: Any, new: Any, seconds: int | None) -> tuple[Any, ...]:
     lifetime = "" if seconds is None else seconds
-    return bool(values.client.eval(_SCRIPT, 1, values.key, stored, new, lifetime) == 1)
+    return "EVAL", _SCRIPT, 1, key, stored, new, lifetime
 
 
-def _by_watching(
-    values: _Values, stored: Any, old: bytes, new: Any, seconds: int | None
-) -> bool:
+#: The ways that are one command.
+_WAYS = (_by_comparison, _by_script)
+
+
+def _by_watching(values: _Values, new: Any, old: bytes, seconds: int | None) -> bool:
     with values.client.pipeline() as pipeline:
         pipeline.watch(values.key)
         found = pipeline.get(values.key)
@@ -68,15 +82,11 @@ def _by_watching(
         return True
 
 
-_WAYS = (_by_comparison, _by_script, _by_watching)
-
-
 def _is_refused(error: Exception) -> bool:
     """Return whether a server does not have, or not allow, a command."""
-    text, refusals = str(error).lower(), ("syntax error", "unknown command")
-    return type(error).__name__ == "NoPermissionError" or any(
-        words in text for words in (*refusals, "no permission", "not allowed")
-    )
+    text = str(error).lower()
+    refusals = "syntax error", "unknown command", "no permission", "not allowed"
+    return any(words in text for words in refusals)
 
 
 class Redis(Backend):
@@ -92,27 +102,42 @@ class Redis(Backend):
         self, cache: Cache, key: str, old: bytes, new: bytes, seconds: int | None
     ) -> bool:
         values = self.values(cache, key)
+
+        async def ask(*command: Any) -> Any:
+            return values.client.execute_command(*command)
+
+        done = run(self.replace(values, ask, old, new, seconds))
+        if done is None:
+            return _by_watching(values, values.encode(new), old, seconds)
+        return done
+
+    async def replace(
+        self, values: _Values, ask: Ask, old: bytes, new: bytes, seconds: int | None
+    ) -> bool | None:
+        """Replace ``old`` by one command; return None if the server allows none."""
         expected, encoded = values.encode(old), values.encode(new)
-        if self._replace(values, expected, old, encoded, seconds):
-            return True
+        done = await self._replace(values, ask, expected, encoded, seconds)
+        if done is not False:
+            return done
         # Some encodings are another one each time: with a nonce, or the time (gzip).
-        stored = values.client.get(values.key)
+        stored = await ask("GET", values.key)
         if stored is None or stored == expected or values.decode(stored) != old:
             return False
-        return self._replace(values, stored, old, encoded, seconds)
+        return await self._replace(values, ask, stored, encoded, seconds)
 
-    def _replace(self, values: _Values, *operands: Any) -> bool:
-        """Replace the value ``stored``, which is decoded ``old``, in the first way that
-        the server allows."""
+    async def _replace(
+        self, values: _Values, ask: Ask, stored: Any, new: Any, seconds: int | None
+    ) -> bool | None:
         number = self._refused.get(values.server, 0)
-        while True:
+        while number < len(_WAYS):
             try:
-                return _WAYS[number](values, *operands)
+                return bool(await ask(*_WAYS[number](values.key, stored, new, seconds)))
             except Exception as error:
-                if number + 1 == len(_WAYS) or not _is_refused(error):
+                if not _is_refused(error):
                     raise
                 number += 1
                 self._refused[values.server] = number
+        return None
 
     def client(self, cache: Cache) -> Any:
         return self.values(cache, "").client
@@ -128,11 +153,24 @@ class Redis(Backend):
             return False
         return True
 
+    def full_key(self, cache: Cache, key: str) -> str:
+        return str(cache.make_and_validate_key(key))
+
     def values(self, cache: Cache, key: str) -> _Values:
-        full_key, own = cache.make_and_validate_key(key), cache._cache
+        full_key, own = self.full_key(cache, key), cache._cache
         client, serializer = own.get_client(full_key, write=True), own._serializer
         server = str(own._servers)
         return _Values(client, full_key, serializer.dumps, serializer.loads, server)
+
+    def has_plain_client(self, cache: Cache) -> bool:
+        """Return whether the client is that of Django, and not a subclass."""
+        return type(cache._cache) is RedisCacheClient
+
+    def awaited(self, cache: Cache) -> Awaited | None:
+        with suppress(Exception):  # a thread reports what is wrong with the settings
+            if self.has_plain_client(cache):
+                return Awaited(self, cache)
+        return None
 
 
 def _of_client(name: str) -> Any:
@@ -157,7 +195,103 @@ class DjangoRedis(Redis):
     get, get_many = _of_client("get"), _of_client("get_many")
     add, set, delete = _of_client("add"), _of_client("set"), _of_client("delete")
 
+    def full_key(self, cache: Cache, key: str) -> str:
+        return str(cache.client.make_key(key))
+
     def values(self, cache: Cache, key: str) -> _Values:
-        own = cache.client
-        client, full_key = own.get_client(write=True), own.make_key(key)
-        return _Values(client, full_key, own.encode, own.decode, str(own._server))
+        own, full_key = cache.client, self.full_key(cache, key)
+        client, server = own.get_client(write=True), str(own._server)
+        return _Values(client, full_key, own.encode, own.decode, server)
+
+    def has_plain_client(self, cache: Cache) -> bool:
+        name = f"{type(cache.client).__module__}.{type(cache.client).__qualname__}"
+        package, _, rest = name.partition(".")
+        known = package in ("django_redis", "django_valkey")
+        return known and rest == "client.default.DefaultClient"
+
+
+class Awaited:
+    """The commands on one cache for event loops, each over one connection.
+
+    A connection takes as long as some commands through a thread, and async_to_sync()
+    makes a loop for each call: so the first commands of a loop go through a thread.
+    """
+
+    #: The number of those commands.
+    FIRST = 3
+
+    def __init__(self, backend: Redis, cache: Cache) -> None:
+        self.backend, self.cache = backend, cache
+        self._values = backend.values(cache, "")
+        self._make = twin_of(self._values.client)
+        self._loop: Any = None
+        self._commands = 0
+        self._connection: Multiplexed | None = None
+        #: Whether the server refuses commands with several keys.
+        self._by_one = False
+
+    def standstill(self) -> Standstill:
+        return LoopStandstill()
+
+    def is_ready(self) -> bool:
+        """Note a command in the running loop; return whether it is to be sent here."""
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._loop, self._commands, self._connection = loop, 0, None
+        self._commands += 1
+        return self._commands > self.FIRST
+
+    def ask(self, *command: Any) -> asyncio.Future[Any]:
+        if self._connection is None or self._connection.closed:
+            self._connection = Multiplexed(self._make())
+        return self._connection.ask(*command)
+
+    async def do(self, command: str, *args: Any) -> Any:
+        return await getattr(self, command)(*args)
+
+    async def get(self, key: str) -> Any:
+        stored = await self.ask("GET", self.backend.full_key(self.cache, key))
+        return None if stored is None else self._values.decode(stored)
+
+    async def get_many(self, keys: list[str]) -> dict[str, Any]:
+        names = [self.backend.full_key(self.cache, key) for key in keys]
+        if not self._by_one:
+            try:
+                stored = await self.ask("MGET", *names)
+            except Exception as error:
+                if "slot" not in str(error).lower():
+                    raise
+                self._by_one = True
+        if self._by_one:
+            stored = await asyncio.gather(*[self.ask("GET", name) for name in names])
+        found = zip(keys, stored, strict=True)
+        return {key: self._read(each) for key, each in found if each is not None}
+
+    def _read(self, stored: Any) -> Any:
+        try:
+            return self._values.decode(stored)
+        except Exception as error:
+            if not is_decoding_error(error):
+                raise
+            return UNREADABLE
+
+    async def add(self, key: str, new: bytes, seconds: int | None) -> bool:
+        return bool(await self._set(key, new, seconds, "NX"))
+
+    async def set(self, key: str, new: bytes, seconds: int | None) -> None:
+        await self._set(key, new, seconds)
+
+    def _set(self, key: str, new: bytes, seconds: int | None, *how: str) -> Any:
+        name, encoded = self.backend.full_key(self.cache, key), self._values.encode(new)
+        return self.ask("SET", name, encoded, *_lifetime(seconds), *how)
+
+    async def delete(self, key: str) -> bool:
+        return bool(await self.ask("DEL", self.backend.full_key(self.cache, key)))
+
+    async def swap(self, key: str, old: bytes, new: bytes, seconds: int | None) -> bool:
+        backend, cache = self.backend, self.cache
+        values = self._values._replace(key=backend.full_key(cache, key))
+        done = await backend.replace(values, self.ask, old, new, seconds)
+        if done is None:  # WATCH needs a connection of its own
+            return await sync_to_async(backend.swap)(cache, key, old, new, seconds)
+        return done

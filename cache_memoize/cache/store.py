@@ -2,10 +2,11 @@
 
 The protocol is written once, as coroutines over a store. The commands of :class:`Store`
 never suspend, so that sync code finishes such a coroutine with one ``send`` (see
-:func:`run`); those of :class:`AsyncStore` hand each command to a thread, unless the
-cache is in memory. Written twice, the two would drift apart; with ``async_to_sync``,
-sync code would pay for an event loop at every miss. Each command is timed, and its
-errors are counted by the circuit breaker of the cache.
+:func:`run`). Those of :class:`AsyncStore` go over a connection of the event loop where
+the cache is on Redis; elsewhere a thread runs them, unless the cache is in memory.
+Written twice, the two would drift apart; with ``async_to_sync``, sync code would pay
+for an event loop at every miss. Each command is timed, and its errors are counted by
+the circuit breaker of the cache.
 """
 
 from __future__ import annotations
@@ -25,21 +26,22 @@ from django.core.exceptions import SynchronousOnlyOperation
 from django.db.transaction import TransactionManagementError
 
 from ..clock import Clock
-from ..process import Standstill, logger
+from ..process import logger, run
 from . import local, near, record, signing
 from .backends import Backend, backend_of
 from .breaker import SLOW, Breaker, breaker_of
 from .connections import (
     UNREADABLE,
+    Direct,
+    awaited,
     database_of,
     genuine,
+    genuine_ones,
     is_in_memory,
     name_of,
     opened,
     place_from_afar,
     place_of,
-    read_many,
-    read_raw_many,
 )
 from .errors import (
     MISTAKES,
@@ -51,6 +53,7 @@ from .errors import (
     is_of_test,
 )
 from .record import Record
+from .redis import Awaited
 
 __all__ = ["AsyncStore", "Store", "run", "store_of"]
 
@@ -232,14 +235,18 @@ class Store:
         return function(*args)
 
     async def execute(self, command: str, *args: Any) -> Any:
-        return self._command(command, *args)
+        return await self._command(command, *args)
 
-    def _command(self, command: str, *args: Any) -> Any:
-        """Run one command, in the thread that will use the client; count trouble."""
+    def _client(self) -> Direct | Awaited:
+        """Return the commands on the cache, for where this is called."""
+        return Direct(self.alias, *opened(self.alias))
+
+    async def _command(self, command: str, *args: Any) -> Any:
+        """Run one command; count trouble."""
         started = self.clock.monotonic()
         try:
-            cache, backend = opened(self.alias)
-            result = self._execute(cache, backend, command, args)
+            client = self._client()
+            result = await self._execute(client, command, args)
         except Exception as error:
             if not is_decoding_error(error) and not isinstance(error, MISTAKES):
                 self.trouble(error)
@@ -249,11 +256,11 @@ class Store:
                 local.drop_key(self.alias, args[0])
                 near.drop_key(self.alias, args[0])
         # An empty answer proves nothing where a client hides its errors.
-        doubted = backend.swallows and not result
+        doubted = client.backend.swallows and not result
         took = self.clock.monotonic() - started
         if took > (min(DOUBTED, SLOW) if doubted else SLOW):
             writes = doubted or command not in _READS
-            if self.breaker.tripped or self._hangs(cache, backend, writes):
+            if self.breaker.tripped or await self._hangs(client, writes):
                 slow = CacheDidNotAnswer(f"the cache {self.alias!r} does not answer")
                 self.trouble(slow)
                 if doubted:
@@ -262,55 +269,53 @@ class Store:
             logger.warning("cache %r works again", self.alias)
         return result
 
-    def _hangs(self, cache: Any, backend: Backend, writes: bool) -> bool:
+    async def _hangs(self, client: Direct | Awaited, writes: bool) -> bool:
         """Return whether one more command takes long, or fails, after one that did.
 
         A process that is busy gets the answers of a healthy server late: the time in
         which it does not run is subtracted.
         """
         key = f"cache_memoize.asked:{self.clock.token().hex()}"
-        with Standstill() as standstill:
+        with client.standstill() as standstill:
             started = self.clock.monotonic()
             try:
                 if not writes:
-                    backend.get(cache, key)
-                elif not backend.add(cache, key, b"", backend.lifetime(1)):
+                    await client.do("get", key)
+                elif not await client.do("add", key, b"", client.backend.lifetime(1)):
                     return True
             except Exception:
                 return True
             took = self.clock.monotonic() - started
         return took - standstill.seconds > SLOW
 
-    def _execute(
-        self, cache: Any, backend: Backend, command: str, args: tuple[Any, ...]
+    async def _execute(
+        self, client: Direct | Awaited, command: str, args: tuple[Any, ...]
     ) -> Any:
         """Run one command; sign what it writes, and verify what it reads."""
-        if command == "read_many":
-            return read_many(self.alias, cache, backend, *args)
+        cache, (key, *rest) = client.cache, args
         if command == "read_raw_many":
-            return read_raw_many(self.alias, cache, backend, *args)
+            return await client.do("get_many", key)
+        if command == "read_many":
+            found = await client.do("get_many", key)
+            return genuine_ones(self.alias, cache, found)
         if command == "get":
-            return genuine(self.alias, cache, args[0], backend.get(cache, *args))
-        if command == "delete":
-            return backend.delete(cache, *args)
-        if command == "remove":
-            key, record_there = args
-            every = [record_there]
-            if signing.is_on():
-                every = signing.seals(name_of(self.alias, cache, key), record_there)
-            return any(backend.remove(cache, key, each) for each in every)
-        key, *old, new, seconds = args
-        stored_for = backend.lifetime(seconds)
-        if not signing.is_on():
-            return getattr(backend, command)(cache, key, *old, new, stored_for)
-        name = name_of(self.alias, cache, key)
-        new = signing.seal(name, new)
-        if not old:
-            return getattr(backend, command)(cache, key, new, stored_for)
-        return any(
-            backend.swap(cache, key, each, new, stored_for)
-            for each in signing.seals(name, old[0])
-        )
+            return genuine(self.alias, cache, key, await client.do("get", key))
+        olds = [rest.pop(0)] if command in ("remove", "swap") else []
+        name = name_of(self.alias, cache, key) if signing.is_on() else None
+        if name is not None:
+            olds = [form for old in olds for form in signing.seals(name, old)]
+        if rest:
+            new, seconds = rest
+            rest = [
+                new if name is None else signing.seal(name, new),
+                client.backend.lifetime(seconds),
+            ]
+        if not olds:
+            return await client.do(command, key, *rest)
+        for old in olds:
+            if await client.do(command, key, old, *rest):
+                return True
+        return False
 
     def trouble(self, error: BaseException) -> None:
         """Report an error to the breaker, and log it if that opens the breaker."""
@@ -334,19 +339,10 @@ def store_of(
     return kind(alias, breaker_of(alias), clock or Clock())
 
 
-def run(flow: Coroutine[Any, Any, T]) -> T:
-    """Finish a coroutine over a synchronous store, which never suspends."""
-    try:
-        flow.send(None)
-    except StopIteration as end:
-        return end.value  # type: ignore[no-any-return]
-    flow.close()
-    raise RuntimeError("a flow over a synchronous store was suspended")
-
-
 class AsyncStore(Store):
-    """The commands for async code: directly on a cache in memory, otherwise in the
-    thread that Django's own async cache methods use."""
+    """The commands for async code: directly on a cache in memory, over a connection of
+    the event loop on Redis, otherwise in the thread that Django's own async cache
+    methods use."""
 
     def can_wait(self) -> bool:
         return True
@@ -401,7 +397,18 @@ class AsyncStore(Store):
     async def ask_thread(self, function: Callable[..., T], *args: Any) -> T:
         return await sync_to_async(function)(*args)
 
+    def _client(self) -> Direct | Awaited:
+        client = None if is_in_memory(self.alias) else awaited(self.alias)
+        return client or super()._client()
+
     async def execute(self, command: str, *args: Any) -> Any:
         if is_in_memory(self.alias):
-            return self._command(command, *args)
-        return await sync_to_async(self._command)(command, *args)
+            return await self._command(command, *args)
+        if awaited(self.alias) is None:
+            return await sync_to_async(self._run_command)(command, *args)
+        flow = self._command(command, *args)
+        # As in a thread, what is written is written if the caller is cancelled, too.
+        return await (flow if command in _READS else asyncio.shield(flow))
+
+    def _run_command(self, command: str, *args: Any) -> Any:
+        return run(self._command(command, *args))

@@ -14,9 +14,20 @@ from typing import Any
 
 from . import record
 
-__all__ = ["Backend", "Cache", "UnshareableVoucher", "Voucher", "until_2038"]
+__all__ = [
+    "UNREADABLE",
+    "Backend",
+    "Cache",
+    "UnshareableVoucher",
+    "Voucher",
+    "until_2038",
+]
 
 Cache = Any
+
+#: Stands for a value that this library has not written, that cannot be read, or whose
+#: voucher is gone.
+UNREADABLE: Any = object()
 
 
 class Backend:
@@ -66,13 +77,13 @@ class Backend:
         """Return whether a write now would be part of a transaction of the caller."""
         return False
 
-    def answers_in_order(self, cache: Cache) -> bool:
-        """Return whether ``get_many()`` asks one server, which answers key by key."""
-        return False
-
     def client(self, cache: Cache) -> Any:
         """Return the client of Redis that the cache is made of, where it ``tells``."""
         raise NotImplementedError
+
+    def answers_in_order(self, cache: Cache) -> bool:
+        """Return whether ``get_many()`` asks one server, which answers key by key."""
+        return False
 
     def takes_bytes(self, cache: Cache) -> bool:
         """Return whether its serializer accepts bytes."""
@@ -84,6 +95,10 @@ class Backend:
 
     def open_folder(self, cache: Cache) -> str | None:
         """Return the folder of the cache if every user may write to it, else None."""
+        return None
+
+    def awaited(self, cache: Cache) -> Any:
+        """Return the commands for event loops; None if they go through a thread."""
         return None
 
     def get(self, cache: Cache, key: str) -> Any:
@@ -120,10 +135,6 @@ def until_2038(backend: Backend) -> float:
     return max(30 * 24 * 60 * 60 + 1.0, 2**31 - 2 - time.time())
 
 
-#: Stands for a record without its voucher: no record of ours, and not None.
-VOID: Any = object()
-
-
 class Voucher(Backend):
     """Any other backend, by the public API: a second key vouches for the first.
 
@@ -147,7 +158,7 @@ class Voucher(Backend):
         # Read second: if the voucher is still stored now, no invalidation had ended
         # when the value was read.
         if found and found.vouched and cache.get(self.voucher_key(key)) != found.token:
-            return VOID
+            return UNREADABLE
         return raw
 
     def get_many(self, cache: Cache, keys: list[str]) -> dict[str, Any]:
@@ -159,7 +170,7 @@ class Voucher(Backend):
             tokens = super().get_many(cache, list(names.values()))
             for key, each in vouched.items():
                 if tokens.get(names[key]) != each.token:
-                    found[key] = VOID
+                    found[key] = UNREADABLE
         return found
 
     def add(self, cache: Cache, key: str, new: bytes, seconds: int | None) -> bool:

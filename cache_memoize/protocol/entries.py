@@ -9,7 +9,14 @@ from ..cache.errors import MISTAKES
 from .call import Call, decode, encode
 from .claim import overtake
 from .invalidation import invalidate_call
-from .settle import is_too_large, pack_entry, put, renew_dependents, timeout_of
+from .settle import (
+    drop_copies,
+    is_too_large,
+    pack_entry,
+    put,
+    renew_dependents,
+    timeout_of,
+)
 
 __all__ = ["Entry", "peek", "prime"]
 
@@ -77,6 +84,7 @@ async def prime(call: Call, value: Any) -> None:
             else:
                 await put(call, claim, new, timeout + call.plan.grace(kind))
                 await renew_dependents(call, new)
+        await drop_copies(call)
     except MISTAKES:
         raise
     except Exception as error:

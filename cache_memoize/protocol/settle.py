@@ -22,6 +22,7 @@ from .invalidation import invalidate_call, renew_tags
 
 __all__ = [
     "confirm",
+    "drop_copies",
     "fail",
     "is_too_large",
     "postpone_refresh",
@@ -78,6 +79,24 @@ def _tell_miss_callable(call: Call) -> None:
 
 
 async def _settle(call: Call, claim: Claim, kind: int, result: Any) -> None:
+    await _end(call, claim, kind, result)
+    if claim.renews or claim.keeps is not None:
+        await drop_copies(call)
+
+
+async def drop_copies(call: Call) -> None:
+    """Have no process serve a copy of the entry from before a refresh.
+
+    Also if another caller has replaced it, or blocks it: that call may not have
+    returned.
+    """
+    try:
+        await call.store.tell([call.key, *call.own_tags()])
+    except Exception as error:
+        call.stats.trouble("the cache failed after the call", error)
+
+
+async def _end(call: Call, claim: Claim, kind: int, result: Any) -> None:
     cost = call.clock.monotonic() - claim.began
     # The maximum decays, so that one slow run does not lengthen leases for good.
     call.function.slowest = max(cost, call.function.slowest * 0.9)
@@ -201,8 +220,6 @@ async def put(call: Call, claim: Claim, new: bytes, left: float) -> bool:
         await call.look(kept=left)  # else its tags might expire before it
     for _ in range(PATIENCE):
         if await call.store.swap(call.key, held.raw, ours, left):
-            if claim.keeps is not None or claim.renews:
-                await call.store.tell([call.key, *call.own_tags()])
             call.stats.stored(call.clock.time(), len(ours))
             return True
         found = await call.store.get(call.key)
