@@ -541,7 +541,7 @@ def use_vouchers() -> None:
     from cache_memoize.cache import backends
 
     cache = caches["default"]
-    known = {True: backends._VOUCHER, False: backends._VOUCHER_UNSHAREABLE}
+    known = {True: backends.VOUCHER, False: backends.UNSHAREABLE}
     backends._found[type(cache)] = known[backends.backend_of(cache).shareable]
 
 

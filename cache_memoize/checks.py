@@ -19,6 +19,7 @@ from django.urls import get_resolver
 
 from . import model_signals, vary
 from .cache import connections
+from .cache.errors import UNFIT
 from .conf import conf, is_debug
 from .describe import FunctionInfo, list_functions
 from .planning import distinction
@@ -57,6 +58,10 @@ TEXTS = {
     "cache_memoize.E004": (
         "The cache {!r} cannot be used: {}: {}",
         "Until then every call of a memoized function raises this.",
+    ),
+    "cache_memoize.E005": (
+        "The cache {!r} {}, so nothing is memoized.",
+        "In its settings, {2}.",
     ),
     "cache_memoize.W001": (
         "The cache {!r} has no socket time-out.",
@@ -235,14 +240,19 @@ def _check_sharing(*stores: bool) -> Iterator[checks.CheckMessage]:
 
 
 def check_deployment(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
-    """W006, W007 and W009, with ``check --deploy``: caches for development. One that
-    stores nothing is common on a developer's machine, and returns no old value."""
+    """E005, W006, W007 and W009, with ``check --deploy``: servers that cannot work,
+    which have to be asked, and caches for development. One that stores nothing is
+    common on a developer's machine, and returns no old value."""
     found = list(_check_sharing(False, is_debug()))
     for alias in _functions_by_alias():
         try:
             cache, backend = connections.opened(alias)
         except Exception:  # an error of check_caches
             continue
+        with suppress(Exception):  # it is down, or does not tell
+            if answer := backend.ask_server(cache):
+                words = alias, *UNFIT[answer]
+                found.append(_make_message("cache_memoize.E005", *words))
         if (most := backend.most(cache)) is not None and most <= DJANGOS_MAX_ENTRIES:
             found.append(_make_message("cache_memoize.W007", alias, most))
         if (folder := backend.open_folder(cache)) is not None:
@@ -261,11 +271,16 @@ def _find_missing_timeout(settings: dict[str, Any]) -> str | None:
     """Return the option that gives the client a time-out, or None if it has one."""
     options = settings.get("OPTIONS") or {}
     kind = str(settings["BACKEND"]).rpartition(".")[2]
-    if settings["BACKEND"].startswith("django_redis."):
-        pool = options.get("CONNECTION_POOL_KWARGS") or {}
-        given = options.get("SOCKET_TIMEOUT") or pool.get("socket_timeout")
-        return None if given or _has_default_timeout() else "SOCKET_TIMEOUT"
-    if kind == "RedisCache":
+    if settings["BACKEND"].startswith(("django_redis.", "django_valkey.")):
+        is_cluster = kind == "ClusterValkeyCache"  # which ignores SOCKET_TIMEOUT
+        more = "BASE_CLIENT_KWARGS" if is_cluster else "CONNECTION_POOL_KWARGS"
+        given = (options.get(more) or {}).get("socket_timeout")
+        if given or (options.get("SOCKET_TIMEOUT") and not is_cluster):
+            return None
+        if settings["BACKEND"].startswith("django_redis.") and _has_default_timeout():
+            return None
+        return f'{more}["socket_timeout"]' if is_cluster else "SOCKET_TIMEOUT"
+    if kind in ("RedisCache", "RedisClusterCache"):
         locations = settings.get("LOCATION") or ""
         urls = [locations] if isinstance(locations, str) else list(locations)
         given = options.get("socket_timeout") or all("timeout=" in u for u in urls)

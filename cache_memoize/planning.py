@@ -33,7 +33,7 @@ from .cache.connections import (
     is_in_memory,
     place_from_afar,
     place_of,
-    unshared,
+    unfit,
 )
 from .cache.holders import can_hold
 from .cache.near import Near
@@ -197,7 +197,7 @@ def make_plan(function: Function) -> Plan:
     if plan.stores and plan.alias not in checked_aliases and not is_debug():
         checked_aliases.add(plan.alias)
         with suppress(Exception):  # it cannot be opened: the call raises that
-            if problem := unshared(plan.alias):
+            if problem := unfit(plan.alias):
                 logger.warning("the cache %r %s", plan.alias, problem)
     return plan
 
@@ -318,8 +318,9 @@ def _has_copies(given: Any, alias: str, name: str) -> bool:
     if given == "process" and not can_hold(alias):
         raise ImproperlyConfigured(
             f"cache_memoize: {name} has local='process', for which the cache "
-            f"{alias!r} has to be on Redis or Valkey, with the client of Django or "
-            "django-redis; write a number of seconds: local=0.5"
+            f"{alias!r} has to be on Redis or Valkey, and not in a cluster, with the "
+            "client of Django, django-redis or django-valkey; write a number of "
+            "seconds: local=0.5"
         )
     return True
 

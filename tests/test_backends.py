@@ -20,9 +20,10 @@ from django.core.cache.backends.locmem import LocMemCache
 from django.test import override_settings
 
 from cache_memoize import cache_memoize
-from cache_memoize.cache import backends, breaker, record
+from cache_memoize.cache import backends, breaker, record, vouchers
 from cache_memoize.cache.backends import backend_of
 from cache_memoize.cache.connections import opened
+from cache_memoize.cache.redis import SilentRedis
 from cache_memoize.cache.store import Store
 from tests.conftest import ATOMIC, BACKENDS, PYLIBMC, World, close_connections
 from tests.needs import need
@@ -33,13 +34,16 @@ EXPECTED = {
     "valkey": backends.Redis,
     "redis": backends.Redis,
     "django_redis": backends.DjangoRedis,
+    "django_valkey": backends.DjangoRedis,
+    "cluster": SilentRedis,
+    "sentinel": backends.DjangoRedis,
     "pymemcache": backends.Memcached,
     "pylibmc": backends.PyLibMC,
     "pylibmc_without_cas": backends.UnshareableVoucher,
     "sqlite": backends.Database,
     "postgresql": backends.Database,
     "file": backends.Files,
-    "unknown": backends.Voucher,
+    "unknown": vouchers.Voucher,
 }
 
 
@@ -63,7 +67,7 @@ def test_a_subclass_that_does_a_thing_its_own_way_is_unknown(part):
         """Never called."""
 
     subclass = type("Own", (LocMemCache,), {part: own})
-    assert type(backend_of(subclass("own", {}))) is backends.Voucher
+    assert type(backend_of(subclass("own", {}))) is vouchers.Voucher
     harmless = type("Harmless", (LocMemCache,), {"other": own})
     assert type(backend_of(harmless("own", {}))) is backends.LocalMemory
 
@@ -76,14 +80,14 @@ def test_a_django_redis_client_that_is_not_the_default_one_is_unknown():
         "OPTIONS": {"CLIENT_CLASS": "django_redis.client.ShardClient"},
     }
     with override_settings(CACHES={"default": settings}):
-        assert type(backend_of(caches["default"])) is backends.Voucher
+        assert type(backend_of(caches["default"])) is vouchers.Voucher
 
 
 def test_swap_replaces_only_what_is_expected(backend):
     cache = caches[backend]
     how = backend_of(cache)
     old, new = record.pack(record.LEASE, b"old"), record.pack(record.LEASE, b"new")
-    if isinstance(how, backends.Voucher):
+    if isinstance(how, vouchers.Voucher):
         assert how.swap(cache, "key", old, new, 60) is False
         assert how.add(cache, "key", old, 60) is True
     assert how.delete(cache, "key") in (True, False)
@@ -326,10 +330,11 @@ def test_redis_replaces_by_what_the_server_allows(
 
 
 def test_a_redis_that_refuses_every_way_says_so(monkeypatch):
-    def refused(values, *operands):
+    def refused(*operands):
         raise redis.ResponseError("unknown command")
 
-    monkeypatch.setattr("cache_memoize.cache.redis._WAYS", [refused] * 3)
+    monkeypatch.setattr("cache_memoize.cache.redis._WAYS", [refused] * 2)
+    monkeypatch.setattr("cache_memoize.cache.redis._by_watching", refused)
     cache, adapter = opened("valkey")
     with pytest.raises(redis.ResponseError, match="unknown command"):
         adapter.swap(cache, "key", b"1", b"2", 60)
@@ -370,7 +375,7 @@ def test_an_untagged_call_has_one_key_and_no_other(backend):
     world = World(backend, "sync")
     f = world.memoize(60, prefix="onekey")(lambda: 1)
     f(), f.refresh(), f()
-    assert world.cache.get(backends.Voucher.voucher_key(f.get_cache_key())) is None
+    assert world.cache.get(vouchers.Voucher.voucher_key(f.get_cache_key())) is None
     assert world.raw(f.get_cache_key())
 
 

@@ -25,6 +25,9 @@ from tests.needs import need
 
 REDIS = "django.core.cache.backends.redis.RedisCache"
 DJANGO_REDIS = "django_redis.cache.RedisCache"
+DJANGO_VALKEY = "django_valkey.cache.ValkeyCache"
+CLUSTER = "cache_memoize.cluster.RedisClusterCache"
+VALKEY_CLUSTER = "django_valkey.cluster_cache.cache.ClusterValkeyCache"
 PYMEMCACHE = "django.core.cache.backends.memcached.PyMemcacheCache"
 PYLIBMC = "django.core.cache.backends.memcached.PyLibMCCache"
 LOCMEM = "django.core.cache.backends.locmem.LocMemCache"
@@ -59,6 +62,32 @@ def ids(found):
         ({"BACKEND": REDIS, "LOCATION": f"{URL}?socket_timeout=1"}, None),
         ({"BACKEND": REDIS, "OPTIONS": {"socket_timeout": 1}}, None),
         ({"BACKEND": DJANGO_REDIS, "LOCATION": URL}, "SOCKET_TIMEOUT"),
+        ({"BACKEND": DJANGO_VALKEY, "LOCATION": URL}, "SOCKET_TIMEOUT"),
+        (
+            {
+                "BACKEND": DJANGO_VALKEY,
+                "LOCATION": URL,
+                "OPTIONS": {"SOCKET_TIMEOUT": 1},
+            },
+            None,
+        ),
+        ({"BACKEND": CLUSTER, "LOCATION": URL}, "socket_timeout"),
+        (
+            {
+                "BACKEND": VALKEY_CLUSTER,
+                "LOCATION": URL,
+                "OPTIONS": {"SOCKET_TIMEOUT": 1},
+            },
+            'BASE_CLIENT_KWARGS["socket_timeout"]',
+        ),
+        (
+            {
+                "BACKEND": VALKEY_CLUSTER,
+                "LOCATION": URL,
+                "OPTIONS": {"BASE_CLIENT_KWARGS": {"socket_timeout": 1}},
+            },
+            None,
+        ),
         (
             {
                 "BACKEND": DJANGO_REDIS,

@@ -52,6 +52,7 @@ from cache_memoize.admin import overview
 from cache_memoize.cache import backends, breaker, local, record, signing
 from cache_memoize.cache.connections import fetch, fetch_tagged
 from cache_memoize.cache.store import Store
+from cache_memoize.cluster import RedisClusterCache
 from cache_memoize.keys import encoding, maker, tags
 from cache_memoize.memoized import CONTROLS
 from cache_memoize.models import MemoizedFunction
@@ -268,6 +269,8 @@ def test_the_settings_are_settings(path, block, page_module, monkeypatch):
             assert backend.atomic
             if isinstance(backend, backends.DjangoRedis):
                 cache.client.get_client().connection_pool.make_connection()
+            elif isinstance(cache, RedisClusterCache):
+                assert cache._cache  # its client would connect
             elif isinstance(backend, backends.Redis):
                 cache._cache.get_client().connection_pool.make_connection()
             elif isinstance(backend, backends.Memcached):

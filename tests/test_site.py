@@ -54,7 +54,7 @@ def figures(alias, path="blog.related.related"):
 
 @pytest.mark.backends(ATOMIC)
 def test_what_processes_tell_adds_up(backend):
-    one = Totals(3, 1, 1, 2, 0, 1, 1, 2, 90, 1, 0.5, 1.5, {-4: 1})
+    one = Totals(3, 1, 1, 2, 0, 1, 1, 1, 2, 90, 1, 0.5, 1.5, {-4: 1})
     two = Totals(hits=7, errors=2, computations=2, costs={-4: 1, 8: 1})
     assert figures(backend) == Figures()
     sitewide.tell(Source(backend), one)

@@ -15,6 +15,8 @@ from __future__ import annotations
 import base64
 import contextlib
 import datetime
+import inspect
+import math
 import os
 import pickle
 import random
@@ -34,21 +36,16 @@ from django.core.cache.backends.filebased import FileBasedCache
 from django.core.cache.backends.locmem import LocMemCache
 from django.core.cache.backends.memcached import PyLibMCCache, PyMemcacheCache
 from django.core.cache.backends.redis import RedisCache
+from django.core.exceptions import ImproperlyConfigured
 from django.core.files import locks
 from django.db import connections, router, transaction
 from django.utils import timezone
 
 from .. import process
 from .redis import DjangoRedis, Redis
-from .vouchers import (
-    Backend,
-    Cache,
-    UnshareableVoucher,
-    Voucher,
-    until_2038,
-)
+from .vouchers import VOUCHER, Backend, Cache, Voucher, until_2038
 
-__all__ = ["Backend", "backend_of"]
+__all__ = ["UNSHAREABLE", "VOUCHER", "Backend", "backend_of"]
 
 
 class Nothing(Backend):
@@ -101,6 +98,12 @@ class Memcached(Backend):
 
     longest = property(until_2038)
 
+    def prepare(self, cache: Cache) -> None:
+        """Keep pymemcache from moving the keys of a node that is away to others: they
+        would be invalidated there, and old on the node that comes back."""
+        if len(cache._servers) > 1:
+            cache._cache.retry_attempts = math.inf
+
     def answers_in_order(self, cache: Cache) -> bool:
         return len(cache._servers) == 1
 
@@ -125,6 +128,15 @@ class Memcached(Backend):
 
 
 class PyLibMC(Memcached):
+    def prepare(self, cache: Cache) -> None:
+        """Keep the keys of a node that is away from others, as for pymemcache."""
+        if len(cache._servers) > 1:
+            cache._cache.behaviors = {"auto_eject": False, "remove_failed": 0}
+
+    def fitting(self, cache: Cache) -> Backend:
+        behaviors = cache._options.get("behaviors") or {}
+        return self if behaviors.get("cas") else UNSHAREABLE
+
     def full_key(self, cache: Cache, key: str) -> Any:
         # gets() encodes a str to bytes and frees them before it reads them (pylibmc
         # 1.6.3). It does not free bytes that it is given.
@@ -139,6 +151,14 @@ class PyLibMC(Memcached):
             if type(error).__name__ != "NotFound":
                 raise
             return False  # deleted since gets(): a lost race
+
+
+class UnshareableVoucher(Voucher):
+    """pylibmc without ``cas``."""
+
+    shareable = False
+    slack = 1
+    prepare = PyLibMC.prepare
 
 
 def own_blocks(connection: Any) -> list[Any]:
@@ -372,7 +392,6 @@ class Files(Culled):
             return cache.get(key) == old and super().delete(cache, key)
 
 
-_VOUCHER = Voucher()
 #: Class, backend, and the attributes that the backend relies on. A subclass that
 #: overrides one of them is unknown.
 _KNOWN: list[tuple[type, Backend, str]] = [
@@ -396,19 +415,19 @@ def backend_of(cache: Cache) -> Backend:
     cls = type(cache)
     if cls not in _found:
         _found[cls] = _recognise(cls)
-    backend = _found[cls]
-    if isinstance(backend, PyLibMC):
-        behaviors = cache._options.get("behaviors") or {}
-        return backend if behaviors.get("cas") else _VOUCHER_UNSHAREABLE
-    if isinstance(backend, DjangoRedis):
-        return backend if _is_default_client(cache.client) else _VOUCHER
-    return backend
+    return _found[cls].fitting(cache)
 
 
 def _recognise(cls: type) -> Backend:
+    if inspect.iscoroutinefunction(getattr(cls, "get", None)):
+        raise ImproperlyConfigured(
+            f"{cls.__module__}.{cls.__qualname__} has coroutines in the place of the "
+            "methods of a cache; name a cache for sync code in CACHES, such as "
+            "django_valkey.cache.ValkeyCache, which async functions use too"
+        )
     known_ones = [*_KNOWN]
     for each in cls.__mro__:
-        if f"{each.__module__}.{each.__qualname__}" == "django_redis.cache.RedisCache":
+        if f"{each.__module__}.{each.__qualname__}" in _OTHER_PACKAGES:
             known_ones.append((each, _DJANGO_REDIS, "get get_many add set delete"))
     for known, backend, parts in known_ones:
         if issubclass(cls, known):
@@ -416,21 +435,14 @@ def _recognise(cls: type) -> Backend:
                 hasattr(known, part) and getattr(cls, part) is getattr(known, part)
                 for part in parts.split()
             )
-            return backend if same else _VOUCHER
-    return _VOUCHER
+            return backend if same else VOUCHER
+    return VOUCHER
 
 
+_OTHER_PACKAGES = {
+    "django_redis.cache.RedisCache",
+    "django_valkey.cache.ValkeyCache",
+    "django_valkey.cluster_cache.cache.ClusterValkeyCache",
+}
 _DJANGO_REDIS = DjangoRedis()
-
-
-def _is_default_client(client: Any) -> bool:
-    from django_redis.client import DefaultClient
-
-    cls = type(client)
-    return isinstance(client, DefaultClient) and all(
-        getattr(cls, part) is getattr(DefaultClient, part)
-        for part in ("get", "add", "set", "delete", "encode", "make_key")
-    )
-
-
-_VOUCHER_UNSHAREABLE = UnshareableVoucher()
+UNSHAREABLE = UnshareableVoucher()

@@ -49,6 +49,7 @@ __all__ = [
     "has_key_function",
     "have_key_functions",
     "is_in_memory",
+    "unfit",
     "unshared",
     "name_of",
     "opened",
@@ -135,6 +136,7 @@ def opened(alias: str) -> tuple[Any, Backend]:
         has.memory[alias] = cache
     elif not backend.shareable:
         cache = has.own[alias] = caches.create_connection(alias)
+        backend.prepare(cache)
     return cache, backend
 
 
@@ -300,6 +302,17 @@ def unshared(alias: str) -> str | None:
     return (
         f"is {place} of one process: with several workers, an entry that one "
         "invalidates is still served by the others"
+    )
+
+
+def unfit(alias: str) -> str | None:
+    """Return, as a predicate, what is wrong with a cache that can be opened."""
+    cache, backend = opened(alias)
+    if backend.takes_bytes(cache):
+        return unshared(alias)
+    return (
+        "cannot store bytes, so nothing is memoized; give it a serializer that takes "
+        "bytes, or the functions another cache"
     )
 
 

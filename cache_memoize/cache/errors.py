@@ -18,12 +18,14 @@ from django.core.exceptions import ImproperlyConfigured, SynchronousOnlyOperatio
 
 __all__ = [
     "MISTAKES",
+    "UNFIT",
     "CacheDidNotAnswer",
     "KeyNotTaken",
     "hangs",
     "is_about_call",
     "is_decoding_error",
     "is_of_test",
+    "unfitness",
 ]
 
 #: Mistakes in the project, which must not look like an outage.
@@ -53,6 +55,21 @@ _DECODING_TEXTS = ("WRONGTYPE", "Failed to decompress")
 #: databases and redis-py, pymemcache, pylibmc, and Django where warnings are errors.
 _REFUSALS = {"DataError", "MemcacheIllegalInputError", "TooBig", "CacheKeyWarning"}
 _REFUSALS |= {"KeyNotTaken"}
+
+#: By the answer of a server that can never work: what it is, and the cure.
+UNFIT = {
+    "MOVED": (
+        "is a node of a cluster, and its client knows no other node",
+        "use the BACKEND cache_memoize.cluster.RedisClusterCache, or another client "
+        "for clusters",
+    ),
+    "READONLY": (
+        "is a read-only replica",
+        "write the address of the primary first in LOCATION, or use Sentinel",
+    ),
+}
+#: These answers where the client has a class for them, and leaves the word out.
+_ANSWERS = {"MovedError": "MOVED", "ReadOnlyError": "READONLY"}
 
 
 class CacheDidNotAnswer(Exception):
@@ -95,6 +112,12 @@ def _is_of_key_function(error: BaseException) -> bool:
 def hangs(error: BaseException) -> bool:
     """Return whether ``error`` is a time-out of any client."""
     return any("Timeout" in cls.__name__ for cls in type(error).__mro__)
+
+
+def unfitness(error: BaseException) -> tuple[str, str] | None:
+    """Return what is wrong with the server, and the cure, if it can never work."""
+    name = type(error).__name__
+    return UNFIT.get(_ANSWERS.get(name) or str(error).partition(" ")[0])
 
 
 #: Methods of a cache that tests replace.

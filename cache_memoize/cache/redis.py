@@ -3,11 +3,13 @@
 The server has one of three ways to replace, tried in this order: ``SET ... IFEQ``, a
 script, and a transaction (``WATCH``, ``MULTI``), which any server allows. A user of the
 server may be forbidden the first two. Sync and async code share them, as coroutines.
+All commands go to the primary: a replica that lags would serve what was invalidated.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -18,9 +20,9 @@ from django.core.cache.backends.redis import RedisCacheClient
 from ..process import LoopStandstill, Standstill, run
 from .errors import is_decoding_error
 from .multiplexed import Multiplexed, twin_of
-from .vouchers import UNREADABLE, Backend, Cache
+from .vouchers import UNREADABLE, VOUCHER, Backend, Cache
 
-__all__ = ["Awaited", "DjangoRedis", "Redis"]
+__all__ = ["Awaited", "DirectRedis", "DjangoRedis", "Redis"]
 
 
 class _Values(NamedTuple):
@@ -66,7 +68,7 @@ _WAYS = (_by_comparison, _by_script)
 
 
 def _by_watching(values: _Values, new: Any, old: bytes, seconds: int | None) -> bool:
-    with values.client.pipeline() as pipeline:
+    with values.client.pipeline(True) as pipeline:
         pipeline.watch(values.key)
         found = pipeline.get(values.key)
         if found is None or values.decode(found) != old:
@@ -89,14 +91,23 @@ def _is_refused(error: Exception) -> bool:
     return any(words in text for words in refusals)
 
 
+def _is_of_cluster(client: Any) -> bool:
+    return hasattr(client, "mget_nonatomic")
+
+
 class Redis(Backend):
-    """Redis: the best of three ways that the server allows."""
+    """Django's Redis cache: the best of three ways that the server allows."""
 
     tells = True
 
     def __init__(self) -> None:
         #: By address of the server: how many of the ways it has refused.
         self._refused: dict[str, int] = {}
+
+    def fitting(self, cache: Cache) -> Backend:
+        if cache._class is not RedisCacheClient:
+            return _SILENT
+        return self if len(cache._servers) == 1 else _DIRECT
 
     def swap(
         self, cache: Cache, key: str, old: bytes, new: bytes, seconds: int | None
@@ -144,7 +155,7 @@ class Redis(Backend):
 
     def takes_bytes(self, cache: Cache) -> bool:
         try:
-            encode = self.values(cache, "key").encode
+            encode = self.encoder(cache)
         except Exception:  # wrong settings are reported elsewhere
             return True
         try:
@@ -153,8 +164,22 @@ class Redis(Backend):
             return False
         return True
 
+    def ask_server(self, cache: Cache) -> str | None:
+        client = self.client(cache)
+        if _is_of_cluster(client):
+            return None
+        about = client.info()
+        if about.get("cluster_enabled"):
+            shards = client.execute_command("CLUSTER INFO")["cluster_size"]
+            return "MOVED" if int(shards) > 1 else None
+        return "READONLY" if about["role"] == "slave" else None
+
     def full_key(self, cache: Cache, key: str) -> str:
         return str(cache.make_and_validate_key(key))
+
+    def encoder(self, cache: Cache) -> Callable[[bytes], Any]:
+        encode: Callable[[bytes], Any] = cache._cache._serializer.dumps
+        return encode
 
     def values(self, cache: Cache, key: str) -> _Values:
         full_key, own = self.full_key(cache, key), cache._cache
@@ -173,27 +198,68 @@ class Redis(Backend):
         return None
 
 
-def _of_client(name: str) -> Any:
-    """Return a command of the client of django-redis: with IGNORE_EXCEPTIONS, the cache
-    object above it hides all errors, and time-outs take as long each time."""
-    command = getattr(Backend, name)
+class DirectRedis(Redis):
+    """Several servers: by the client of the primary, or of a cluster.
 
-    def run(self: Backend, cache: Cache, *args: Any) -> Any:
-        try:
-            return command(self, cache.client, *args)
-        except Exception as error:
-            if type(error).__name__ != "ConnectionInterrupted":
-                raise
-            raise error.__cause__ or error from None
+    The methods of Django's cache, and of django-redis, read from a replica.
+    """
 
-    return run
+    def fitting(self, cache: Cache) -> Backend:
+        return self
+
+    def get(self, cache: Cache, key: str) -> Any:
+        values = self.values(cache, key)
+        found = values.client.get(values.key)
+        return None if found is None else values.decode(found)
+
+    def get_many(self, cache: Cache, keys: list[str]) -> dict[str, Any]:
+        values = self.values(cache, keys[0])
+        client = values.client
+        # In a cluster: a command for the keys of each slot, all of them sent at once.
+        read = client.mget_nonatomic if _is_of_cluster(client) else client.mget
+        names = [self.full_key(cache, key) for key in keys]
+        found = zip(keys, read(names), strict=True)
+        return {key: values.decode(raw) for key, raw in found if raw is not None}
+
+    def add(self, cache: Cache, key: str, new: bytes, seconds: int | None) -> bool:
+        values, encoded = self._encoded(cache, key, new)
+        return bool(values.client.set(values.key, encoded, ex=seconds, nx=True))
+
+    def set(self, cache: Cache, key: str, new: bytes, seconds: int | None) -> None:
+        values, encoded = self._encoded(cache, key, new)
+        values.client.set(values.key, encoded, ex=seconds)
+
+    def delete(self, cache: Cache, key: str) -> bool:
+        values = self.values(cache, key)
+        return bool(values.client.delete(values.key))
+
+    def _encoded(self, cache: Cache, key: str, new: bytes) -> tuple[_Values, Any]:
+        values = self.values(cache, key)
+        return values, values.encode(new)
 
 
-class DjangoRedis(Redis):
-    """django-redis with its default client."""
+class SilentRedis(DirectRedis):
+    """A cluster, or a client that we do not know: none to tell processes of changes."""
 
-    get, get_many = _of_client("get"), _of_client("get_many")
-    add, set, delete = _of_client("add"), _of_client("set"), _of_client("delete")
+    tells = False
+
+
+_DIRECT, _SILENT = DirectRedis(), SilentRedis()
+
+
+class DjangoRedis(DirectRedis):
+    """django-redis and django-valkey, with a client that they do not change much.
+
+    With IGNORE_EXCEPTIONS, the cache object above it hides all errors, and time-outs
+    take as long each time.
+    """
+
+    def fitting(self, cache: Cache) -> Backend:
+        cls: Any = type(cache.client)
+        factory = type(cache.client.connection_factory)
+        if not _is_known_client(cls):
+            return VOUCHER
+        return self if _path_of(factory) in _FACTORIES else _SILENT_PACKAGE
 
     def full_key(self, cache: Cache, key: str) -> str:
         return str(cache.client.make_key(key))
@@ -204,10 +270,46 @@ class DjangoRedis(Redis):
         return _Values(client, full_key, own.encode, own.decode, server)
 
     def has_plain_client(self, cache: Cache) -> bool:
-        name = f"{type(cache.client).__module__}.{type(cache.client).__qualname__}"
-        package, _, rest = name.partition(".")
+        package, _, rest = _path_of(type(cache.client)).partition(".")
         known = package in ("django_redis", "django_valkey")
         return known and rest == "client.default.DefaultClient"
+
+    def encoder(self, cache: Cache) -> Callable[[bytes], Any]:
+        encode: Callable[[bytes], Any] = cache.client.encode
+        return encode
+
+
+class SilentDjangoRedis(DjangoRedis):
+    tells = False
+
+
+_SILENT_PACKAGE = SilentDjangoRedis()
+_CLIENTS = {
+    "django_redis.client.default.DefaultClient",
+    "django_valkey.client.default.DefaultClient",
+    "django_valkey.cluster_cache.client.default.DefaultClusterClient",
+}
+#: Their clients are of one server each.
+_FACTORIES = {
+    f"{package}.pool.{name}ConnectionFactory"
+    for package in ("django_redis", "django_valkey")
+    for name in ("", "Sentinel")
+}
+
+
+def _path_of(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+@functools.lru_cache(64)
+def _is_known_client(cls: Any) -> bool:
+    """Return whether a client reads and writes as one that we know."""
+    parts = ("get", "add", "set", "delete", "encode", "make_key")
+    return any(
+        all(getattr(cls, part) is getattr(each, part) for part in parts)
+        for each in cls.__mro__
+        if _path_of(each) in _CLIENTS
+    )
 
 
 class Awaited:

@@ -26,7 +26,7 @@ from django.core.exceptions import SynchronousOnlyOperation
 from django.db.transaction import TransactionManagementError
 
 from ..clock import Clock
-from ..process import logger, run
+from ..process import log_sometimes, logger, run
 from . import local, near, record, signing
 from .backends import Backend, backend_of
 from .breaker import SLOW, Breaker, breaker_of
@@ -51,6 +51,7 @@ from .errors import (
     is_about_call,
     is_decoding_error,
     is_of_test,
+    unfitness,
 )
 from .record import Record
 from .redis import Awaited
@@ -324,6 +325,8 @@ class Store:
         with suppress(Exception):  # perhaps the cache could not be made
             if is_about_call(error) or is_of_test(error, caches[self.alias]):
                 return
+        if wrong := unfitness(error):
+            log_sometimes(logger.warning, "the cache %r %s; %s", self.alias, *wrong)
         # By then a client that hides its errors has hidden eight of them.
         hanging = isinstance(error, CacheDidNotAnswer) or hangs(error)
         if self.breaker.failure(self.clock.monotonic(), hanging=hanging):

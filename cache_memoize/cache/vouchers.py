@@ -16,9 +16,9 @@ from . import record
 
 __all__ = [
     "UNREADABLE",
+    "VOUCHER",
     "Backend",
     "Cache",
-    "UnshareableVoucher",
     "Voucher",
     "until_2038",
 ]
@@ -54,6 +54,13 @@ class Backend:
     #: Whether the server can tell processes of a change that one of them makes.
     tells = False
 
+    def fitting(self, cache: Cache) -> Backend:
+        """Return the backend for this cache object, of a class that is known."""
+        return self
+
+    def prepare(self, cache: Cache) -> None:
+        """Adapt a cache object that only this library uses, in one thread."""
+
     #: Seconds by which the backend may shorten a lifetime, counting whole seconds.
     slack = 0
 
@@ -88,6 +95,11 @@ class Backend:
     def takes_bytes(self, cache: Cache) -> bool:
         """Return whether its serializer accepts bytes."""
         return True
+
+    def ask_server(self, cache: Cache) -> str | None:
+        """Return what the server would answer to writes (``errors.UNFIT``), None if it
+        takes them. May raise what the client raises."""
+        return None
 
     def most(self, cache: Cache) -> int | None:
         """Return the number of entries after which it removes some; None: unlimited."""
@@ -210,6 +222,4 @@ class Voucher(Backend):
         super().set(cache, self.voucher_key(key), token, seconds)
 
 
-class UnshareableVoucher(Voucher):
-    shareable = False
-    slack = 1
+VOUCHER = Voucher()
