@@ -207,6 +207,9 @@ class DirectRedis(Redis):
     def fitting(self, cache: Cache) -> Backend:
         return self
 
+    def answers_in_order(self, cache: Cache) -> bool:
+        return self.tells  # else it may be a cluster
+
     def get(self, cache: Cache, key: str) -> Any:
         values = self.values(cache, key)
         found = values.client.get(values.key)
