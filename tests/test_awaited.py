@@ -33,12 +33,14 @@ from tests.servers import SERVERS
 
 DJANGO = "django.core.cache.backends.redis.RedisCache"
 DJANGO_REDIS = "django_redis.cache.RedisCache"
+DJANGO_VALKEY = "django_valkey.cache.ValkeyCache"
 
 
 def on(location, backend=DJANGO, **settings):
     """Settings with this cache alone."""
     if isinstance(location, int):
-        location = f"redis://127.0.0.1:{location}"
+        scheme = "valkey" if backend == DJANGO_VALKEY else "redis"
+        location = f"{scheme}://127.0.0.1:{location}"
     cache = {"BACKEND": backend, "LOCATION": location, **settings}
     return override_settings(CACHES={"default": cache})
 
@@ -92,7 +94,9 @@ def client():
 # --- one connection ------------------------------------------------------------------
 
 
-def test_200_at_once_share_a_connection_and_leave_no_task(own):
+@pytest.mark.parametrize("start", ["_start", "_start_soon"])  # as Python 3.11
+def test_200_at_once_share_a_connection_and_leave_no_task(own, monkeypatch, start):
+    monkeypatch.setattr(multiplexed, "_start", getattr(multiplexed, start))
     f = doubled(tags="t")
 
     async def main():
@@ -351,6 +355,7 @@ SETTINGS = {
     "RESP2": (DJANGO, {"protocol": 2}),
     "nonce": (DJANGO, {"serializer": "tests.test_backends.Nonce"}),
     "django_redis": (DJANGO_REDIS, {}),
+    "django_valkey": (DJANGO_VALKEY, {}),
     "gzip": (
         DJANGO_REDIS,
         {"COMPRESSOR": "django_redis.compressors.gzip.GzipCompressor"},
@@ -598,6 +603,15 @@ OTHERS = {
     "a client of redis-py": (
         DJANGO_REDIS,
         {"OPTIONS": {"REDIS_CLIENT_CLASS": f"{__name__}.OtherRedis"}},
+    ),
+    "Sentinel": (
+        DJANGO_REDIS,
+        {
+            "OPTIONS": {
+                "CONNECTION_FACTORY": "django_redis.pool.SentinelConnectionFactory",
+                "SENTINELS": [("127.0.0.1", 1)],
+            }
+        },
     ),
     "a pool": (DJANGO, {"OPTIONS": {"pool_class": OtherPool}}),
     "a connection": (DJANGO, {"OPTIONS": {"connection_class": OtherConnection}}),
