@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 NAMES = [
     "hit",
     "parts",
+    "near",
     "miss",
     "batch",
     "awaited",

@@ -117,7 +117,7 @@ class Place:
         sqlite = {
             "ENGINE": "django.db.backends.sqlite3",
             "NAME": str(self.folder / "rows.sqlite3"),
-            "OPTIONS": {"timeout": 30, "transaction_mode": "IMMEDIATE"},
+            "OPTIONS": {"transaction_mode": "IMMEDIATE"},
         }
         if self.kind == "sqlite":
             cache = str(self.folder / "cache.sqlite3")

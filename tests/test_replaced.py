@@ -120,13 +120,14 @@ def test_after_a_reload_values_of_before_are_the_same(module, value):
     assert encode(before) == expected == encode(value(module))
 
 
-def test_after_a_reload_methods_with_super_have_one_key(module):
+@pytest.mark.parametrize("is_asked", [True, False])
+def test_after_a_reload_methods_with_super_have_one_key(module, is_asked):
     before = module.Service()
-    key = before.price.get_cache_key("tea")
+    first = before.price.get_cache_key("tea") if is_asked else None
     importlib.reload(module)
     assert before.price("tea") == 3
-    assert before.price.get_cache_key("tea") == key
-    assert module.Service().price.get_cache_key("tea") == key
+    key = module.Service().price.get_cache_key("tea")
+    assert before.price.get_cache_key("tea") == key and first in (key, None)
 
 
 @pytest.mark.parametrize(

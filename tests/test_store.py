@@ -115,6 +115,22 @@ def test_a_tag_that_somebody_else_has_just_made_is_taken_as_it_is(watched, cache
     assert watched.sent == ["add", "get"]
 
 
+def test_a_look_that_must_not_write_takes_the_tags_that_there_are(watched, cache):
+    key, terms = tagged("a"), Terms(may_write=False)
+    assert run(tokens.look_at(watched, key, terms)).tags is None
+    assert cache.get(key.tags[0]) is None
+    present = run(tokens.look_at(watched, key)).tags
+    assert present and run(tokens.look_at(watched, key, terms)).tags == present
+
+
+def test_a_look_at_a_call_without_tags_makes_none(watched, cache):
+    depends = record.pack_dependencies(record.pack_names(["gone"]), b"8 bytes!")
+    entry = record.pack(record.ENTRY, b"8 bytes!", b"N.", depends=depends)
+    cache.set("key", entry)
+    assert not run(tokens.look_at(watched, "key")).valid
+    assert watched.sent == ["get", "read_many"]
+
+
 def test_one_young_tag_is_enough(watched, cache):
     key, terms = tagged("a", "b"), Terms(hold=5)
     assert run(tokens.look_at(watched, key, terms)).is_young

@@ -18,6 +18,7 @@ from django.test.utils import CaptureQueriesContext
 
 from cache_memoize import cache_memoize, invalidate_model, process
 from cache_memoize.cache.breaker import breaker_of
+from cache_memoize.cache.vouchers import Backend
 from cache_memoize.keys.tags import table_tag
 from cache_memoize.protocol import invalidation, tables, transactions
 from cache_memoize.protocol.statements import names_in
@@ -528,6 +529,18 @@ def test_a_cache_in_the_database_that_is_written_to(world):
         Post.objects.create(title="never")
         raise Rollback
     assert f() == 1
+
+
+@pytest.mark.backends(["pymemcache", "pylibmc", "unknown"])
+def test_an_empty_answer_of_a_client_that_hides_errors_is_not_believed(
+    world, monkeypatch
+):
+    f = world.memoize(60, queries=True, depends_on=Post)(lambda: Post.objects.count())
+    before = f()
+    with monkeypatch.context() as patch:
+        patch.setattr(Backend, "get_many", lambda self, cache, keys: {})
+        Post.objects.create(title="new")
+    assert f() == before + 1
 
 
 @pytest.mark.backends(["valkey"])

@@ -151,7 +151,7 @@ async def _renew_now(
 async def _mark_tags(
     store: Store, name: str, tags: Sequence[str], beside: str | None = None
 ) -> None:
-    """Mark the keys of tags that some entry depends on.
+    """Replace the tokens of tags by marks.
 
     The answer of a client that hides errors may be empty. It is believed if the record
     under ``beside``, the last key, is in it; else a tag is missing if it takes a mark.
@@ -248,29 +248,22 @@ async def _invalidate_now(
     drops: frozenset[bytes] = NO_TOKENS,
 ) -> None:
     """Invalidate an entry, and what depends on these tags, which were made with it."""
-    await _mark_all(store, name, key, hold, tags, drops)
-    await store.tell([key, *tags])
-
-
-async def _mark_all(
-    store: Store,
-    name: str,
-    key: str,
-    hold: float,
-    tags: Sequence[str],
-    drops: frozenset[bytes],
-) -> None:
     adds, found = frozenset([_HOLD]) if hold else NO_TOKENS, UNREAD
+    seen: dict[str, Record] = {}
     if tags and not hold and not store.backend().swallows:
-        # These backends read all keys at once, or in this order. If there is no entry,
+        seen = await store.records((key, *tags))
+        found = seen.pop(key, None)
+    if found is not UNREAD and _is_empty(found, swallows=False):
+        # These backends read all keys at once, or in this order. There is no entry, and
         # what was made with one has had its tags before: they need no second look.
-        found = (seen := await store.records((key, *tags))).pop(key, None)
-        if _is_empty(found, swallows=False):
-            return await _mark_found(store, name, seen)
-    await _mark(
-        store, name, key, adds=adds, drops=drops, seconds=math.ceil(hold), found=found
-    )
-    await _mark_tags(store, name, tags, key)
+        await _mark_found(store, name, seen)
+    else:
+        seconds = math.ceil(hold)
+        await _mark(
+            store, name, key, adds=adds, drops=drops, seconds=seconds, found=found
+        )
+        await _mark_tags(store, name, tags, key)
+    await store.tell([key, *tags])
 
 
 async def _mark(
