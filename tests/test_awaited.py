@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import signal
 import tempfile
 import threading
@@ -160,6 +161,27 @@ def test_two_loops_in_two_threads_have_a_connection_each(own):
     for thread in threads:
         thread.join()
     until(lambda: not clients(own))
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
+def test_a_fork_leaves_the_parent_its_connection(own):
+    f, loop = doubled(), asyncio.new_event_loop()
+    assert loop.run_until_complete(f(1)) == 2
+    before = clients(own)
+    child = os.fork()
+    if not child:
+        right = False
+        try:
+            connections.opened("default")  # drops what the parent has
+            gc.collect()
+            right = asyncio.run(f(1)) == 2
+        finally:
+            os._exit(not right)
+    assert os.waitpid(child, 0)[1] == 0
+    assert loop.run_until_complete(f(1)) == 2
+    assert clients(own) == before and f.cache_info()[:2] == (1, 1)
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
 
 
 def test_other_settings_close_the_connection(own):
