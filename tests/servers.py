@@ -196,6 +196,8 @@ class ValkeyCluster(Server):
     def _launch(self) -> subprocess.Popen[bytes]:
         self.folder = tempfile.mkdtemp(prefix="memoize-cluster-")
         self.arguments += ["--dir", self.folder]
+        # The port of its own talk is 10000 higher if nothing is said: too high.
+        self.arguments += ["--cluster-port", str(free_port())]
         return super()._launch()
 
     def start(self) -> None:
@@ -348,8 +350,7 @@ class Sentinels(Nodes):
 
 
 _REDIS = ["--port", "PORT", "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-# The port of the cluster's own talk is 10000 higher if nothing is said: too high.
-_CLUSTER = [*_REDIS, "--cluster-enabled", "yes", "--cluster-port", str(free_port())]
+_CLUSTER = [*_REDIS, "--cluster-enabled", "yes"]
 _MEMCACHED = ["-p", "PORT", "-l", "127.0.0.1", "-U", "0", "-t", "2"]
 if hasattr(os, "getuid") and os.getuid() == 0:
     _MEMCACHED += ["-u", getpass.getuser()]

@@ -131,7 +131,7 @@ class PyLibMC(Memcached):
     def prepare(self, cache: Cache) -> None:
         """Keep the keys of a node that is away from others, as for pymemcache."""
         if len(cache._servers) > 1:
-            cache._cache.behaviors = {"auto_eject": False, "remove_failed": 0}
+            cache._cache.behaviors = {"auto_eject": False}
 
     def fitting(self, cache: Cache) -> Backend:
         behaviors = cache._options.get("behaviors") or {}
