@@ -572,14 +572,17 @@ class TotalByAny(Total):
 
 
 @dataclasses.dataclass
-class TotalAfterInit(Total):
+class TotalAfterInit:
     given: dataclasses.InitVar[dict]
+    total = Total.__dict__["total"]
 
     def __post_init__(self, given):
         vars(self).update(given)
 
 
-class TotalByNew(Total):
+class TotalByNew:
+    total = Total.__dict__["total"]
+
     def __new__(cls, **given):
         self = object.__new__(cls)
         vars(self).update(given)
