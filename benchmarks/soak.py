@@ -250,11 +250,13 @@ def prepared(place: Place, given: dict[str, Any]) -> Iterator[str]:
     configure(given)
     cursor = connections["default"].cursor()
     try:
-        for each in connections.all():
-            if each.vendor == "sqlite":
-                each.cursor().execute("PRAGMA journal_mode=WAL")
         if "cache" in connections.settings:
             call_command("createcachetable", database="cache", verbosity=0)
+        for each in connections.all():
+            if each.vendor == "sqlite":
+                with each.cursor() as one:
+                    one.execute("PRAGMA journal_mode=WAL")
+                    one.fetchall()
         rows = given["rows"]
         cursor.execute(f"CREATE TABLE {rows} (n INTEGER PRIMARY KEY, value BIGINT)")
         values = [[n, 0] for n in range(NUMBERS)]

@@ -63,8 +63,9 @@ BACKENDS = {
 NODES = ("cluster", "sentinel")
 #: Their client is no wheel everywhere.
 PYLIBMC = ("pylibmc", "pylibmc_without_cas")
-#: Async code reaches a backend directly, by a thread, by a client of each thread, or
-#: over a database connection: one of each, and the unknown one. The rest is the same.
+#: Async code reaches a backend directly, over a connection of its loop, by a client of
+#: each thread, or over a database connection: one of each, and the unknown one, by a
+#: thread. The rest is the same.
 ASYNC = ["locmem", "valkey", "pymemcache", "sqlite", "unknown"]
 #: Those that replace atomically, on which nothing stale may ever be seen.
 ATOMIC = [name for name in BACKENDS if name not in ("unknown", "pylibmc_without_cas")]

@@ -260,9 +260,10 @@ class Rows(Numbers):
     """Rows of a database, by primary key. Each has a neighbour that nobody computes
     from: for transactions that write something else."""
 
-    def __init__(self, database: str) -> None:
+    def __init__(self, database: str, has_pauses: bool) -> None:
         super().__init__()
         self.database: str = database
+        self.has_pauses = has_pauses
 
     def begin(self, n: int, takes: list[tuple[float, float]]) -> None:
         self.takes[n] = itertools.cycle(takes)
@@ -270,15 +271,30 @@ class Rows(Numbers):
         Post.objects.using(self.database).bulk_create(rows)
 
     def look(self, n: int) -> int:
-        return int(Post.objects.using(self.database).get(pk=n).title)
+        with self.pauses():
+            return int(Post.objects.using(self.database).get(pk=n).title)
+
+    def pauses(self) -> Any:
+        """Return a context with pauses around each statement, if it is to have some."""
+        if not self.has_pauses:
+            return contextlib.nullcontext()
+        return connections[self.database].execute_wrapper(pausing)
 
     def write(self, n: int, value: int) -> None:
         Post.objects.using(self.database).filter(pk=n).update(title=str(value))
 
 
-def some_time(rng: random.Random) -> float:
+def some_time(rng: Any) -> float:
     """Up to 1.5 ms, and often none at all."""
     return rng.choice((0, rng.random(), rng.random())) * LONGEST_PAUSE
+
+
+def pausing(execute: Any, sql: Any, params: Any, many: bool, context: Any) -> Any:
+    """An execute wrapper: pause between the statement and what is done around it."""
+    time.sleep(some_time(random))
+    found = execute(sql, params, many, context)
+    time.sleep(some_time(random))
+    return found
 
 
 class RolledBack(Exception):
@@ -430,7 +446,8 @@ class Trial:
         assert isinstance(self.truth, Rows)
         forget = getattr(self.subject, self.way)
         if self.way in ("save", "update", "write"):
-            await forget(self.n, self.truth.database, value)
+            with self.truth.pauses():
+                await forget(self.n, self.truth.database, value)
             return
         first = rng.random() < 0.3
         if first:
@@ -521,7 +538,9 @@ def plan(
         truths: list[Numbers] = [Numbers()]
         if kind in OF_ROWS:
             truths = [
-                Rows(one) for one in MODELS.get(alias, []) if one in settings.DATABASES
+                Rows(one, has_pauses=kind == "tables")
+                for one in MODELS.get(alias, [])
+                if one in settings.DATABASES
             ]
         for truth in truths:
             try:

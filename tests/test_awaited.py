@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import signal
 import tempfile
 import threading
@@ -33,12 +34,14 @@ from tests.servers import SERVERS
 
 DJANGO = "django.core.cache.backends.redis.RedisCache"
 DJANGO_REDIS = "django_redis.cache.RedisCache"
+DJANGO_VALKEY = "django_valkey.cache.ValkeyCache"
 
 
 def on(location, backend=DJANGO, **settings):
     """Settings with this cache alone."""
     if isinstance(location, int):
-        location = f"redis://127.0.0.1:{location}"
+        scheme = "valkey" if backend == DJANGO_VALKEY else "redis"
+        location = f"{scheme}://127.0.0.1:{location}"
     cache = {"BACKEND": backend, "LOCATION": location, **settings}
     return override_settings(CACHES={"default": cache})
 
@@ -92,7 +95,9 @@ def client():
 # --- one connection ------------------------------------------------------------------
 
 
-def test_200_at_once_share_a_connection_and_leave_no_task(own):
+@pytest.mark.parametrize("start", ["_start", "_start_soon"])  # as Python 3.11
+def test_200_at_once_share_a_connection_and_leave_no_task(own, monkeypatch, start):
+    monkeypatch.setattr(multiplexed, "_start", getattr(multiplexed, start))
     f = doubled(tags="t")
 
     async def main():
@@ -156,6 +161,27 @@ def test_two_loops_in_two_threads_have_a_connection_each(own):
     for thread in threads:
         thread.join()
     until(lambda: not clients(own))
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
+def test_a_fork_leaves_the_parent_its_connection(own):
+    f, loop = doubled(), asyncio.new_event_loop()
+    assert loop.run_until_complete(f(1)) == 2
+    before = clients(own)
+    child = os.fork()
+    if not child:
+        right = False
+        try:
+            connections.opened("default")  # drops what the parent has
+            gc.collect()
+            right = asyncio.run(f(1)) == 2
+        finally:
+            os._exit(not right)
+    assert os.waitpid(child, 0)[1] == 0
+    assert loop.run_until_complete(f(1)) == 2
+    assert clients(own) == before and f.cache_info()[:2] == (1, 1)
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
 
 
 def test_other_settings_close_the_connection(own):
@@ -351,6 +377,7 @@ SETTINGS = {
     "RESP2": (DJANGO, {"protocol": 2}),
     "nonce": (DJANGO, {"serializer": "tests.test_backends.Nonce"}),
     "django_redis": (DJANGO_REDIS, {}),
+    "django_valkey": (DJANGO_VALKEY, {}),
     "gzip": (
         DJANGO_REDIS,
         {"COMPRESSOR": "django_redis.compressors.gzip.GzipCompressor"},
@@ -598,6 +625,15 @@ OTHERS = {
     "a client of redis-py": (
         DJANGO_REDIS,
         {"OPTIONS": {"REDIS_CLIENT_CLASS": f"{__name__}.OtherRedis"}},
+    ),
+    "Sentinel": (
+        DJANGO_REDIS,
+        {
+            "OPTIONS": {
+                "CONNECTION_FACTORY": "django_redis.pool.SentinelConnectionFactory",
+                "SENTINELS": [("127.0.0.1", 1)],
+            }
+        },
     ),
     "a pool": (DJANGO, {"OPTIONS": {"pool_class": OtherPool}}),
     "a connection": (DJANGO, {"OPTIONS": {"connection_class": OtherConnection}}),

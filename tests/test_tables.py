@@ -531,6 +531,43 @@ def test_a_cache_in_the_database_that_is_written_to(world):
     assert f() == 1
 
 
+@pytest.mark.backends(["sqlite"])
+def test_a_row_that_is_returned_is_kept_by_a_cache_in_its_database(world):
+    """SQLite rolls a statement back whose rows have not been read, if there is a COMMIT
+    before."""
+    f = world.memoize(60, queries=True, depends_on=Post)(lambda: Post.objects.count())
+    for number in range(3):
+        assert f() == f() == number
+        Post.objects.create(title="new")
+        assert f() == Post.objects.count() == number + 1
+    Post.objects.bulk_create([Post(title="a"), Post(title="b")])
+    assert f() == Post.objects.count() == 5
+
+
+@pytest.mark.backends(["valkey"])
+@pytest.mark.parametrize("read", ["fetchone", "fetchmany", "fetchall", "close"])
+def test_a_statement_that_returns_rows_invalidates_after_its_commit(
+    world, monkeypatch, read
+):
+    """Else a reader between the two would store the rows of before."""
+    f = world.memoize(60, queries=True, depends_on=Post)(lambda: Post.objects.count())
+    assert f() == f() == 0
+    seen, renew = [], tables.renew_tags
+
+    def look(*args):
+        seen.append(in_thread(Post.objects.count))
+        return renew(*args)
+
+    monkeypatch.setattr(tables, "renew_tags", look)
+    cursor = connection.cursor()
+    cursor.execute("INSERT INTO tests_post (title) VALUES ('a'), ('b') RETURNING id")
+    cursor.execute("INSERT INTO tests_shelf (name) VALUES ('a') RETURNING id")
+    assert not seen
+    getattr(cursor, read)()
+    cursor.close()
+    assert {*seen} == {2} and f() == 2
+
+
 @pytest.mark.backends(["pymemcache", "pylibmc", "unknown"])
 def test_an_empty_answer_of_a_client_that_hides_errors_is_not_believed(
     world, monkeypatch
@@ -619,6 +656,28 @@ def test_without_the_app_nothing_sees_the_statements(monkeypatch):
         with pytest.raises(AttributeError):
             _ = cursor.copy_expert
     assert Post.objects.count() == 1
+
+
+@PLACES
+def test_a_connection_that_is_opened_within_a_wrapper_of_the_project(world):
+    """As by a middleware that counts queries. Its end removes the last wrapper."""
+    f = world.memoize(60, queries=True, depends_on=Post)(lambda: Post.objects.count())
+    assert f() == 0
+    before = list(connection.execute_wrappers)
+    connection.close()
+    connection.execute_wrappers[:] = []
+
+    def pass_on(execute, *args):
+        return execute(*args)
+
+    try:
+        with connection.execute_wrapper(pass_on):
+            assert Post.objects.count() == 0
+        assert pass_on not in connection.execute_wrappers
+        Post.objects.create(title="new")
+        assert f() == 1
+    finally:
+        connection.execute_wrappers[:] = before
 
 
 def test_the_methods_of_a_driver_are_those_that_it_has():

@@ -219,6 +219,12 @@ class KeepsHashInVariable:
         return found
 
 
+class KeepsHashBySetattr(KeepsHashInVariable):
+    def __hash__(self):
+        setattr(self, "_hash", hash(self.x))
+        return self._hash
+
+
 class KeepsHashInSlot(dict):
     """As frozendict."""
 
@@ -346,6 +352,7 @@ def test_two_values_are_two_keys(one, other):
         (lambda: Subclass("a"), hash),
         (lambda: KeepsPrivateHash("a"), hash),
         (lambda: KeepsHashInVariable("a"), hash),
+        (lambda: KeepsHashBySetattr("a"), hash),
         (lambda: KeepsHashInSlot(a="b"), hash),
         (lambda: KeepsHashInDict("ab"), hash),
         (lambda: HashGiven(5), hash),
@@ -386,10 +393,26 @@ class LoadedByHash:
         return hash((self.name, self.x))
 
 
+class LoadedWithHash(LoadedByHash):
+    """It keeps a hash too."""
+
+    def __hash__(self):
+        self.x = self.x or "loaded"
+        object.__setattr__(self, "_hash", hash((self.name, self.x)))
+        return self._hash
+
+
+class LoadedInDict(LoadedByHash):
+    def __hash__(self):
+        vars(self)["x"] = self.x or "loaded"
+        return hash((self.name, self.x))
+
+
 @pytest.mark.parametrize("x", [1, "a", (1,), 10**12])
-def test_what_hash_sets_besides_a_hash_is_refused(x):
+@pytest.mark.parametrize("cls", [LoadedByHash, LoadedWithHash, LoadedInDict])
+def test_what_hash_sets_besides_a_hash_is_refused(cls, x):
     with pytest.raises(UnkeyableArgument, match="its __hash__ sets x"):
-        encode(LoadedByHash("a", x))
+        encode(cls("a", x))
 
 
 class LoadedAndReturned(LoadedByHash):
@@ -548,6 +571,27 @@ class TotalByAny(Total):
         vars(self).update(given)
 
 
+@dataclasses.dataclass
+class TotalAfterInit:
+    given: dataclasses.InitVar[dict]
+    total = Total.__dict__["total"]
+
+    def __post_init__(self, given):
+        vars(self).update(given)
+
+
+class TotalByNew:
+    total = Total.__dict__["total"]
+
+    def __new__(cls, **given):
+        self = object.__new__(cls)
+        vars(self).update(given)
+        return self
+
+    def __init__(self, **given):
+        pass
+
+
 class TotalFromRow(Total):
     @classmethod
     def of(cls, total):
@@ -577,6 +621,8 @@ class TotalOfParent(TotalField):
         Total(5),
         TotalByText(5),
         TotalByAny(total=5),
+        TotalAfterInit({"total": 5}),
+        TotalByNew(total=5),
         TotalFromRow.of(5),
         TotalOfParent(5),
     ],

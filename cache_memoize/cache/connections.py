@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from asgiref.sync import sync_to_async
 from django.core.cache import caches
-from django.core.cache.backends.base import BaseCache, default_key_func
+from django.core.cache.backends.base import default_key_func
 
 from .. import process
 from ..conf import is_test
@@ -192,12 +192,16 @@ def place_from_afar(alias: str, key: str) -> Any:
     return place_of(alias, key) if same else None
 
 
+#: Their ``make_key()`` calls nothing but a KEY_FUNCTION.
+_PACKAGES = {"django", "django_redis", "django_valkey"}
+
+
 def has_key_function(alias: str) -> bool:
     """Return whether a key may mean another entry in another thread: there is a
     KEY_FUNCTION, or the ``make_key()`` of a subclass."""
     cache = _cache_for_keys(alias)
-    own = type(cache).make_key is not BaseCache.make_key
-    return own or cache.key_func is not default_key_func
+    package = type(cache).make_key.__module__.partition(".")[0]
+    return package not in _PACKAGES or cache.key_func is not default_key_func
 
 
 def have_key_functions() -> bool:

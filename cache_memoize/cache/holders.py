@@ -47,6 +47,7 @@ from typing import Any, Protocol
 
 from ..process import end_thread, log_sometimes, logger
 from .connections import opened, settings_of
+from .redis import is_refused
 
 __all__ = ["Holder", "Lease", "can_hold", "known", "may_be_held", "tell"]
 
@@ -194,17 +195,23 @@ def tell(alias: str, places: Iterable[Any], group: str = "") -> None:
     knows = alias in known.listed or alias in known.own
     here, me = _List(alias), known.own[alias].id if alias in known.own else ""
     waiting, done = f"{here.key}:{ident}", f"{here.key}:{ident}:done"
-    number, *more = here.run(
-        _TELL,
-        [here.key, waiting],
-        me,
-        here.channel,
-        ident,
-        json.dumps(list(places)),
-        f" {group} " if group else " ",
-        int(knows),
-        LEFT_FOR,
-    )
+    try:
+        number, *more = here.run(
+            _TELL,
+            [here.key, waiting],
+            me,
+            here.channel,
+            ident,
+            json.dumps(list(places)),
+            f" {group} " if group else " ",
+            int(knows),
+            LEFT_FOR,
+        )
+    except Exception as error:
+        # This user may run no script. Others may, and hold copies.
+        if knows or not is_refused(error) or here.client.exists(here.key):
+            raise
+        number = -1
     if number < 0:
         known.unlisted[alias] = asked
         return

@@ -84,7 +84,7 @@ def _by_watching(values: _Values, new: Any, old: bytes, seconds: int | None) -> 
         return True
 
 
-def _is_refused(error: Exception) -> bool:
+def is_refused(error: Exception) -> bool:
     """Return whether a server does not have, or not allow, a command."""
     text = str(error).lower()
     refusals = "syntax error", "unknown command", "no permission", "not allowed"
@@ -144,7 +144,7 @@ class Redis(Backend):
             try:
                 return bool(await ask(*_WAYS[number](values.key, stored, new, seconds)))
             except Exception as error:
-                if not _is_refused(error):
+                if not is_refused(error):
                     raise
                 number += 1
                 self._refused[values.server] = number
@@ -203,6 +203,9 @@ class DirectRedis(Redis):
 
     The methods of Django's cache, and of django-redis, read from a replica.
     """
+
+    def answers_in_order(self, cache: Cache) -> bool:
+        return self.tells  # else it may be a cluster
 
     def get(self, cache: Cache, key: str) -> Any:
         values = self.values(cache, key)

@@ -91,7 +91,7 @@ class Store:
         return backend_of(cache).is_in_transaction(cache)
 
     def answers_in_order(self) -> bool:
-        """Return whether an answer that has the last of several keys is complete."""
+        """Return whether several keys are read at once, or in their order."""
         cache = caches[self.alias]
         return backend_of(cache).answers_in_order(cache)
 

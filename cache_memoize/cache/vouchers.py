@@ -89,8 +89,8 @@ class Backend:
         raise NotImplementedError
 
     def answers_in_order(self, cache: Cache) -> bool:
-        """Return whether ``get_many()`` asks one server, which answers key by key."""
-        return False
+        """Return whether ``get_many()`` reads all keys at once, or in their order."""
+        return True
 
     def takes_bytes(self, cache: Cache) -> bool:
         """Return whether its serializer accepts bytes."""
@@ -159,6 +159,9 @@ class Voucher(Backend):
     atomic = False
     swallows = True
     longest = property(until_2038)
+
+    def answers_in_order(self, cache: Cache) -> bool:
+        return False
 
     @staticmethod
     def voucher_key(key: str) -> str:

@@ -58,10 +58,9 @@ def _is_writing(steps: list[dis.Instruction], number: int) -> bool:
     depth, last = 1, number
     while depth > 0:  # until the value, or the result of the call, is off the stack
         last += 1
-        opcode, name = steps[last].opcode, steps[last].opname
-        if opcode in _JUMPS or name.startswith("YIELD"):
+        if steps[last].opcode in _JUMPS:
             return False
-        depth += dis.stack_effect(opcode, steps[last].arg)
+        depth += dis.stack_effect(steps[last].opcode, steps[last].arg)
     called = steps[last - 1].opname.startswith("CALL")
     return called and steps[last].opname == "POP_TOP"
 

@@ -250,12 +250,13 @@ async def _invalidate_now(
     """Invalidate an entry, and what depends on these tags, which were made with it."""
     adds, found = frozenset([_HOLD]) if hold else NO_TOKENS, UNREAD
     seen: dict[str, Record] = {}
-    if tags and not hold and not store.backend().swallows:
+    is_sure = not store.backend().swallows and store.answers_in_order()
+    if tags and not hold and is_sure:
         seen = await store.records((key, *tags))
         found = seen.pop(key, None)
     if found is not UNREAD and _is_empty(found, swallows=False):
-        # These backends read all keys at once, or in this order. There is no entry, and
-        # what was made with one has had its tags before: they need no second look.
+        # The key was read before its tags, or with them. There is no entry, and what
+        # was made with one has had its tags before: they need no second look.
         await _mark_found(store, name, seen)
     else:
         seconds = math.ceil(hold)

@@ -12,9 +12,12 @@ from collections.abc import Callable
 from typing import Any
 
 from django.db import connections, transaction
+from django.db.backends.utils import CursorWrapper
 
 __all__ = [
+    "ENDING",
     "atomic_requests",
+    "ending",
     "has_open_statement",
     "is_snapshot",
     "reads_snapshot",
@@ -35,6 +38,33 @@ def has_open_statement(connection: Connection) -> bool:
     except connection.Database.Error:
         return True
     return False
+
+
+#: Methods of cursors that may end a statement.
+ENDING = ("close", "fetchall", "fetchmany", "fetchone")
+
+
+def ending(name: str) -> property:
+    """Return a method of cursors that then does what waits for the end of a statement.
+
+    SQLite commits a statement with RETURNING when its last row has been read.
+    """
+
+    def get(cursor: Any) -> Any:
+        method = CursorWrapper.__getattr__(cursor, name)
+        if "waiting" not in vars(cursor):
+            return method
+
+        def end(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return method(*args, **kwargs)
+            finally:
+                if name == "close" or not has_open_statement(cursor.db):
+                    vars(cursor).pop("waiting")()
+
+        return end
+
+    return property(get)
 
 
 #: By vendor, a query for the isolation level of the session, or that a driver sets.

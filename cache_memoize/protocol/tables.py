@@ -32,6 +32,7 @@ from ..keys.tags import table_tag
 from ..process import log_sometimes, logger
 from . import capture, transactions
 from .invalidation import renew_tags
+from .snapshots import has_open_statement
 from .statements import effect_of, names_in
 
 if TYPE_CHECKING:
@@ -221,8 +222,22 @@ def _observe(connection: Any, execute: Callable[..., Any], sql: Any, *args: Any)
         if not connection.in_atomic_block:
             invalidate_tables(tables)  # it may have written all the same
         raise
-    invalidate_tables(tables)
+    if args and _is_unfinished(connection, sql):
+        cursor = args[-1]["cursor"]
+        transactions.notice(cursor)
+        if "waiting" in vars(cursor):  # its rows were never read
+            tables |= cursor.waiting.args[0]
+        cursor.waiting = functools.partial(invalidate_tables, tables)
+    else:
+        invalidate_tables(tables)
     return result
+
+
+def _is_unfinished(connection: Any, sql: Any) -> bool:
+    """Return whether a statement is committed only when its rows have been read."""
+    if connection.in_atomic_block or "RETURNING" not in str(sql).upper():
+        return False
+    return has_open_statement(connection)
 
 
 def invalidate_tables(tables: Iterable[str]) -> None:

@@ -40,7 +40,7 @@ from django.db.backends.utils import CursorWrapper
 from .. import process
 from ..cache.backends import has_autocommit_off, own_blocks
 from ..process import logger
-from .snapshots import has_open_statement, reads_snapshot
+from .snapshots import ENDING, ending, has_open_statement, reads_snapshot
 from .statements import effect_of
 
 __all__ = [
@@ -51,6 +51,7 @@ __all__ = [
     "in_test_case",
     "live",
     "may_hold_locks",
+    "notice",
     "run_at_commit",
     "count_database_uses",
 ]
@@ -141,8 +142,8 @@ def _watch_of(connection: Connection) -> Watch:
         if isinstance(wrapper, Watch):
             return wrapper
     watch = Watch()
-    # Not by execute_wrapper(), a context manager that removes it again.
-    connection.execute_wrappers.append(watch)
+    # Not by execute_wrapper(), a context manager: it removes the last one at its end.
+    connection.execute_wrappers.insert(0, watch)
     for name in ("cursor", "chunked_cursor"):
         setattr(connection, name, _opening(watch, getattr(connection, name)))
     connection.commit = functools.partial(_commit, connection, connection.commit)
@@ -185,7 +186,9 @@ def _show_observer(
 @functools.lru_cache
 def _noticing(kind: Any) -> type:
     """Return the class of cursors ``kind`` whose unseen methods are noticed."""
-    return type(kind.__name__, (kind,), {n: _noticed(kind, n) for n in _UNSEEN})
+    methods: Any = {name: _noticed(kind, name) for name in _UNSEEN}
+    methods |= {name: ending(name) for name in ENDING}
+    return type(kind.__name__, (kind,), {**methods, "ENDING": ENDING})
 
 
 def _opening(watch: Watch, make: Callable[..., Any]) -> Callable[..., Any]:
@@ -201,6 +204,13 @@ def _opening(watch: Watch, make: Callable[..., Any]) -> Callable[..., Any]:
         return made
 
     return cursor
+
+
+def notice(cursor: Any) -> None:
+    """Notice a cursor that opened its connection, which had no watch before."""
+    kind: Any = type(cursor)
+    if "ENDING" not in vars(kind):
+        cursor.__class__ = _noticing(kind)
 
 
 def _commit(connection: Connection, commit: Callable[[], None]) -> None:
