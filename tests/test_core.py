@@ -102,6 +102,8 @@ def test_every_option_of_a_project():
         "lease": 20,
         "hold": 1,
         "local": "request",
+        "compress": 1000,
+        "max_bytes": 10**6,
         "vary_on": ["language"],
         "inherit": False,
         "depends_on": ("tests.Post",),
