@@ -510,6 +510,68 @@ def test_a_holder_that_is_listed_with_less_than_it_has_drops_its_copies(two):
 
 
 @HELD
+def test_a_renewal_that_is_sent_twice_tells_nothing_new(two):
+    """And one without a subscription fails."""
+    pair = Pair(two, "sync")
+    pair.begin()
+    holder, here = holders.known.own["other"], holders._List(two)
+    before = holder._run
+    holder._number = 0
+    holder._renew(here)
+    assert holder._run == before
+    holder.stop()
+    holder._thread.join()
+    holder._number = 10**6
+    with pytest.raises(ConnectionError, match="subscription is lost"):
+        holder._renew(here)
+
+
+@HELD
+def test_a_process_that_ends_leaves_the_list(two):
+    pair = Pair(two, "sync")
+    pair.begin()
+    holder, here = holders.known.own["other"], holders._List(two)
+    assert here.client.hexists(here.key, holder.id)
+    holder.leave()
+    assert not here.client.hexists(here.key, holder.id)
+    assert not holder._thread.is_alive() and not serves("other")
+    holder._extend(1, 0, 1)  # a renewal of before
+    assert not serves("other")
+
+
+@HELD
+def test_a_child_begins_without_copies(two):
+    Pair(two, "sync").begin()
+    held = [*holders.known.own.values()]
+    near._after_fork()
+    assert not near._copies and not holders.known.own
+    for each in held:
+        each.stop()
+        each._thread.join()
+
+
+@pytest.mark.backends(["valkey"])
+def test_a_writer_that_may_run_no_script_does_not_pass_over_holders(two):
+    admin = holders._List(two).client
+    admin.execute_command("ACL", "SETUSER", "plain", "on", ">x", "~*", "&*", "+@all")
+    admin.execute_command("ACL", "SETUSER", "plain", "-eval")
+    settings = dict(caches.settings[two])
+    settings["LOCATION"] = settings["LOCATION"].replace("//", "//plain:x@")
+    try:
+        with override_settings(CACHES={**caches.settings, "writer": settings}):
+            f, _ = counted(World("writer", "sync"))
+            f(1)
+            f.invalidate(1)  # there is no list
+            holders.known.unlisted.clear()
+            Pair(two, "sync").begin()
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                f.invalidate(1)
+            near.close()
+    finally:
+        admin.execute_command("ACL", "DELUSER", "plain")
+
+
+@HELD
 def test_a_server_without_the_list_is_not_believed(two):
     """It was restarted, or another one was promoted."""
     pair = Pair(two, "sync")

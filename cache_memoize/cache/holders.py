@@ -296,6 +296,9 @@ class Holder:
         def leave() -> None:
             with suppress(Exception):
                 here = _List(self.alias)
+                # It wakes the thread, which would else list itself once more.
+                here.client.publish(here.channel + self.id, "0 0 0")
+                self._thread.join(LAST_WORDS)
                 here.client.hdel(here.key, self.id)
             end_thread()
 
@@ -404,7 +407,7 @@ class Holder:
         elif groups != self.groups:
             self.copies.drop(())  # what was read before is not kept
         self.groups = groups
-        if seen:
+        if seen and not self._ended.is_set():
             self.lease.until, self.trouble = sent + USED * TERM, ""
 
     def _drop(self, here: _List, ident: str, places: str) -> None:
