@@ -680,6 +680,28 @@ def test_a_connection_that_is_opened_within_a_wrapper_of_the_project(world):
         connection.execute_wrappers[:] = before
 
 
+@PLACES
+def test_a_cursor_that_opens_its_connection_is_noticed(world, rows):
+    f = world.memoize(60, queries=True, depends_on=Post)(
+        lambda: Post.objects.using(rows).count()
+    )
+    assert f() == 0
+    if connections[rows].vendor == "mysql":
+        pytest.skip("a procedure needs a cursor before it is called")
+
+    def write() -> None:  # by a connection of its own
+        insert = "INSERT INTO tests_post (title) VALUES ('new')"
+        with connections[rows].cursor() as cursor:
+            if connections[rows].vendor == "sqlite":
+                cursor.executescript(insert)
+            else:
+                with cursor.copy("COPY tests_post (title) FROM STDIN") as copy:
+                    copy.write_row(["new"])
+
+    in_thread(write)
+    assert f() == 1
+
+
 def test_the_methods_of_a_driver_are_those_that_it_has():
     with connection.cursor() as cursor:
         assert not hasattr(cursor, "copy_expert") and hasattr(cursor, "executescript")

@@ -462,11 +462,11 @@ def test_where_another_library_removed_our_function_nothing_is_stored(
 ):
     f = world.memoize(60)(lambda x: x)
     connection = connections[database]
-    ours = vars(connection).pop("cursor")
+    ours = vars(connection).pop("make_cursor")
     try:
         in_rolled_back(database, post, lambda: f(1))
     finally:
-        connection.cursor = ours
+        connection.make_cursor = ours
     assert f.peek(1) is None
 
 
@@ -552,7 +552,7 @@ def test_a_connection_that_was_never_opened_is_left_alone(database):
     def look():
         one = connections[database]
         assert transactions.count_database_uses() == ()
-        return "cursor" in vars(one), one.execute_wrappers
+        return "make_cursor" in vars(one), one.execute_wrappers
 
     assert in_thread(look) == (False, [])
 

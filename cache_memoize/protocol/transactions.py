@@ -9,7 +9,7 @@ writes, and invalidations wait as ``connection.on_commit`` callbacks. Only Djang
 of callbacks keeps them alive: a rollback, also one to a savepoint, drops them.
 
 Execute wrappers do not see what a cursor does besides ``execute`` (``callproc``,
-``copy``). So ``connection.cursor`` is replaced on each connection by a function that
+``copy``). So ``connection.make_cursor`` is replaced on each connection by a function that
 counts cursors, and whose cursors notice the use of these methods.
 
 The obvious scheme, ``transaction.on_commit(invalidate)`` alone, is half of it: the
@@ -144,7 +144,8 @@ def _watch_of(connection: Connection) -> Watch:
     watch = Watch()
     # Not by execute_wrapper(), a context manager: it removes the last one at its end.
     connection.execute_wrappers.insert(0, watch)
-    for name in ("cursor", "chunked_cursor"):
+    # Not cursor(): that may have opened the connection, and is running then.
+    for name in ("make_cursor", "make_debug_cursor"):
         setattr(connection, name, _opening(watch, getattr(connection, name)))
     connection.commit = functools.partial(_commit, connection, connection.commit)
     if connection.in_atomic_block:
@@ -326,7 +327,7 @@ def count_database_uses(cache: str | None = None) -> Uses:
         if connection.connection is None and not connection.execute_wrappers:
             continue  # never opened: a watch would be one more
         watch = _watch_of(connection)
-        if "cursor" not in vars(connection):
+        if "make_cursor" not in vars(connection):
             return None  # another library has removed our function
         if connection.alias != cache:
             found.append((connection.alias, watch.uses))
