@@ -9,8 +9,8 @@ writes, and invalidations wait as ``connection.on_commit`` callbacks. Only Djang
 of callbacks keeps them alive: a rollback, also one to a savepoint, drops them.
 
 Execute wrappers do not see what a cursor does besides ``execute`` (``callproc``,
-``copy``). So ``connection.make_cursor`` is replaced on each connection by a function that
-counts cursors, and whose cursors notice the use of these methods.
+``copy``). So ``connection.make_cursor`` is replaced on each connection by a function
+that counts cursors, and whose cursors notice the use of these methods.
 
 The obvious scheme, ``transaction.on_commit(invalidate)`` alone, is half of it: the
 transaction itself would read old entries, and store values that a rollback takes back.
