@@ -121,6 +121,7 @@ REMEMBERS = {
     "planning._by_distinction": "functions, weakly",
     "planning.checked_aliases": "aliases",
     "keys.closure._digest_of_code": "1,024 pieces of code",
+    "keys.instructions.set_by": "2,048 pieces of code",
     "keys.instructions.is_only_written": "1,024 variables of code",
     "keys.encoding._REGISTERED": "classes",
     "keys.encoding._writers": "classes that a name leads to",

@@ -65,29 +65,37 @@ def _is_writing(steps: list[dis.Instruction], number: int) -> bool:
     return called and steps[last].opname == "POP_TOP"
 
 
-def set_by(code: types.CodeType) -> set[str]:
+#: Names in code that may set an attribute whose name is text.
+_SETTERS = frozenset({"__setattr__", "setattr", "__dict__", "vars"})
+
+
+@functools.lru_cache(2048)
+def set_by(code: types.CodeType) -> frozenset[str]:
     """Return the attributes that code sets, also by setattr() and the like; "*" among
     them if it does not name them."""
     steps = _steps_of(code)
     found = set(re.findall(r"\bSTORE_ATTR:(\w+)", steps))
-    if not {"__setattr__", "setattr", "__dict__", "vars"}.isdisjoint(code.co_names):
+    if not _SETTERS.isdisjoint(code.co_names):
         by_text = re.findall(
             r"(?:\bLOAD:\w+|:setdefault) LOAD_CONST:(\w+)"
             r"|\bLOAD_CONST:(\w+) STORE_SUBSCR",
             steps,
         )
         found |= set(filter(None, chain.from_iterable(by_text))) or {"*"}
-    return found
+    return frozenset(found)
 
 
-def assigned_by(cls: type) -> set[str]:
-    """Return the attributes that a class sets, cached properties aside; "*" among them
-    if ``__init__`` does not name them."""
+def assigned_by(cls: type, wanted: set[str]) -> set[str]:
+    """Return those of the ``wanted`` attributes that a class sets, and perhaps others;
+    "*" among them if ``__init__`` does not name what it sets."""
     found: set[str] = set()
     for base in cls.__mro__[:-1]:
         for name, member in vars(base).items():
             code = getattr(getattr(member, "__func__", member), "__code__", None)
-            if isinstance(code, types.CodeType):
+            if isinstance(code, types.CodeType) and not (
+                # To look at the instructions takes long.
+                wanted.isdisjoint(code.co_names) and _SETTERS.isdisjoint(code.co_names)
+            ):
                 names = set_by(code)
                 makes = name in ("__init__", "__new__", "__post_init__")
                 found |= names if makes else names - {"*"}

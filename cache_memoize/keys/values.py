@@ -421,7 +421,7 @@ def _attributes_of(cls: type, base: type) -> Callable[[Any], dict[str, Any]]:
         for name in vars(each)
         if _is_cached(_class_attribute(cls, name))
     }
-    assigned = cached and assigned_by(cls)
+    assigned = cached and assigned_by(cls, cached)
     left_out = {*kept, *cached}
     if any(type(_class_attribute(cls, n)).__name__ == _UNDER_CACHED for n in left_out):
         left_out.add("_cache")

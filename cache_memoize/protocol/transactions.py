@@ -9,8 +9,8 @@ writes, and invalidations wait as ``connection.on_commit`` callbacks. Only Djang
 of callbacks keeps them alive: a rollback, also one to a savepoint, drops them.
 
 Execute wrappers do not see what a cursor does besides ``execute`` (``callproc``,
-``copy``). So ``connection.make_cursor`` is replaced on each connection by a function
-that counts cursors, and whose cursors notice the use of these methods.
+``copy``). So ``connection.make_cursor`` is replaced (``cursor`` may be running, and
+open the connection) by a function whose cursors are counted, and notice these methods.
 
 The obvious scheme, ``transaction.on_commit(invalidate)`` alone, is half of it: the
 transaction itself would read old entries, and store values that a rollback takes back.
@@ -18,8 +18,7 @@ transaction itself would read old entries, and store values that a rollback take
 Blocks that a ``TestCase`` opens around a test are no transactions of the project. To
 leave them out, and to tell one transaction from the next, this module uses parts of
 Django's connection that are not documented: ``atomic_blocks``, ``savepoint_ids``,
-``run_on_commit``, ``execute_wrappers``. ``tests/test_transactions.py`` fails when they
-change.
+``run_on_commit``, ``execute_wrappers``, ``make_cursor``. The tests fail when they change.
 """
 
 from __future__ import annotations
@@ -144,7 +143,6 @@ def _watch_of(connection: Connection) -> Watch:
     watch = Watch()
     # Not by execute_wrapper(), a context manager: it removes the last one at its end.
     connection.execute_wrappers.insert(0, watch)
-    # Not cursor(): that may have opened the connection, and is running then.
     for name in ("make_cursor", "make_debug_cursor"):
         setattr(connection, name, _opening(watch, getattr(connection, name)))
     connection.commit = functools.partial(_commit, connection, connection.commit)
