@@ -18,7 +18,7 @@ transaction itself would read old entries, and store values that a rollback take
 Blocks that a ``TestCase`` opens around a test are no transactions of the project. To
 leave them out, and to tell one transaction from the next, this module uses parts of
 Django's connection that are not documented: ``atomic_blocks``, ``savepoint_ids``,
-``run_on_commit``, ``execute_wrappers``, ``make_cursor``. The tests fail when they change.
+``run_on_commit``, ``execute_wrappers``, ``make_cursor``. Tests fail when they change.
 """
 
 from __future__ import annotations
