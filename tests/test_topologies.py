@@ -84,6 +84,8 @@ def test_the_primary_is_read_and_no_replica(pair, package, tags):
 @pytest.mark.thorough
 def test_sentinel_is_asked_for_the_primary_and_no_replica_is_read(servers):
     server = servers("sentinel")
+    for port in server.replicas:
+        server.ask(port, "CONFIG", "RESETSTAT")
     f, runs = memoized(cache_alias="sentinel")
     assert [f(1), f(1), f.map([1, 2]), f.peek(2).value] == [1, 1, [1, 2], 2]
     for port in server.replicas:
