@@ -226,7 +226,8 @@ def _describe_recording(recording: Recording) -> dict[str, Any]:
         "calls": sum(counts[kind] for kind in READS),
         "hits": sum(counts[kind] for kind in SERVED),
         "number": recording.number,
-        "functions": _describe_functions(recording, infos),
+        "functions": _describe_functions(recording),
+        "depends": _depends(infos),
         "users": describe_users(chain.from_iterable(infos.values())),
         "duplicates": sorted(repeated, reverse=True),
         "repeated": sum(reads - 1 for reads, *_ in repeated),
@@ -235,18 +236,17 @@ def _describe_recording(recording: Recording) -> dict[str, Any]:
     }
 
 
-def _describe_functions(
-    recording: Recording, infos: dict[str, list[FunctionInfo]]
-) -> list[dict[str, Any]]:
-    seconds = recording.seconds
-    depends = {
-        path: {
-            name: None
-            for info in found
-            for name in describe_dependencies(info).depends_on
-        }
-        for path, found in infos.items()
+def _depends(infos: dict[str, list[FunctionInfo]]) -> dict[str, list[str]]:
+    """Return what results were made of, by the paths of the functions."""
+    found = {
+        path: [name for info in each for name in describe_dependencies(info).depends_on]
+        for path, each in infos.items()
     }
+    return {path: [*dict.fromkeys(names)] for path, names in found.items() if names}
+
+
+def _describe_functions(recording: Recording) -> list[dict[str, Any]]:
+    seconds = recording.seconds
     return [
         {
             "function": function,
@@ -254,7 +254,6 @@ def _describe_functions(
             "counts": [counts[kind] for kind in ALL],
             "spent": format_duration(seconds[function, alias, "computed"]),
             "saved": format_duration(sum(seconds[function, alias, k] for k in SERVED)),
-            "depends_on": ", ".join(depends.get(function, ())),
         }
         for (function, alias), counts in recording.counts.items()
     ]
