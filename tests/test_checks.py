@@ -20,7 +20,7 @@ from django.test import override_settings
 from cache_memoize import cache_memoize, model_signals, planning
 from cache_memoize import checks as ours
 from cache_memoize.testing import in_memory
-from tests.models import Post
+from tests.models import Post, Tag
 from tests.needs import need
 
 REDIS = "django.core.cache.backends.redis.RedisCache"
@@ -179,7 +179,7 @@ def test_a_cache_to_be_told_of_writes_that_does_not_exist():
 @pytest.mark.parametrize("table", ["tests_psot", "TESTS_POST", '"other"."post"'])
 def test_a_table_that_does_not_exist(monkeypatch, table):
     """Before all migrations are applied, it is not known whether it will."""
-    depends = cache_memoize(60, prefix="depends", depends_on=Post)(another)
+    depends = cache_memoize(60, prefix="depends", depends_on=[Tag, Post])(another)
     monkeypatch.setattr(Post._meta, "db_table", table)
     check = partial(checks.run_checks, tags=[checks.Tags.database])
     found = check(databases=["default"])

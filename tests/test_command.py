@@ -595,6 +595,20 @@ def test_a_cache_that_is_down_does_not_hide_the_figures_of_the_others(only_shop)
     assert said.code == 1 and len(elsewhere) == 2
 
 
+def test_where_a_client_hides_that_its_server_is_down_stats_say_so(only_shop):
+    f = cache_memoize(60, prefix="hiding", cache_alias="hiding")(lambda: 1)
+    hiding = {
+        "BACKEND": "django.core.cache.backends.memcached.PyMemcacheCache",
+        "LOCATION": "127.0.0.1:1",
+        "OPTIONS": {"ignore_exc": True},
+    }
+    known = {"default": caches.settings["default"], "hiding": hiding}
+    with override_settings(CACHES=known):
+        said = memoize("stats", "--json")
+    assert said.code == 1 and f
+    assert said.error.startswith("the cache 'hiding' does not keep what is written")
+
+
 def test_an_error_of_ours_is_said_in_its_own_words_beside_the_name_of_the_cache():
     said = "the cache 'shop': nothing is kept"
     with pytest.raises(CommandError, match=said), cache_errors("shop"):
