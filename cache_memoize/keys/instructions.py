@@ -58,9 +58,11 @@ def _is_writing(steps: list[dis.Instruction], number: int) -> bool:
     depth, last = 1, number
     while depth > 0:  # until the value, or the result of the call, is off the stack
         last += 1
-        if steps[last].opcode in _JUMPS:
+        step = steps[last]
+        # From Python 3.14 on, a return leaves the value on the stack.
+        if step.opcode in _JUMPS or step.opname.startswith(("RETURN", "YIELD")):
             return False
-        depth += dis.stack_effect(steps[last].opcode, steps[last].arg)
+        depth += dis.stack_effect(step.opcode, step.arg)
     called = steps[last - 1].opname.startswith("CALL")
     return called and steps[last].opname == "POP_TOP"
 
