@@ -39,12 +39,12 @@ from cache_memoize.management import (
     naming,
 )
 from cache_memoize.management.commands.memoize import PARTS, Command
-from cache_memoize.management.trouble import cache_errors
+from cache_memoize.management.trouble import cache_errors, notice_errors
 from cache_memoize.migrate import Finding, Report
 from cache_memoize.stats import sitewide
 from cache_memoize.stats.reporter import reporter
 from tests import models, shop
-from tests.conftest import FakeClock
+from tests.conftest import FakeClock, in_thread
 from tests.test_docs import blocks, first_literals, literals, table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -607,6 +607,15 @@ def test_where_a_client_hides_that_its_server_is_down_stats_say_so(only_shop):
         said = memoize("stats", "--json")
     assert said.code == 1 and f
     assert said.error.startswith("the cache 'hiding' does not keep what is written")
+
+
+def test_an_error_of_another_thread_is_none_of_this_command():
+    f = cache_memoize(60, prefix="noticed")(lambda: 1)
+    stats = f._memoized.stats
+    with notice_errors(types.SimpleNamespace(function=f._memoized.func)) as found:
+        stats.trouble("mine", OSError())
+        in_thread(lambda: stats.trouble("another's", OSError()))
+    assert found == ["mine"]
 
 
 def test_an_error_of_ours_is_said_in_its_own_words_beside_the_name_of_the_cache():

@@ -224,7 +224,6 @@ def _observe(connection: Any, execute: Callable[..., Any], sql: Any, *args: Any)
         raise
     if args and _is_unfinished(connection, sql):
         cursor = args[-1]["cursor"]
-        transactions.notice(cursor)
         if "waiting" in vars(cursor):  # its rows were never read
             tables |= cursor.waiting.args[0]
         cursor.waiting = functools.partial(invalidate_tables, tables)

@@ -50,7 +50,6 @@ __all__ = [
     "in_test_case",
     "live",
     "may_hold_locks",
-    "notice",
     "run_at_commit",
     "count_database_uses",
 ]
@@ -203,13 +202,6 @@ def _opening(watch: Watch, make: Callable[..., Any]) -> Callable[..., Any]:
         return made
 
     return cursor
-
-
-def notice(cursor: Any) -> None:
-    """Notice a cursor that opened its connection, which had no watch before."""
-    kind: Any = type(cursor)
-    if "ENDING" not in vars(kind):
-        cursor.__class__ = _noticing(kind)
 
 
 def _commit(connection: Connection, commit: Callable[[], None]) -> None:
