@@ -7,6 +7,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import django
+
 from tests.servers import SERVERS
 
 
@@ -149,5 +151,7 @@ CACHES = {
     "unknown": {"BACKEND": "tests.backends.UnknownCache", "LOCATION": "unknown"},
     "dummy": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"},
 }
+if django.VERSION < (5, 2):  # django-valkey needs it
+    del CACHES["django_valkey"]
 if importlib.util.find_spec("pylibmc") is None:
     del CACHES["pylibmc"], CACHES["pylibmc_without_cas"]

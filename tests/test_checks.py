@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from weakref import WeakSet
 
+import django
 import pytest
 from django.core import checks, mail
 from django.core.cache import InvalidCacheBackendError, caches
@@ -113,6 +114,8 @@ def ids(found):
 def test_a_cache_without_a_socket_time_out(monkeypatch, settings, missing):
     if settings["BACKEND"] == PYLIBMC:
         need("pylibmc")
+    if "django_valkey" in settings["BACKEND"] and django.VERSION < (5, 2):
+        pytest.skip("django-valkey needs a newer Django")
     monkeypatch.setattr(ours, "_has_default_timeout", lambda: False)
     with override_settings(CACHES={"default": settings, "unused": {"BACKEND": REDIS}}):
         found = ours.check_caches(None)
