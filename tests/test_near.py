@@ -5,6 +5,7 @@ Two aliases of one server stand for two processes: each is a holder of its own.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import signal
@@ -540,10 +541,14 @@ def test_a_process_that_ends_leaves_the_list(two):
 
 
 @HELD
-def test_a_child_begins_without_copies(two):
+def test_a_child_begins_without_copies(two, monkeypatch):
+    """And does not take its parent off the list when it ends."""
     Pair(two, "sync").begin()
-    held = [*holders.known.own.values()]
-    near._after_fork()
+    held, undone = [*holders.known.own.values()], []
+    with monkeypatch.context() as patch:
+        patch.setattr(atexit, "unregister", undone.append)
+        near._after_fork()
+    assert undone == [each.leave for each in held]
     assert not near._copies and not holders.known.own
     for each in held:
         each.stop()

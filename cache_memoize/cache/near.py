@@ -14,6 +14,7 @@ read before that is not kept.
 
 from __future__ import annotations
 
+import atexit
 import threading
 from collections import OrderedDict
 from collections.abc import Collection, Iterable
@@ -357,5 +358,7 @@ def _after_fork() -> None:
     """Start anew in a child, which has no thread: the lists know only the parent."""
     global _lock
     _lock = threading.Lock()
+    for holder in known.own.values():  # of the parent, which stays on the list
+        atexit.unregister(holder.leave)
     known.reset()
     _copies.clear()
