@@ -7,6 +7,7 @@ import itertools
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
@@ -145,6 +146,14 @@ def in_thread(function: Callable[[], T]) -> T:
     if trouble:
         raise trouble[0]
     return outcome[0]
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Wait for what another thread, or another process, is about to do."""
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.001)
 
 
 def close_connections() -> None:

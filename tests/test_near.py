@@ -28,7 +28,14 @@ from cache_memoize.cache import holders, near
 from cache_memoize.cache.near import Copies, Lease, _Copy
 from cache_memoize.clock import Clock
 from cache_memoize.conf import changed
-from tests.conftest import FakeClock, World, close_connections, counted, in_thread
+from tests.conftest import (
+    FakeClock,
+    World,
+    close_connections,
+    counted,
+    in_thread,
+    until,
+)
 from tests.needs import need
 from tests.servers import SERVERS
 from tests.test_site import of_a_tenant, tenants
@@ -66,13 +73,6 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     for name in ("fetch", "afetch", "read_with_tags", "aread_with_tags"):
         note(name)
     return found
-
-
-def until(condition: Any) -> None:
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.001)
 
 
 # --- copies --------------------------------------------------------------------------

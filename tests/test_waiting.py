@@ -21,7 +21,7 @@ from cache_memoize.cache.store import Store
 from cache_memoize.protocol import waiting
 from cache_memoize.protocol.call import Call
 from tests.chaos import close
-from tests.conftest import close_connections, in_thread, plan_of
+from tests.conftest import close_connections, in_thread, plan_of, until
 from tests.needs import need
 from tests.servers import SERVERS
 from tests.test_stampede import Waiters, in_threads
@@ -406,12 +406,6 @@ def test_a_caller_that_joins_during_a_look_is_not_handed_it(backend, monkeypatch
             until(lambda: any(line.others for line in waiting._lines.values()))
         return found
 
-    def until(condition: Any) -> None:
-        end = time.monotonic() + 30
-        while not condition():
-            assert time.monotonic() < end
-            time.sleep(0.001)
-
     caches[backend].set(f.get_cache_key(), record.pack(record.LEASE, b"another!"), 60)
     first.start()
     until(lambda: waiting._lines)
@@ -430,10 +424,7 @@ def test_the_next_in_line_does_not_try_what_the_first_has_left_to_an_outage():
     assert first.join() is None
     thread = threading.Thread(target=lambda: results.append(f()))
     thread.start()
-    end = time.monotonic() + 30
-    while not any(line.others for line in waiting._lines.values()):
-        assert time.monotonic() < end
-        time.sleep(0.001)
+    until(lambda: any(line.others for line in waiting._lines.values()))
     plan.breaker.tripped = True
     try:
         first.leave()

@@ -156,7 +156,7 @@ def _text(raw: Any) -> str:
 
 
 class _Known:
-    """What this process knows of the holders of each cache."""
+    """The holders of each cache, as far as this process knows them."""
 
     def __init__(self) -> None:
         self.reset()
