@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import sys
@@ -41,9 +42,11 @@ class _Part(CommandParser):
 PARTS: dict[str, Callable[[Options, OutputWrapper], Outcome]] = {
     "list": listing.list_functions,
     "stats": listing.show_stats,
+    "tags": listing.list_tags,
     "key": calls.show_key,
     "peek": calls.peek_call,
     "invalidate": calls.invalidate_calls,
+    "clear": calls.clear_functions,
     "refresh": calls.refresh_call,
     "warm": warm,
     "migrate-check": listing.check_migration,
@@ -51,7 +54,20 @@ PARTS: dict[str, Callable[[Options, OutputWrapper], Outcome]] = {
 _SEVERAL: dict[str, Any] = {"action": "append", "default": []}
 
 
-def _add_import(option: Callable[..., Any]) -> None:
+#: Django's own options, which may be before or after PART. Without a default: it would
+#: replace the value from before.
+_DJANGO_OPTIONS: dict[tuple[str, ...], dict[str, Any]] = {
+    ("-v", "--verbosity"): {"type": int, "choices": [0, 1, 2, 3]},
+    ("--settings",): {},
+    ("--pythonpath",): {},
+    ("--no-color",): {"action": "store_true"},
+    ("--force-color",): {"action": "store_true"},
+}
+
+
+def _add_names(option: Callable[..., Any]) -> None:
+    text = "app.module.func, or app.module. for all below it."
+    option("names", nargs="*", metavar="name", help=text)
     text = "Import this module too; may be repeated."
     option("--import", dest="modules", help=text, metavar="MODULE", **_SEVERAL)
 
@@ -92,12 +108,17 @@ class Command(BaseCommand):
             # Django's own comes before PART, and makes every exit code of an error 1.
             text = "Show where errors come from."
             option("--traceback", dest="tracebacks", action="store_true", help=text)
+            text = "As before PART."
+            for names, kwargs in _DJANGO_OPTIONS.items():
+                option(*names, default=argparse.SUPPRESS, help=text, **kwargs)
             return option
 
-        _add_import(add("list", "List the functions that the URLconf imports."))
+        _add_names(add("list", "List the functions that the URLconf imports."))
         option = add("stats", "Show the figures of all processes of the site.")
-        option("names", nargs="*", metavar="name", help="app.module.func")
-        _add_import(option)
+        _add_names(option)
+        text = "Sort by this column, the largest first."
+        option("--sort", choices=listing.COLUMNS, help=text, metavar="COLUMN")
+        _add_names(add("tags", "List tags and tables, and what depends on them."))
         _add_call(add("key", "Show the cache key of a call."))
         _add_call(add("peek", "Show the stored result of a call; never computes."))
         option = add("invalidate", "Invalidate a call, all of a function, or tags.")
@@ -106,6 +127,9 @@ class Command(BaseCommand):
         text = "Invalidate every call that has this tag; may be repeated."
         option("--tag", dest="tags", help=text, **_SEVERAL)
         option("--alias", help="Invalidate tags in this cache only.")
+        option = add("clear", "Invalidate every call of functions.")
+        _add_names(option)
+        option("--all", action="store_true", help="Of all memoized functions.")
         _add_call(add("refresh", "Compute a call and store its result."))
         option = add("warm", "Refresh many calls: JSON lines on stdin, or --from.")
         option("name", help="app.module.func")
