@@ -1533,7 +1533,7 @@ def test_the_page_has_every_part_and_every_option():
         if action.option_strings and action.dest != "help"
     }
     assert documented == {
-        (name, option.replace(" TAGS", " TAG")) for name, option in taken
+        (name, re.sub(" (TAG|DATABASE)S$", r" \1", option)) for name, option in taken
     }
 
 
@@ -1553,6 +1553,7 @@ def test_the_page_has_the_exit_codes_and_the_shapes(tmp_path, monkeypatch, only_
         "list": [],
         "stats": [],
         "tags": ["tests.shop.step"],
+        "doctor": ["--fail-level", "CRITICAL"],
         "key": call,
         "refresh": call,
         "peek": call,

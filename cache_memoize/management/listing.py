@@ -52,18 +52,15 @@ def _jsonable_timeout(timeout: Any) -> float | str | None:
 
 def show_stats(options: Options, stderr: OutputWrapper) -> Outcome:
     infos = select_functions(options["names"], options["modules"])
-    if not conf().STATS_INTERVAL:
-        stderr.write("no figures are kept: CACHE_MEMOIZE['STATS_INTERVAL'] is 0")
-    paths: dict[str, list[str]] = {}
+    warn_of_no_figures(stderr)
+    paths: dict[str, dict[str, None]] = {}  # each once
     for info in infos:
-        of_alias = paths.setdefault(info.alias, [])
-        if info.path not in of_alias:
-            of_alias.append(info.path)
+        paths.setdefault(info.alias, {})[info.path] = None
     found: list[_Row] = []
     errors = []
     for alias in sorted(paths):
         try:
-            read = read_figures(alias, paths[alias], stderr)
+            read = _read_figures(alias, list(paths[alias]), stderr)
             warn_of_own_memory(options, stderr, alias)
         except CommandError as error:  # the figures of other caches are shown
             errors.append(str(error))
@@ -83,6 +80,11 @@ def show_stats(options: Options, stderr: OutputWrapper) -> Outcome:
         old_since = f"{since:%Y-%m-%d %H:%M} UTC" if since else NOTHING
         cells.append([path, alias, *texts, old_since])
     return Outcome(rows, align_columns(cells, 2), "\n".join(errors))
+
+
+def warn_of_no_figures(stderr: OutputWrapper) -> None:
+    if not conf().STATS_INTERVAL:
+        stderr.write("no figures are kept: CACHE_MEMOIZE['STATS_INTERVAL'] is 0")
 
 
 class _Row(NamedTuple):
@@ -109,7 +111,7 @@ def _sort_rows(rows: list[_Row], column: str) -> list[_Row]:
     return sorted(rows, key=value_of, reverse=True)
 
 
-def read_figures(
+def _read_figures(
     alias: str, paths: list[str], stderr: OutputWrapper
 ) -> list[sitewide.Figures]:
     check_alias(alias)
@@ -149,7 +151,7 @@ def align_columns(rows: list[list[str]], left: int = 5) -> list[str]:
 
 def list_tags(options: Options, stderr: OutputWrapper) -> Outcome:
     infos = select_functions(options["names"], options["modules"])
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"kind": kind, "name": name, "functions": users}
         for each, users in describe.describe_users(infos).items()
         for kind, _, name in [each.partition(" ")]
