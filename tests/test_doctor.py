@@ -23,6 +23,7 @@ from cache_memoize.cache.vouchers import ServerMemory
 from cache_memoize.management import doctor
 from cache_memoize.management.findings import (
     FEW,
+    SHARE,
     TEXTS,
     CacheState,
     Usage,
@@ -34,7 +35,7 @@ from cache_memoize.stats.reporter import reporter
 from cache_memoize.stats.totals import Totals
 from tests.needs import need
 from tests.test_command import DEAD, DUMMY, memoize
-from tests.test_docs import first_literals, literals, table
+from tests.test_docs import DOCS, first_literals, literals, table
 
 # --- decisions -----------------------------------------------------------------------
 
@@ -103,8 +104,8 @@ def test_what_the_answers_of_a_cache_mean(memory, found):
     state = CacheState("main", "RedisCache", memory=memory)
     messages = list(judge_cache(state))
     assert [each.id[-4:] for each in messages] == found.split()
-    messages = list(judge_cache(state._replace(error="it is down")))
-    assert messages[0].id == "cache_memoize.D007" and messages[0].msg == "it is down."
+    messages = list(judge_cache(state._replace(error="the cache 'main' is down")))
+    assert messages[0].id == "cache_memoize.D007" and messages[0].msg == "is down."
     assert messages[0].level == checks.ERROR and messages[0].obj == "cache 'main'"
 
 
@@ -279,7 +280,7 @@ def test_a_cache_that_hangs_is_left_alone(site, monkeypatch):
     with override_settings(CACHES={"default": hanging}):
         said = of_site()
         Hanging.awake.set()
-    assert "ERROR cache 'default': the cache 'default' has not answered" in said.out
+    assert "ERROR cache 'default': has not answered" in said.out
     assert said.code == 1
 
 
@@ -365,3 +366,10 @@ def test_the_page_has_each_finding():
     levels = {literals(row[0])[0]: row[1] for row in table("command", "Findings")}
     for id, (level, _, _) in TEXTS.items():
         assert getattr(checks, levels[id].upper()) == level, id
+    text = " ".join((DOCS / "command.rst").read_text("utf-8").split())
+    for said in (
+        f"Each has {doctor.TIME_LIMIT:.0f} seconds for a set",
+        f"a function with {FEW} misses or more",
+        f"of a function, {SHARE * 100:.0f} % of the results",
+    ):
+        assert said in text

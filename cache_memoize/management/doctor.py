@@ -36,7 +36,7 @@ from .naming import select_functions
 from .trouble import cache_errors, probe_cache
 
 #: Seconds for which a cache has time to answer.
-TIME_LIMIT = 10.0
+TIME_LIMIT = 15.0
 #: Reads of an entry of which the median is taken.
 READS = 5
 #: The levels of Django's checks.

@@ -177,7 +177,8 @@ def judge_function(usage: Usage) -> Iterator[checks.CheckMessage]:
 def judge_cache(state: CacheState) -> Iterator[checks.CheckMessage]:
     name, memory = f"cache {state.alias!r}", state.memory
     if state.error:
-        yield make_finding("cache_memoize.D007", name, state.error)
+        error = state.error.removeprefix(f"the {name} ")
+        yield make_finding("cache_memoize.D007", name, error)
     if memory is None:
         return
     limit = format_size(memory.limit)
