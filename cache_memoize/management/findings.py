@@ -30,7 +30,8 @@ TEXTS = {
         "{} misses in {}, and no hit.",
         "Compare the keys of two calls that should have one entry: manage.py memoize "
         "key. Leave an argument that differs in each call out of it (ignore=, "
-        "args_rewrite=), or remove cache_memoize().",
+        "args_rewrite=). If entries expire, or are invalidated, before they are read, "
+        "remove cache_memoize().",
     ),
     "cache_memoize.D002": (
         checks.WARNING,
