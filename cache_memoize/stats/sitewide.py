@@ -172,7 +172,7 @@ def _parse_figures(raw: Any) -> Figures:
     try:
         if type(raw) is not bytes or len(raw) > LONGEST:
             return Figures()
-        counts, costs, since, minutes, *more = json.loads(raw)
+        counts, costs, since, minutes, stored_at, old_since, traces = json.loads(raw)
         numbers = [*map(_count, counts[:-2]), *map(_seconds, counts[-2:])]
         by_bucket = {_bucket(key): _count(number) for key, number in costs.items()}
         by_minute = {
@@ -182,10 +182,7 @@ def _parse_figures(raw: Any) -> Figures:
         totals = Totals._make([*numbers, by_bucket])
         if not totals.is_whole or len(numbers) != len(Totals._fields) - 1:
             return Figures()
-        stored_at, old_since, traces, *none = *more, *(0, 0, ())[len(more) :]
         moments = _seconds(stored_at), _seconds(old_since)
-        if none:
-            return Figures()
         return Figures(totals, _seconds(since), by_minute, *moments, parse(traces))
     except (ValueError, TypeError, AttributeError, RecursionError):
         return Figures()
