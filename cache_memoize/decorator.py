@@ -30,6 +30,7 @@ from .methods import (
 )
 from .options import SIGNATURE, DependsOn, Timeout, VaryOn, given_in
 from .planning import make_function, make_plan
+from .protocol.audit import aaudit, audit
 from .protocol.call import Call, Function
 from .protocol.capture import Computation, computation, running
 from .protocol.claim import claim, overtake, serve
@@ -74,6 +75,9 @@ def _sync_wrapper(function: Function) -> Callable[..., Any]:
                         stats.saved += cost
                         if plan.hit is not None or heard.receivers:
                             stats.after_hit(plan.hit, key, cost, args, kwargs)
+                        if plan.audited and function.clock.random() < plan.audited:
+                            this = Call(function, plan, plan.store, key, args, kwargs)
+                            audit(this, raw)
                         return value
             except Exception as trouble:
                 error = trouble if raw is UNREAD else None
@@ -121,6 +125,9 @@ def _async_wrapper(function: Function) -> Callable[..., Any]:
                         stats.saved += cost
                         if plan.hit is not None or heard.receivers:
                             stats.after_hit(plan.hit, key, cost, args, kwargs)
+                        if plan.audited and function.clock.random() < plan.audited:
+                            this = Call(function, plan, plan.astore, key, args, kwargs)
+                            await aaudit(this, raw)
                         return value
             except Exception as trouble:
                 error = trouble if raw is UNREAD else None
@@ -245,6 +252,7 @@ def cache_memoize(
     depends_on: DependsOn | Iterable[DependsOn] = (),
     compress: bool | int | None = None,
     max_bytes: int | None = None,
+    audit: float | tuple[float, Callable[[Any, Any], object]] = 0,
 ) -> Decorator: ...
 def cache_memoize(*args: Any, **kwargs: Any) -> Any:
     """Memoize a function in a Django cache, for all processes that share it.
@@ -305,6 +313,10 @@ def cache_memoize(*args: Any, **kwargs: Any) -> Any:
         Zstandard where Python has it, else by zlib; True: 1,024; None: never.
     :param max_bytes: the bytes of the largest entry, compressed, that is stored; a
         larger result is only returned. None: unlimited.
+    :param audit: the fraction of the hits, 0 to 1, that are computed again in the
+        background and compared: what has changed without an invalidation is counted,
+        logged and invalidated. With a function of the old and the new result that
+        returns whether they are the same: ``(0.001, same)``.
 
     Options that are not passed here may be set for all functions by the setting
     ``CACHE_MEMOIZE["DEFAULTS"]``, which is read at the first call.

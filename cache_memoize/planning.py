@@ -76,7 +76,7 @@ __all__ = [
 
 #: Options that a guard (store_result=False) cannot have, and does not take from
 #: CACHE_MEMOIZE["DEFAULTS"].
-_NOT_FOR_GUARDS = ("stale", "early_refresh")
+_NOT_FOR_GUARDS = ("stale", "early_refresh", "audit")
 
 #: Held while a plan is made. Not at decoration: that happens during imports, perhaps
 #: because the thread that holds this lock reads the settings.
@@ -298,6 +298,7 @@ def _plan(function: Function, project: Conf, *, may_open: bool = True) -> Plan:
         stores=policy.can_store and apps.ready,
         early_zone=policy.early_zone,
         longest=record.cap(policy.longest),
+        audited=policy.audited,
         hit=called.hit_callable,
         miss=called.miss_callable,
         varies=bool(varied),

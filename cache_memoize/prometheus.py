@@ -51,6 +51,8 @@ _COUNTERS = {
     "near": ("near", "Hits whose entry was a copy in the memory of the process."),
     "too_large": ("too_large", "Results that were too large to be stored."),
     "invalidations": ("invalidations", "Invalidations of a call, or of all."),
+    "audited": ("audited", "Hits that were computed again, and compared."),
+    "wrong": ("wrong", "Audited hits whose value was wrong."),
     "stored": ("stored", "Entries that were stored."),
     "stored_bytes": ("stored_bytes", "Bytes of the entries that were stored."),
     "saved": ("saved_seconds", "Seconds of computation that hits made unnecessary."),

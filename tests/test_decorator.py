@@ -430,6 +430,7 @@ def test_the_ten_established_parameters_keep_their_order_and_defaults():
         "vary_on",
         "compress",
         "max_bytes",
+        "audit",
     }
     defaults = [p.default for p in parameters[:10]]
     expected = [DEFAULT_TIMEOUT, *[None] * 6, True, (), "default"]

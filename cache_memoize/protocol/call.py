@@ -179,6 +179,8 @@ class Plan:
     early_zone: float
     #: The longest timeout of an entry for a hit without a second look.
     longest: float
+    #: The fraction of hits that are audited.
+    audited: float
     hit: Callable[..., object] | None
     miss: Callable[..., object] | None
     #: Whether keys depend on more than arguments (``vary_on``), and whether that is the

@@ -57,6 +57,10 @@ class CacheInfo(NamedTuple):
     too_large: int = 0
     #: Invalidations by ``invalidate()`` and ``invalidate_all()``.
     invalidations: int = 0
+    #: Hits that were computed again because of ``audit=``, and those of them whose
+    #: value was wrong: something has changed without an invalidation.
+    audited: int = 0
+    wrong: int = 0
 
     @classmethod
     def of(cls, totals: Totals, breaker: str, old_since: float) -> CacheInfo:
@@ -88,7 +92,7 @@ class Stats:
         self.alias = ""
         self.hits = self.misses = self.stale = self.waits = self.errors = 0
         self.failed = self.near = self.computations = self.too_large = 0
-        self.invalidations = 0
+        self.invalidations = self.audited = self.wrong = 0
         #: The last entries of calls; of a cache, its last invalidations.
         self.history = History()
         #: Entries stored, and their bytes.
@@ -114,6 +118,8 @@ class Stats:
             self.stored_bytes,
             self.too_large,
             self.invalidations,
+            self.audited,
+            self.wrong,
             self.spent,
             self.saved,
             self.costs.copy(),
@@ -192,6 +198,17 @@ class Stats:
             error=error,
         )
         self._tell("failed", key, detail=why)
+
+    def found_wrong(self, key: str, age: float, depends_on: str) -> None:
+        """Count and log a hit that an audit has found to be wrong."""
+        self.audited += 1
+        self.wrong += 1
+        logger.error(
+            "%s: an audit found a wrong value, %.0f s old, under %s: what it was made "
+            "of has changed without an invalidation; it depends on %s",
+            *(self.name, age, key, depends_on),
+        )
+        self._tell("wrong", key, age)
 
     def _failed(self, what: str) -> None:
         self.errors += 1
