@@ -11,8 +11,10 @@ from __future__ import annotations
 import ast
 import contextlib
 import dataclasses
+import importlib.util
 import inspect
 import io
+import os
 import pickle
 import re
 import sys
@@ -61,7 +63,7 @@ from cache_memoize.stats.reporter import reporter
 from tests import models
 from tests.backends import UnknownCache
 from tests.conftest import FakeClock, World
-from tests.needs import need
+from tests.needs import NEED_ALL, need
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -230,15 +232,30 @@ def with_examples():
             yield pytest.param(path, marks=marks, id=path.stem)
 
 
+def templates_of(path: Path) -> dict[str, Any]:
+    """Return the engine whose templates are the ``html`` blocks of a page."""
+    found = {b.caption: b.source for b in blocks(path) if b.language == "html"}
+    loader = ("django.template.loaders.locmem.Loader", found)
+    backend = "django.template.backends.django.DjangoTemplates"
+    return {"BACKEND": backend, "OPTIONS": {"loaders": [loader]}}
+
+
+def lacks_package(block: Block) -> bool:
+    """Return whether a block needs what is not installed here, and need not be."""
+    if NEED_ALL in os.environ or "rest_framework" not in block.source:
+        return False
+    return importlib.util.find_spec("rest_framework") is None
+
+
 # A page is no module that an app imports.
 @pytest.mark.filterwarnings("ignore:.* is called after the apps are ready")
 @pytest.mark.parametrize("path", list(with_examples()))
 def test_the_examples_run(path, page_module):
     # invalidate_tags() goes to all caches, and here no server is to be needed.
     only = {"default": settings.CACHES["default"]}
-    with override_settings(CACHES=only):
+    with override_settings(CACHES=only, TEMPLATES=[templates_of(path)]):
         for block in python(path):
-            if not is_settings(block):
+            if not is_settings(block) and not lacks_package(block):
                 run(path, block, page_module.__dict__)
                 assert threads.join()  # "a moment later"
 
