@@ -22,6 +22,7 @@ extensions = ["sphinx.ext.autodoc"]
 exclude_patterns = ["_build", "*-table.rst"]
 html_theme = "furo"
 html_title = f"{project} {release}"
+html_search_scorer = str(Path(__file__).with_name("scorer.js"))
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
