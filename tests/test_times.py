@@ -11,6 +11,7 @@ import pytest
 from cache_memoize.cache.store import run
 from cache_memoize.protocol import threads
 from cache_memoize.protocol.claim import claim
+from tests.conftest import World
 from tests.test_clocks import call_of
 from tests.test_docs import DOCS
 
@@ -21,9 +22,8 @@ PICTURES = FIGURE["PICTURES"]
 @pytest.mark.leaves_lease
 @pytest.mark.backends(["locmem"])
 @pytest.mark.parametrize("name", PICTURES)
-def test_what_the_picture_shows_happens(name, world, monkeypatch):
-    if world.kind != "sync":
-        pytest.skip("the times are the same")
+def test_what_the_picture_shows_happens(name, backend, monkeypatch):
+    world = World(backend, "sync")
     picture, clock = PICTURES[name], world.clock
     for module in ("base", "locmem"):  # so that leases end by the same clock
         now = SimpleNamespace(time=clock.time)
