@@ -74,7 +74,14 @@ def test_all_templates_with_the_same_source_share_a_fragment_and_others_do_not()
         fragment = Fragment("60 menu", body)
         fragment()
         assert fragment.function.cache_info().misses == 1
-    assert Fragment("60 menu.top", "x")() == "x"
+
+
+def test_the_name_is_that_of_the_function_and_of_its_keys():
+    for name in ("X", "'X'", '"X"'):
+        f = Fragment(f"60 {name} pk").function
+        assert f.__name__ == "fragment X"
+        assert f.get_cache_key(1).startswith("fragment_X:")
+    assert Fragment("60 menu.top").function.__name__ == "fragment menu-top"
 
 
 def test_language_time_zone_and_the_parts_of_the_project_are_in_the_key():
@@ -213,6 +220,7 @@ def test_a_variable_that_is_missing_is_an_error():
         ("60 menu ttl=5", "", "(did you mean timeout?)"),
         ('"1h" menu', "", "timeout= of fragment menu takes seconds"),
         ('60 menu prefix="x"', "", "multiple values for argument 'prefix'"),
+        ("60 menu store_result=False", "", "multiple values for keyword argument"),
         ("60 menu version=2", "", "multiple values for keyword argument 'version'"),
         ("60 menu", "{% csrf_token %}", "{% csrf_token %} is of one visitor"),
     ],
@@ -221,6 +229,16 @@ def test_a_variable_that_is_missing_is_an_error():
 def test_a_tag_that_can_never_work_is_refused(tag, body, message):
     with pytest.raises(TemplateSyntaxError, match=re.escape(message)):
         Fragment(tag, body)
+
+
+def test_a_part_of_the_project_that_is_none_is_named():
+    menu = Fragment("None menu")
+    assert [menu(), menu()] == ["1", "1"]
+    with (
+        override_settings(CACHE_MEMOIZE={"DEFAULTS": {"vary_on": "nothing"}}),
+        pytest.raises(ValueError, match=r"vary_on= of \{% memoize %\} names 'nothing'"),
+    ):
+        menu()
 
 
 def test_what_needs_the_apps_is_refused_at_the_first_rendering():

@@ -79,8 +79,12 @@ class FragmentNode(template.Node):
 def compile_fragment(parser: Parser, token: Token) -> FragmentNode:
     """Return the node of ``{% memoize TIMEOUT NAME value… option=… %}``."""
     _, *bits = token.split_contents()
-    values, named = [], {"timeout": parser.compile_filter(bits[0] if bits else "None")}
-    for bit in bits[2:]:
+    if len(bits) < 2:
+        trouble = "the timeout or the name is missing: {% memoize 60 menu %}"
+        raise template.TemplateSyntaxError(f"{token.contents}: {trouble}")
+    timeout, name, *rest = bits
+    values, named = [], {"timeout": parser.compile_filter(timeout)}
+    for bit in rest:
         option = token_kwargs([bit], parser)
         named |= option
         values += [] if option else [parser.compile_filter(bit)]
@@ -90,14 +94,12 @@ def compile_fragment(parser: Parser, token: Token) -> FragmentNode:
     parser.delete_first_token()
     tags = named.pop("tags", None)
     try:
-        if len(bits) < 2:
-            raise TypeError("the timeout or the name is missing: {% memoize 60 menu %}")
         if nodelist.get_nodes_by_type(CsrfTokenNode):
             raise TypeError("{% csrf_token %} is of one visitor; move it out")
         options = {k: _resolve(v, template.Context()) for k, v in named.items()}
         if " " in str(models := options.get("depends_on")):
             options["depends_on"] = str(models).split()
-        function = _fragment(bits[1].strip("'\""), source, **options)
+        function = _fragment(name.strip("'\""), source, **options)
     except template.VariableDoesNotExist as error:
         trouble = f"{error.params[0]} is no literal, as the timeout and options must be"
         raise template.TemplateSyntaxError(f"{token.contents}: {trouble}") from error
