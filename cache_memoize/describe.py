@@ -15,7 +15,6 @@ import traceback
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from django.db.models import Model
@@ -31,6 +30,7 @@ from .options import SIGNATURE
 from .planning import Function, functions, models_of, plan_of
 from .protocol.policy import BACKEND
 from .protocol.tables import tables_with
+from .stats.history import place
 from .stats.totals import Totals
 
 __all__ = [
@@ -141,9 +141,7 @@ class FunctionInfo:
         """The location as ``shop/catalogue.py:12``, from the package on."""
         if self.location is None:
             return ""
-        file, line = Path(self.location[0]), self.location[1]
-        depth = self.module.count(".") + 1 + (file.stem == "__init__")
-        return f"{'/'.join(file.parts[-depth:])}:{line}"
+        return place(*self.location, self.module)
 
     @property
     def documentation(self) -> str:

@@ -53,6 +53,7 @@ _COUNTERS = {
     "cache_memoize.failed": ("failed", "{refresh}", "Refreshes that stored nothing."),
     "cache_memoize.near": ("near", "{call}", "Hits from the memory of the process."),
     "cache_memoize.too_large": ("too_large", "{result}", "Results not stored."),
+    "cache_memoize.invalidations": ("invalidations", "{call}", "Invalidations."),
     "cache_memoize.stored": ("stored", "{entry}", "Entries that were stored."),
     "cache_memoize.stored_bytes": ("stored_bytes", "By", "Bytes of these entries."),
     "cache_memoize.saved": ("saved", "s", "Computation that hits made unnecessary."),

@@ -271,6 +271,7 @@ def test_every_control_has_its_twin():
         "invalidate_variant",
         "get_cache_key",
         "peek",
+        "explain",
         "prime",
         "cache_info",
         "site_info",

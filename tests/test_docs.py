@@ -55,6 +55,7 @@ from cache_memoize.cache import backends, breaker, local, record, signing
 from cache_memoize.cache.connections import fetch, fetch_tagged
 from cache_memoize.cache.store import Store
 from cache_memoize.cluster import RedisClusterCache
+from cache_memoize.explain import Explanation
 from cache_memoize.keys import encoding, maker, tags
 from cache_memoize.memoized import CONTROLS
 from cache_memoize.models import MemoizedFunction
@@ -438,6 +439,11 @@ def test_the_fields(name):
     assert tuple(first_literals("reference", name)) == getattr(library, name)._fields
 
 
+def test_the_fields_of_an_explanation():
+    fields = dataclasses.fields(Explanation)
+    assert first_literals("reference", "Explanation") == [f.name for f in fields]
+
+
 def test_the_settings():
     documented = {
         literals(name)[0]: (
@@ -488,7 +494,7 @@ def test_the_instruments():
     source = (ROOT / "cache_memoize" / "opentelemetry.py").read_text("utf-8")
     names = re.findall(r'"(cache_memoize\.[\w.]+)"[,:]', source)
     documented = {literals(row[1])[0] for row in table("reference", "Metrics")}
-    assert documented == set(names) and len(names) == 11
+    assert documented == set(names) and len(names) == 12
     for name in re.findall(r'= "(code.+|cache_memoize\..+)"', source):
         assert f"``{name}``" in (DOCS / "reference.rst").read_text("utf-8")
 

@@ -136,7 +136,6 @@ SEARCHES = {
     "cache queryset": "recipes",
     "cache template fragment": "recipes",
     "cache drf view": "recipes",
-    "why cache miss": "recipes",
     "async cache": "async",
     "redis cluster cache": "caches",
     "cache warm up": "bulk",
@@ -145,6 +144,7 @@ SEARCHES = {
     "test without cache": "testing",
     "lru_cache django": "why_not_lru_cache",
     "multi tenant cache key": "settings",
+    "why cache miss": "explain",
 }
 
 

@@ -154,6 +154,8 @@ class Plan:
     call_of: Callable[[Any, Any], str]
     #: Returns the arguments of a call as text; None if they are plain values.
     state_of: Callable[[Any, Any], str | None]
+    #: Returns the parts of the key of a call as text, by name.
+    parts_of: Callable[[Any, Any], dict[str, str]]
     #: Returns the captured variables in the key as text; None: there are none.
     captured: Callable[[], str] | None
     #: Reads the value under a key: the only I/O of a hit.
@@ -243,11 +245,15 @@ class Call(NamedTuple):
     # --- before reading and storing ---
 
     def can_use_cache(self) -> bool:
-        return (
-            self.plan.stores
-            and not self.store.breaker.blocks(self.clock.monotonic())
-            and self.store.backend().stores
-        )
+        return not self.refusal()
+
+    def refusal(self) -> str:
+        """Return why the cache is neither read nor written; empty if it is."""
+        if not self.plan.stores:
+            return "it is disabled, or has timeout=0"
+        if self.store.breaker.blocks(self.clock.monotonic()):
+            return "the cache has failed, and is left alone for a while"
+        return "" if self.store.backend().stores else "the cache keeps nothing"
 
     def own_tags(self) -> tuple[str, str]:
         """Return the tags that results depend on which were made with this call."""
@@ -374,6 +380,8 @@ class Claim(NamedTuple):
     #: The record that the key must still hold when the result is stored; None: do not
     #: store.
     lease: bytes | None = None
+    #: Why it must not be stored, if the caller was refused the right.
+    why: str = ""
     #: Whether the cache may not have got the lease, because its answer was lost. Then
     #: the lease is freed after the computation: a result may be too late by then.
     unsure: bool = False
