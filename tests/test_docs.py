@@ -383,6 +383,12 @@ def test_every_block_has_a_checked_language():
     assert languages <= {"python", "shell", "text", "console", "html"}
 
 
+def test_no_page_has_a_table_of_contents():
+    """The theme adds one, and shows an error in place of a second one."""
+    for path in PAGES:
+        assert ".. contents::" not in path.read_text("utf-8"), path.name
+
+
 def test_the_convention_sees_what_is_wrong(page_module):
     """As a control: a page with a wrong value, and one that does not raise."""
     for source in ("1 + 1  #> 3", "1 + 1  #! ValueError", "x = 1  #> 1"):
