@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import io
 import json
 import os
@@ -31,6 +32,7 @@ from django.utils import translation
 from cache_memoize import arguments, cache_memoize, planning, process
 from cache_memoize.cache import breaker
 from cache_memoize.cache.errors import CacheDidNotAnswer
+from cache_memoize.explain import Explanation
 from cache_memoize.management import (
     FAILED_AT_MOST,
     INTERRUPTED,
@@ -269,7 +271,7 @@ def test_a_wrong_name_is_an_error_that_names_the_closest(name, error):
     assert error in said.error and said.code == 1
 
 
-@pytest.mark.parametrize("part", ["key", "peek", "refresh", "invalidate"])
+@pytest.mark.parametrize("part", ["key", "explain", "peek", "refresh", "invalidate"])
 @pytest.mark.parametrize("name", ["price", "total"])
 def test_a_method_without_its_instance_is_refused(part, name):
     """The first argument would be its instance, and another call invalidated."""
@@ -731,6 +733,19 @@ def test_key_of_what_cannot_be_a_key():
     with override_settings(CACHES={"other": DUMMY["default"]}):
         said = memoize("key", "tests.shop.price", "1")
     assert "there is no cache 'default' in CACHES; known are other" in said.error
+
+
+def test_explain_tells_the_state_and_the_reason_and_never_computes():
+    said = memoize("explain", "tests.shop.price", "1")
+    assert "state       missing" in said.out and said.code == 0 and not shop.RUNS
+    shop.price(1)
+    found = memoize("explain", "tests.shop.price", "1", "--json").json
+    assert found["state"] == "hit" and found["parts"]["item"] == "1"
+    assert [*found] == [field.name for field in dataclasses.fields(Explanation)]
+    memoize("invalidate", "tests.shop.price", "1")
+    found = memoize("explain", "tests.shop.price", "1", "--json").json
+    assert found["reason"]["kind"] == "invalidated"
+    assert found["reason"]["text"].endswith(", by manage.py memoize")
 
 
 def test_peek_shows_the_entry_and_never_computes():

@@ -93,9 +93,8 @@ def by_a_call_that_it_made(world):
 def by_a_person(world):
     f, _ = counted(world)
     f(1)
-    token = history.acting.set("anna in the admin")
-    f.invalidate(1)
-    history.acting.reset(token)
+    with history.acting("anna in the admin"):
+        f.invalidate(1)
     return f, "invalidated", "by anna in the admin"
 
 
@@ -328,8 +327,8 @@ from cache_memoize.stats import history, sitewide
 from cache_memoize.stats.reporter import reporter
 reporter.add(sitewide.tell)
 f = cache_memoize(60, cache_alias={backend!r}, prefix="explained")(lambda x: x)
-history.acting.set("bob")
-f.invalidate(1)
+with history.acting("bob"):
+    f.invalidate(1)
 reporter.flush_stats()
 """
         subprocess.run([sys.executable, "-c", script], check=True, env=environment())

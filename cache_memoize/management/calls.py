@@ -1,4 +1,4 @@
-"""``manage.py memoize key``, ``peek``, ``refresh``, ``invalidate`` and ``clear``."""
+"""The parts of ``manage.py memoize`` for single calls, and ``clear``."""
 
 from __future__ import annotations
 
@@ -65,6 +65,14 @@ def show_key(options: Options, stderr: OutputWrapper) -> Outcome:
         full = str(place_of(alias, call.key)[1])
     result = {"name": call.name, "alias": alias, "key": call.key, "full_key": full}
     return Outcome(result, [call.key])
+
+
+def explain_call(options: Options, stderr: OutputWrapper) -> Outcome:
+    call = _read_call(options)
+    warn_of_own_memory(options, stderr, call.info.alias)
+    found = call.use_control("explain")
+    result = {**vars(found), "reason": found.reason._asdict()}
+    return Outcome(result, str(found).splitlines())
 
 
 def peek_call(options: Options, stderr: OutputWrapper) -> Outcome:

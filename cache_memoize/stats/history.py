@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import sys
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
 from hashlib import sha256
@@ -33,8 +34,18 @@ LONGEST, WIDEST = 120, 16
 
 _NO_PARTS: Mapping[str, str] = MappingProxyType({})
 
-#: The person, or the program, that invalidates in this context; empty: the code does.
-acting: ContextVar[str] = ContextVar("cache_memoize acting", default="")
+_actor: ContextVar[str] = ContextVar("cache_memoize actor", default="")
+
+
+@contextmanager
+def acting(name: str) -> Iterator[None]:
+    """Have explanations name a person, or a program, as the cause of the invalidations
+    in this block, in place of a line of code."""
+    token = _actor.set(name)
+    try:
+        yield
+    finally:
+        _actor.reset(token)
 
 
 class Trace(NamedTuple):
@@ -153,8 +164,8 @@ _PASSED = frozenset(
 def cause() -> str:
     """Return the person who acts, or the line of the project's code that called this
     package, as ``shop/models.py:12``; empty if there is neither."""
-    if who := acting.get():
-        return who
+    if actor := _actor.get():
+        return actor
     frame = sys._getframe(1)
     while frame is not None:
         module = str(frame.f_globals.get("__name__", ""))

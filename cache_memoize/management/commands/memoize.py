@@ -19,6 +19,7 @@ from django.core.management.base import (
 )
 
 from ...process import printable
+from ...stats.history import acting
 from .. import INTERRUPTED, NOT_RUN, Options, Outcome, calls, listing
 from ..doctor import LEVELS, diagnose
 from ..warming import warm
@@ -46,6 +47,7 @@ PARTS: dict[str, Callable[[Options, OutputWrapper], Outcome]] = {
     "tags": listing.list_tags,
     "doctor": diagnose,
     "key": calls.show_key,
+    "explain": calls.explain_call,
     "peek": calls.peek_call,
     "invalidate": calls.invalidate_calls,
     "clear": calls.clear_functions,
@@ -101,6 +103,7 @@ def _add_site_parts(add: Add) -> None:
 
 def _add_call_parts(add: Add) -> None:
     _add_call(add("key", "Show the cache key of a call."))
+    _add_call(add("explain", "Show what is stored for a call, and why it missed."))
     _add_call(add("peek", "Show the stored result of a call; never computes."))
     option = add("invalidate", "Invalidate a call, all of a function, or tags.")
     _add_call(option, nargs="?")
@@ -187,7 +190,7 @@ class Command(BaseCommand):
         code = NOT_RUN if run is warm else 1
         try:
             # Output of the project is not part of the answer.
-            with contextlib.redirect_stdout(sys.stderr):
+            with contextlib.redirect_stdout(sys.stderr), acting("manage.py memoize"):
                 return run(options, self.stderr)
         except KeyboardInterrupt:
             return Outcome(None, [], "interrupted", INTERRUPTED)
