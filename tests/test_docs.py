@@ -235,7 +235,8 @@ def with_examples():
 
 def templates_of(path: Path) -> dict[str, Any]:
     """Return the engine whose templates are the ``html`` blocks of a page."""
-    found = {b.caption: b.source for b in blocks(path) if b.language == "html"}
+    html = [block for block in blocks(path) if block.language == "html"]
+    found = {b.caption: b.source.replace('"blog.', '"tests.') for b in html}
     loader = ("django.template.loaders.locmem.Loader", found)
     backend = "django.template.backends.django.DjangoTemplates"
     return {"BACKEND": backend, "OPTIONS": {"loaders": [loader]}}
