@@ -46,7 +46,7 @@ MAY_IMPORT = {
 #: For Django, for operators and for tests: nothing imports them.
 FRONT_ENDS = set(
     "admin apps checks management middleware migrations models"
-    " cluster opentelemetry panels prometheus tasks testing".split()
+    " cluster opentelemetry panels prometheus tasks templatetags testing".split()
 )
 #: What else may be imported, and by whom alone.
 DOORS = {
