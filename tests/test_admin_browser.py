@@ -74,9 +74,11 @@ def visit(shop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Real calls; only the minute in which they are counted is made up."""
     luck = random.Random(7)
     now = sitewide.time.time()
+    shop.clock.CLOCK.started = now - 60 * 60
 
     class Then:
         minute = 0
+        monotonic = staticmethod(sitewide.time.monotonic)
 
         @classmethod
         def time(cls) -> float:
@@ -88,15 +90,18 @@ def visit(shop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         patch.setattr(sitewide, "time", Then)
         for Then.minute in range(60):
             started = clock.offset
+            if Then.minute in (20, 21, 22):
+                shop.checkout.stock._memoized.stats.errors += 3
+            if Then.minute == 44:
+                shop.clock.DOWN.add("search")
             busy = 8 + Then.minute // 4 + luck.randrange(12)
             for _ in range(busy):
                 product = int(luck.paretovariate(0.9)) % 400
                 shop.catalogue.related_products(product)
                 shop.checkout.stock(product)
                 if luck.random() < 0.4:
-                    shop.catalogue.search(
-                        luck.choice(["tea", "pot", "green tea", "mug"])
-                    )
+                    words = luck.choice(["tea", "pot", "green tea", "mug"])
+                    shop.catalogue.search(words)
                 if luck.random() < 0.2:
                     shop.catalogue.best_sellers(luck.choice(["tea", "mugs", None]))
                 if luck.random() < 0.15:
