@@ -94,12 +94,6 @@ class MemoizedFunctionAdmin(Base):
         may = request.user.has_perm("cache_memoize.invalidate_memoizedfunction")
         return may and self.has_view_permission(request)
 
-    def get_object(
-        self, request: HttpRequest, object_id: str, from_field: Any = None
-    ) -> MemoizedFunction | None:
-        info = overview.find_function(object_id)
-        return None if info is None else _make_object(info)
-
     # --- pages -----------------------------------------------------------------------
 
     def changelist_view(

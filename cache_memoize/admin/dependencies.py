@@ -173,16 +173,13 @@ def _invalidate_tag(target: Target) -> Outcome:
             invalidate_tags(target.name, cache_alias=alias)
         except Exception as error:
             failed.append(f"{alias} ({type(error).__name__})")
-    values = {"tag": target.masked, "caches": ", ".join(failed)}
     if not failed:
-        message = _("All calls with the tag %(tag)s are invalidated.") % values
+        message = _("All calls with this tag are invalidated.")
         return Outcome(messages.SUCCESS, message, "Invalidated a tag")
-    message = _(
-        "All calls with the tag %(tag)s are invalidated, but not in these caches: "
-        "%(caches)s."
-    )
-    entry = f"Invalidated a tag, but not in {values['caches']}"
-    return Outcome(messages.ERROR, message % values, entry)
+    names = ", ".join(failed)
+    message = _("All calls with this tag are invalidated, but not in: %(caches)s.")
+    entry = f"Invalidated a tag, but not in {names}"
+    return Outcome(messages.ERROR, message % {"caches": names}, entry)
 
 
 def _invalidate_model(target: Target) -> Outcome:
