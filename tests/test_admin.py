@@ -6,6 +6,7 @@ import asyncio
 import html
 import io
 import re
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -41,8 +42,7 @@ from cache_memoize import (
     model_signals,
     planning,
 )
-from cache_memoize.admin import caches as probes
-from cache_memoize.admin import charts, overview
+from cache_memoize.admin import asking, charts, overview
 from cache_memoize.admin.actions import ACTIONS
 from cache_memoize.cache import near
 from cache_memoize.cache.breaker import breaker_of
@@ -52,8 +52,10 @@ from cache_memoize.options import SIGNATURE
 from cache_memoize.stats import sitewide
 from cache_memoize.stats.reporter import reporter
 from cache_memoize.stats.totals import Totals
-from tests.conftest import FakeClock, plan_of
+from tests.conftest import FakeClock, plan_of, until
 from tests.models import Post
+from tests.needs import need
+from tests.servers import SERVERS
 
 pytestmark = pytest.mark.django_db
 LIST = "/admin/cache_memoize/memoizedfunction/"
@@ -591,31 +593,59 @@ def test_caches_that_fail(client: Client, settings: Any) -> None:
     assert plan_of(f).breaker_state == "half-open"
 
 
-def test_a_cache_that_hangs_does_not_keep_the_page(
-    client: Client, settings: Any, monkeypatch: pytest.MonkeyPatch
+def test_a_cache_that_hangs_does_not_keep_a_page(
+    client: Client, told: None, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings.CACHES = {"default": settings.CACHES["default"]}
-    monkeypatch.setattr(probes, "PATIENCE", 0.05)
-    go, asked = threading.Event(), []
+    """A real server, and a client that would wait for ever."""
+    need("valkey")
+    server = SERVERS["valkey"].another()
+    server.start()
+    settings.CACHES = {
+        "default": settings.CACHES["default"],
+        "hanging": {
+            "BACKEND": "django.core.cache.backends.redis.RedisCache",
+            "LOCATION": f"redis://127.0.0.1:{server.port}",
+        },
+    }
 
-    def hang(alias: str) -> float:
-        asked.append(alias)
-        go.wait(30)
-        return 0.001
+    @cache_memoize(60, cache_alias="hanging", prefix="hanging")
+    def f(x: int) -> int:
+        return x
 
-    with monkeypatch.context() as patch:
-        patch.setattr(probes, "_measure", hang)
-        for _ in range(2):
-            assert re.search(r"no answer for [\d.]+ ms", text_of(client.get(CACHES)))
-    assert asked == ["default"]
-    probe = probes._probes["default"]
-    go.set()
-    assert probe.ended.wait(30)
-    monkeypatch.setattr(probes, "PATIENCE", 10)
-    assert re.search(r"LocMemCache \S+ in \S+ .s", text_of(client.get(CACHES)))
-    probes._probes["default"] = probe
-    probes._after_fork()
-    assert not probes._probes
+    @cache_memoize(60, prefix="fine")
+    def g(x: int) -> int:
+        return x
+
+    monkeypatch.setattr(asking, "PATIENCE", 0.5)
+    try:
+        f(1), g(1), g(1)
+        client.get(LIST)
+        f(1), g(1)
+        server.signal(signal.SIGSTOP)
+        began = time.monotonic()
+        response = client.get(LIST)
+        assert rows(response) == ["f", "g"]
+        assert "The cache hanging does not answer" in text_of(response)
+        text = text_of(client.get(CACHES))
+        assert re.search(r"hanging RedisCache \S+ no answer for \d+ ms closed", text)
+        assert re.search(r"default LocMemCache \S+ in \S+ .s", text)
+        for _ in range(3):  # it is not asked again, and no page waits again
+            assert "no answer for" in text_of(client.get(CACHES))
+        assert time.monotonic() - began < 0.5 * 3 + 1
+        assert (
+            sum(t.name == "cache_memoize question" for t in threading.enumerate()) <= 3
+        )
+    finally:
+        server.signal(signal.SIGCONT)
+        until(lambda: not asking._waiting or all_ended())
+        server.stop()
+    asking._after_fork()
+    assert not asking._waiting
+
+
+def all_ended() -> bool:
+    names = [thread.name for thread in threading.enumerate()]
+    return "cache_memoize question" not in names
 
 
 # --- dependencies --------------------------------------------------------------------

@@ -1,57 +1,20 @@
-"""The page of caches: whether each answers, and what the memoized functions keep there.
-
-A cache that hangs must not keep the page waiting, so each is asked in a thread of its
-own, and the page waits for all of them together. A thread that is still waiting when
-the page is shown again is not joined by another one.
-"""
+"""The page of caches: whether each answers, and what memoized functions keep there."""
 
 from __future__ import annotations
 
 import os
-import threading
 import time
-from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple
 
-from .. import process
 from ..cache import near
 from ..cache.breaker import breaker_of, known
 from ..cache.connections import aliases, opened, settings_of
 from ..cache.errors import CacheDidNotAnswer
-from ..describe import describe_error
 from ..stats.totals import Totals
+from .asking import Question, ask_all
 from .overview import Overview, Row, add_totals
-
-#: Seconds for which the page waits for all caches.
-PATIENCE = 1.0
-
-
-class _Probe:
-    """A thread that asks a cache for one key."""
-
-    def __init__(self, alias: str) -> None:
-        self.began = time.monotonic()
-        #: Seconds of a get, over a connection that is open; None: there is no answer.
-        self.seconds: float | None = None
-        self.error = ""
-        self.ended = threading.Event()
-        self._alias = alias
-        name = f"cache_memoize probe of {alias}"
-        threading.Thread(target=self._ask, name=name, daemon=True).start()
-
-    def _ask(self) -> None:
-        try:
-            self.seconds = _measure(self._alias)
-        except Exception as error:  # of any client
-            self.error = describe_error(error)
-        finally:
-            self.ended.set()
-            process.end_thread()
-
-
-#: The probes that have not ended, by alias.
-_probes: dict[str, _Probe] = {}
 
 
 def _measure(alias: str) -> float:
@@ -72,27 +35,6 @@ def _measure(alias: str) -> float:
     return took
 
 
-def probe_caches(names: Iterable[str]) -> dict[str, _Probe]:
-    """Ask all of these caches at once. The probe of one that does not answer in time
-    has not ended."""
-    found, end = {}, time.monotonic() + PATIENCE
-    for alias in names:
-        probe = _probes.get(alias)
-        if probe is None or probe.ended.is_set():
-            probe = _probes[alias] = _Probe(alias)
-        found[alias] = probe
-    for alias, probe in found.items():
-        if probe.ended.wait(max(end - time.monotonic(), 0)):
-            _probes.pop(alias, None)
-    return found
-
-
-@process.after_fork
-def _after_fork() -> None:
-    """The threads are the parent's."""
-    _probes.clear()
-
-
 class CacheInfo(NamedTuple):
     """One cache of the project, as this process sees it."""
 
@@ -105,7 +47,8 @@ class CacheInfo(NamedTuple):
     stores: bool
     #: Of the circuit breaker: closed, open or half-open; None: it was not used yet.
     state: str | None
-    probe: _Probe
+    #: Of the seconds that a get takes.
+    question: Question
     rows: list[Row]
     totals: Totals
     #: Copies of entries in the memory of this process, and their bytes.
@@ -113,30 +56,29 @@ class CacheInfo(NamedTuple):
     copied_bytes: int
 
     @property
-    def waited(self) -> float:
-        """Seconds since the cache was asked."""
-        return time.monotonic() - self.probe.began
-
-    @property
     def badness(self) -> Any:
         """What to sort by, for the worst to be first."""
-        is_silent = self.probe.seconds is None
-        return not is_silent, self.state in (None, "closed"), -self.totals.errors
+        return (
+            self.question.is_answered,
+            self.state in (None, "closed"),
+            -self.totals.errors,
+        )
 
 
 def list_caches(seen: Overview) -> list[CacheInfo]:
     """Describe all caches in the settings, the worst first."""
     names = sorted({*aliases(), *(row.alias for row in seen.rows)})
+    measures = {alias: partial(_measure, alias) for alias in names}
     found = [
-        _describe_cache(alias, probe, [r for r in seen.rows if r.alias == alias])
-        for alias, probe in probe_caches(names).items()
+        _describe_cache(alias, question, [r for r in seen.rows if r.alias == alias])
+        for alias, question in ask_all("get", measures).items()
     ]
     return sorted(found, key=lambda each: (each.badness, not each.rows))
 
 
-def _describe_cache(alias: str, probe: _Probe, rows: list[Row]) -> CacheInfo:
+def _describe_cache(alias: str, question: Question, rows: list[Row]) -> CacheInfo:
     own_place, stores = None, True
-    with suppress(Exception):  # it cannot be opened: the probe says so
+    with suppress(Exception):  # it cannot be opened: the question says so
         cache, backend = opened(alias)
         own_place, stores = backend.own_place(cache), backend.stores
     state = breaker_of(alias).state(time.monotonic()) if alias in known() else None
@@ -147,7 +89,7 @@ def _describe_cache(alias: str, probe: _Probe, rows: list[Row]) -> CacheInfo:
         own_place,
         stores,
         state,
-        probe,
+        question,
         rows,
         add_totals(rows),
         len(copies.by_place) if copies else 0,

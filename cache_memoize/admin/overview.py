@@ -1,7 +1,7 @@
 """The rows of the admin's list: memoized functions with the figures of the whole site.
 
-Each cache is read once. Where it keeps no figures or does not answer, the figures are
-those of this process.
+Each cache is read once, and by other threads (asking.py). Where it keeps no figures or
+does not answer, the figures are those of this process.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from datetime import datetime
+from functools import partial
 from typing import Any, NamedTuple
 
 from django.core.exceptions import ImproperlyConfigured
@@ -30,8 +31,10 @@ from ..describe import (
 )
 from ..stats import sitewide
 from ..stats.counters import moment
+from ..stats.reporter import reporter
 from ..stats.totals import Totals
 from . import charts
+from .asking import ask_all
 
 
 def find_function(wanted: str) -> FunctionInfo | None:
@@ -241,37 +244,48 @@ class Overview:
         self.silent: list[str] = []
         #: Whether CACHE_MEMOIZE["ENABLED"] is False.
         self.disabled = False
+        figures = self._read_figures(by_alias)
         self.rows: list[Row] = []
         now = time.time()
         for alias, group in sorted(by_alias.items()):
             self.disabled |= not all(info.enabled for info in group)
-            figures = self._read_figures(alias, group)
-            is_silent = alias in self.silent
+            kept, is_silent = figures.get(alias, {}), alias in self.silent
             self.rows += [
-                Row(info, figures.get(info.path), now, window, is_silent)
-                for info in group
+                Row(info, kept.get(info.path), now, window, is_silent) for info in group
             ]
         #: Whether no figure is of more than this process.
         self.of_process = len(self.own_memory) == len(by_alias) > 0
 
     def _read_figures(
-        self, alias: str, infos: list[FunctionInfo]
-    ) -> dict[str, sitewide.Figures]:
+        self, by_alias: dict[str, list[FunctionInfo]]
+    ) -> dict[str, dict[str, sitewide.Figures]]:
+        """Return the figures by alias and path, after a report of this process."""
+        functions = {}
+        for alias, infos in sorted(by_alias.items()):
+            if self._keeps_figures(alias, infos[0]):
+                paths = sorted({info.path for info in infos})
+                functions[alias] = partial(sitewide.read, alias, paths)
+        if functions:
+            ask_all("report", {"": reporter.flush_stats})
+        found = ask_all("figures", functions)
+        self.silent += [alias for alias in found if not found[alias].is_answered]
+        return {alias: each.answer for alias, each in found.items() if each.is_answered}
+
+    def _keeps_figures(self, alias: str, info: FunctionInfo) -> bool:
         try:
             backend = opened(alias)[1]
             if backend.in_memory and backend.stores:
                 self.own_memory.append(alias)
-            # Half-open, it is read: that is no call, and takes no caller's turn.
-            if infos[0].breaker_state == "open":
+            if sitewide.kept(alias):
+                # Half-open, it is read: that is no call, and takes no caller's turn.
+                if info.breaker_state != "open":
+                    return True
                 self.silent.append(alias)
-            elif not sitewide.kept(alias):
-                self.without_figures.append(alias)
             else:
-                paths = sorted({info.path for info in infos})
-                return sitewide.up_to_date(alias, paths)
+                self.without_figures.append(alias)
         except Exception:  # of any client
             self.silent.append(alias)
-        return {}
+        return False
 
     @property
     def since(self) -> datetime | None:

@@ -14,6 +14,7 @@ from ..describe import (
     NOTHING,
     FunctionInfo,
     describe_dependencies,
+    describe_error,
     describe_options,
     describe_totals,
     format_count,
@@ -22,6 +23,7 @@ from ..describe import (
 )
 from ..describe import list_functions as list_infos
 from . import charts, overview
+from .asking import Question
 from .caches import CacheInfo
 from .dependencies import Dependents
 from .overview import COLUMNS, SHOWN, Column, Row, Window, format_moment
@@ -205,7 +207,7 @@ def _make_cache(each: CacheInfo, address: Address) -> list[Cell]:
     module, _dot, name = each.backend.rpartition(".")
     return [
         Cell(each.alias, notes=[name, module]),
-        _describe_answer(each),
+        _describe_answer(each.question),
         _describe_breaker(each.state),
         _describe_place(each),
         Cell(errors, is_number=True, is_bad=each.totals.errors > 0),
@@ -215,14 +217,14 @@ def _make_cache(each: CacheInfo, address: Address) -> list[Cell]:
     ]
 
 
-def _describe_answer(each: CacheInfo) -> Cell:
-    if each.probe.error:
-        return Cell(alert=_("fails: %(error)s") % {"error": each.probe.error})
-    if each.probe.seconds is None:
-        waited = format_duration(each.waited)
-        return Cell(alert=_("no answer for %(time)s") % {"time": waited})
-    took = format_duration(each.probe.seconds)
-    return Cell(_("in %(time)s") % {"time": took})
+def _describe_answer(question: Question) -> Cell:
+    if question.error is not None:
+        values = {"error": describe_error(question.error)}
+        return Cell(alert=_("fails: %(error)s") % values)
+    if not question.is_answered:
+        values = {"time": format_duration(question.waited)}
+        return Cell(alert=_("no answer for %(time)s") % values)
+    return Cell(_("in %(time)s") % {"time": format_duration(question.answer)})
 
 
 def _describe_breaker(state: str | None) -> Cell:
