@@ -3,7 +3,8 @@
 from . import checks as _checks  # noqa: F401  # registers them
 from .cache.errors import CacheDidNotAnswer
 from .cache.local import local
-from .decorator import Memoized, cache_memoize
+from .decorator import Memoized, cache_memoize, preset
+from .explain import Explanation
 from .keys.encoding import UnkeyableArgument, register_key
 from .model_controls import ainvalidate_model, invalidate_model, invalidate_tags_on
 from .protocol.current import Current, current
@@ -18,6 +19,7 @@ __all__ = [
     "CacheInfo",
     "Current",
     "Entry",
+    "Explanation",
     "Memoized",
     "Progress",
     "UnkeyableArgument",
@@ -30,6 +32,7 @@ __all__ = [
     "invalidate_tags",
     "invalidate_tags_on",
     "local",
+    "preset",
     "register_key",
 ]
 __version__ = "1.0.0"

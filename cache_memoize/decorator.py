@@ -13,7 +13,7 @@ import inspect
 import types
 from collections.abc import Callable, Coroutine, Iterable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
 from . import signals
 from .cache.connections import UNREAD
@@ -28,11 +28,21 @@ from .methods import (
     attach,
     is_in_class_body,
 )
-from .options import SIGNATURE, DependsOn, Timeout, VaryOn, given_in
+from .options import (
+    SIGNATURE,
+    DependsOn,
+    Options,
+    Timeout,
+    VaryOn,
+    check_given,
+    given_in,
+)
 from .planning import make_function, make_plan
+from .protocol.audit import aaudit, audit
 from .protocol.call import Call, Function
 from .protocol.capture import Computation, computation, running
 from .protocol.claim import claim, overtake, serve
+from .protocol.policy import Policy
 from .protocol.refresh import arevalidate, revalidate
 from .protocol.settle import fail, settle
 from .protocol.transactions import live
@@ -40,12 +50,13 @@ from .protocol.transactions import live
 if TYPE_CHECKING:
     from .memoized import AsyncMemoized
 
-__all__ = ["Memoized", "cache_memoize"]
+__all__ = ["Memoized", "cache_memoize", "preset"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 #: mypy allows no decorator of any type above @property; pyright does.
 F = TypeVar("F", bound=property)
+C = TypeVar("C", bound=Callable[..., Any])
 
 #: Its list of receivers is looked at on every hit.
 heard = signals.hit
@@ -74,6 +85,9 @@ def _sync_wrapper(function: Function) -> Callable[..., Any]:
                         stats.saved += cost
                         if plan.hit is not None or heard.receivers:
                             stats.after_hit(plan.hit, key, cost, args, kwargs)
+                        if plan.audited and function.clock.random() < plan.audited:
+                            this = Call(function, plan, plan.store, key, args, kwargs)
+                            audit(this, raw)
                         return value
             except Exception as trouble:
                 error = trouble if raw is UNREAD else None
@@ -121,6 +135,9 @@ def _async_wrapper(function: Function) -> Callable[..., Any]:
                         stats.saved += cost
                         if plan.hit is not None or heard.receivers:
                             stats.after_hit(plan.hit, key, cost, args, kwargs)
+                        if plan.audited and function.clock.random() < plan.audited:
+                            this = Call(function, plan, plan.astore, key, args, kwargs)
+                            await aaudit(this, raw)
                         return value
             except Exception as trouble:
                 error = trouble if raw is UNREAD else None
@@ -245,6 +262,7 @@ def cache_memoize(
     depends_on: DependsOn | Iterable[DependsOn] = (),
     compress: bool | int | None = None,
     max_bytes: int | None = None,
+    audit: float | tuple[float, Callable[[Any, Any], object]] = 0,
 ) -> Decorator: ...
 def cache_memoize(*args: Any, **kwargs: Any) -> Any:
     """Memoize a function in a Django cache, for all processes that share it.
@@ -305,6 +323,10 @@ def cache_memoize(*args: Any, **kwargs: Any) -> Any:
         Zstandard where Python has it, else by zlib; True: 1,024; None: never.
     :param max_bytes: the bytes of the largest entry, compressed, that is stored; a
         larger result is only returned. None: unlimited.
+    :param audit: the fraction of the hits, 0 to 1, that are computed again in the
+        background and compared: what has changed without an invalidation is counted,
+        logged and invalidated. With a function of the old and the new result that
+        returns whether they are the same: ``(0.001, same)``.
 
     Options that are not passed here may be set for all functions by the setting
     ``CACHE_MEMOIZE["DEFAULTS"]``, which is read at the first call.
@@ -313,16 +335,62 @@ def cache_memoize(*args: Any, **kwargs: Any) -> Any:
     :raises UnkeyableArgument: at a call with an argument that cannot be told from
         others.
     """
-    first = args[0] if args else None
-    if callable(first) or isinstance(first, (classmethod, property)):
+    return _decorate({}, args, kwargs)
+
+
+cache_memoize.__signature__ = SIGNATURE  # type: ignore[attr-defined]
+
+
+def _decorate(defaults: dict[str, Any], args: Any, kwargs: Any) -> Any:
+    """Return the decorator with these options, or the function of a bare use."""
+    if _is_function(args):
         if len(args) > 1 or kwargs:
             raise TypeError(
                 "cache_memoize: a callable timeout must be passed by keyword: "
                 "@cache_memoize(timeout=...)"
             )
-        return Decorator(None, {})(cast("Callable[..., Any]", first))
+        return Decorator(None, defaults)(args[0])
     clock = kwargs.pop("_clock", None)  # for tests
-    return Decorator(clock, given_in(args, kwargs))
+    return Decorator(clock, defaults | given_in(args, kwargs))
 
 
-cache_memoize.__signature__ = SIGNATURE  # type: ignore[attr-defined]
+def _is_function(args: Any) -> bool:
+    """Return whether the first option passed by position is no timeout."""
+    first = args[0] if args else None
+    return callable(first) or isinstance(first, (classmethod, property))
+
+
+def _returning(decorator: C) -> Callable[[Callable[..., Any]], Callable[..., C]]:
+    """Tell type checkers that the function returns what has the type of this one."""
+    return lambda function: function
+
+
+@_returning(cache_memoize)
+def preset(*args: Any, **kwargs: Any) -> Any:
+    """Return a decorator like :func:`cache_memoize`, with these options as defaults:
+    ``fast = preset(60, stale=600)``, then ``@fast`` or ``@fast(tags="shop")``. Options
+    that are passed to it replace those of the preset, which replace the project's.
+
+    :raises TypeError, ValueError: for options that cannot be right, and for ``prefix``.
+    """
+    if _is_function(args):
+        raise TypeError(
+            "preset() takes options, not a function: write fast = preset(60), and "
+            "@fast above the function; a callable timeout is passed by keyword"
+        )
+    defaults = given_in(args, kwargs)
+    if defaults.get("prefix") is not None:
+        raise TypeError(
+            "preset() has a prefix=, which is the name of one function; pass it to the "
+            "decorator of that: @fast(prefix=...)"
+        )
+    options = Options(**defaults)
+    options.check("preset()")
+    check_given("preset()", defaults)
+    Policy.from_options("preset()", options)
+
+    def decorator(*args: Any, **kwargs: Any) -> Any:
+        return _decorate(defaults, args, kwargs)
+
+    decorator.__signature__ = SIGNATURE  # type: ignore[attr-defined]
+    return decorator

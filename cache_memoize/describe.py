@@ -15,7 +15,6 @@ import traceback
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from django.db.models import Model
@@ -31,6 +30,7 @@ from .options import SIGNATURE
 from .planning import Function, functions, models_of, plan_of
 from .protocol.policy import BACKEND
 from .protocol.tables import tables_with
+from .stats.history import place
 from .stats.totals import Totals
 
 __all__ = [
@@ -181,9 +181,7 @@ def _locate(function: Any) -> str:
     found = _find_code(function)
     if found is None:
         return ""
-    file = Path(found[0])
-    depth = function.__module__.count(".") + 1 + (file.stem == "__init__")
-    return f"{'/'.join(file.parts[-depth:])}:{found[1]}"
+    return place(*found, function.__module__)
 
 
 class Dependencies(NamedTuple):
@@ -393,6 +391,7 @@ FIGURES = [
     Figure("waits", gettext_lazy("Waits"), lambda t: t.waits),
     Figure("errors", gettext_lazy("Errors"), lambda t: t.errors),
     Figure("failed", gettext_lazy("Failed"), lambda t: t.failed),
+    Figure("wrong", gettext_lazy("Wrong"), lambda t: t.wrong),
     Figure("near", gettext_lazy("Near"), lambda t: t.near),
     Figure("size", gettext_lazy("Size"), lambda t: t.size, format_size),
 ]

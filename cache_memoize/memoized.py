@@ -30,6 +30,7 @@ from django.db.models import Model
 
 from . import model_signals
 from .cache.store import Store, run
+from .explain import Explanation, explain_call
 from .hints import explain_receiver
 from .planning import plan_of
 from .protocol import entries
@@ -194,6 +195,13 @@ class Memoized(Generic[P, R, T]):
 
     async def apeek(self, /, *args: P.args, **kwargs: P.kwargs) -> Entry | None:
         return await entries.peek(self._call(args, kwargs, is_async=True))
+
+    def explain(self, /, *args: P.args, **kwargs: P.kwargs) -> Explanation:
+        """Return the state of this call, and why it last missed; never computes."""
+        return explain_call(self._call(args, kwargs))
+
+    async def aexplain(self, /, *args: P.args, **kwargs: P.kwargs) -> Explanation:
+        return await sync_to_async(explain_call)(self._call(args, kwargs))
 
     def prime(self, value: T, /, *args: P.args, **kwargs: P.kwargs) -> None:
         """Store ``value`` as the result of this call, without computing it.

@@ -69,6 +69,7 @@ class Options:
     depends_on: DependsOn | Iterable[DependsOn] = ()
     compress: bool | int | None = None
     max_bytes: int | None = None
+    audit: float | tuple[float, Callable[[Any, Any], object]] = 0
 
     def check(self, name: str) -> None:
         """Refuse values of a wrong form; protocol/policy.py refuses wrong numbers."""

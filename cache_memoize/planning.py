@@ -44,7 +44,7 @@ from .keys.binding import Binder
 from .keys.calling import fit
 from .keys.closure import captured_text_of, default_prefix
 from .keys.encoding import encode
-from .keys.maker import key_maker, state_maker
+from .keys.maker import key_maker, parts_maker, state_maker
 from .keys.tags import (
     also_tagged,
     call_tags,
@@ -76,7 +76,7 @@ __all__ = [
 
 #: Options that a guard (store_result=False) cannot have, and does not take from
 #: CACHE_MEMOIZE["DEFAULTS"].
-_NOT_FOR_GUARDS = ("stale", "early_refresh")
+_NOT_FOR_GUARDS = ("stale", "early_refresh", "audit")
 
 #: Held while a plan is made. Not at decoration: that happens during imports, perhaps
 #: because the thread that holds this lock reads the settings.
@@ -233,26 +233,19 @@ def _plan(function: Function, project: Conf, *, may_open: bool = True) -> Plan:
     breaker = breaker_of(alias)
     varied = vary.parts(options.vary_on, name)
     captured = None if options.prefix else captured_text_of(function.func, name)
-    make_key: Callable[..., Callable[[Any, Any], str]] = partial(
-        key_maker,
-        function.binder,
-        function.prefix,
-        version=options.version,
-        extra=called.extra,
-        args_rewrite=called.args_rewrite,
-        key_generator=called.key_generator_callable,
-        captured=captured,
-        key_prefix=project.KEY_PREFIX,
-    )
+    binder = function.binder
+    called_with: dict[str, Any] = {
+        "extra": called.extra,
+        "args_rewrite": called.args_rewrite,
+        "key_generator": called.key_generator_callable,
+        "captured": captured,
+    }
+    whole = {"version": options.version, "key_prefix": project.KEY_PREFIX} | called_with
+    make_key = partial(key_maker, binder, function.prefix, **whole)
     key_of = make_key(vary_on=varied)
     call_of = make_key(vary_on=()) if varied else key_of
-    state_of = state_maker(
-        function.binder,
-        extra=called.extra,
-        args_rewrite=called.args_rewrite,
-        key_generator=called.key_generator_callable,
-        captured=captured,
-    )
+    state_of = state_maker(binder, **called_with)
+    parts_of = parts_maker(binder, vary_on=varied, **whole)
     tag, depends = None, _table_tags(options, name, alias)
     if options.tags is not None:
         # Without a prefix the function makes its own keys.
@@ -292,6 +285,7 @@ def _plan(function: Function, project: Conf, *, may_open: bool = True) -> Plan:
         key_of=key_of,
         call_of=call_of,
         state_of=state_of,
+        parts_of=parts_of,
         captured=captured,
         fetch=read,
         afetch=aread,
@@ -304,6 +298,7 @@ def _plan(function: Function, project: Conf, *, may_open: bool = True) -> Plan:
         stores=policy.can_store and apps.ready,
         early_zone=policy.early_zone,
         longest=record.cap(policy.longest),
+        audited=policy.audited,
         hit=called.hit_callable,
         miss=called.miss_callable,
         varies=bool(varied),

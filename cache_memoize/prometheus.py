@@ -50,6 +50,9 @@ _COUNTERS = {
     "failed": ("failed", "Refreshes that stored nothing: the old value is served."),
     "near": ("near", "Hits whose entry was a copy in the memory of the process."),
     "too_large": ("too_large", "Results that were too large to be stored."),
+    "invalidations": ("invalidations", "Invalidations of a call, or of all."),
+    "audited": ("audited", "Hits that were computed again, and compared."),
+    "wrong": ("wrong", "Audited hits whose value was wrong."),
     "stored": ("stored", "Entries that were stored."),
     "stored_bytes": ("stored_bytes", "Bytes of the entries that were stored."),
     "saved": ("saved_seconds", "Seconds of computation that hits made unnecessary."),
@@ -106,6 +109,8 @@ class Exporter:
 
     def add_counts(self, source: Any, new: Totals) -> None:
         """Add the new counts of one function."""
+        if not source.path:
+            return  # of a cache
         if not new.is_whole:
             raise ValueError("read in the middle of a call")  # reported again, later
         labels, fresh = (source.path, source.alias), new.hits - new.stale

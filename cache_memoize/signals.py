@@ -28,13 +28,14 @@ __all__ = [
     "miss",
     "stale",
     "wait",
+    "wrong",
 ]
 
 
 class Event(NamedTuple):
     """One event. It holds no argument and no result."""
 
-    #: The name of the signal: hit, stale, miss, wait, computed, error, failed or
+    #: The name of the signal: hit, stale, miss, wait, computed, error, failed, wrong or
     #: invalidated.
     kind: str
     #: Module and qualified name of the function.
@@ -44,7 +45,7 @@ class Event(NamedTuple):
     #: The cache key; empty if the event is not about one.
     key: str
     #: Seconds of the computation: for ``hit`` and ``stale`` of the one that was saved,
-    #: for ``computed`` of this one; 0.0 otherwise.
+    #: for ``computed`` of this one; for ``wrong`` the age of the value; 0.0 otherwise.
     seconds: float = 0.0
     #: For ``error``: the operation that failed. For ``failed``: the reason.
     detail: str = ""
@@ -103,6 +104,8 @@ computed = MemoizeSignal()
 error = MemoizeSignal()
 #: A refresh stored nothing, and callers go on getting the old value.
 failed = MemoizeSignal()
+#: An audit (``audit=``) has found that a hit was wrong; ``seconds`` is its age.
+wrong = MemoizeSignal()
 #: A call was invalidated, or all calls of a function, or (without sender) a tag.
 invalidated = MemoizeSignal()
 
@@ -115,5 +118,6 @@ ALL: dict[str, MemoizeSignal] = {
     "computed": computed,
     "error": error,
     "failed": failed,
+    "wrong": wrong,
     "invalidated": invalidated,
 }

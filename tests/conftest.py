@@ -361,6 +361,12 @@ def pytest_configure(config: Any) -> None:
                 os.environ[server.variable] = str(server.port)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Have one worker more than cores: many tests wait for servers and processes."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_unconfigure(config: Any) -> None:
     for name in SHARED_SERVERS:
         SERVERS[name].stop()

@@ -48,6 +48,12 @@ NEEDS = {
         "chromium chromium-driver",
         True,
     ),
+    "node": Need(
+        shutil.which("node") is not None,
+        "the search of the documentation",
+        "nodejs",
+        True,
+    ),
     "pylibmc": Need(
         importlib.util.find_spec("pylibmc") is not None,
         "the Memcached client pylibmc (tox -m full builds it)",

@@ -6,6 +6,7 @@ import copy
 import getpass
 import importlib.util
 import os
+import random
 import shutil
 import signal
 import socket
@@ -13,14 +14,21 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
+_chance = random.SystemRandom()
+
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port that no server has, and that no client gets by itself before the
+    server listens: systems take theirs from 32768 on."""
+    while True:
+        port = _chance.randrange(10_000, 32_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def _valkey() -> str | None:
@@ -195,6 +203,7 @@ class ValkeyCluster(Server):
 
     def _launch(self) -> subprocess.Popen[bytes]:
         self.folder = tempfile.mkdtemp(prefix="memoize-cluster-")
+        self._listen(self.port)  # without the folder of a start before
         self.arguments += ["--dir", self.folder]
         # The port of its own talk is 10000 higher if nothing is said: too high.
         self.arguments += ["--cluster-port", str(free_port())]

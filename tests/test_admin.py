@@ -698,8 +698,9 @@ def test_what_functions_depend_on(client: Client, posts: Any) -> None:
 def test_without_dependencies(client: Client) -> None:
     assert "is known to depend" in text_of(client.get(DEPENDENCIES))
     with override_settings(CACHE_MEMOIZE={"DEFAULTS": {"jitter": 7}}):
-        cache_memoize(60, prefix="one")(lambda: 1)
+        f = cache_memoize(60, prefix="one")(lambda: 1)
         response = client.get(DEPENDENCIES, follow=True)
+        del f
         assert "CACHE_MEMOIZE['DEFAULTS'] does not fit" in text_of(response)
 
 
@@ -833,6 +834,7 @@ def test_the_history_says_who_did_what_to_which_call(
 ) -> None:
     do(client, posts.told, "refresh", "42")
     do(client, posts.told, "invalidate", "pk=42")
+    assert "by keeper, in the admin" in posts.told.explain(42).reason.text
     client.post(DEPENDENCIES, {"tag": "news", "confirmed": "yes"})
     text = text_of(client.get(f"{LIST}history/"))
     told = r"posts.<locals>.told"

@@ -35,8 +35,9 @@ MAY_IMPORT = {
         " keys cache stats protocol conf signals clock process"
     ),
     "describe": "keys planning options protocol stats conf",
+    "explain": "describe options keys planning protocol stats cache",
     "methods": "hints memoized protocol",
-    "memoized": "hints planning protocol stats model_signals cache",
+    "memoized": "explain hints planning protocol stats model_signals cache",
     "decorator": (
         "methods memoized planning options keys cache stats protocol signals clock"
     ),
@@ -45,7 +46,7 @@ MAY_IMPORT = {
 #: For Django, for operators and for tests: nothing imports them.
 FRONT_ENDS = set(
     "admin apps checks management middleware migrations models"
-    " cluster opentelemetry panels prometheus tasks testing".split()
+    " cluster opentelemetry panels prometheus tasks templatetags testing".split()
 )
 #: What else may be imported, and by whom alone.
 DOORS = {
@@ -161,6 +162,9 @@ REMEMBERS = {
     "protocol.transactions.self.savepoints": "one transaction",
     "stats.counters.self.costs": "buckets of durations",
     "stats.counters.self.warned": "texts of ours",
+    "stats.counters._of_caches": "aliases",
+    "stats.history.self._traces": "MOST",
+    "stats.history._from_package": "a number",
     "stats.reporter.self._held": "sinks",
     "stats.reporter.self._kept": "MOST",
     "stats.reporter.self._known": "functions that are alive",

@@ -20,7 +20,7 @@ from cache_memoize.cache.record import (
     parse,
 )
 from cache_memoize.cache.tokens import PATIENCE, Look
-from cache_memoize.protocol.claim import Do, decide
+from cache_memoize.protocol.decision import Do, decide
 from tests.test_docs import literals, table
 
 NOW = 1e9

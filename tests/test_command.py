@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import io
 import json
 import os
@@ -31,6 +32,7 @@ from django.utils import translation
 from cache_memoize import arguments, cache_memoize, planning, process
 from cache_memoize.cache import breaker
 from cache_memoize.cache.errors import CacheDidNotAnswer
+from cache_memoize.explain import Explanation
 from cache_memoize.management import (
     FAILED_AT_MOST,
     INTERRUPTED,
@@ -269,7 +271,7 @@ def test_a_wrong_name_is_an_error_that_names_the_closest(name, error):
     assert error in said.error and said.code == 1
 
 
-@pytest.mark.parametrize("part", ["key", "peek", "refresh", "invalidate"])
+@pytest.mark.parametrize("part", ["key", "explain", "peek", "refresh", "invalidate"])
 @pytest.mark.parametrize("name", ["price", "total"])
 def test_a_method_without_its_instance_is_refused(part, name):
     """The first argument would be its instance, and another call invalidated."""
@@ -413,6 +415,26 @@ def test_arguments_are_as_in_a_call():
     assert "tests.shop.price: TypeError: " in said.error and "'item'" in said.error
 
 
+def test_the_options_of_django_may_be_after_the_part(project):
+    """They are used, and a value from before the part stays."""
+    parse = Command().create_parser("manage.py", "memoize").parse_args
+    found = vars(parse(["-v", "2", "--no-color", "stats"]))
+    assert (found["verbosity"], found["no_color"], found["settings"]) == (2, True, None)
+    words = ["peek", "x.f", "-v", "0", "1", "--force-color", "--pythonpath=elsewhere"]
+    found = vars(parse(words))
+    assert (found["verbosity"], found["arguments"]) == (0, ["1"])
+    assert found["force_color"] and found["pythonpath"] == "elsewhere"
+    folder = project.folder / "elsewhere"
+    folder.mkdir()
+    text = "from project_settings import *\nCACHE_MEMOIZE = {'ENABLED': False}\n"
+    (folder / "other_settings.py").write_text(text)
+    words = ["--settings", "other_settings", "--pythonpath", str(folder)]
+    said = project.run("peek", "site_a.related.modules", *words)
+    assert said.error.endswith("CACHE_MEMOIZE['ENABLED'] is False")
+    words = ["--no-color", "--force-color"]
+    assert "can't be used together" in project.run("list", *words).err
+
+
 def test_negative_numbers_are_no_options():
     said = memoize("key", "tests.shop.step", "-1", "--json")
     assert said.json["key"] == shop.step.get_cache_key(-1)
@@ -471,6 +493,49 @@ def test_list_says_what_the_options_are():
     assert cells["tests.shop.step"][:3] == ["default", "by result", "by call"]
     assert cells["tests.shop.unstored"][:3] == ["default", "60 s", "steps"]
     assert cells["builtins.len"][3] == "–"
+
+
+def test_a_name_that_ends_with_a_dot_is_all_below_it(only_shop):
+    below = ["columns", "price", "rounded", "total"]
+    names = [f"tests.shop.Shop.{name}" for name in below]
+    for prefix in ("tests.shop.Shop.", "tests.shop:Shop."):
+        said = memoize("list", prefix, f"{names[0]}", "--json")
+        assert [row["name"] for row in said.json] == names
+    assert len(memoize("stats", "tests.").out.splitlines()) > len(below) + 1
+    said = memoize("peek", "tests.shop.Shop.", "1")
+    assert said.error == f"write the name of one function: {', '.join(names)}"
+    for prefix, error in [
+        ("tests.shopp.", "no memoized function begins with tests.shopp. (did you mean"),
+        ("tests.urls.", "name modules that have some: --import"),
+        (".", "'' is not a dotted path"),
+    ]:
+        assert error in memoize("list", prefix).error
+
+
+def test_a_prefix_imports_its_module_and_the_urlconf(project):
+    said = project.run("list", "site_a.related.", "--json")
+    assert [row["name"] for row in said.json] == ["site_a.related.modules"]
+    said = project.run("list", "served.", "--json")
+    assert [row["name"] for row in said.json] == ["served.page"]
+
+
+def test_tags_are_listed_with_the_functions_that_have_them(only_shop):
+    made = [
+        cache_memoize(60, prefix="tagged", tags=["steps", "b"])(lambda: 1),
+        cache_memoize(60, prefix="of table", depends_on=models.Tag)(lambda: 2),
+    ]
+    one, two = (each._memoized.path for each in made)
+    said = memoize("tags", "--json").json
+    found = {(row["kind"], row["name"]): row["functions"] for row in said}
+    assert found["tag", "steps"] == sorted([one, "tests.shop.unstored"])
+    assert found["tag", "b"] == [one]
+    assert two in found["table", "tests_tag"]
+    assert found["by call", None] == ["tests.shop.step"]
+    lines = memoize("tags", "tests.shop.unstored", "tests.shop.rate").out.splitlines()
+    cells = [re.split(r"  +", line) for line in lines]
+    functions = ", ".join(sorted([one, "tests.shop.unstored"]))
+    assert cells == [["kind", "name", "functions"], ["tag", "steps", functions]]
+    assert memoize("tags", "tests.shop.step").out.endswith("–     tests.shop.step\n")
 
 
 def test_one_tag_is_a_list_of_one():
@@ -533,6 +598,7 @@ def test_stats_are_those_of_the_whole_site(counting, only_shop):
         "computations": 2,
         "stored": 2,
         "too_large": 0,
+        "invalidations": 0,
         "hit_rate": 0.5,
         "old_since": None,
     }
@@ -546,6 +612,21 @@ def test_stats_are_those_of_the_whole_site(counting, only_shop):
     assert whole["tests.shop.price"]["hits"] == 2
     assert whole["tests.shop.rate"]["hit_rate"] is None
     assert whole["tests.shop.rate"]["since"] is None
+
+
+def test_stats_are_sorted_by_any_column(counting, only_shop):
+    shop.price(1), shop.price(1), shop.step(1)
+    names = [row["name"] for row in memoize("stats", "--json").json]
+    for column in listing.COLUMNS:
+        said = memoize("stats", "--sort", column, "--json").json
+        assert len(said) == len(names)
+        if column in ("hits", "saved", "rate"):
+            assert said[0]["name"] == "tests.shop.price"
+        if column == "name":
+            assert [row["name"] for row in said] == sorted(names)
+    header = memoize("stats").out.splitlines()[0].split()
+    assert [name for name in header if name != "alias"] == listing.COLUMNS
+    assert "invalid choice: 'hit'" in memoize("stats", "--sort", "hit").error
 
 
 def test_stats_name_the_moment_since_which_values_are_old(counting, only_shop):
@@ -654,6 +735,19 @@ def test_key_of_what_cannot_be_a_key():
     assert "there is no cache 'default' in CACHES; known are other" in said.error
 
 
+def test_explain_tells_the_state_and_the_reason_and_never_computes():
+    said = memoize("explain", "tests.shop.price", "1")
+    assert "state       missing" in said.out and said.code == 0 and not shop.RUNS
+    shop.price(1)
+    found = memoize("explain", "tests.shop.price", "1", "--json").json
+    assert found["state"] == "hit" and found["parts"]["item"] == "1"
+    assert [*found] == [field.name for field in dataclasses.fields(Explanation)]
+    memoize("invalidate", "tests.shop.price", "1")
+    found = memoize("explain", "tests.shop.price", "1", "--json").json
+    assert found["reason"]["kind"] == "invalidated"
+    assert found["reason"]["text"].endswith(", by manage.py memoize")
+
+
 def test_peek_shows_the_entry_and_never_computes():
     said = memoize("peek", "tests.shop.price", "1")
     assert said.error == "nothing is stored for this call of tests.shop.price"
@@ -731,6 +825,24 @@ def test_invalidate_takes_one_call():
     assert shop.rate.peek("NOK") is None
 
 
+def test_clear_invalidates_every_call_of_functions(only_shop):
+    shop.price(1), shop.step(1), shop.step(2), shop.rate.refresh("NOK")
+    said = memoize("clear", "tests.shop.price", "tests.shop.step", "--json")
+    assert said.json == [
+        {"name": f"tests.shop.{name}", "invalidated": "all"}
+        for name in ("price", "step")
+    ]
+    assert shop.price.peek(1) is None and shop.step.peek(1) is shop.step.peek(2) is None
+    shop.price(1)
+    said = memoize("clear", "--all")
+    assert shop.price.peek(1) is None and shop.rate.peek("NOK") is not None
+    assert "every call of tests.shop.price is invalidated\n" in said.out
+    assert "tests.shop.rate has no tags, so its entries cannot be inv" in said.error
+    assert "another version=" in said.error and said.code == 1
+    for words in ([], ["--all", "tests.shop.price"]):
+        assert "as shop.; or write --all" in memoize("clear", *words).error
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -738,6 +850,7 @@ def test_invalidate_takes_one_call():
         "refresh tests.shop.price 1",
         "invalidate tests.shop.price 1",
         "invalidate tests.shop.price --all",
+        "clear tests.shop.price",
         "invalidate --tag step",
         "invalidate --tag step --alias default",
         "stats tests.shop.price",
@@ -1436,7 +1549,7 @@ def test_the_page_has_every_part_and_every_option():
         if action.option_strings and action.dest != "help"
     }
     assert documented == {
-        (name, option.replace(" TAGS", " TAG")) for name, option in taken
+        (name, re.sub(" (TAG|DATABASE)S$", r" \1", option)) for name, option in taken
     }
 
 
@@ -1455,10 +1568,13 @@ def test_the_page_has_the_exit_codes_and_the_shapes(tmp_path, monkeypatch, only_
     for part, words in {
         "list": [],
         "stats": [],
+        "tags": ["tests.shop.step"],
+        "doctor": ["--fail-level", "CRITICAL"],
         "key": call,
         "refresh": call,
         "peek": call,
         "invalidate": call,
+        "clear": call[:1],
         "warm": call[:1],
         "migrate-check": [str(tmp_path)],
     }.items():

@@ -104,6 +104,7 @@ def test_every_option_of_a_project():
         "local": "request",
         "compress": 1000,
         "max_bytes": 10**6,
+        "audit": 0.5,
         "vary_on": ["language"],
         "inherit": False,
         "depends_on": ("tests.Post",),

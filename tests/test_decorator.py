@@ -19,14 +19,16 @@ import pytest
 from asgiref.sync import async_to_sync, iscoroutinefunction
 from django.core.cache import caches
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
+from django.test import override_settings
 
 from cache_memoize import (
     Memoized,
     cache_memoize,
     decorator,
     memoized,
+    preset,
 )
-from tests.conftest import in_thread
+from tests.conftest import in_thread, plan_of
 
 
 @pytest.fixture(autouse=True)
@@ -269,6 +271,7 @@ def test_every_control_has_its_twin():
         "invalidate_variant",
         "get_cache_key",
         "peek",
+        "explain",
         "prime",
         "cache_info",
         "site_info",
@@ -429,6 +432,7 @@ def test_the_ten_established_parameters_keep_their_order_and_defaults():
         "vary_on",
         "compress",
         "max_bytes",
+        "audit",
     }
     defaults = [p.default for p in parameters[:10]]
     expected = [DEFAULT_TIMEOUT, *[None] * 6, True, (), "default"]
@@ -664,3 +668,62 @@ def test_the_overload_has_every_option_with_its_default():
     for name, parameter in list(written.parameters.items())[1:]:
         assert parameter.default == known.parameters[name].default, name
         assert f":param {name}:" in cache_memoize.__doc__
+
+
+fast = preset(60, stale=600)
+
+
+def test_a_preset_is_the_decorator_with_other_defaults():
+    @fast
+    def plain(x):
+        return x
+
+    @fast(30, tags="shop")
+    def tagged(x):
+        return x
+
+    class Shop:
+        @fast
+        def price(self):
+            return 1
+
+        @property
+        @fast(ignore=["self"])
+        def size(self):
+            return 2
+
+    assert plain._memoized.given == {"timeout": 60, "stale": 600}
+    assert tagged._memoized.given == {"timeout": 30, "stale": 600, "tags": "shop"}
+    assert [plain(1), plain(1), plain.cache_info().hits] == [1, 1, 1]
+    assert (Shop().price.__name__, Shop().size) == ("price", 2)
+    assert inspect.signature(fast) == inspect.signature(cache_memoize)
+    with override_settings(CACHE_MEMOIZE={"DEFAULTS": {"timeout": 5, "jitter": 0.5}}):
+        policy = plan_of(plain).policy
+        assert (policy.timeout, policy.stale, policy.jitter) == (60, 600, 0.5)
+
+
+@pytest.mark.parametrize(
+    "args, options, message",
+    [
+        ((60,), {"timout": 1}, "(did you mean timeout?)"),
+        ((), {"stale": -1}, "stale= of preset() must not be negative"),
+        ((), {"prefix": "x"}, "@fast(prefix=...)"),
+        ((), {"wait": "1h"}, "wait= of preset()"),
+        ((), {"hit_callable": 5}, "preset() has a hit_callable= that is not callable"),
+        ((), {"vary_on": "x", "key_generator_callable": str}, "preset() has vary_on="),
+        ((abs,), {}, "write fast = preset(60), and @fast above the function"),
+    ],
+    ids=lambda value: None if isinstance(value, str) else "",
+)
+def test_a_wrong_preset_is_refused_where_it_is_made(args, options, message):
+    with pytest.raises((TypeError, ValueError), match=re.escape(message)):
+        preset(*args, **options)
+
+
+def test_a_wrong_use_of_a_preset_is_refused():
+    with pytest.raises(TypeError, match="must be passed by keyword"):
+        fast(abs, tags="x")
+    with pytest.raises(TypeError, match="did you mean tags"):
+        fast(tag="x")
+    with pytest.raises(ValueError, match="is a guard"):
+        fast(store_result=False)(abs)

@@ -11,8 +11,10 @@ from __future__ import annotations
 import ast
 import contextlib
 import dataclasses
+import importlib.util
 import inspect
 import io
+import os
 import pickle
 import re
 import sys
@@ -53,6 +55,7 @@ from cache_memoize.cache import backends, breaker, local, record, signing
 from cache_memoize.cache.connections import fetch, fetch_tagged
 from cache_memoize.cache.store import Store
 from cache_memoize.cluster import RedisClusterCache
+from cache_memoize.explain import Explanation
 from cache_memoize.keys import encoding, maker, tags
 from cache_memoize.memoized import CONTROLS
 from cache_memoize.models import MemoizedFunction
@@ -61,7 +64,7 @@ from cache_memoize.stats.reporter import reporter
 from tests import models
 from tests.backends import UnknownCache
 from tests.conftest import FakeClock, World
-from tests.needs import need
+from tests.needs import NEED_ALL, need
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -230,15 +233,31 @@ def with_examples():
             yield pytest.param(path, marks=marks, id=path.stem)
 
 
+def templates_of(path: Path) -> dict[str, Any]:
+    """Return the engine whose templates are the ``html`` blocks of a page."""
+    html = [block for block in blocks(path) if block.language == "html"]
+    found = {b.caption: b.source.replace('"blog.', '"tests.') for b in html}
+    loader = ("django.template.loaders.locmem.Loader", found)
+    backend = "django.template.backends.django.DjangoTemplates"
+    return {"BACKEND": backend, "OPTIONS": {"loaders": [loader]}}
+
+
+def lacks_package(block: Block) -> bool:
+    """Return whether a block needs what is not installed here, and need not be."""
+    if NEED_ALL in os.environ or "rest_framework" not in block.source:
+        return False
+    return importlib.util.find_spec("rest_framework") is None
+
+
 # A page is no module that an app imports.
 @pytest.mark.filterwarnings("ignore:.* is called after the apps are ready")
 @pytest.mark.parametrize("path", list(with_examples()))
 def test_the_examples_run(path, page_module):
     # invalidate_tags() goes to all caches, and here no server is to be needed.
     only = {"default": settings.CACHES["default"]}
-    with override_settings(CACHES=only):
+    with override_settings(CACHES=only, TEMPLATES=[templates_of(path)]):
         for block in python(path):
-            if not is_settings(block):
+            if not is_settings(block) and not lacks_package(block):
                 run(path, block, page_module.__dict__)
                 assert threads.join()  # "a moment later"
 
@@ -365,6 +384,12 @@ def test_every_block_has_a_checked_language():
     assert languages <= {"python", "shell", "text", "console", "html"}
 
 
+def test_no_page_has_a_table_of_contents():
+    """The theme adds one, and shows an error in place of a second one."""
+    for path in PAGES:
+        assert ".. contents::" not in path.read_text("utf-8"), path.name
+
+
 def test_the_convention_sees_what_is_wrong(page_module):
     """As a control: a page with a wrong value, and one that does not raise."""
     for source in ("1 + 1  #> 3", "1 + 1  #! ValueError", "x = 1  #> 1"):
@@ -390,16 +415,22 @@ def test_the_names_for_tests():
         assert f".. autoclass:: {name}(" in text, name
 
 
-def test_the_options_and_their_defaults():
+OPTION = re.compile(
+    r"^\.\. confval:: (\w+)\n"
+    r"    :type: (.+(?:\n {8}.+)*)\n"
+    r"    :default: ``(.+)``\n",
+    re.M,
+)
+
+
+def test_the_options_their_types_and_their_defaults():
+    """The page takes their texts from the docstring."""
     names = {"DEFAULT_TIMEOUT": DEFAULT_TIMEOUT}
-    documented = {
-        literals(option)[0]: eval(literals(default)[0], names)
-        for option, default, _ in table("reference", "Options")
-    }
+    found = OPTION.findall((DOCS / "reference.rst").read_text("utf-8"))
     parameters = inspect.signature(cache_memoize).parameters
-    assert list(documented) == list(parameters)
-    assert documented == {name: p.default for name, p in parameters.items()}
-    for name in documented:
+    assert [name for name, _, _ in found] == list(parameters)
+    for name, kind, default in found:
+        assert kind and eval(default, names) == parameters[name].default, name
         assert f":param {name}:" in cache_memoize.__doc__
 
 
@@ -413,6 +444,11 @@ def test_the_controls():
 @pytest.mark.parametrize("name", ["Entry", "CacheInfo"])
 def test_the_fields(name):
     assert tuple(first_literals("reference", name)) == getattr(library, name)._fields
+
+
+def test_the_fields_of_an_explanation():
+    fields = dataclasses.fields(Explanation)
+    assert first_literals("reference", "Explanation") == [f.name for f in fields]
 
 
 def test_the_settings():
@@ -465,7 +501,7 @@ def test_the_instruments():
     source = (ROOT / "cache_memoize" / "opentelemetry.py").read_text("utf-8")
     names = re.findall(r'"(cache_memoize\.[\w.]+)"[,:]', source)
     documented = {literals(row[1])[0] for row in table("reference", "Metrics")}
-    assert documented == set(names) and len(names) == 11
+    assert documented == set(names) and len(names) == 12
     for name in re.findall(r'= "(code.+|cache_memoize\..+)"', source):
         assert f"``{name}``" in (DOCS / "reference.rst").read_text("utf-8")
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 from pathlib import Path
 from xml.etree import ElementTree
 
+from prometheus_client import CollectorRegistry
+
+from cache_memoize import prometheus
 from cache_memoize.migrate import CODES
 from tests import comparison, trials
 from tests.contenders import CONTENDERS
@@ -108,3 +112,67 @@ def test_the_page_describes_each_step_of_the_drawing():
     for _, _, what in drawing().STEPS:
         for command in re.findall(r"\b(get|add|swap|delete)\b:", what):
             assert f"``{command}``" in text
+
+
+# --- the dashboard -------------------------------------------------------------------
+
+DASHBOARD = json.loads((DOCS / "grafana.json").read_text("utf-8"))
+
+
+def exported():
+    """Return {sample: its labels} of all metrics."""
+    registry = CollectorRegistry()
+    exporter = prometheus.Exporter(registry)
+    found = {}
+    for name in ("calls", "computations", "breaker"):
+        metric = getattr(exporter, name)
+        metric.labels(*metric._labelnames)
+    for counter in exporter.counters.values():
+        counter.labels("function", "alias")
+    for metric in registry.collect():
+        for each in metric.samples:
+            found.setdefault(each.name, set()).update(each.labels)
+    return found
+
+
+def queries():
+    variables = [each["query"] for each in DASHBOARD["templating"]["list"]]
+    targets = [target for panel in DASHBOARD["panels"] for target in panel["targets"]]
+    return [*variables, *(target["expr"] for target in targets)]
+
+
+def test_the_dashboard_asks_for_metrics_and_labels_that_exist():
+    metrics, asked = exported(), set()
+    for query in queries():
+        assert query.count("(") == query.count(")"), query
+        names = re.findall(r"cache_memoize_\w+", query)
+        for name, labels in re.findall(r"(cache_memoize_\w+)\{(.+?)\}", query):
+            assert {*re.findall(r"(\w+)[!=]", labels)} <= metrics[name], query
+        for labels in re.findall(r" by \((.+?)\)", query):
+            assert {*labels.split(", ")} <= metrics[names[0]], query
+        asked |= {*names}
+    times = "cache_memoize_computation_seconds"
+    unasked = {name for name in metrics if name.endswith("_created")}
+    unasked |= {f"{times}_count"}
+    assert asked == metrics.keys() - unasked
+
+
+def test_the_legends_of_the_dashboard_are_labels_of_its_queries():
+    for panel in DASHBOARD["panels"]:
+        for target in panel["targets"]:
+            kept = re.search(r" by \((.+?)\)", target["expr"])
+            named = {*re.findall(r"\{\{(\w+)\}\}", target["legendFormat"])}
+            assert named == ({*kept[1].split(", ")} if kept else set()) - {"le"}
+
+
+def test_the_panels_of_the_dashboard_fill_its_rows():
+    panels, filled = DASHBOARD["panels"], {}
+    assert [panel["id"] for panel in panels] == [*range(1, len(panels) + 1)]
+    for panel in panels:
+        assert panel["type"] in ("stat", "timeseries", "state-timeline")
+        assert panel["title"] and panel["description"] and panel["targets"]
+        place = panel["gridPos"]
+        filled[place["y"]] = filled.get(place["y"], 0) + place["w"]
+        for each in (panel, *panel["targets"]):
+            assert each["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
+    assert {*filled.values()} == {24}

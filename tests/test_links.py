@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import io
+import json
 import re
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from cache_memoize import cache_memoize
+from tests.needs import need
 from tests.test_architecture import MAY_IMPORT, PACKAGE
 from tests.test_docs import DOCS, PAGES, ROOT, literals, table
 
@@ -100,18 +102,65 @@ def dead_links(folder: Path) -> set[str]:
     return dead
 
 
-@pytest.mark.thorough
-def test_no_link_inside_of_the_documentation_is_dead(tmp_path):
+@pytest.fixture(scope="module")
+def html(tmp_path_factory):
+    """The folder of the built documentation."""
     pytest.importorskip("sphinx")
+    folder = tmp_path_factory.mktemp("docs")
     # With Sphinx' own theme: it comes with Sphinx. Warnings are errors in tox -e docs.
     command = "-m sphinx -q -b html -D html_theme=basic -d".split()
     subprocess.run(
-        [sys.executable, *command, tmp_path / "trees", DOCS, tmp_path / "html"],
+        [sys.executable, *command, folder / "trees", DOCS, folder / "html"],
         check=True,
         timeout=120,
     )
-    assert len(list((tmp_path / "html").glob("*.html"))) > 10
-    assert dead_links(tmp_path / "html") == set()
+    return folder / "html"
+
+
+@pytest.mark.thorough
+def test_no_link_inside_of_the_documentation_is_dead(html):
+    assert len(list(html.glob("*.html"))) > 10
+    assert dead_links(html) == set()
+
+
+#: What people type, and the page that the search has to show first.
+SEARCHES = {
+    "invalidate cache on save": "invalidation",
+    "clear cache for one function": "invalidation",
+    "django cache stampede": "expiry",
+    "dogpile": "expiry",
+    "stale while revalidate": "expiry",
+    "cache none result": "expiry",
+    "cache exception": "expiry",
+    "cache per user": "recipes",
+    "cache queryset": "recipes",
+    "cache template fragment": "recipes",
+    "cache drf view": "recipes",
+    "async cache": "async",
+    "redis cluster cache": "caches",
+    "cache warm up": "bulk",
+    "cache key too long": "cache-keys",
+    "pickle error": "failures",
+    "test without cache": "testing",
+    "lru_cache django": "why_not_lru_cache",
+    "multi tenant cache key": "settings",
+    "why cache miss": "explain",
+}
+
+
+@pytest.mark.thorough
+def test_the_search_finds_the_page(html):
+    """With Sphinx' own script, in node."""
+    need("node")
+    script = Path(__file__).with_name("search.js")
+    done = subprocess.run(
+        ["node", script, html, *SEARCHES],
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+    shown = [found[0][0].partition("#")[0] for found in json.loads(done.stdout)]
+    assert dict(zip(SEARCHES, shown, strict=True)) == SEARCHES
 
 
 def test_a_dead_link_is_noticed(tmp_path):

@@ -32,6 +32,7 @@ NAMES = {
     "cache_memoize.stored",
     "cache_memoize.stored_bytes",
     "cache_memoize.too_large",
+    "cache_memoize.invalidations",
     "cache_memoize.cache.breaker.state",
     "cache_memoize.computation.duration",
 }

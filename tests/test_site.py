@@ -17,6 +17,7 @@ from django.test import override_settings
 from cache_memoize import cache_memoize
 from cache_memoize.cache import breaker
 from cache_memoize.stats import sitewide
+from cache_memoize.stats.history import History
 from cache_memoize.stats.reporter import reporter
 from cache_memoize.stats.sitewide import Figures, Minute
 from cache_memoize.stats.totals import Totals
@@ -38,6 +39,7 @@ class Source:
         self.alias = alias
         self.path = path
         self.stored_at = self.old_since = 0.0
+        self.history = History()
 
 
 @pytest.fixture
@@ -54,7 +56,7 @@ def figures(alias, path="blog.related.related"):
 
 @pytest.mark.backends(ATOMIC)
 def test_what_processes_tell_adds_up(backend):
-    one = Totals(3, 1, 1, 2, 0, 1, 1, 1, 2, 90, 1, 0.5, 1.5, {-4: 1})
+    one = Totals(3, 1, 1, 2, 0, 1, 1, 1, 2, 90, 1, 4, 0.5, 1.5, {-4: 1})
     two = Totals(hits=7, errors=2, computations=2, costs={-4: 1, 8: 1})
     assert figures(backend) == Figures()
     sitewide.tell(Source(backend), one)
@@ -297,13 +299,13 @@ def test_callers_keep_a_cache_whose_figures_somebody_has_locked(backend, monkeyp
         assert set(sitewide._rests) == {backend}, "asked once"
 
 
-COUNTS = "[1,1,0,0,0,0,0,1,0,0,0,0.5,0.0]"
+COUNTS = "[1,1,0,0,0,0,0,1,0,0,0,0,0.5,0.0]"
 MINUTE = str(int(NOW // 60))
 
 
 @pytest.mark.backends(["locmem"])
 def test_the_poison_is_all_that_is_wrong_with_these_figures(backend):
-    text = f"[{COUNTS},{{}},0,{{}}]"
+    text = f"[{COUNTS},{{}},0,{{}},0,0,[]]"
     caches[backend].set(sitewide._key("blog.related.related"), text.encode())
     assert figures(backend).totals == Totals(1, 1, computations=1, spent=0.5)
 
@@ -316,32 +318,34 @@ def test_the_poison_is_all_that_is_wrong_with_these_figures(backend):
         '{"a":' * 9_000,
         "null",
         "[null,null,null,null]",
-        "[[null,1,0,0,0,0,0,1,0,0,0,0.5,0.0],{},0,{}]",
-        "[[1,1,0,0,0,0,0,1,0,0,0,0.5],{},0,{}]",
-        "[[1,1,0,0,0,0,0,1,0,0,0,0.5,0.0,0.0],{},0,{}]",
-        "[[1,1,0,0,0,0,0,1,0,0,0,0.5,0.0,{}],{},0,{}]",
-        "[[-1,1,0,0,0,0,0,1,0,0,0,0.5,0.0],{},0,{}]",
-        "[[1e3,1,0,0,0,0,0,1,0,0,0,0.5,0.0],{},0,{}]",
-        "[[true,1,0,0,0,0,0,1,0,0,0,0.5,0.0],{},0,{}]",
-        "[[1,1,5,0,0,0,0,1,0,0,0,0.5,0.0],{},0,{}]",
-        "[[1,1,0,0,0,0,0,1,0,0,0,NaN,0.0],{},0,{}]",
-        "[[1,1,0,0,0,0,0,1,0,0,0,Infinity,0.0],{},0,{}]",
-        "[[1,1,0,0,0,0,0,1,0,0,0,1e308,0.0],{},0,{}]",
-        f"[[{'9' * 5_000},1,0,0,0,0,0,1,0,0,0,0.5,0.0],{{}},0,{{}}]",
-        f'[{COUNTS},{{"1000000000":1}},0,{{}}]',
-        f'[{COUNTS},{{"-1000000000":1}},0,{{}}]',
-        f'[{COUNTS},{{"1":null}},0,{{}}]',
-        f'[{COUNTS},{{"1":-1}},0,{{}}]',
-        f"[{COUNTS},[],0,{{}}]",
-        f"[{COUNTS},{{}},null,{{}}]",
-        f'[{COUNTS},{{}},"now",{{}}]',
-        f"[{COUNTS},{{}},NaN,{{}}]",
-        f'[{COUNTS},{{}},0,{{"{MINUTE}":[null,0,0,0]}}]',
-        f'[{COUNTS},{{}},0,{{"{MINUTE}":[1,0,0,0,0]}}]',
-        f'[{COUNTS},{{}},0,{{"-5":[1,0,0,0]}}]',
-        f'[{COUNTS},{{}},0,{{"x":[1,0,0,0]}}]',
-        f"[{COUNTS},{{}},0,{{}},0,null]",
+        "[[null,1,0,0,0,0,0,1,0,0,0,0,0.5,0.0],{},0,{},0,0,[]]",
+        "[[1,1,0,0,0,0,0,1,0,0,0,0,0.5],{},0,{},0,0,[]]",
+        "[[1,1,0,0,0,0,0,1,0,0,0,0,0.5,0.0,0.0],{},0,{},0,0,[]]",
+        "[[1,1,0,0,0,0,0,1,0,0,0,0,0.5,0.0,{}],{},0,{},0,0,[]]",
+        "[[-1,1,0,0,0,0,0,1,0,0,0,0,0.5,0.0],{},0,{},0,0,[]]",
+        "[[1e3,1,0,0,0,0,0,1,0,0,0,0,0.5,0.0],{},0,{},0,0,[]]",
+        "[[true,1,0,0,0,0,0,1,0,0,0,0,0.5,0.0],{},0,{},0,0,[]]",
+        "[[1,1,5,0,0,0,0,1,0,0,0,0,0.5,0.0],{},0,{},0,0,[]]",
+        "[[1,1,0,0,0,0,0,1,0,0,0,NaN,0.0],{},0,{},0,0,[]]",
+        "[[1,1,0,0,0,0,0,1,0,0,0,Infinity,0.0],{},0,{},0,0,[]]",
+        "[[1,1,0,0,0,0,0,1,0,0,0,1e308,0.0],{},0,{},0,0,[]]",
+        f"[[{'9' * 5_000},1,0,0,0,0,0,1,0,0,0,0,0.5,0.0],{{}},0,{{}},0,0,[]]",
+        f'[{COUNTS},{{"1000000000":1}},0,{{}},0,0,[]]',
+        f'[{COUNTS},{{"-1000000000":1}},0,{{}},0,0,[]]',
+        f'[{COUNTS},{{"1":null}},0,{{}},0,0,[]]',
+        f'[{COUNTS},{{"1":-1}},0,{{}},0,0,[]]',
+        f"[{COUNTS},[],0,{{}},0,0,[]]",
+        f"[{COUNTS},{{}},null,{{}},0,0,[]]",
+        f'[{COUNTS},{{}},"now",{{}},0,0,[]]',
+        f"[{COUNTS},{{}},NaN,{{}},0,0,[]]",
+        f'[{COUNTS},{{}},0,{{"{MINUTE}":[null,0,0,0]}},0,0,[]]',
+        f'[{COUNTS},{{}},0,{{"{MINUTE}":[1,0,0,0,0]}},0,0,[]]',
+        f'[{COUNTS},{{}},0,{{"-5":[1,0,0,0]}},0,0,[]]',
+        f'[{COUNTS},{{}},0,{{"x":[1,0,0,0]}},0,0,[]]',
+        f"[{COUNTS},{{}},0,{{}},0,null,[]]",
         f"[{COUNTS},{{}},0,{{}},0,0,0]",
+        f"[{COUNTS},{{}},0,{{}},0,0,[5]]",
+        f"[{COUNTS},{{}},0,{{}},0,0,[],0]",
     ],
     ids=lambda text: text[:40],
 )

@@ -42,6 +42,7 @@ def test_cache_info_has_names():
         "old_since": None,
         "size": 0,
         "too_large": 0,
+        "invalidations": 0,
     }
 
 

@@ -238,7 +238,7 @@ def test_no_write_leaves_an_old_result(backend, rows, shape, way):
     no_write_leaves_an_old_result(World(backend, "sync"), rows, shape, way)
 
 
-@PLACES
+@pytest.mark.backends(["locmem", "valkey"], lean=["valkey"])
 @pytest.mark.parametrize("shape, way", list(zip(SHAPES, WAYS, strict=True)))
 def test_nor_does_one_elsewhere(world, rows, shape, way):
     no_write_leaves_an_old_result(world, rows, shape, way)

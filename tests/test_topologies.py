@@ -207,14 +207,21 @@ def test_a_read_only_replica_is_named(pair, caplog, package):
         assert ids() == []
 
 
-@pytest.fixture
-def one_node():
+@pytest.fixture(scope="module")
+def node_with_all_slots():
     """A cluster of one node, which has all slots."""
     need("valkey")
     server = SERVERS["valkey_cluster"].another()
     server.start()
     yield f"redis://127.0.0.1:{server.port}"
     server.stop()
+
+
+@pytest.fixture
+def one_node(node_with_all_slots):
+    with redis.Redis.from_url(node_with_all_slots) as client:
+        client.flushall()
+    return node_with_all_slots
 
 
 @pytest.mark.parametrize("package", [DJANGO, CLUSTER, DJANGO_VALKEY_CLUSTER])

@@ -26,8 +26,9 @@ from ..describe import FunctionInfo, describe_error, list_functions
 from ..models import MemoizedFunction
 from ..process import printable
 from ..protocol import snapshots
+from ..stats.history import digest_of
 from . import overview, pages
-from .actions import ACTIONS, CallForm, Outcome, TypedCall, make_digest, run_action
+from .actions import ACTIONS, CallForm, Outcome, TypedCall, run_action
 from .caches import list_caches
 from .dependencies import FORMS, Dependents, Target, action_for
 from .overview import COLUMNS, HOUR, WINDOWS, WORST, Overview
@@ -219,13 +220,15 @@ class MemoizedFunctionAdmin(Base):
         if name == "invalidate-all":
             if "confirmed" not in request.POST:
                 return self._confirm_all(request, info)
-            outcome = run_action(ACTIONS[name], info, TypedCall(info.memoized))
+            outcome = run_action(
+                ACTIONS[name], request.user, info, TypedCall(info.memoized)
+            )
             return self._finish(request, outcome, _make_object(info), outcome.entry)
         form = CallForm(info, request.user, request.POST)
         if not form.is_valid():
             return self._render_function(request, info, form)
         call = form.cleaned_data["call"]
-        outcome = run_action(ACTIONS[name], info, call)
+        outcome = run_action(ACTIONS[name], request.user, info, call)
         if not outcome.entry:
             messages.add_message(request, outcome.level, outcome.message)
             return self._render_function(request, info, form)
@@ -289,11 +292,11 @@ class MemoizedFunctionAdmin(Base):
                 "back": self._address("dependencies"),
             }
             return self._render_confirmation(request, more)
-        outcome = run_action(action_for(target), target)
+        outcome = run_action(action_for(target), request.user, target)
         entry = outcome.entry
         if target.masked:
             row = target.row
-            digest = make_digest(target.name if row is None else f"pk {row.pk}")
+            digest = digest_of(target.name if row is None else f"pk {row.pk}")
             entry = pages.describe_entry(entry, digest, target.masked)
         obj = MemoizedFunction(id="", path=target.name if target.model else _("tag"))
         return self._finish(request, outcome, obj, entry)

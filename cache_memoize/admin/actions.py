@@ -7,7 +7,6 @@ history shows that only to users with the permission to type arguments.
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import sys
 import zoneinfo
@@ -37,6 +36,7 @@ from ..describe import (
 )
 from ..keys.encoding import UnkeyableArgument
 from ..methods import BoundMethod
+from ..stats.history import acting, digest_of
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class TypedCall:
 
     @property
     def digest(self) -> str:
-        return make_digest(self.use_control("get_cache_key"))
+        return digest_of(self.use_control("get_cache_key"))
 
     @property
     def masked(self) -> str:
@@ -72,11 +72,6 @@ class TypedCall:
         named = [f"{name}={_mask(value)}" for name, value in self.kwargs.items()]
         chosen = [each for each in (self.language, self.time_zone) if each]
         return ", ".join([*map(_mask, args), *named, *chosen])
-
-
-def make_digest(text: str) -> str:
-    """Return ten hexadecimal digits for a key or a tag, the same in every process."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:10]
 
 
 def _mask(value: Any) -> str:
@@ -302,11 +297,12 @@ ACTIONS = {
 }
 
 
-def run_action(action: Action, *given: Any) -> Outcome:
-    """Run an action. An exception becomes a message with its type, without its text,
-    which may hold arguments."""
+def run_action(action: Action, user: Any, *given: Any) -> Outcome:
+    """Run an action in the name of a user. An exception becomes a message with its
+    type, without its text, which may hold arguments."""
     try:
-        return action.run(*given)
+        with acting(f"{user.get_username()}, in the admin"):
+            return action.run(*given)
     except Exception as error:
         name = type(error).__name__
         message = _("%(action)s: this raised %(error)s.")

@@ -224,7 +224,8 @@ def _describe_answer(question: Question) -> Cell:
     if not question.is_answered:
         values = {"time": format_duration(question.waited)}
         return Cell(alert=_("no answer for %(time)s") % values)
-    return Cell(_("in %(time)s") % {"time": format_duration(question.answer)})
+    took = _("in %(time)s") % {"time": format_duration(question.answer)}
+    return Cell(took.replace(" ", "\xa0"))  # in one line
 
 
 def _describe_breaker(state: str | None) -> Cell:

@@ -20,7 +20,7 @@ from django.core.cache.backends.redis import RedisCacheClient
 from ..process import LoopStandstill, Standstill, run
 from .errors import is_decoding_error
 from .multiplexed import Multiplexed, twin_of
-from .vouchers import UNREADABLE, VOUCHER, Backend, Cache
+from .vouchers import UNREADABLE, VOUCHER, Backend, Cache, ServerMemory
 
 __all__ = ["Awaited", "DirectRedis", "DjangoRedis", "Redis"]
 
@@ -173,6 +173,14 @@ class Redis(Backend):
             shards = client.execute_command("CLUSTER INFO")["cluster_size"]
             return "MOVED" if int(shards) > 1 else None
         return "READONLY" if about["role"] == "slave" else None
+
+    def ask_memory(self, cache: Cache) -> ServerMemory | None:
+        client = self.client(cache)
+        if _is_of_cluster(client):
+            return None
+        about = client.info()
+        names = "evicted_keys", "uptime_in_seconds", "maxmemory", "maxmemory_policy"
+        return ServerMemory(*(about[name] for name in names))
 
     def full_key(self, cache: Cache, key: str) -> str:
         return str(cache.make_and_validate_key(key))

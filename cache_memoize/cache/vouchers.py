@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import record
 
@@ -19,6 +19,7 @@ __all__ = [
     "VOUCHER",
     "Backend",
     "Cache",
+    "ServerMemory",
     "Voucher",
     "until_2038",
 ]
@@ -28,6 +29,19 @@ Cache = Any
 #: Stands for a value that this library has not written, that cannot be read, or whose
 #: voucher is gone.
 UNREADABLE: Any = object()
+
+
+class ServerMemory(NamedTuple):
+    """The memory of the server of a cache, as the server reports it."""
+
+    #: Keys that were removed before their timeout, since the server started.
+    evicted: int
+    #: Seconds since the server started.
+    uptime: int
+    #: Bytes at most; 0: unlimited.
+    limit: int
+    #: The keys that are removed when the memory is full.
+    policy: str
 
 
 class Backend:
@@ -99,6 +113,11 @@ class Backend:
     def ask_server(self, cache: Cache) -> str | None:
         """Return what the server would answer to writes (``errors.UNFIT``), None if it
         takes them. May raise what the client raises."""
+        return None
+
+    def ask_memory(self, cache: Cache) -> ServerMemory | None:
+        """Return what the server reports of its memory; None if it reports nothing. May
+        raise what the client raises."""
         return None
 
     def most(self, cache: Cache) -> int | None:

@@ -20,7 +20,7 @@ from typing import Any
 from .binding import FIXED, Args, Binder, Kwargs, encode_part
 from .encoding import LONGEST_REMEMBERED, digest, encode, label
 
-__all__ = ["REMEMBERED_CALLS", "key_maker", "state_maker"]
+__all__ = ["REMEMBERED_CALLS", "key_maker", "parts_maker", "state_maker"]
 
 KeyOf = Callable[[Args, Kwargs], str]
 TextOf = Callable[[Args, Kwargs], str]
@@ -115,6 +115,50 @@ def state_maker(
         return text_of(args, kwargs) + (captured() if captured else "")
 
     return state_of
+
+
+def parts_maker(
+    binder: Binder,
+    *,
+    version: Any = None,
+    extra: Any = None,
+    args_rewrite: Callable[..., Any] | None = None,
+    key_generator: Callable[..., Any] | None = None,
+    vary_on: tuple[Callable[[], Any], ...] = (),
+    captured: Callable[[], str] | None = None,
+    key_prefix: str = "",
+) -> Callable[[Args, Kwargs], dict[str, str]]:
+    """Return the function from a call to the parts of its key as text, by name: the
+    parameters, and what else the key depends on. For explanations."""
+    name, extra_of = binder.name, extra if callable(extra) else None
+    shared = {"KEY_PREFIX": encode(key_prefix)} if key_prefix else {}
+    if key_generator is None:
+        shared["version"] = encode_part(version, name, "version=")
+    if extra is not None and extra_of is None:
+        shared["extra"] = encode_part(extra, name, "extra=")
+    text_of = _text_maker(binder, args_rewrite, extra_of)
+    if key_generator is not None:
+        text_of = functools.partial(_generated_key, key_generator, name)
+    rewritten = "args_rewrite" if key_generator is None else "key_generator_callable"
+
+    def parts_of(args: Args, kwargs: Kwargs) -> dict[str, str]:
+        found: dict[str, str] = {}
+        if args_rewrite is None and key_generator is None:
+            for parameter, value, _ in binder.bind(args, kwargs):
+                text = encode_part(value, name, parameter)
+                found[parameter] = found.get(parameter, "") + text  # *args: several
+            if extra_of is not None:
+                found["extra"] = encode_part(extra_of(*args, **kwargs), name, "extra=")
+        else:
+            found[rewritten] = text_of(args, kwargs)
+        for part in vary_on:
+            part_name = getattr(part, "__qualname__", "vary_on")
+            found[part_name] = encode_part(part(), name, "vary_on=")
+        if captured is not None:
+            found["captured variables"] = captured()
+        return found | shared
+
+    return parts_of
 
 
 def _shared_text(key_prefix: str, vary_on: tuple[Callable[[], Any], ...]) -> str:

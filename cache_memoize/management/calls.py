@@ -1,4 +1,4 @@
-"""``manage.py memoize key``, ``peek``, ``refresh`` and ``invalidate``."""
+"""The parts of ``manage.py memoize`` for single calls, and ``clear``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ..keys.tags import may_be_returned, undeclared
 from ..protocol.invalidation import invalidate_tags
 from ..protocol.refresh import with_context
 from . import Options, Outcome, waiting_for
-from .naming import check_alias, find_bound, find_function
+from .naming import check_alias, find_bound, find_function, select_functions
 from .trouble import cache_errors, notice_errors, probe_cache, warn_of_own_memory
 
 
@@ -65,6 +65,14 @@ def show_key(options: Options, stderr: OutputWrapper) -> Outcome:
         full = str(place_of(alias, call.key)[1])
     result = {"name": call.name, "alias": alias, "key": call.key, "full_key": full}
     return Outcome(result, [call.key])
+
+
+def explain_call(options: Options, stderr: OutputWrapper) -> Outcome:
+    call = _read_call(options)
+    warn_of_own_memory(options, stderr, call.info.alias)
+    found = call.use_control("explain")
+    result = {**vars(found), "reason": found.reason._asdict()}
+    return Outcome(result, str(found).splitlines())
 
 
 def peek_call(options: Options, stderr: OutputWrapper) -> Outcome:
@@ -187,11 +195,33 @@ def invalidate_calls(options: Options, stderr: OutputWrapper) -> Outcome:
     return outcome
 
 
+def clear_functions(options: Options, stderr: OutputWrapper) -> Outcome:
+    """Invalidate every call of these functions, or of all; then report those for which
+    that is not possible."""
+    if bool(options["names"]) == options["all"]:
+        raise CommandError(
+            "name functions, or all below a path that ends with a dot, as shop.; or "
+            "write --all for every memoized function"
+        )
+    infos = select_functions(options["names"], options["modules"])
+    outcomes, errors = [], []
+    for info in infos:
+        try:
+            outcomes.append(_invalidate_function(info.path, info))
+        except CommandError as error:
+            errors.append(str(error))
+    warn_of_own_memory(options, stderr, *sorted({info.alias for info in infos}))
+    rows = [each.result for each in outcomes]
+    lines = [line for each in outcomes for line in each.lines]
+    return Outcome(rows, lines, "\n".join(dict.fromkeys(errors)))
+
+
 def _invalidate_function(name: str, info: FunctionInfo) -> Outcome:
     if not info.has_tags:
         raise CommandError(
             f"{name} has no tags, so its entries cannot be invalidated together; write "
-            "tags=() in its cache_memoize()"
+            "tags=() in its cache_memoize(), or another version= to leave them behind, "
+            "or invalidate single calls"
         )
     check_alias(info.alias)
     with cache_errors(info.alias):

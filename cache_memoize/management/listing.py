@@ -1,51 +1,29 @@
-"""``manage.py memoize list``, ``stats`` and ``migrate-check``."""
+"""``manage.py memoize list``, ``stats``, ``tags`` and ``migrate-check``."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from django.core import checks
 from django.core.management.base import CommandError, OutputWrapper
 
 from .. import describe
 from ..cache.connections import opened
 from ..conf import conf
-from ..describe import NOTHING, FunctionInfo
+from ..describe import NOTHING
 from ..migrate import report_on
 from ..protocol.policy import BACKEND
 from ..stats import sitewide
 from ..stats.counters import moment
 from . import Options, Outcome
-from .naming import check_alias, find_function, load_module
+from .naming import check_alias, select_functions
 from .trouble import cache_errors, probe_cache, warn_of_own_memory
-
-
-def _import_functions(modules: Iterable[str]) -> list[FunctionInfo]:
-    """Import the URLconf, which imports all that the site serves, and these modules;
-    return all memoized functions."""
-    try:
-        checks.run_checks(tags=[checks.Tags.urls])
-    except Exception as error:
-        raise CommandError(
-            f"importing the URLconf failed: {type(error).__name__}: {error}; "
-            "manage.py check shows where"
-        ) from error
-    for name in modules:
-        load_module(name)
-    found = sorted(describe.list_functions(), key=lambda info: (info.path, info.alias))
-    if not found:
-        raise CommandError(
-            "no memoized function is imported; name modules that have some: --import"
-        )
-    return found
 
 
 def list_functions(options: Options, stderr: OutputWrapper) -> Outcome:
     rows, cells = [], [["name", "alias", "timeout", "tags", "location"]]
-    for info in _import_functions(options["modules"]):
+    for info in select_functions(options["names"], options["modules"]):
         place = info.location
         location = f"{place[0]}:{place[1]}" if place else None
         tags = info.options.tags
@@ -61,7 +39,7 @@ def list_functions(options: Options, stderr: OutputWrapper) -> Outcome:
         shown = describe.describe_timeout(info.timeout), describe.describe_tags(tags)
         short = (location or "").removeprefix(f"{Path.cwd()}/")
         cells.append([info.path, info.alias, *(c or NOTHING for c in (*shown, short))])
-    return Outcome(rows, _align_columns(cells))
+    return Outcome(rows, align_columns(cells))
 
 
 def _jsonable_timeout(timeout: Any) -> float | str | None:
@@ -73,36 +51,64 @@ def _jsonable_timeout(timeout: Any) -> float | str | None:
 
 
 def show_stats(options: Options, stderr: OutputWrapper) -> Outcome:
-    if options["names"]:
-        for name in options["modules"]:
-            load_module(name)
-        infos = [find_function(name) for name in options["names"]]
-    else:
-        infos = _import_functions(options["modules"])
-    if not conf().STATS_INTERVAL:
-        stderr.write("no figures are kept: CACHE_MEMOIZE['STATS_INTERVAL'] is 0")
-    paths: dict[str, list[str]] = {}
+    infos = select_functions(options["names"], options["modules"])
+    warn_of_no_figures(stderr)
+    paths: dict[str, dict[str, None]] = {}  # each once
     for info in infos:
-        of_alias = paths.setdefault(info.alias, [])
-        if info.path not in of_alias:
-            of_alias.append(info.path)
-    rows, errors = [], []
-    names = [figure.name for figure in describe.FIGURES]
-    cells = [["name", "alias", *names, "old_since"]]
+        paths.setdefault(info.alias, {})[info.path] = None
+    found: list[_Row] = []
+    errors = []
     for alias in sorted(paths):
         try:
-            found = _read_figures(alias, paths[alias], stderr)
+            read = _read_figures(alias, list(paths[alias]), stderr)
             warn_of_own_memory(options, stderr, alias)
         except CommandError as error:  # the figures of other caches are shown
             errors.append(str(error))
             continue
-        for path, figures in zip(paths[alias], found, strict=True):
-            rows.append({"name": path, "alias": alias, **_make_row(figures)})
-            texts = describe.describe_totals(figures.totals)
-            since = moment(figures.old_since)
-            texts["old_since"] = f"{since:%Y-%m-%d %H:%M} UTC" if since else NOTHING
-            cells.append([path, alias, *texts.values()])
-    return Outcome(rows, _align_columns(cells, 2), "\n".join(errors))
+        found += map(_Row, paths[alias], [alias] * len(read), read)
+    if options["sort"]:
+        found = _sort_rows(found, options["sort"])
+    rows = [
+        {"name": path, "alias": alias, **_make_row(figures)}
+        for path, alias, figures in found
+    ]
+    names = [figure.name for figure in describe.FIGURES]
+    cells = [["name", "alias", *names, "old_since"]]
+    for path, alias, figures in found:
+        texts = describe.describe_totals(figures.totals).values()
+        since = moment(figures.old_since)
+        old_since = f"{since:%Y-%m-%d %H:%M} UTC" if since else NOTHING
+        cells.append([path, alias, *texts, old_since])
+    return Outcome(rows, align_columns(cells, 2), "\n".join(errors))
+
+
+def warn_of_no_figures(stderr: OutputWrapper) -> None:
+    if not conf().STATS_INTERVAL:
+        stderr.write("no figures are kept: CACHE_MEMOIZE['STATS_INTERVAL'] is 0")
+
+
+class _Row(NamedTuple):
+    path: str
+    alias: str
+    figures: sitewide.Figures
+
+
+#: What the rows of ``stats`` can be sorted by.
+COLUMNS = ["name", *(figure.name for figure in describe.FIGURES), "old_since"]
+
+
+def _sort_rows(rows: list[_Row], column: str) -> list[_Row]:
+    """Return the rows with the largest value first; or in the order of the names."""
+    if column == "name":
+        return sorted(rows, key=lambda row: row.path)
+    values = {figure.name: figure.value for figure in describe.FIGURES}
+
+    def value_of(row: _Row) -> Any:
+        if column == "old_since":
+            return row.figures.old_since
+        return values[column](row.figures.totals) or 0
+
+    return sorted(rows, key=value_of, reverse=True)
 
 
 def _read_figures(
@@ -131,7 +137,7 @@ def _make_row(figures: sitewide.Figures) -> dict[str, Any]:
     return row | {"since": since, "old_since": old_since}
 
 
-def _align_columns(rows: list[list[str]], left: int = 5) -> list[str]:
+def align_columns(rows: list[list[str]], left: int = 5) -> list[str]:
     """Return rows as lines; columns from number `left` on are aligned to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
@@ -141,6 +147,25 @@ def _align_columns(rows: list[list[str]], left: int = 5) -> list[str]:
         ).rstrip()
         for row in rows
     ]
+
+
+def list_tags(options: Options, stderr: OutputWrapper) -> Outcome:
+    infos = select_functions(options["names"], options["modules"])
+    rows: list[dict[str, Any]] = [
+        {"kind": kind, "name": name, "functions": users}
+        for each, users in describe.describe_users(infos).items()
+        for kind, _, name in [each.partition(" ")]
+    ]
+    rows.sort(key=lambda row: (row["kind"], row["name"]))
+    by_call = sorted({info.path for info in infos if callable(info.options.tags)})
+    if by_call:
+        rows.append({"kind": "by call", "name": None, "functions": by_call})
+    cells = [["kind", "name", "functions"]]
+    cells += [
+        [row["kind"], row["name"] or NOTHING, ", ".join(row["functions"])]
+        for row in rows
+    ]
+    return Outcome(rows, align_columns(cells))
 
 
 def check_migration(options: Options, stderr: OutputWrapper) -> Outcome:

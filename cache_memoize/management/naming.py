@@ -1,6 +1,7 @@
-"""Memoized functions by their dotted paths.
+"""Memoized functions by their dotted paths, or all below a part of such a path.
 
-Of the project only the named module is imported, with its parents.
+For one function, only the named module is imported, with its parents; for several, all
+that the site serves.
 """
 
 from __future__ import annotations
@@ -15,15 +16,71 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from django.apps import apps
+from django.core import checks
 from django.core.management.base import CommandError
 from django.db import DatabaseError
 from django.db.models import Model
 
 from ..arguments import load_instance, parse_literal
 from ..cache.connections import aliases
-from ..describe import FunctionInfo, info_of
+from ..describe import FunctionInfo, info_of, list_functions
 from ..methods import BoundMethod
 from ..options import suggestion
+
+
+def import_functions(modules: Iterable[str]) -> list[FunctionInfo]:
+    """Import the URLconf, which imports all that the site serves, and these modules;
+    return all memoized functions."""
+    try:
+        checks.run_checks(tags=[checks.Tags.urls])
+    except Exception as error:
+        raise CommandError(
+            f"importing the URLconf failed: {type(error).__name__}: {error}; "
+            "manage.py check shows where"
+        ) from error
+    for name in modules:
+        load_module(name)
+    found = sorted(list_functions(), key=lambda info: (info.path, info.alias))
+    if not found:
+        raise CommandError(
+            "no memoized function is imported; name modules that have some: --import"
+        )
+    return found
+
+
+def select_functions(
+    names: Iterable[str], modules: Iterable[str]
+) -> list[FunctionInfo]:
+    """Return the functions of these names, each once; without names, all.
+
+    :param names: paths, or beginnings of paths that end with a dot.
+    :param modules: to import, besides those of the names.
+    """
+    if not names:
+        return import_functions(modules)
+    for module in modules:
+        load_module(module)
+    found: dict[Any, FunctionInfo] = {}
+    for name in names:
+        below = _find_below(name) if name.endswith(".") else [find_function(name)]
+        found |= {info.record: info for info in below}
+    return list(found.values())
+
+
+def _find_below(prefix: str) -> list[FunctionInfo]:
+    """Return the functions whose paths begin with `prefix`, which ends with a dot."""
+    prefix = prefix.replace(":", ".")
+    _import_modules(_split_path(prefix[:-1], 1))
+    known = import_functions([])
+    found = [info for info in known if info.path.startswith(prefix)]
+    if not found:
+        owners = {info.path.rpartition(".")[0] for info in known}
+        raise CommandError(
+            f"the path of no memoized function begins with {prefix}"
+            f"{suggestion([prefix[:-1]], owners)}; name modules that have some: "
+            "--import"
+        )
+    return found
 
 
 def find_function(path: str) -> FunctionInfo:
@@ -31,6 +88,9 @@ def find_function(path: str) -> FunctionInfo:
 
     Raises CommandError for a path that leads nowhere, or to something else.
     """
+    if path.endswith("."):
+        names = sorted({info.path for info in _find_below(path)})
+        raise CommandError(f"write the name of one function: {', '.join(names)}")
     module, _, found = look_up(path)
     memoized = _find_memoized(found)
     if memoized is not None:
@@ -75,19 +135,8 @@ def find_bound(path: str, pk: str | None) -> FunctionInfo:
 def look_up(path: str) -> tuple[types.ModuleType, Any, Any]:
     """Return the module, the owner and the object of a dotted path."""
     path = path.replace(":", ".")
-    parts = path.split(".")
-    if len(parts) < 2 or not all(part.isidentifier() for part in parts):
-        raise CommandError(
-            f"{path!r} is not a dotted path; write app.module.func, or "
-            "app.module.Class.method"
-        )
-    names = [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
-    existing = []
-    for name in names:
-        if not _is_module(name):
-            break
-        load_module(name)
-        existing.append(name)
+    parts = _split_path(path, 2)
+    existing = _import_modules(parts)
     if not existing:
         roots = {config.name.partition(".")[0] for config in apps.get_app_configs()}
         roots |= {name for name in sys.modules if "." not in name and name[0] != "_"}
@@ -95,7 +144,7 @@ def look_up(path: str) -> tuple[types.ModuleType, Any, Any]:
             f"there is no module {parts[0]!r}{suggestion([parts[0]], roots)}; is its "
             "folder in PYTHONPATH, or --pythonpath?"
         )
-    if existing == names:  # a module; unless its package has an object of its name
+    if existing[-1] == path:  # a module; unless its package has an object of its name
         existing.pop()
         attribute = getattr(sys.modules[existing[-1]], parts[-1], None)
         if isinstance(attribute, types.ModuleType):
@@ -108,6 +157,28 @@ def look_up(path: str) -> tuple[types.ModuleType, Any, Any]:
         except AttributeError:
             raise _explain_missing(module, parts, at) from None
     return module, owner, found
+
+
+def _split_path(path: str, least: int) -> list[str]:
+    parts = path.split(".")
+    if len(parts) < least or not all(part.isidentifier() for part in parts):
+        raise CommandError(
+            f"{path!r} is not a dotted path; write app.module.func, or "
+            "app.module.Class.method"
+        )
+    return parts
+
+
+def _import_modules(parts: list[str]) -> list[str]:
+    """Import all modules that a dotted path leads through; return their names."""
+    found: list[str] = []
+    for end in range(1, len(parts) + 1):
+        name = ".".join(parts[:end])
+        if not _is_module(name):
+            break
+        load_module(name)
+        found.append(name)
+    return found
 
 
 def load_module(name: str) -> types.ModuleType:

@@ -154,6 +154,8 @@ class Plan:
     call_of: Callable[[Any, Any], str]
     #: Returns the arguments of a call as text; None if they are plain values.
     state_of: Callable[[Any, Any], str | None]
+    #: Returns the parts of the key of a call as text, by name.
+    parts_of: Callable[[Any, Any], dict[str, str]]
     #: Returns the captured variables in the key as text; None: there are none.
     captured: Callable[[], str] | None
     #: Reads the value under a key: the only I/O of a hit.
@@ -177,6 +179,8 @@ class Plan:
     early_zone: float
     #: The longest timeout of an entry for a hit without a second look.
     longest: float
+    #: The fraction of hits that are audited.
+    audited: float
     hit: Callable[..., object] | None
     miss: Callable[..., object] | None
     #: Whether keys depend on more than arguments (``vary_on``), and whether that is the
@@ -243,11 +247,15 @@ class Call(NamedTuple):
     # --- before reading and storing ---
 
     def can_use_cache(self) -> bool:
-        return (
-            self.plan.stores
-            and not self.store.breaker.blocks(self.clock.monotonic())
-            and self.store.backend().stores
-        )
+        return not self.refusal()
+
+    def refusal(self) -> str:
+        """Return why the cache is neither read nor written; empty if it is."""
+        if not self.plan.stores:
+            return "it is disabled, or has timeout=0"
+        if self.store.breaker.blocks(self.clock.monotonic()):
+            return "the cache has failed, and is left alone for a while"
+        return "" if self.store.backend().stores else "the cache keeps nothing"
 
     def own_tags(self) -> tuple[str, str]:
         """Return the tags that results depend on which were made with this call."""
@@ -374,6 +382,8 @@ class Claim(NamedTuple):
     #: The record that the key must still hold when the result is stored; None: do not
     #: store.
     lease: bytes | None = None
+    #: Why it must not be stored, if the caller was refused the right.
+    why: str = ""
     #: Whether the cache may not have got the lease, because its answer was lost. Then
     #: the lease is freed after the computation: a result may be too late by then.
     unsure: bool = False

@@ -18,11 +18,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from contextlib import suppress
-from enum import Enum
 from typing import Any
 
 from ..cache import record
-from ..cache.connections import UNREAD, UNREADABLE
+from ..cache.connections import UNREAD
 from ..cache.errors import MISTAKES, CacheDidNotAnswer, is_decoding_error
 from ..cache.record import Record, pack
 from ..cache.store import Store
@@ -31,14 +30,18 @@ from ..process import log_sometimes, logger
 from . import threads, transactions
 from .call import Call, Claim, decode, parsed
 from .capture import Origins, computation, inherit, note_calls
+from .decision import Do, decide
 from .invalidation import invalidate_call
-from .settle import confirm
+from .settle import IN_TRANSACTION, confirm
 from .waiting import Place, holds_up, lead
 
-__all__ = ["Do", "can_wait", "claim", "decide", "overtake", "serve"]
+__all__ = ["can_wait", "claim", "overtake", "serve"]
 
 #: Seconds after which a caller in line looks itself.
 LONGEST_WAIT = 10.0
+#: Why a caller may compute, and not store.
+_BLOCKED = "a transaction, or hold=, blocks its key, or a computation has failed"
+_INVALIDATED_HERE = "this transaction has invalidated it"
 
 
 async def claim(call: Call, first: Any = UNREAD, error: Any = None) -> Claim:
@@ -50,8 +53,9 @@ async def claim(call: Call, first: Any = UNREAD, error: Any = None) -> Claim:
     caller = _Caller(call)
     await note_calls(call.function, call.plan, call.store, [call.key])
     try:
-        if not call.can_use_cache() or await call.is_invalidated_here():
-            return _right(call)
+        why = call.refusal()
+        if why or await call.is_invalidated_here():
+            return _right(call, why=why or _INVALIDATED_HERE)
         if error is None:
             look = await call.look(first)
         elif is_decoding_error(error):
@@ -82,13 +86,14 @@ async def overtake(call: Call) -> Claim:
     caller = _Caller(call)
     await note_calls(call.function, call.plan, call.store, [call.key], refresh=True)
     try:
-        if not call.can_use_cache() or await call.is_invalidated_here():
-            return _right(call)
+        why = call.refusal()
+        if why or await call.is_invalidated_here():
+            return _right(call, why=why or _INVALIDATED_HERE)
         if not await call.may_store():
             # The new value is valid for this transaction only. But the entry is out of
             # date: so it is invalidated, for the others at the commit.
             await invalidate_call(call)
-            return _right(call)
+            return _right(call, why=IN_TRANSACTION)
         look = await call.look()
         while (mine := caller.outcome(look) or await _overstep(caller, look)) is None:
             look = await call.look()
@@ -135,52 +140,7 @@ async def can_wait(store: Store) -> bool:
     return not await transactions.ask_connections(store, transactions.may_hold_locks)
 
 
-# --- deciding ------------------------------------------------------------------------
-
-
-class Do(Enum):
-    """The next act of a caller."""
-
-    CLEAR = "delete a value that is not a record of this library"
-    TAKE = "write a lease of its own"
-    RETRY = "the same, after a computation that stored nothing"
-    SERVE = "serve the entry"
-    WAIT = "wait for the holder of the lease, and look again"
-    RAISE = "raise the exception of the computation that it has waited for"
-    COMPUTE = "compute, and store nothing"
-
-
-def decide(
-    look: Look, now: float, grace: float, awaited: bytes | None, lost: int
-) -> Do:
-    """Return the next act of a caller after a look at its key. Pure.
-
-    :param grace: seconds after its timeout for which an entry is still served.
-    :param awaited: the token of the lease that this caller has waited for, if any.
-    :param lost: how many times in a row the key was empty, but ``add`` refused.
-    """
-    found = look.record
-    if found is UNREADABLE or (found is None and lost == PATIENCE // 2):
-        return Do.CLEAR  # some clients return None for a value they cannot read
-    if found is None or found.kind == record.CLEARED:
-        return Do.TAKE
-    if found.kind == record.BLOCK:
-        return Do.COMPUTE
-    if found.tags != look.tags or not look.valid:  # a tag was invalidated
-        return Do.TAKE
-    if found.is_fresh(now, grace):
-        return Do.SERVE
-    if found.kind == record.FAILED and awaited is None:
-        return Do.RETRY
-    if found.kind == record.FAILED or (
-        found.kind == record.RETRY and awaited not in (None, found.token)
-    ):
-        # The computation that this caller waited for has failed, or one after it. If it
-        # waited for the next one too, the callers of a failing function would queue up.
-        return Do.RAISE if found.end else Do.COMPUTE
-    if found.kind in record.LEASES:
-        return Do.WAIT
-    return Do.TAKE  # it has expired
+# --- looks ----------------------------------------------------------------------------
 
 
 class _Caller:
@@ -299,7 +259,7 @@ async def _step(caller: _Caller, look: Look) -> Claim | None:
             return _right(call)
         await call.store.delete(call.key)
     elif do is Do.COMPUTE:
-        return _right(call)
+        return _right(call, why=_BLOCKED)
     elif do is Do.SERVE:
         return await _serve(caller, look, now)
     elif do is Do.RAISE:
@@ -331,11 +291,11 @@ async def _overstep(caller: _Caller, look: Look) -> Claim | None:
         await call.store.delete(call.key)
         return None
     if do is Do.COMPUTE:
-        return _right(call)
+        return _right(call, why=_BLOCKED)
     if do is Do.SERVE and call.store.backend().atomic:
         assert found is not None
         if not await call.may_store(look.is_young):
-            return _right(call)
+            return _right(call, why=IN_TRANSACTION)
         return await _stamp_anyway(call, found, look.known)
     return await _take(caller, look)
 
@@ -367,11 +327,10 @@ async def _take(caller: _Caller, look: Look, kind: int = record.LEASE) -> Claim 
     if not await call.may_store(look.is_young):
         # A result made without a query is valid for others too. They wait for it, so
         # the right to store is taken only while the function was never seen to query.
-        if call.function.queries or not call.policy.store_result:
-            return _right(call)
-        uses = await call.count_uses(look.is_young)
+        if call.policy.store_result and not call.function.queries:
+            uses = await call.count_uses(look.is_young)
         if uses is None:
-            return _right(call)
+            return _right(call, why=IN_TRANSACTION)
     old = None if found is None else found.raw
     # Callers that wait may see it in place of the mark, whose exception is theirs.
     error = old[: found.end] if found and old and kind == record.RETRY else b""
@@ -446,6 +405,7 @@ def _right(
     *,
     keeps: Record | None = None,
     known: Mapping[str, bytes] = {},
+    why: str = "",
 ) -> Claim:
     """Return the right to compute from now on; with a lease, also to store."""
     now, began = call.clock.time(), call.clock.monotonic()
@@ -455,5 +415,11 @@ def _right(
     origins = Origins(call.plan.alias, known, terms, calls=calls, reads=reads)
     origins.previous = keeps
     return Claim(
-        lease=lease, tags=tags, keeps=keeps, started=now, began=began, origins=origins
+        lease=lease,
+        why=why,
+        tags=tags,
+        keeps=keeps,
+        started=now,
+        began=began,
+        origins=origins,
     )

@@ -35,7 +35,8 @@ from ..cache.tokens import PATIENCE
 from ..conf import is_debug
 from ..keys.tags import call_tags, may_be_returned, tag_key, tags_of, undeclared
 from ..signals import Event
-from ..stats.counters import announce, logger
+from ..stats.counters import announce, logger, note_invalidation
+from ..stats.history import cause
 from . import transactions
 from .policy import BLOCK_FOR
 
@@ -67,9 +68,9 @@ async def invalidate_key(
     :param tags: those that other results depend on, which were made with the entry.
     """
     blocked: list[float] = []
-    here = store.in_sync()  # as the commit is
+    here, why = store.in_sync(), cause()  # as the commit is
     at_commit = functools.partial(
-        _invalidate_after_commit, here, name, key, hold, tags, blocked
+        _invalidate_after_commit, here, name, key, hold, tags, why, blocked
     )
 
     def block(tokens: frozenset[bytes], each: str) -> None:
@@ -94,7 +95,7 @@ async def invalidate_key(
     elif tokens is None:
         await store.get(key)  # an error is raised here, and not at the commit
     else:
-        await _invalidate_now(store, name, key, hold, tags)
+        await _invalidate_now(store, name, key, hold, tags, why)
 
 
 async def invalidate_call(call: Call, *, variants: bool = False) -> None:
@@ -117,39 +118,49 @@ async def renew_tags(
     fails: Callable[[Exception], object] | None = None,
     *,
     beside: str | None = None,
+    why: str = "",
 ) -> None:
     """Invalidate the entries that depend on tags, at once or at the commit.
 
     :param fails: gets the error of the cache after the commit, which is raised there
         otherwise: it would skip the project's own hooks.
     :param beside: a key that holds a record.
+    :param why: the cause, for explanations; empty: the caller.
     """
-    here = store.in_sync()  # as the commit is
+    here, why = store.in_sync(), why or cause()  # as the commit is
     tokens = await transactions.ask_connections(
         store,
         transactions.run_at_commit,
         store.alias,
         tags,
-        functools.partial(_renew_after_commit, here, name, tags, fails),
+        functools.partial(_renew_after_commit, here, name, tags, why, fails),
         lambda tokens, tag: run(_limit_tags(here, (tag,))),
         store.database(),
     )
     if tokens:
         await _limit_tags(store, tags)
     elif tokens is not None:
-        await _renew_now(store, name, tags, beside)
+        await _renew_now(store, name, tags, why, beside)
 
 
 async def _renew_now(
-    store: Store, name: str, tags: Sequence[str], beside: str | None = None
+    store: Store,
+    name: str,
+    tags: Sequence[str],
+    why: str,
+    beside: str | None = None,
 ) -> None:
     """Give each tag that some entry depends on a new token."""
-    await _mark_tags(store, name, tags, beside)
+    await _mark_tags(store, name, tags, why, beside)
     await store.tell(tags)
 
 
 async def _mark_tags(
-    store: Store, name: str, tags: Sequence[str], beside: str | None = None
+    store: Store,
+    name: str,
+    tags: Sequence[str],
+    why: str,
+    beside: str | None = None,
 ) -> None:
     """Replace the tokens of tags by marks.
 
@@ -164,12 +175,16 @@ async def _mark_tags(
         mark = pack(CLEARED, store.clock.token())
         if tag not in found and not await store.add(tag, mark, CLEARED_FOR):
             await _mark(store, name, tag)
-    await _mark_found(store, name, found)
+    await _mark_found(store, name, found, why)
 
 
-async def _mark_found(store: Store, name: str, records: dict[str, Record]) -> None:
+async def _mark_found(
+    store: Store, name: str, records: dict[str, Record], why: str
+) -> None:
     for tag, found in records.items():
         await _mark(store, name, tag, found=found)
+    if records:  # of the others no entry depended
+        note_invalidation(store.alias, records, store.clock.time(), why)
 
 
 async def _limit_tags(store: Store, tags: Sequence[str]) -> None:
@@ -190,11 +205,12 @@ def _renew_after_commit(
     store: Store,
     name: str,
     tags: Sequence[str],
+    why: str,
     fails: Callable[[Exception], object] | None,
     token: bytes,
 ) -> None:
     try:
-        run(_renew_now(store, name, tags))
+        run(_renew_now(store, name, tags, why))
     except Exception as error:
         if fails is None:
             raise
@@ -222,6 +238,7 @@ def _invalidate_after_commit(
     key: str,
     hold: float,
     tags: Sequence[str],
+    why: str,
     blocked: list[float],
     token: bytes,
 ) -> None:
@@ -230,7 +247,7 @@ def _invalidate_after_commit(
     :param blocked: when the block began, in monotonic seconds; empty if there is none.
     """
     try:
-        run(_invalidate_now(store, name, key, hold, tags, frozenset([token])))
+        run(_invalidate_now(store, name, key, hold, tags, why, frozenset([token])))
     except Exception as error:
         # An error here would skip the project's own hooks. While the block lasts, there
         # is no old entry, and none can be stored.
@@ -245,6 +262,7 @@ async def _invalidate_now(
     key: str,
     hold: float,
     tags: Sequence[str],
+    why: str,
     drops: frozenset[bytes] = NO_TOKENS,
 ) -> None:
     """Invalidate an entry, and what depends on these tags, which were made with it."""
@@ -257,13 +275,14 @@ async def _invalidate_now(
     if found is not UNREAD and _is_empty(found, swallows=False):
         # The key was read before its tags, or with them. There is no entry, and what
         # was made with one has had its tags before: they need no second look.
-        await _mark_found(store, name, seen)
+        await _mark_found(store, name, seen, why)
     else:
         seconds = math.ceil(hold)
         await _mark(
             store, name, key, adds=adds, drops=drops, seconds=seconds, found=found
         )
-        await _mark_tags(store, name, tags, key)
+        await _mark_tags(store, name, tags, why, key)
+    note_invalidation(store.alias, [key], store.clock.time(), why)
     await store.tell([key, *tags])
 
 

@@ -117,6 +117,18 @@ def _bytes(value: Any, option: str, owner: str) -> float:
     return float(value)
 
 
+def _audit(given: Any, owner: str) -> tuple[float, Callable[[Any, Any], object] | None]:
+    """Return the fraction of hits to audit, and the function that compares."""
+    fraction, same = given if isinstance(given, tuple) and given[1:] else (given, None)
+    if same is not None and not callable(same):
+        raise TypeError(
+            f"cache_memoize: audit= of {owner} has a {type(same).__name__} beside the "
+            "fraction; write a function of the old and the new result that returns "
+            "whether they are the same: audit=(0.001, same)"
+        )
+    return _check_factor(fraction, "audit", owner, 1.0), same
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """The options of a memoized function, except those that make its key."""
@@ -137,6 +149,10 @@ class Policy:
     #: Bytes of a payload above which it is compressed, and of the largest entry.
     compress: float = math.inf
     max_bytes: float = math.inf
+    #: The fraction of hits that are computed again, and a function of the old and the
+    #: new result that returns whether they are the same; None: that of audit.py.
+    audited: float = 0.0
+    same: Callable[[Any, Any], object] | None = None
     #: Whether results depend on the calls that were made for them.
     inherit: bool = True
     #: False: the cache is neither read nor written.
@@ -169,6 +185,7 @@ class Policy:
                 "other processes are seen that much later; on Redis and Valkey, "
                 "local='process' sees them at once"
             )
+        audited, same = _audit(options.audit, owner)
         policy = cls(
             owner=owner,
             timeout=timeout
@@ -186,14 +203,17 @@ class Policy:
             local=local,
             compress=_bytes(compress, "compress", owner),
             max_bytes=_bytes(options.max_bytes, "max_bytes", owner),
+            audited=audited,
+            same=same,
             # A guard runs once per timeout, whatever it calls.
             inherit=bool(options.inherit and options.store_result),
             enabled=enabled,
         )
-        if policy.revalidates and not policy.store_result:
+        if (policy.revalidates or audited) and not policy.store_result:
             raise ValueError(
                 f"cache_memoize: {owner} is a guard (store_result=False): it has no "
-                "value that stale= or early_refresh= could serve; leave them out"
+                "value that stale= or early_refresh= could serve, or audit= compare; "
+                "leave them out"
             )
         return policy
 

@@ -13,8 +13,10 @@ from ..cache.errors import MISTAKES, CacheDidNotAnswer
 from ..cache.record import Record, Stamp, pack
 from ..cache.store import run
 from ..cache.tokens import PATIENCE
+from ..keys.tags import TaggedKey
 from ..process import log_sometimes
 from ..stats.counters import logger
+from ..stats.history import LATEST, Trace, digest_of
 from . import threads
 from .call import Call, Claim, encode, parsed
 from .capture import Computation, note_refreshed
@@ -101,10 +103,12 @@ async def _end(call: Call, claim: Claim, kind: int, result: Any) -> None:
     # The maximum decays, so that one slow run does not lengthen leases for good.
     call.function.slowest = max(cost, call.function.slowest * 0.9)
     if claim.lease is None:
+        note(call, claim.why or "another caller may store it")
         return _count(call, cost)
     try:
         _count(call, cost)
         if claim.unsure:
+            note(call, "the cache failed before the call")
             return await release(call, claim)
         await _store(call, claim, kind, result, cost)
     except BaseException as error:
@@ -139,11 +143,14 @@ async def _store(call: Call, claim: Claim, kind: int, result: Any, cost: float) 
     )
     # The function itself may have written in a transaction that is still open.
     if not await _is_valid_for_others(call, claim):
+        note(call, IN_TRANSACTION)
         return await release(call, claim)
     if left <= 0 or not wanted:
+        note(call, "its timeout is over" if wanted else "cache_if= says so")
         return await _give_up(call, claim, tried=True)
     if _is_changed(call, claim):
         call.stats.warn_once("nothing is stored", _CHANGED)
+        note(call, str(_CHANGED))
         return await _give_up(call, claim, tried=True)
     # The queries of a QuerySet, and what else pickling does, are part of it.
     computation = Computation(claim.origins)
@@ -151,22 +158,27 @@ async def _store(call: Call, claim: Claim, kind: int, result: Any, cost: float) 
         payload = await call.store.call(encode, kind, result)
     except Exception as error:  # a class decides what pickling raises
         call.stats.trouble_once("the result cannot be pickled", error)
+        note(call, "the result cannot be pickled")
         return await _give_up(call, claim, tried=True)
     finally:
         computation.end()
     if claim.uses is not None and _ROW in payload:
+        note(call, IN_TRANSACTION)
         return await release(call, claim)  # it was read before, perhaps uncommitted
     # Even if the breaker has opened meanwhile: other callers may be waiting.
     try:
         depends = await claim.origins.pack(call)
         if depends is None:
+            note(call, claim.origins.void)
             return await _give_up(call, claim, tried=False)
         new = pack_entry(call, claim, kind, payload, timeout, cost, depends)
         if is_too_large(call, new):
+            note(call, "it has more than max_bytes=")
             return await _give_up(call, claim, tried=True)
         if await put(call, claim, new, left):
             call.function.expect(call.key, depends)
         else:
+            note(call, "it was invalidated, or a newer one was stored, meanwhile")
             name = call.function.name
             logger.debug("%s: not stored, the right to do so is gone", name)
         if claim.renews:
@@ -175,7 +187,33 @@ async def _store(call: Call, claim: Claim, kind: int, result: Any, cost: float) 
         raise
     except Exception as error:
         call.stats.trouble_once("the cache did not take the result", error)
+        note(call, "the cache did not take it")
         await _give_up(call, claim, tried=True)
+
+
+#: Why a result is not stored, as :func:`note` takes it.
+IN_TRANSACTION = "a transaction of its caller has written"
+
+
+def note(call: Call, why: str, until: float = 0.0, depends: bytes = b"") -> None:
+    """Remember, for explanations, an entry that was stored, or why none was.
+
+    :param until: the time after which it is not served; 0.0: it was not stored.
+    """
+    now = call.clock.time()
+    tags: tuple[str, ...] = ()
+    parts: dict[str, str] = {}
+    if until:
+        tags = call.key.tags if isinstance(call.key, TaggedKey) else ()
+        if depends:
+            names = record.dependencies(depends)[1]
+            tags = (*tags, *(name.rpartition("\t")[2] for name in names))
+        if call.stats.history.wants_parts(now):
+            with suppress(Exception):  # an argument has changed, and is no key any more
+                parts = call.plan.parts_of(call.args, call.kwargs)
+    digests = {name: digest_of(text) for name, text in parts.items()}
+    trace = Trace(now, until, why, tags, digests)
+    call.stats.history.note(call.key, trace)
 
 
 #: Part of the pickle of each model instance.
@@ -220,7 +258,9 @@ async def put(call: Call, claim: Claim, new: bytes, left: float) -> bool:
         await call.look(kept=left)  # else its tags might expire before it
     for _ in range(PATIENCE):
         if await call.store.swap(call.key, held.raw, ours, left):
-            call.stats.stored(call.clock.time(), len(ours))
+            now = call.clock.time()
+            call.stats.stored(now, len(ours))
+            note(call, "", min(now + left, LATEST), parsed(new).depends)
             return True
         found = await call.store.get(call.key)
         if isinstance(found, Record) and found.raw == held.raw:
@@ -247,7 +287,8 @@ async def put(call: Call, claim: Claim, new: bytes, left: float) -> bool:
 async def renew_dependents(call: Call, new: bytes) -> None:
     """Invalidate the results that were made with the entry before ``new``."""
     name, tags = call.function.name, call.own_tags()
-    await renew_tags(call.store, name, tags, beside=call.key)
+    why = f"a refresh of {name}"
+    await renew_tags(call.store, name, tags, beside=call.key, why=why)
     await note_refreshed(call, new)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -13,10 +13,11 @@ from ..clock import Clock
 from ..conf import conf
 from ..process import log_sometimes, logger
 from ..signals import Event
+from .history import History, Trace
 from .reporter import reporter
 from .totals import Totals, bucket
 
-__all__ = ["CacheInfo", "Stats", "logger"]
+__all__ = ["CacheInfo", "Stats", "logger", "note_invalidation", "stats_of_cache"]
 
 #: Events without a line at DEBUG: of hits there are too many, and an error is logged as
 #: a warning.
@@ -54,6 +55,12 @@ class CacheInfo(NamedTuple):
     size: int = 0
     #: Results that were not stored because of ``max_bytes=``.
     too_large: int = 0
+    #: Invalidations by ``invalidate()`` and ``invalidate_all()``.
+    invalidations: int = 0
+    #: Hits that were computed again because of ``audit=``, and those of them whose
+    #: value was wrong: something has changed without an invalidation.
+    audited: int = 0
+    wrong: int = 0
 
     @classmethod
     def of(cls, totals: Totals, breaker: str, old_since: float) -> CacheInfo:
@@ -85,6 +92,9 @@ class Stats:
         self.alias = ""
         self.hits = self.misses = self.stale = self.waits = self.errors = 0
         self.failed = self.near = self.computations = self.too_large = 0
+        self.invalidations = self.audited = self.wrong = 0
+        #: The last entries of calls; of a cache, its last invalidations.
+        self.history = History()
         #: Entries stored, and their bytes.
         self.stores = self.stored_bytes = 0
         #: When a result was last stored, and when a refresh first failed after that, in
@@ -107,6 +117,9 @@ class Stats:
             self.stores,
             self.stored_bytes,
             self.too_large,
+            self.invalidations,
+            self.audited,
+            self.wrong,
             self.spent,
             self.saved,
             self.costs.copy(),
@@ -162,6 +175,7 @@ class Stats:
         self._tell("computed", key, cost)
 
     def invalidated(self, key: str) -> None:
+        self.invalidations += 1
         self._tell("invalidated", key)
 
     def stored(self, now: float, size: int) -> None:
@@ -184,6 +198,17 @@ class Stats:
             error=error,
         )
         self._tell("failed", key, detail=why)
+
+    def found_wrong(self, key: str, age: float, depends_on: str) -> None:
+        """Count and log a hit that an audit has found to be wrong."""
+        self.audited += 1
+        self.wrong += 1
+        logger.error(
+            "%s: an audit found a wrong value, %.0f s old, under %s: what it was made "
+            "of has changed without an invalidation; it depends on %s",
+            *(self.name, age, key, depends_on),
+        )
+        self._tell("wrong", key, age)
 
     def _failed(self, what: str) -> None:
         self.errors += 1
@@ -228,6 +253,26 @@ class Stats:
         except Exception:
             name = getattr(hook, "__qualname__", type(hook).__qualname__)
             logger.exception("%s: %s raised; the call goes on", self.name, name)
+
+
+#: What happened to keys and tags in each cache, whichever function they belong to.
+_of_caches: dict[str, Stats] = {}
+
+
+def stats_of_cache(alias: str) -> Stats:
+    """Return the invalidations in a cache; they are reported under an empty path."""
+    found = _of_caches.get(alias) or _of_caches.setdefault(alias, Stats(""))
+    found.alias = alias
+    return found
+
+
+def note_invalidation(alias: str, keys: Iterable[str], now: float, cause: str) -> None:
+    """Remember why the entries under these keys, or with these tags, are gone."""
+    stats = stats_of_cache(alias)
+    for key in keys:
+        stats.history.note(key, Trace(now, text=cause))
+        stats.invalidations += 1
+    reporter.watch(stats)
 
 
 def _refer_to(function: Any) -> Callable[[], Any]:

@@ -88,9 +88,10 @@ class Reporter:
                 self._kept.add(source)
 
     def sources(self) -> list[Any]:
-        """Return the sources that have counted something in this process."""
+        """Return the functions that have counted something in this process."""
         with self._lock:
-            return [each for each in self._known if not each.totals().is_nothing]
+            known = [each for each in self._known if each.path]
+        return [each for each in known if not each.totals().is_nothing]
 
     # --- reporting ---
 

@@ -21,6 +21,7 @@ from ..cache.store import Store, run
 from ..clock import Clock
 from ..conf import conf
 from ..keys.encoding import digest, label
+from .history import Trace, merge, parse, shared
 from .reporter import reporter
 from .totals import Totals, bucket
 
@@ -35,8 +36,9 @@ TRIES = 20
 #: Seconds by which the pauses between attempts grow, at most.
 STEP = 0.002
 
-#: Bytes of figures at most: with 60 minutes and all buckets there are fewer.
-LONGEST = 50_000
+#: Bytes of figures at most: with 60 minutes, all buckets and long traces there are
+#: fewer.
+LONGEST = 100_000
 #: The largest count, and the largest number of seconds, that can be true.
 LARGEST = 10**15
 
@@ -66,6 +68,8 @@ class Figures(NamedTuple):
     #: When a result was last stored, and when a refresh first failed after that.
     stored_at: float = 0.0
     old_since: float = 0.0
+    #: The last entries of the function; under an empty path, the last invalidations.
+    traces: dict[str, Trace] = {}
 
     def last_hour(self, now: float) -> list[Minute]:
         """Return the last :data:`MINUTES` minutes, the present one last."""
@@ -156,8 +160,9 @@ def _add_report(old: bytes, source: Any, new: Totals) -> bytes:
     moments = figures.old_since, source.old_since
     old_since = min((each for each in moments if each > stored_at), default=0.0)
     since = figures.since or now
+    traces = shared(merge(figures.traces, source.history.copy()))
     return json.dumps(
-        [totals[:-1], totals.costs, since, minutes, stored_at, old_since],
+        [totals[:-1], totals.costs, since, minutes, stored_at, old_since, traces],
         separators=(",", ":"),
     ).encode()
 
@@ -167,7 +172,7 @@ def _parse_figures(raw: Any) -> Figures:
     try:
         if type(raw) is not bytes or len(raw) > LONGEST:
             return Figures()
-        counts, costs, since, minutes, *moments = json.loads(raw)
+        counts, costs, since, minutes, stored_at, old_since, traces = json.loads(raw)
         numbers = [*map(_count, counts[:-2]), *map(_seconds, counts[-2:])]
         by_bucket = {_bucket(key): _count(number) for key, number in costs.items()}
         by_minute = {
@@ -177,7 +182,8 @@ def _parse_figures(raw: Any) -> Figures:
         totals = Totals._make([*numbers, by_bucket])
         if not totals.is_whole or len(numbers) != len(Totals._fields) - 1:
             return Figures()
-        return Figures(totals, _seconds(since), by_minute, *map(_seconds, moments))
+        moments = _seconds(stored_at), _seconds(old_since)
+        return Figures(totals, _seconds(since), by_minute, *moments, parse(traces))
     except (ValueError, TypeError, AttributeError, RecursionError):
         return Figures()
 

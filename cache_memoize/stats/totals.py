@@ -48,6 +48,11 @@ class Totals(NamedTuple):
     stored_bytes: int = 0
     #: Results that were not stored because of ``max_bytes=``.
     too_large: int = 0
+    #: Invalidations: of a call, or of all.
+    invalidations: int = 0
+    #: Hits that were audited, and those of them whose value was wrong.
+    audited: int = 0
+    wrong: int = 0
     #: Seconds of all runs.
     spent: float = 0.0
     #: Seconds of computation that hits made unnecessary.

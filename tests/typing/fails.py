@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from cache_memoize import cache_memoize
+from cache_memoize import cache_memoize, preset
 from tests.models import Post
 
 
@@ -127,3 +127,15 @@ cache_memoize("1h")  # error: call-overload, ArgumentType/CallIssue
 cache_memoize(60, prefx="x")  # error: call-overload, CallIssue
 cache_memoize(60, local="thread")  # error: call-overload, ArgumentType
 cache_memoize(60, cache_exceptions=listed)  # error: call-overload, ArgumentType
+
+# Presets.
+fast = preset(60)
+fast(tag="shop")  # error: call-overload, CallIssue
+
+
+@fast
+def by_default(a: int) -> str:
+    return str(a)
+
+
+by_default("x")  # error: arg-type, ArgumentType

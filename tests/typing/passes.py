@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar, assert_type
 
-from cache_memoize import Memoized, Progress, cache_memoize
+from cache_memoize import Memoized, Progress, cache_memoize, preset
 from tests.models import Article, Post
 
 V = TypeVar("V")
@@ -294,3 +294,23 @@ title.invalidate_on(Post, lambda post: [(post.pk,), (post.pk + 1,)])
 title.invalidate_on(Post, lambda post: (post.pk,) if post.title else None)
 similar.invalidate_on(Article)
 assert_type(similar.map(Article.objects.all()), list[list[Article]])
+
+
+# --- presets -------------------------------------------------------------------------
+
+fast = preset(60, stale=600)
+
+
+@fast
+def by_default(a: int) -> str:
+    return str(a)
+
+
+@fast(tags="shop")
+async def with_tags(a: int) -> str:
+    return str(a)
+
+
+assert_type(by_default(1), str)
+assert_type(by_default.map([1]), list[str])
+assert_type(with_tags.refresh(1), str)
