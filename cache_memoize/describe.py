@@ -391,7 +391,6 @@ FIGURES = [
     Figure("waits", gettext_lazy("Waits"), lambda t: t.waits),
     Figure("errors", gettext_lazy("Errors"), lambda t: t.errors),
     Figure("failed", gettext_lazy("Failed"), lambda t: t.failed),
-    Figure("wrong", gettext_lazy("Wrong"), lambda t: t.wrong),
     Figure("near", gettext_lazy("Near"), lambda t: t.near),
     Figure("size", gettext_lazy("Size"), lambda t: t.size, format_size),
 ]

@@ -163,6 +163,7 @@ REMEMBERS = {
     "stats.counters.self.costs": "buckets of durations",
     "stats.counters.self.warned": "texts of ours",
     "stats.counters._of_caches": "aliases",
+    "protocol.audit._tasks": "one audit",
     "stats.history.self._traces": "MOST",
     "stats.history._from_package": "a number",
     "stats.reporter.self._held": "sinks",

@@ -599,6 +599,8 @@ def test_stats_are_those_of_the_whole_site(counting, only_shop):
         "stored": 2,
         "too_large": 0,
         "invalidations": 0,
+        "audited": 0,
+        "wrong": 0,
         "hit_rate": 0.5,
         "old_since": None,
     }

@@ -315,7 +315,7 @@ def test_the_two_wrappers_are_alike_but_for_await():
         source = re.sub(r"except GeneratorExit:.*?raise\n\s+", "", source, flags=re.S)
         source = re.sub(r"#.*", "", source)
         source = re.sub(r"run(\(.*\))\n", r"\1\n", source).replace("await ", "")
-        for name in ("revalidate", "fetch", "store"):
+        for name in ("revalidate", "fetch", "store", "audit"):
             source = source.replace(f"a{name}", name)
         source = re.sub(r"\n\s+\(?((?:fail|settle)\(.*?\))\)?\n", r"\n\1\n", source)
         return re.sub(r"\s+", " ", source)

@@ -33,6 +33,8 @@ NAMES = {
     "cache_memoize.stored_bytes",
     "cache_memoize.too_large",
     "cache_memoize.invalidations",
+    "cache_memoize.audited",
+    "cache_memoize.wrong",
     "cache_memoize.cache.breaker.state",
     "cache_memoize.computation.duration",
 }

@@ -43,6 +43,8 @@ def test_cache_info_has_names():
         "size": 0,
         "too_large": 0,
         "invalidations": 0,
+        "audited": 0,
+        "wrong": 0,
     }
 
 

@@ -15,7 +15,7 @@ from tests.conftest import examples
 counts = st.integers(0, 10**6)
 totals = st.builds(
     Totals,
-    *[counts] * 12,
+    *[counts] * 14,
     st.integers(0, 1000).map(float),
     st.integers(0, 1000).map(float),
     st.dictionaries(st.integers(-80, 80), st.integers(1, 1000), max_size=5),
