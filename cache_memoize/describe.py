@@ -133,15 +133,12 @@ class FunctionInfo:
     @property
     def location(self) -> tuple[str, int] | None:
         """The file and the line of the definition; None for a function in C."""
-        code = getattr(inspect.unwrap(self.function), "__code__", None)
-        return (code.co_filename, code.co_firstlineno) if code else None
+        return _find_code(self.function)
 
     @property
     def source(self) -> str:
         """The location as ``shop/catalogue.py:12``, from the package on."""
-        if self.location is None:
-            return ""
-        return place(*self.location, self.module)
+        return _locate(self.function)
 
     @property
     def documentation(self) -> str:
@@ -172,6 +169,19 @@ def info_of(memoized: Any) -> FunctionInfo:
 def list_functions() -> list[FunctionInfo]:
     """Describe all memoized functions that this process has imported."""
     return [FunctionInfo(record) for record in functions()]
+
+
+def _find_code(function: Any) -> tuple[str, int] | None:
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return (code.co_filename, code.co_firstlineno) if code else None
+
+
+def _locate(function: Any) -> str:
+    """Return the file, from the package on, and the line of a function."""
+    found = _find_code(function)
+    if found is None:
+        return ""
+    return place(*found, function.__module__)
 
 
 class Dependencies(NamedTuple):
@@ -297,8 +307,9 @@ def _describe_option(value: Any) -> str:
         return repr(value)[:80]
     if isinstance(value, timedelta):
         return str(value)
-    name = getattr(value, "__qualname__", None)
-    return name or type(value).__name__  # never its contents
+    name = getattr(value, "__qualname__", None) or type(value).__name__
+    # Never its contents.
+    return f"{name} ({_locate(value)})" if name.endswith("<lambda>") else name
 
 
 def describe_timeout(timeout: Any) -> str:

@@ -96,7 +96,9 @@ def picture(driver: Any, name: str, width: int, most: int) -> None:
     driver.execute_cdp_cmd("Emulation.setScrollbarsHidden", {"hidden": False})
     image = Image.open(io.BytesIO(base64.b64decode(shot))).convert("RGB")
     PICTURES.mkdir(parents=True, exist_ok=True)
-    few = image.quantize(255, dither=Image.Dither.NONE)
+    # Small spots of a colour keep it.
+    method = Image.Quantize.MAXCOVERAGE
+    few = image.quantize(255, method, dither=Image.Dither.NONE)
     few.save(PICTURES / f"{name}.png", optimize=True)
 
 

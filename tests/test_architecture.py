@@ -87,6 +87,7 @@ PURE = {
 
 #: All that outlives a call, with what bounds it: no text of a visitor may fill memory.
 REMEMBERS = {
+    "admin.asking._waiting": "aliases",
     "cache.backends._folders": "folders of caches",
     "cache.backends._found": "classes of caches",
     "cache.breaker._breakers": "aliases",

@@ -729,7 +729,7 @@ def test_the_commands_with_vouchers(backend, monkeypatch):
 
 def test_the_columns_and_permissions_of_the_admin():
     titles = [str(column.title) for column in overview.COLUMNS]
-    titles.insert(1, "Last hour")
+    titles.insert(1, "By the minute")
     assert [row[0] for row in table("admin", "Columns")] == titles
     names = {
         f"{p}_memoizedfunction" for p in MemoizedFunction._meta.default_permissions

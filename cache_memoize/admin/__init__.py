@@ -1,16 +1,20 @@
-"""The admin's pages: the list of memoized functions, and one function with its actions.
+"""The admin's pages: the functions, one function, the caches, dependencies, history.
 
 Every action is a POST of its own, needs the permission ``invalidate_memoizedfunction``,
-and is in the admin's log, without the arguments of the call.
+and is in the admin's log. Its result is shown after a redirect, so that a reload of the
+page repeats nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from django.contrib import admin, messages
+from django.contrib.admin.models import LogEntry
+from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
@@ -18,21 +22,16 @@ from django.urls import URLPattern, path, reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.debug import sensitive_post_parameters
 
-from ..describe import (
-    FIGURES,
-    FunctionInfo,
-    describe_dependencies,
-    describe_error,
-    describe_options,
-    describe_totals,
-    list_functions,
-)
+from ..describe import FunctionInfo, describe_error, list_functions
 from ..models import MemoizedFunction
 from ..process import printable
 from ..protocol import snapshots
-from . import overview
-from .actions import ACTIONS, CallForm, run_action
-from .overview import COLUMNS, Overview
+from ..stats.history import digest_of
+from . import overview, pages
+from .actions import ACTIONS, CallForm, Outcome, TypedCall, run_action
+from .caches import list_caches
+from .dependencies import FORMS, Dependents, Target, action_for
+from .overview import COLUMNS, HOUR, WINDOWS, WORST, Overview
 
 __all__ = ["MemoizedFunctionAdmin"]
 
@@ -43,23 +42,13 @@ if TYPE_CHECKING:
 else:
     Base = admin.ModelAdmin
 
-
-def _make_header(
-    column: overview.Column, ordered: overview.Column, falls: bool, words: str
-) -> dict[str, Any]:
-    """Return a column's head: a link that sorts by it, or reverses the order."""
-    here = column is ordered
-    fall = not falls if here else column.is_number
-    query = {"o": f"-{column.name}" if fall else column.name}
-    return {
-        "column": column,
-        "order": ("descending" if falls else "ascending") if here else "",
-        "link": "?" + urlencode({**query, **({"q": words} if words else {})}),
-    }
+#: Entries on the page of the history, and below the list.
+MOST_CHANGES = 200
+LAST_CHANGES = 5
 
 
 def _make_object(info: FunctionInfo) -> MemoizedFunction:
-    return MemoizedFunction(id=info.id, path=printable(info.path))
+    return MemoizedFunction(id=info.id, path=printable(pages.name_function(info)))
 
 
 def _make_printable(response: HttpResponse) -> None:
@@ -72,13 +61,16 @@ class MemoizedFunctionAdmin(Base):
     """The pages of the functions that this process has imported; no rows of a table."""
 
     def get_urls(self) -> list[URLPattern]:
-        pages: list[tuple[str, View, str]] = [
+        views: list[tuple[str, View, str]] = [
             ("", self.changelist_view, "changelist"),
+            ("caches/", self.caches_view, "caches"),
+            ("dependencies/", self.dependencies_view, "dependencies"),
+            ("history/", self.history_view, "changes"),
             ("<str:object_id>/history/", self.history_view, "history"),
             ("<str:object_id>/", self.function_view, "change"),
             ("<str:object_id>/<str:name>/", self.action_view, "action"),
         ]
-        private = sensitive_post_parameters("arguments")
+        private = sensitive_post_parameters("arguments", "pk", "tag")
         return [
             path(
                 route,
@@ -87,7 +79,7 @@ class MemoizedFunctionAdmin(Base):
                 ),
                 name=f"cache_memoize_memoizedfunction_{name}",
             )
-            for route, view, name in pages
+            for route, view, name in views
         ]
 
     def has_add_permission(self, request: HttpRequest) -> bool:
@@ -103,54 +95,118 @@ class MemoizedFunctionAdmin(Base):
         may = request.user.has_perm("cache_memoize.invalidate_memoizedfunction")
         return may and self.has_view_permission(request)
 
-    def get_object(
-        self, request: HttpRequest, object_id: str, from_field: Any = None
-    ) -> MemoizedFunction | None:
-        info = overview.find_function(object_id)
-        return None if info is None else _make_object(info)
+    # --- pages -----------------------------------------------------------------------
 
     def changelist_view(
         self, request: HttpRequest, extra_context: Any = None
     ) -> HttpResponse:
         """Show the list of all functions."""
-        if not self.has_view_permission(request):
-            raise PermissionDenied
-        try:
-            seen = Overview(list_functions())
-        except ImproperlyConfigured as error:
-            messages.error(request, describe_error(error))
-            seen = Overview([])
-        words, order = request.GET.get("q", ""), request.GET.get("o", "name")
-        rows = seen.search_rows(words)
-        name, falls = order.removeprefix("-"), order.startswith("-")
-        column = next((c for c in COLUMNS if c.name == name), COLUMNS[0])
+        self._check_view(request)
+        query = {name: request.GET.get(name, "") for name in ("o", "q", "w")}
+        seen = self._read_all(request, query["w"])
+        rows = seen.search_rows(query["q"])
+        name, falls = query["o"].removeprefix("-"), query["o"].startswith("-")
+        column = next((each for each in COLUMNS if each.name == name), WORST)
         rows.sort(key=lambda row: row.path)
-        rows.sort(key=column.value, reverse=falls)
+        rows.sort(key=column.value, reverse=falls or column is WORST)
+        make_link = partial(_make_query, query)
+        table = pages.list_functions(
+            rows, column, falls, make_link, self._address, seen.window
+        )
         more = {
             "title": _("Memoized functions"),
             "rows": rows,
-            "totals": describe_totals(overview.add_totals(rows)),
-            "headers": [_make_header(c, column, falls, words) for c in COLUMNS],
-            "words": words,
-            "order": order,
+            "table": table,
+            "query": query,
+            "windows": [
+                (each, make_link(w=each.name), each is seen.window) for each in WINDOWS
+            ],
+            "worst": "" if column is WORST else make_link(o=""),
+            "all": make_link(q="") if query["q"] else "",
+            "changes": self._list_changes(request, None, LAST_CHANGES),
             "seen": seen,
+            "here": "changelist",
         }
         return self._render_page(request, "functions", more)
 
     def function_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Show one function."""
-        if not self.has_view_permission(request):
-            raise PermissionDenied
+        self._check_view(request)
         info = overview.find_function(object_id)
         if info is None:
             return self._render_unknown(request)
         return self._render_function(request, info, CallForm(info, request.user))
 
+    def caches_view(self, request: HttpRequest) -> HttpResponse:
+        """Show all caches of the project, and whether each answers."""
+        self._check_view(request)
+        seen = self._read_all(request, request.GET.get("w", ""))
+        found = list_caches(seen)
+        more = {
+            "title": _("Caches"),
+            "table": pages.list_caches(found, self._address),
+            "windows": [
+                (each, "?" + urlencode({"w": each.name}), each is seen.window)
+                for each in WINDOWS
+            ],
+            "seen": seen,
+            "here": "caches",
+        }
+        return self._render_page(request, "caches", more)
+
+    def history_view(
+        self, request: HttpRequest, object_id: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        """Show the changes of one function, or the last ones of all."""
+        self._check_view(request)
+        info = overview.find_function(object_id) if object_id else None
+        if object_id and info is None:
+            return self._render_unknown(request)
+        found = self._list_changes(request, info, MOST_CHANGES)
+        more = {
+            "title": _("History"),
+            "table": found,
+            "info": info,
+            "most": MOST_CHANGES,
+            "here": "" if info else "changes",
+        }
+        return self._render_page(request, "history", more)
+
+    def dependencies_view(self, request: HttpRequest) -> HttpResponse:
+        """Show which functions depend on each table and tag; invalidate one of them, if
+        that is needed after a confirmation."""
+        self._check_view(request)
+        try:
+            dependents = Dependents()
+        except ImproperlyConfigured as error:
+            messages.error(request, describe_error(error))
+            return HttpResponseRedirect(self._address("changelist"))
+        forms = {
+            name: kind(request.user, dependents, *_posted(request, name))
+            for name, kind in FORMS.items()
+        }
+        form = next((each for each in forms.values() if each.is_bound), None)
+        if request.method == "POST":
+            if not self.has_invalidate_permission(request):
+                raise PermissionDenied
+            if form is not None and form.is_valid():
+                return self._invalidate_target(request, form.target)
+        more = {
+            "title": _("Dependencies"),
+            "forms": forms,
+            "form": form,
+            "table": pages.list_dependents(
+                dependents, self._address, self.has_invalidate_permission(request)
+            ),
+            "here": "dependencies",
+        }
+        return self._render_page(request, "dependencies", more)
+
     def action_view(
         self, request: HttpRequest, object_id: str, name: str
     ) -> HttpResponse:
-        """Run an action, and answer with the page of the function: the arguments stay
-        in their field, and are in no address and no session."""
+        """Run an action on one call or on all calls of a function. To look at a call
+        changes nothing, and is answered with the arguments still in their field."""
         if not self.has_invalidate_permission(request):
             raise PermissionDenied
         info = overview.find_function(object_id)
@@ -161,36 +217,110 @@ class MemoizedFunctionAdmin(Base):
             refused = self._render_refusal(request, _("Nothing was done"), text, 405)
             refused["Allow"] = "POST"
             return refused
-        form = CallForm(info, request.user, request.POST)
-        call: tuple[Any, Any] = ((), {})
-        if name != "invalidate-all":
-            if not form.is_valid():
-                return self._render_function(request, info, form)
-            call = form.cleaned_data["arguments"]
-        outcome = run_action(ACTIONS[name], info, *call)
-        messages.add_message(request, outcome.level, outcome.message)
-        self.log_change(request, _make_object(info), outcome.entry)
         if name == "invalidate-all":
-            back = f"{self.admin_site.name}:cache_memoize_memoizedfunction_change"
-            return HttpResponseRedirect(reverse(back, args=[object_id]))
-        return self._render_function(request, info, form)
+            if "confirmed" not in request.POST:
+                return self._confirm_all(request, info)
+            outcome = run_action(
+                ACTIONS[name], request.user, info, TypedCall(info.memoized)
+            )
+            return self._finish(request, outcome, _make_object(info), outcome.entry)
+        form = CallForm(info, request.user, request.POST)
+        if not form.is_valid():
+            return self._render_function(request, info, form)
+        call = form.cleaned_data["call"]
+        outcome = run_action(ACTIONS[name], request.user, info, call)
+        if not outcome.entry:
+            messages.add_message(request, outcome.level, outcome.message)
+            return self._render_function(request, info, form)
+        entry = pages.describe_entry(outcome.entry, call.digest, call.masked)
+        return self._finish(request, outcome, _make_object(info), entry)
+
+    # --- what they share -------------------------------------------------------------
+
+    def _check_view(self, request: HttpRequest) -> None:
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+
+    def _address(self, name: str, *args: str) -> str:
+        view = f"{self.admin_site.name}:cache_memoize_memoizedfunction_{name}"
+        return reverse(view, args=args)
+
+    def _read_all(self, request: HttpRequest, wanted: str) -> Overview:
+        window = next((each for each in WINDOWS if each.name == wanted), HOUR)
+        try:
+            return Overview(list_functions(), window)
+        except ImproperlyConfigured as error:
+            messages.error(request, describe_error(error))
+            return Overview([], window)
+
+    def _list_changes(
+        self, request: HttpRequest, info: FunctionInfo | None, most: int
+    ) -> Any:
+        kind = ContentType.objects.get_for_model(MemoizedFunction)
+        entries = LogEntry.objects.filter(content_type=kind).select_related("user")
+        if info is not None:
+            entries = entries.filter(object_id=info.id)
+        entries = entries.order_by("-action_time", "-pk")[:most]
+        may_see = self.has_invalidate_permission(request)
+        return pages.list_changes(entries, self._address, may_see)
+
+    def _finish(
+        self, request: HttpRequest, outcome: Outcome, obj: MemoizedFunction, entry: str
+    ) -> HttpResponse:
+        """Log what was done, and show it on the page that it was done from."""
+        messages.add_message(request, outcome.level, outcome.message)
+        self.log_change(request, obj, entry)
+        back = ("change", obj.id) if obj.id else ("dependencies",)
+        return HttpResponseRedirect(self._address(*back))
+
+    def _confirm_all(self, request: HttpRequest, info: FunctionInfo) -> HttpResponse:
+        more = {
+            "title": _("Invalidate all calls of %(name)s?") % {"name": info.path},
+            "functions": [info],
+            "hidden": {},
+            "back": self._address("change", info.id),
+        }
+        return self._render_confirmation(request, more)
+
+    def _invalidate_target(self, request: HttpRequest, target: Target) -> HttpResponse:
+        if target.needs_confirmation and "confirmed" not in request.POST:
+            name = target.name if target.model else f"“{target.name}”"
+            more = {
+                "title": _("Invalidate all that depends on %(name)s?") % {"name": name},
+                "functions": target.functions,
+                "hidden": {"model" if target.model else "tag": target.name},
+                "back": self._address("dependencies"),
+            }
+            return self._render_confirmation(request, more)
+        outcome = run_action(action_for(target), request.user, target)
+        entry = outcome.entry
+        if target.masked:
+            row = target.row
+            digest = digest_of(target.name if row is None else f"pk {row.pk}")
+            entry = pages.describe_entry(entry, digest, target.masked)
+        obj = MemoizedFunction(id="", path=target.name if target.model else _("tag"))
+        return self._finish(request, outcome, obj, entry)
+
+    def _render_confirmation(
+        self, request: HttpRequest, more: dict[str, Any]
+    ) -> HttpResponse:
+        seen = Overview(more.pop("functions"))
+        more["table"] = pages.list_affected(seen.rows, self._address)
+        return self._render_page(request, "confirm", more)
 
     def _render_function(
         self, request: HttpRequest, info: FunctionInfo, form: CallForm
     ) -> HttpResponse:
         seen = Overview([info])
         more = {
-            "title": info.path,
+            "title": pages.name_function(info),
             "info": info,
             "row": seen.rows[0],
-            "own": describe_totals(info.stats.totals()),
-            "columns": FIGURES,
             "form": form,
             "actions": ACTIONS,
             "seen": seen,
             "namesakes": overview.count_namesakes(info),
-            "options": describe_options(info),
-            "dependencies": describe_dependencies(info),
+            **pages.describe_function(seen.rows[0], self._address),
         }
         return self._render_page(request, "function", more)
 
@@ -215,9 +345,23 @@ class MemoizedFunctionAdmin(Base):
             **self.admin_site.each_context(request),
             "opts": self.opts,
             "may_invalidate": self.has_invalidate_permission(request),
+            "tabs": [
+                (each, title, self._address(each)) for each, title in pages.TABS.items()
+            ],
             **more,
         }
         template = f"admin/cache_memoize/memoizedfunction/{name}.html"
         response = TemplateResponse(request, template, context)
         response.add_post_render_callback(_make_printable)
         return response
+
+
+def _make_query(query: dict[str, str], **other: str) -> str:
+    """Return a link to the list with these values in place of those of its address."""
+    wanted = {name: value for name, value in {**query, **other}.items() if value}
+    return "?" + urlencode(wanted)
+
+
+def _posted(request: HttpRequest, name: str) -> list[Any]:
+    """Return the data of the form with this field, if that was sent."""
+    return [request.POST] if name in request.POST else []

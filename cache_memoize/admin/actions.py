@@ -1,50 +1,228 @@
-"""The actions of the admin's buttons, with the message and the log entry of each."""
+"""The actions of the pages, with the message and the log entry of each.
+
+The log says which call, or which tag, by a digest. What else it says of arguments is
+what :func:`describe_default` shows of values that may be confidential; the page of the
+history shows that only to users with the permission to type arguments.
+"""
 
 from __future__ import annotations
 
+import inspect
+import sys
+import zoneinfo
 from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from django import forms
+from django.conf import settings
 from django.contrib import messages
 from django.core.exceptions import ImproperlyConfigured
+from django.db.models import Model
+from django.utils import timezone, translation
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from ..arguments import parse_call
+from .. import vary
+from ..arguments import load_instance, parse_call
 from ..describe import (
     FunctionInfo,
+    describe_default,
     describe_error,
     describe_value,
     format_duration,
     is_ours,
 )
 from ..keys.encoding import UnkeyableArgument
+from ..methods import BoundMethod
+from ..stats.history import acting, digest_of
+
+
+@dataclass(frozen=True)
+class TypedCall:
+    """A call that a user has typed."""
+
+    #: Bound to the instance, or the class, of a method.
+    memoized: Any
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    #: The parts of ``vary_on=`` that were chosen; empty: those of the request.
+    language: str = ""
+    time_zone: str = ""
+
+    def use_control(self, name: str) -> Any:
+        """Use a control, such as "peek", for this call."""
+        with ExitStack() as stack:
+            if self.language:
+                stack.enter_context(translation.override(self.language))
+            if self.time_zone:
+                stack.enter_context(timezone.override(self.time_zone))
+            return getattr(self.memoized, name)(*self.args, **self.kwargs)
+
+    @property
+    def digest(self) -> str:
+        return digest_of(self.use_control("get_cache_key"))
+
+    @property
+    def masked(self) -> str:
+        """The arguments, and no value that may be confidential."""
+        receiver = getattr(self.memoized, "__self__", None)
+        args = self.args if receiver is None else (receiver, *self.args)
+        named = [f"{name}={_mask(value)}" for name, value in self.kwargs.items()]
+        chosen = [each for each in (self.language, self.time_zone) if each]
+        return ", ".join([*map(_mask, args), *named, *chosen])
+
+
+def _mask(value: Any) -> str:
+    if isinstance(value, Model):
+        return f"{value._meta.label}({describe_default(value.pk)})"
+    return value.__qualname__ if isinstance(value, type) else describe_default(value)
 
 
 class CallForm(forms.Form):
-    """The arguments of one call of a function."""
+    """One call of a function: its instance or class, its arguments, and its variant.
 
-    arguments = forms.CharField(required=False)
+    The fields are those that the function needs.
+    """
+
+    arguments = forms.CharField(
+        required=False,
+        label=gettext_lazy("Arguments"),
+        help_text=gettext_lazy(
+            'As in a call, without its parentheses: 42, lang="en". Python literals, '
+            "and model instances as app.Model(pk=1)."
+        ),
+    )
 
     def __init__(self, info: FunctionInfo, user: Any, *args: Any) -> None:
         super().__init__(*args)
         self.info, self.user = info, user
+        self._classes: dict[str, Any] = _find_classes(info)
+        #: Whether it is a method of other objects than these classes have.
+        self.is_of_other: bool = info.is_method and not self._classes
+        parts = vary.parts(info.options.vary_on, info.name)
+        #: The parts of ``vary_on=`` that cannot be chosen.
+        self.other_parts: list[str] = [
+            getattr(each, "__qualname__", type(each).__name__)
+            for each in parts
+            if each not in (vary.language, vary.time_zone)
+        ]
+        if len(self._classes) > 1:
+            self.fields["class"] = _make_choice(_("Class"), self._classes)
+        if self._classes and not takes_class(info):
+            text = _("Of the instance that the method is called on.")
+            self.fields["pk"] = forms.CharField(label=_("Primary key"), help_text=text)
+        self.order_fields(["class", "pk", "arguments"])
+        now = ("", _("as on this page"))
+        if vary.language in parts:
+            languages = _make_choice(_("Language"), settings.LANGUAGES, now)
+            self.fields["language"] = languages
+        if vary.time_zone in parts:
+            names = sorted(zoneinfo.available_timezones())
+            self.fields["time_zone"] = _make_choice(_("Time zone"), names, now)
+        mark_fields(self)
 
-    def clean_arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def clean(self) -> dict[str, Any]:
+        found = self.cleaned_data
+        if not self.errors:
+            found["call"] = self._read_call(found)
+        return found
+
+    def _read_call(self, found: Any) -> TypedCall | None:
+        part = "arguments"
         try:
-            args, kwargs = parse_call(self.cleaned_data["arguments"], self.user)
-            self.info.memoized.get_cache_key(*args, **kwargs)
+            memoized = self.info.memoized
+            if self._classes:
+                part = "pk"
+                memoized = BoundMethod(memoized, self._read_receiver(found))
+                part = "arguments"
+            args, kwargs = parse_call(found["arguments"], self.user)
+            variant = [found.get(name, "") for name in ("language", "time_zone")]
+            call = TypedCall(memoized, args, kwargs, *variant)
+            call.use_control("get_cache_key")
         except Exception as error:
-            kinds = (UnkeyableArgument, ImproperlyConfigured, ValueError)
-            if isinstance(error, kinds) and is_ours(error):
-                raise forms.ValidationError(str(error)) from None
-            # The signature does not fit, or a function in the options raised.
-            raise forms.ValidationError(
-                _("these arguments have no key (%(error)s); see the signature")
-                % {"error": describe_error(error)}
-            ) from None
-        return args, kwargs
+            self.add_error(part, explain_error(error))
+            mark_fields(self)
+            return None
+        return call
+
+    def _read_receiver(self, found: Any) -> Any:
+        """Return the class, or the instance, that the method is called on."""
+        owner = self._classes[found.get("class") or next(iter(self._classes))]
+        if takes_class(self.info):
+            return owner
+        return load_row(owner, found["pk"], self.user)
+
+
+def load_row(model: Any, text: str, user: Any) -> Any:
+    """Return the row whose primary key is typed as a literal. Raises ValueError."""
+    (pk,) = parse_call(text, user)[0]
+    return load_instance(model._meta.label, pk, user)
+
+
+def explain_error(error: Exception) -> str:
+    kinds = (UnkeyableArgument, ImproperlyConfigured, ValueError)
+    if isinstance(error, kinds) and is_ours(error):
+        return str(error)
+    # The signature does not fit, or a function in the options raised.
+    text = _("these arguments have no key (%(error)s); see the signature")
+    return text % {"error": describe_error(error)}
+
+
+def _find_owner(info: FunctionInfo) -> Any:
+    """Return the class of a method, or None."""
+    if info.record.owner is not None:
+        return info.record.owner
+    owner: Any = sys.modules.get(info.module)
+    for name in info.name.split(".")[:-1]:
+        owner = getattr(owner, name, None)
+    return owner if isinstance(owner, type) else None
+
+
+def takes_class(info: FunctionInfo) -> bool:
+    """Return whether a method is a classmethod."""
+    found = inspect.getattr_static(_find_owner(info), info.memoized.__name__, None)
+    return info.record.needs_class or isinstance(found, classmethod)
+
+
+def _find_classes(info: FunctionInfo) -> dict[str, Any]:
+    """Return, by name, the classes that have a method and that can be named here: those
+    of a classmethod, and models; none for a function."""
+    owner, found = _find_owner(info), {}
+    todo = [owner] if owner and info.is_method else []
+    while todo:
+        each = todo.pop(0)
+        todo += each.__subclasses__()
+        if takes_class(info):
+            found[f"{each.__module__}.{each.__qualname__}"] = each
+        elif issubclass(each, Model) and not each._meta.abstract:
+            found[each._meta.label] = each
+    return found
+
+
+def _make_choice(label: str, values: Any, *first: Any) -> forms.ChoiceField:
+    pairs = [each if isinstance(each, tuple) else (each, each) for each in values]
+    return forms.ChoiceField(label=label, choices=[*first, *pairs], required=not first)
+
+
+def mark_fields(form: forms.Form) -> None:
+    """Name to screen readers the help and the errors of each field."""
+    is_first = True
+    for bound in form:
+        attrs, ids = bound.field.widget.attrs, []
+        if bound.help_text:
+            ids.append(f"{bound.id_for_label}_help")
+        if form.is_bound and bound.name in form.errors:
+            ids.append(f"{bound.id_for_label}_problem")
+            attrs["aria-invalid"] = "true"
+            attrs |= {"autofocus": True} if is_first else {}
+            is_first = False
+        if isinstance(bound.field, forms.CharField):
+            attrs |= {"autocapitalize": "none", "autocomplete": "off"}
+            attrs["spellcheck"] = "false"
+        if ids:
+            attrs["aria-describedby"] = " ".join(ids)
 
 
 class Outcome(NamedTuple):
@@ -53,38 +231,37 @@ class Outcome(NamedTuple):
     level: int
     #: For the user.
     message: str
-    #: For the admin's log.
+    #: For the admin's log; empty for what changes nothing.
     entry: str
 
 
-def peek_call(info: FunctionInfo, args: Any, kwargs: Any) -> Outcome:
+def peek_call(info: FunctionInfo, call: TypedCall) -> Outcome:
     errors = info.stats.errors
-    found = info.memoized.peek(*args, **kwargs)
-    entry = "Looked at one call"
+    found = call.use_control("peek")
     if found is None and (info.breaker.tripped or info.stats.errors > errors):
-        return Outcome(messages.ERROR, _("The cache did not answer."), entry)
+        return Outcome(messages.ERROR, _("The cache did not answer."), "")
     if found is None:
-        return Outcome(messages.INFO, _("There is no entry of this call."), entry)
+        return Outcome(messages.INFO, _("There is no entry of this call."), "")
     text = (
         _("There is a stale entry, %(age)s old: %(value)s.")
         if found.stale
         else _("There is an entry, %(age)s old: %(value)s.")
     )
     values = {"age": format_duration(found.age), "value": describe_value(found.value)}
-    return Outcome(messages.INFO, text % values, entry)
+    return Outcome(messages.INFO, text % values, "")
 
 
-def invalidate_call(info: FunctionInfo, args: Any, kwargs: Any) -> Outcome:
-    info.memoized.invalidate(*args, **kwargs)
+def invalidate_call(info: FunctionInfo, call: TypedCall) -> Outcome:
+    call.use_control("invalidate")
     message = _("The call is invalidated; the next one computes.")
     return Outcome(messages.SUCCESS, message, "Invalidated one call")
 
 
-def refresh_call(info: FunctionInfo, args: Any, kwargs: Any) -> Outcome:
+def refresh_call(info: FunctionInfo, call: TypedCall) -> Outcome:
     started, began = info.clock.time(), info.clock.monotonic()
-    info.memoized.refresh(*args, **kwargs)
+    call.use_control("refresh")
     took = {"took": format_duration(info.clock.monotonic() - began)}
-    found = info.memoized.peek(*args, **kwargs)
+    found = call.use_control("peek")
     entry = "Refreshed one call"
     if found is not None and info.clock.time() - found.age >= started - 0.01:
         message = _("The call was computed in %(took)s, and its result is stored.")
@@ -93,7 +270,7 @@ def refresh_call(info: FunctionInfo, args: Any, kwargs: Any) -> Outcome:
     return Outcome(messages.WARNING, message % took, f"{entry}, not stored")
 
 
-def invalidate_function(info: FunctionInfo, args: Any, kwargs: Any) -> Outcome:
+def invalidate_function(info: FunctionInfo, call: TypedCall) -> Outcome:
     info.memoized.invalidate_all()
     message = _("All calls of the function are invalidated.")
     return Outcome(messages.SUCCESS, message, "Invalidated all calls")
@@ -101,17 +278,17 @@ def invalidate_function(info: FunctionInfo, args: Any, kwargs: Any) -> Outcome:
 
 class Action(NamedTuple):
     title: Any
-    run: Callable[[FunctionInfo, Any, Any], Outcome]
-    #: The noun for the log, if the action raises.
+    run: Callable[..., Outcome]
+    #: The noun for the log, if the action raises; empty for what changes nothing.
     noun: str
 
 
 ACTIONS = {
-    "look": Action(gettext_lazy("Look at it"), peek_call, "Look at one call"),
+    "look": Action(gettext_lazy("Look at it"), peek_call, ""),
+    "refresh": Action(gettext_lazy("Refresh it"), refresh_call, "Refresh of one call"),
     "invalidate": Action(
         gettext_lazy("Invalidate it"), invalidate_call, "Invalidation of one call"
     ),
-    "refresh": Action(gettext_lazy("Refresh it"), refresh_call, "Refresh of one call"),
     "invalidate-all": Action(
         gettext_lazy("Invalidate all calls"),
         invalidate_function,
@@ -120,13 +297,15 @@ ACTIONS = {
 }
 
 
-def run_action(action: Action, info: FunctionInfo, args: Any, kwargs: Any) -> Outcome:
-    """Run an action. An exception becomes a message with its type, without its text,
-    which may hold arguments."""
+def run_action(action: Action, user: Any, *given: Any) -> Outcome:
+    """Run an action in the name of a user. An exception becomes a message with its
+    type, without its text, which may hold arguments."""
     try:
-        return action.run(info, args, kwargs)
+        with acting(f"{user.get_username()}, in the admin"):
+            return action.run(*given)
     except Exception as error:
         name = type(error).__name__
         message = _("%(action)s: this raised %(error)s.")
         message %= {"action": action.title, "error": name}
-        return Outcome(messages.ERROR, message, f"{action.noun} raised {name}")
+        entry = action.noun and f"{action.noun} raised {name}"
+        return Outcome(messages.ERROR, message, entry)

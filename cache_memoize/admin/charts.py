@@ -1,4 +1,4 @@
-"""The chart of an hour, as SVG paths and in numbers."""
+"""The charts of the last minutes, as SVG paths and in numbers."""
 
 from __future__ import annotations
 
@@ -7,46 +7,76 @@ from typing import NamedTuple
 
 from ..stats.sitewide import Minute
 
+#: Units of the mark above a minute in which something failed.
+MARK = 4
+
 
 class Chart(NamedTuple):
-    """Bars, one per minute: misses at the foot, hits on top of them."""
+    """Bars, one per minute: misses at the foot, stale hits on them, then other hits; a
+    mark at the top of each minute in which something failed."""
 
     width: int
     height: int
-    #: The ``d`` of an SVG path; empty without any hit.
+    #: The ``d`` of an SVG path; empty without any.
     hits: str
+    stale: str
     misses: str
-    #: Calls in the busiest minute, which has the full height.
+    failing: str
+    #: Calls in the busiest minute, and those of a bar of the full height.
     most: int
-    #: All hits, and all misses.
-    sums: tuple[int, int]
+    scale: int
+    minutes: int
+    sums: Minute
 
 
-def draw_chart(minutes: Sequence[Minute], bar: int = 2, height: int = 32) -> Chart:
-    """Draw a chart in which a minute is `bar` units wide, 1 of them a gap."""
-    most = max((m.hits + m.misses for m in minutes), default=0)
-    hits, misses = [], []
+def busiest(minutes: Sequence[Minute]) -> int:
+    """Return the calls of the busiest minute."""
+    return max((m.hits + m.misses for m in minutes), default=0)
+
+
+def sum_minutes(minutes: Sequence[Minute]) -> Minute:
+    return Minute(*map(sum, zip(*minutes, strict=True))) if minutes else Minute()
+
+
+def draw_chart(
+    minutes: Sequence[Minute],
+    scale: int = 0,
+    failing: int = 0,
+    width: int = 120,
+    height: int = 32,
+) -> Chart:
+    """Draw a chart.
+
+    :param scale: calls of a bar of the full height; 0: those of the busiest minute.
+    :param failing: the number of the last minutes in which refreshes failed.
+    """
+    most = busiest(minutes)
+    scale = scale or most
+    bar = width // max(len(minutes), 1)
+    room = height - MARK - 1
+    paths: dict[str, list[str]] = {"hits": [], "stale": [], "misses": [], "failing": []}
     for number, minute in enumerate(minutes):
-        x, width = number * bar, max(bar - 1, 1)
-        foot = _height_of(minute.misses, most, height)
-        head = _height_of(minute.hits + minute.misses, most, height)
-        if minute.misses:
-            misses.append(_draw_bar(x, height, width, foot))
-        if minute.hits:
-            hits.append(_draw_bar(x, height - foot, width, head - foot))
+        x, thick = number * bar, max(bar - 1, 1)
+        stale = min(minute.stale, minute.hits)
+        parts = {"misses": minute.misses, "stale": stale, "hits": minute.hits - stale}
+        foot = float(height)
+        for name, count in parts.items():
+            if count:
+                # At least 1 unit, so that it can be seen.
+                tall = max(round(count / scale * room, 1), 1.0)
+                paths[name].append(_draw_bar(x, foot, thick, tall))
+                foot -= tall
+        if minute.errors or number >= len(minutes) - failing:
+            paths["failing"].append(_draw_bar(x, MARK, thick, MARK))
     return Chart(
-        len(minutes) * bar,
+        width,
         height,
-        "".join(hits),
-        "".join(misses),
-        most,
-        (sum(m.hits for m in minutes), sum(m.misses for m in minutes)),
+        most=most,
+        scale=scale,
+        minutes=len(minutes),
+        sums=sum_minutes(minutes),
+        **{name: "".join(found) for name, found in paths.items()},
     )
-
-
-def _height_of(count: int, most: int, height: int) -> float:
-    """Return at least 1 unit for any count, so that it can be seen."""
-    return max(round(count / most * height, 1), 1.0) if count else 0.0
 
 
 def _draw_bar(x: float, y: float, width: float, height: float) -> str:
