@@ -322,16 +322,22 @@ def test_a_guard_is_not_run_again():
 
 @INLINE
 @pytest.mark.backends(["locmem", "valkey"])
-def test_changes_that_are_invalidated_are_no_findings(backend, monkeypatch):
+def test_changes_that_are_invalidated_are_no_findings(backend):
     """Three readers and a writer, which invalidates a moment after it has changed a
     value. ``AUDITS=100000`` makes as many."""
     wanted = int(os.environ.get("AUDITS", how_many(3_000)))
-    monkeypatch.setattr(module, "PAUSE", 0.03)
-    truth, clock = dict.fromkeys(range(5), 0), Clock()
-    f = cache_memoize(60, cache_alias=backend, audit=1, prefix="audited races")(
-        lambda x: truth[x]
-    )
+    truth, clock, changes = dict.fromkeys(range(5), 0), Clock(), [0]
     ended = threading.Event()
+
+    class Patient(Clock):
+        def sleep(self, seconds: float) -> None:
+            """A pause is longer than a change is without its invalidation."""
+            last = changes[0] + 2 if seconds == PAUSE else 0
+            while changes[0] < last and not ended.is_set():
+                super().sleep(0.001)
+
+    options: Any = {"cache_alias": backend, "audit": 1, "_clock": Patient()}
+    f = cache_memoize(60, prefix="audited races", **options)(lambda x: truth[x])
 
     def read() -> None:
         while not ended.is_set():
@@ -343,6 +349,7 @@ def test_changes_that_are_invalidated_are_no_findings(backend, monkeypatch):
             truth[x] += 1
             clock.sleep(random.random() * 0.003)
             f.invalidate(x)
+            changes[0] += 1
             clock.sleep(0.002)
 
     workers = [threading.Thread(target=each) for each in (read, read, read, write)]
