@@ -80,7 +80,7 @@ class Explanation:
 
 
 class Traces(NamedTuple):
-    """What is remembered of a function's entries, and of invalidations in its cache."""
+    """The last entries of a function, and the last invalidations in its cache."""
 
     entries: Mapping[str, Trace]
     invalidations: Mapping[str, Trace]

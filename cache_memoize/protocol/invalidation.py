@@ -24,7 +24,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..cache import record
 from ..cache.connections import UNREAD, UNREADABLE, aliases
@@ -56,6 +56,20 @@ NO_TOKENS: frozenset[bytes] = frozenset()
 _HOLD = bytes(8)
 
 
+class _Act(NamedTuple):
+    """One invalidation."""
+
+    #: The function, or the control, for messages.
+    name: str
+    #: The cause, for explanations.
+    why: str
+    key: str = ""
+    #: Those that other results depend on, which were made with the entry.
+    tags: Sequence[str] = ()
+    #: Seconds after it takes effect for which nothing is stored.
+    hold: float = 0.0
+
+
 async def invalidate_key(
     store: Store, name: str, key: str, hold: float = 0.0, tags: Sequence[str] = ()
 ) -> None:
@@ -68,14 +82,12 @@ async def invalidate_key(
     :param tags: those that other results depend on, which were made with the entry.
     """
     blocked: list[float] = []
-    here, why = store.in_sync(), cause()  # as the commit is
-    at_commit = functools.partial(
-        _invalidate_after_commit, here, name, key, hold, tags, why, blocked
-    )
+    here, act = store.in_sync(), _Act(name, cause(), key, tags, hold)
+    at_commit = functools.partial(_invalidate_after_commit, here, act, blocked)
 
     def block(tokens: frozenset[bytes], each: str) -> None:
         if each == key:
-            run(_block(here, name, key, tokens, tags, blocked))
+            run(_block(here, act, tokens, blocked))
         else:
             run(_limit_tags(here, (each,)))
 
@@ -90,12 +102,12 @@ async def invalidate_key(
         store.database(),
     )
     if tokens:
-        await _block(store, name, key, tokens, tags, blocked)
+        await _block(store, act, tokens, blocked)
         await _limit_tags(store, tags)
     elif tokens is None:
         await store.get(key)  # an error is raised here, and not at the commit
     else:
-        await _invalidate_now(store, name, key, hold, tags, why)
+        await _invalidate_now(store, act)
 
 
 async def invalidate_call(call: Call, *, variants: bool = False) -> None:
@@ -127,41 +139,29 @@ async def renew_tags(
     :param beside: a key that holds a record.
     :param why: the cause, for explanations; empty: the caller.
     """
-    here, why = store.in_sync(), why or cause()  # as the commit is
+    here, act = store.in_sync(), _Act(name, why or cause(), tags=tags)
     tokens = await transactions.ask_connections(
         store,
         transactions.run_at_commit,
         store.alias,
         tags,
-        functools.partial(_renew_after_commit, here, name, tags, why, fails),
+        functools.partial(_renew_after_commit, here, act, fails),
         lambda tokens, tag: run(_limit_tags(here, (tag,))),
         store.database(),
     )
     if tokens:
         await _limit_tags(store, tags)
     elif tokens is not None:
-        await _renew_now(store, name, tags, why, beside)
+        await _renew_now(store, act, beside)
 
 
-async def _renew_now(
-    store: Store,
-    name: str,
-    tags: Sequence[str],
-    why: str,
-    beside: str | None = None,
-) -> None:
+async def _renew_now(store: Store, act: _Act, beside: str | None = None) -> None:
     """Give each tag that some entry depends on a new token."""
-    await _mark_tags(store, name, tags, why, beside)
-    await store.tell(tags)
+    await _mark_tags(store, act, beside)
+    await store.tell(act.tags)
 
 
-async def _mark_tags(
-    store: Store,
-    name: str,
-    tags: Sequence[str],
-    why: str,
-    beside: str | None = None,
-) -> None:
+async def _mark_tags(store: Store, act: _Act, beside: str | None = None) -> None:
     """Replace the tokens of tags by marks.
 
     The answer of a client that hides errors may be empty. It is believed if the record
@@ -169,22 +169,20 @@ async def _mark_tags(
     """
     swallows = store.backend().swallows
     last = [beside] if beside and swallows and store.answers_in_order() else []
-    found = await store.records([*tags, *last] if tags else [])
+    found = await store.records([*act.tags, *last] if act.tags else [])
     is_proven = not swallows or (last and found.pop(last[0], None) is not None)
-    for tag in () if is_proven else tags:
+    for tag in () if is_proven else act.tags:
         mark = pack(CLEARED, store.clock.token())
         if tag not in found and not await store.add(tag, mark, CLEARED_FOR):
-            await _mark(store, name, tag)
-    await _mark_found(store, name, found, why)
+            await _mark(store, act.name, tag)
+    await _mark_found(store, act, found)
 
 
-async def _mark_found(
-    store: Store, name: str, records: dict[str, Record], why: str
-) -> None:
+async def _mark_found(store: Store, act: _Act, records: dict[str, Record]) -> None:
     for tag, found in records.items():
-        await _mark(store, name, tag, found=found)
+        await _mark(store, act.name, tag, found=found)
     if records:  # of the others no entry depended
-        note_invalidation(store.alias, records, store.clock.time(), why)
+        note_invalidation(store.alias, records, store.clock.time(), act.why)
 
 
 async def _limit_tags(store: Store, tags: Sequence[str]) -> None:
@@ -203,14 +201,12 @@ async def _limit_tags(store: Store, tags: Sequence[str]) -> None:
 
 def _renew_after_commit(
     store: Store,
-    name: str,
-    tags: Sequence[str],
-    why: str,
+    act: _Act,
     fails: Callable[[Exception], object] | None,
     token: bytes,
 ) -> None:
     try:
-        run(_renew_now(store, name, tags, why))
+        run(_renew_now(store, act))
     except Exception as error:
         if fails is None:
             raise
@@ -218,72 +214,54 @@ def _renew_after_commit(
 
 
 async def _block(
-    store: Store,
-    name: str,
-    key: str,
-    tokens: frozenset[bytes],
-    tags: Sequence[str],
-    blocked: list[float],
+    store: Store, act: _Act, tokens: frozenset[bytes], blocked: list[float]
 ) -> None:
     """Block a key for these invalidations; note the time, if that succeeds."""
     now = store.clock.monotonic()
-    await _mark(store, name, key, adds=tokens, seconds=BLOCK_FOR)
-    await store.tell([key, *tags])
+    await _mark(store, act.name, act.key, adds=tokens, seconds=BLOCK_FOR)
+    await store.tell([act.key, *act.tags])
     blocked.append(now)
 
 
 def _invalidate_after_commit(
-    store: Store,
-    name: str,
-    key: str,
-    hold: float,
-    tags: Sequence[str],
-    why: str,
-    blocked: list[float],
-    token: bytes,
+    store: Store, act: _Act, blocked: list[float], token: bytes
 ) -> None:
     """Invalidate after a commit, and take away its block, but no other.
 
     :param blocked: when the block began, in monotonic seconds; empty if there is none.
     """
     try:
-        run(_invalidate_now(store, name, key, hold, tags, why, frozenset([token])))
+        run(_invalidate_now(store, act, frozenset([token])))
     except Exception as error:
         # An error here would skip the project's own hooks. While the block lasts, there
         # is no old entry, and none can be stored.
         if not blocked or store.clock.monotonic() - blocked[0] >= BLOCK_FOR / 2:
             raise
+        name = act.name
         logger.warning("%s: %r after the commit; the block will expire", name, error)
 
 
 async def _invalidate_now(
-    store: Store,
-    name: str,
-    key: str,
-    hold: float,
-    tags: Sequence[str],
-    why: str,
-    drops: frozenset[bytes] = NO_TOKENS,
+    store: Store, act: _Act, drops: frozenset[bytes] = NO_TOKENS
 ) -> None:
-    """Invalidate an entry, and what depends on these tags, which were made with it."""
-    adds, found = frozenset([_HOLD]) if hold else NO_TOKENS, UNREAD
+    """Invalidate an entry, and what depends on the tags, which were made with it."""
+    key, found = act.key, UNREAD
+    adds = frozenset([_HOLD]) if act.hold else NO_TOKENS
     seen: dict[str, Record] = {}
     is_sure = not store.backend().swallows and store.answers_in_order()
-    if tags and not hold and is_sure:
-        seen = await store.records((key, *tags))
+    if act.tags and not act.hold and is_sure:
+        seen = await store.records((key, *act.tags))
         found = seen.pop(key, None)
     if found is not UNREAD and _is_empty(found, swallows=False):
         # The key was read before its tags, or with them. There is no entry, and what
         # was made with one has had its tags before: they need no second look.
-        await _mark_found(store, name, seen, why)
+        await _mark_found(store, act, seen)
     else:
-        seconds = math.ceil(hold)
-        await _mark(
-            store, name, key, adds=adds, drops=drops, seconds=seconds, found=found
-        )
-        await _mark_tags(store, name, tags, why, key)
-    note_invalidation(store.alias, [key], store.clock.time(), why)
-    await store.tell([key, *tags])
+        terms: Any = {"adds": adds, "drops": drops, "seconds": math.ceil(act.hold)}
+        await _mark(store, act.name, key, found=found, **terms)
+        await _mark_tags(store, act, key)
+    note_invalidation(store.alias, [key], store.clock.time(), act.why)
+    await store.tell([key, *act.tags])
 
 
 async def _mark(
