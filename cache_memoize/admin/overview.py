@@ -112,7 +112,7 @@ class Row:
 
     @property
     def alert(self) -> str:
-        """What is wrong with the function, in words."""
+        """The trouble of the function, in words; empty: there is none."""
         if self.old_since is None:
             return ""
         since = {"moment": format_moment(self.old_since)}
@@ -120,14 +120,14 @@ class Row:
 
     @property
     def cache_alert(self) -> str:
-        """What is wrong with its cache, in words."""
+        """The trouble of its cache, in words; empty: there is none."""
         if self.info.breaker_state != "closed":
             return gettext("not used")
         return gettext("no answer") if self.is_silent else ""
 
     @property
     def badness(self) -> tuple[Any, ...]:
-        """What to sort by, for the worst to be last."""
+        """A key for sorting, by which the worst comes last."""
         bad = bool(self.cache_alert), bool(self.alert), self.totals.errors > 0
         return *bad, self.totals.spent
 

@@ -1,4 +1,4 @@
-"""What is on the pages: their tables, made of functions, caches and log entries."""
+"""The tables of the pages, made of functions, caches and log entries."""
 
 from __future__ import annotations
 
@@ -65,15 +65,10 @@ def _link_functions(
 # --- functions -----------------------------------------------------------------------
 
 
-def list_functions(
-    rows: list[Row],
-    column: Column,
-    falls: bool,
-    make_link: Callable[..., str],
-    address: Address,
-    window: Window,
-) -> Table:
-    """Return the list, ordered by a column, with its total."""
+def make_heads(
+    column: Column, falls: bool, make_link: Callable[..., str]
+) -> list[Head]:
+    """Return the heads of the list, which sort it, or reverse its order."""
     heads = []
     for each in COLUMNS:
         here = each is column
@@ -82,6 +77,13 @@ def list_functions(
         link = make_link(o=f"-{each.name}" if fall else each.name)
         heads.append(Head(each.title, each.is_number, link, order))
     heads.insert(1, Head(_("By the minute")))
+    return heads
+
+
+def list_functions(
+    rows: list[Row], heads: list[Head], address: Address, window: Window
+) -> Table:
+    """Return the list, with its total."""
     # One scale for all, so that rows can be compared.
     scale = max((charts.busiest(row.minutes or []) for row in rows), default=0)
     texts = overview.describe_shown(overview.add_totals(rows))
@@ -138,7 +140,7 @@ def list_affected(rows: list[Row], address: Address) -> Table:
 
 
 def describe_function(row: Row, address: Address) -> dict[str, Any]:
-    """Return what the page of a function shows besides its form."""
+    """Return the tables and names on the page of a function."""
     info, options = row.info, describe_options(row.info)
     dependencies = describe_dependencies(info)
     links = {each.path: address("change", each.id) for each in list_infos()}
@@ -285,9 +287,9 @@ def list_dependents(found: Dependents, address: Address, may_invalidate: bool) -
 
 
 def list_changes(entries: Iterable[Any], address: Address, may_see: bool) -> Table:
-    """Return what users did.
+    """Return the changes that users have made.
 
-    :param may_see: whether what the log says of arguments is shown.
+    :param may_see: whether the user may see the masked arguments.
     """
     heads = [*map(Head, (_("When"), _("User"), _("Change"), _("Of")))]
     rows = []

@@ -12,11 +12,11 @@ class Cell(NamedTuple):
     """A cell: a text or a chart, with more below it."""
 
     text: Any = ""
-    #: The address of what the text names.
+    #: An address for the text.
     link: str = ""
     #: Smaller lines below the text.
     notes: Iterable[Any] = ()
-    #: What is wrong, in words.
+    #: The trouble, in words.
     alert: str = ""
     #: More texts, each with its address or "".
     others: Iterable[tuple[str, str]] = ()
@@ -62,7 +62,7 @@ def make_numbers(texts: dict[str, str], names: Iterable[str]) -> list[Cell]:
         Cell(
             texts[name],
             is_number=True,
-            is_bad=name in ("errors", "failed") and texts[name] != "0",
+            is_bad=name in ("errors", "failed", "wrong") and texts[name] != "0",
         )
         for name in names
     ]
