@@ -494,7 +494,10 @@ def test_the_worst_is_first(client: Client, told: None, settings: Any) -> None:
     response = client.get(LIST)
     assert rows(response) == ["silent", "old", "erring", "dear", "fine"]
     text = text_of(response)
-    assert "nowhere no answer" in text and "serving old values since" in text
+    assert (
+        "the cache nowhere does not answer" in text
+        and "serving old values since" in text
+    )
     assert "The worst first" in text
     ordered = client.get(LIST, {"o": "name"})
     assert rows(ordered)[0] == "dear" and "Show the worst first" in text_of(ordered)
@@ -541,7 +544,7 @@ def test_the_page_of_caches(
     monkeypatch.setitem(copies.by_place, "a place", None)
     monkeypatch.setattr(copies, "size", 400)
     text = text_of(client.get(CACHES))
-    note = "the memory of this process: others keep what is invalidated here"
+    note = "the memory of this process: other processes keep what is invalidated here"
     took = r"\S+ in \S+ .s"
     for one in (
         rf"default LocMemCache {took} closed no {note} 0 1 \d+ bytes 0 ",
@@ -911,7 +914,7 @@ def test_a_cache_that_does_not_answer(
         patch.setattr(reporter, "_known", WeakSet())  # others have something to tell
         patch.setattr(Store, "_command", lambda *args: pytest.fail("it was asked"))
         text = text_of(client.get(page(f)))
-    assert "not used for some seconds" in text
+    assert "the cache nowhere is not used, after failures" in text
     assert "The cache nowhere does not answer" in text
     assert "not used" in text_of(client.get(LIST))
 
@@ -1317,7 +1320,7 @@ def test_variants_are_chosen(client: Client) -> None:
         "have the values of this request: test_variants_are_chosen.<locals>.other"
         in text
     )
-    assert "To invalidate a call invalidates all its variants" in text
+    assert "Invalidating a call invalidates all its variants" in text
     assert "There is no entry" in text_of(client.post(page(f, "look"), fields))
     client.post(page(f, "refresh"), fields)
     with override("de"), timezone.override("Europe/Oslo"):

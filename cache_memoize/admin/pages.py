@@ -110,14 +110,14 @@ def _make_row(row: Row, scale: int, address: Address) -> list[Cell]:
         row.info.name,
         address("change", row.info.id),
         [row.info.source or row.info.module, *tags],
-        row.alert,
+        row.alerts,
     )
     texts = overview.describe_shown(row.totals)
     return [
         name,
         Cell(chart=chart) if chart else Cell(notes=[_("no figures")]),
         *make_numbers(texts, [figure.name for figure in SHOWN]),
-        Cell(row.alias, notes=[row.timeout], alert=row.cache_alert),
+        Cell(row.alias, notes=[row.timeout]),
     ]
 
 
@@ -143,15 +143,18 @@ def describe_function(row: Row, address: Address) -> dict[str, Any]:
     """Return the tables and names on the page of a function."""
     info, options = row.info, describe_options(row.info)
     dependencies = describe_dependencies(info)
-    links = {each.path: address("change", each.id) for each in list_infos()}
+    known = {
+        each.path: (name_function(each), address("change", each.id))
+        for each in list_infos()
+    }
     return {
         "figures": _list_figures(row),
         "chart": row.draw_hour(),
         "hour": _list_hour(row),
         "options": _list_options("memoize-options", options.explicit),
         "defaults": _list_options("memoize-defaults", options.defaults),
-        "depends_on": [(each, links.get(each, "")) for each in dependencies.depends_on],
-        "used_by": [(each, links.get(each, "")) for each in dependencies.used_by],
+        "depends_on": [known.get(e, (e, "")) for e in dependencies.depends_on],
+        "used_by": [known.get(e, (e, "")) for e in dependencies.used_by],
     }
 
 
@@ -222,10 +225,10 @@ def _make_cache(each: CacheInfo, address: Address) -> list[Cell]:
 def _describe_answer(question: Question) -> Cell:
     if question.error is not None:
         values = {"error": describe_error(question.error)}
-        return Cell(alert=_("fails: %(error)s") % values)
+        return Cell(alerts=[_("fails: %(error)s") % values])
     if not question.is_answered:
         values = {"time": format_duration(question.waited)}
-        return Cell(alert=_("no answer for %(time)s") % values)
+        return Cell(alerts=[_("no answer for %(time)s") % values])
     took = _("in %(time)s") % {"time": format_duration(question.answer)}
     return Cell(took.replace(" ", "\xa0"))  # in one line
 
@@ -236,7 +239,8 @@ def _describe_breaker(state: str | None) -> Cell:
     if state == "closed":
         return Cell(_("closed"))
     note = _("this process does without the cache for some seconds, after failures")
-    return Cell(alert=_("open") if state == "open" else _("half-open"), notes=[note])
+    name = _("open") if state == "open" else _("half-open")
+    return Cell(alerts=[name], notes=[note])
 
 
 def _describe_place(each: CacheInfo) -> Cell:
@@ -244,7 +248,7 @@ def _describe_place(each: CacheInfo) -> Cell:
         return Cell(_("stores nothing"))
     if each.own_place is None:
         return Cell(_("yes"))
-    note = _("%(place)s of this process: others keep what is invalidated here")
+    note = _("%(place)s of this process: other processes keep what is invalidated here")
     return Cell(_("no"), notes=[note % {"place": each.own_place}])
 
 

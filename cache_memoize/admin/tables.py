@@ -16,8 +16,8 @@ class Cell(NamedTuple):
     link: str = ""
     #: Smaller lines below the text.
     notes: Iterable[Any] = ()
-    #: The trouble, in words.
-    alert: str = ""
+    #: Troubles, in words.
+    alerts: Iterable[str] = ()
     #: More texts, each with its address or "".
     others: Iterable[tuple[str, str]] = ()
     chart: Chart | None = None
