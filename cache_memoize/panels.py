@@ -1,6 +1,7 @@
 """A panel for django-debug-toolbar: the memoized calls of one request.
 
-It listens to the signals while a request is recorded, and patches nothing. The
+It listens to the signals while a request is recorded, and patches nothing; the place
+and the arguments of a call are found in the frames above the receiver. The
 recording is in a context variable, so requests in other threads and tasks stay apart;
 threads and tasks that a request starts, and the refreshes that it causes, belong to it
 until it has ended.
@@ -9,13 +10,19 @@ until it has ended.
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections import Counter, defaultdict
+from collections.abc import Callable
+from contextlib import suppress
 from contextvars import ContextVar
+from inspect import iscoroutinefunction
 from itertools import chain
 from pathlib import Path
+from reprlib import repr as saferepr
 from time import perf_counter
-from typing import Any
+from types import CodeType
+from typing import Any, NamedTuple
 from weakref import WeakSet
 
 from django.core.exceptions import ImproperlyConfigured
@@ -30,6 +37,9 @@ except ModuleNotFoundError as error:
         name=error.name,
     ) from error
 
+from . import decorator, planning
+from .cache.store import Store
+from .conf import is_debug
 from .describe import (
     FunctionInfo,
     describe_dependencies,
@@ -37,13 +47,19 @@ from .describe import (
     format_duration,
     list_functions,
 )
+from .explain import explain_call
 from .process import printable
+from .protocol.call import Call
+from .protocol.capture import computation
 from .signals import ALL, Event
+from .stats.history import cause
 
 __all__ = ["MemoizePanel"]
 
 #: The number of events that are listed; all are counted.
 MOST = 1_000
+#: The number of calls whose miss is explained, and characters of arguments.
+MOST_EXPLAINED, MOST_CHARACTERS = 50, 200
 #: Kinds of events: reads that were served from the cache, and all reads.
 SERVED = ("hit", "stale")
 READS = (*SERVED, "miss")
@@ -62,8 +78,10 @@ class Recording:
     def __init__(self) -> None:
         self.began = perf_counter()
         self.closed = False
-        #: Seconds since the beginning, and the event.
-        self.events: list[tuple[float, Event]] = []
+        #: Seconds since the beginning, the event, and where the call was made.
+        self.events: list[tuple[float, Event, Made]] = []
+        #: Seconds of commands on caches.
+        self.in_caches = 0.0
         self.number = 0
         self._lock = threading.Lock()
         #: Number and seconds of events, by the path, the alias and the kind.
@@ -83,7 +101,7 @@ class Recording:
                 return
             self.number += 1
             if len(self.events) < MOST:
-                self.events.append((since, event))
+                self.events.append((since, event, Made.here()))
             name = event.function, event.alias
             self.counts.setdefault(name, Counter())[event.kind] += 1
             self.seconds[*name, event.kind] += event.seconds
@@ -111,6 +129,40 @@ class Recording:
             self.closed = True
 
 
+class Made(NamedTuple):
+    """The call of an event: where it was made, and with which arguments."""
+
+    place: str
+    #: The number of computations around it.
+    depth: int
+    #: None where they are not known, as in a refresh in the background.
+    call: Call | None
+
+    @classmethod
+    def here(cls) -> Made:
+        frame, found, outer = sys._getframe(1), None, computation()
+        while frame is not None and found is None:
+            given = frame.f_locals if frame.f_code in _WRAPPERS else {}
+            if "key" in given and "plan" in given:
+                names = "function", "plan", "key", "args", "kwargs"
+                function, plan, key, args, kwargs = map(given.__getitem__, names)
+                found = Call(function, plan, plan.store, key, args, kwargs)
+            frame = frame.f_back  # type: ignore[assignment]
+        depth = 0
+        while outer is not None:
+            depth, outer = depth + 1, outer.outer
+        return cls(cause(), depth, found)
+
+
+#: The code of the wrappers around functions, in whose frames calls are found.
+_WRAPPERS = {
+    each
+    for make in (decorator._sync_wrapper, decorator._async_wrapper)
+    for each in make.__code__.co_consts
+    if isinstance(each, CodeType)
+}
+
+
 def _owner_of_memory() -> int:
     """Return the id of the task or thread that has a ``local="request"`` memory."""
     try:
@@ -118,6 +170,39 @@ def _owner_of_memory() -> int:
     except RuntimeError:  # no running loop
         task = None
     return threading.get_ident() if task is None else id(task)
+
+
+# --- commands on caches --------------------------------------------------------------
+
+
+def _add_seconds(seconds: float) -> None:
+    recording = _current.get()
+    if recording is not None:
+        recording.in_caches += seconds
+
+
+def _timed(read: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that reads a cache, and adds its seconds to the recording."""
+
+    def timed(*args: Any) -> Any:
+        began = perf_counter()
+        try:
+            return read(*args)
+        finally:
+            _add_seconds(perf_counter() - began)
+
+    async def atimed(*args: Any) -> Any:
+        began = perf_counter()
+        try:
+            return await read(*args)
+        finally:
+            _add_seconds(perf_counter() - began)
+
+    return atimed if iscoroutinefunction(read) else timed
+
+
+planning.watched.append(_timed)
+Store.heard = staticmethod(_add_seconds)
 
 
 # --- listening -----------------------------------------------------------------------
@@ -232,8 +317,60 @@ def _describe_recording(recording: Recording) -> dict[str, Any]:
         "duplicates": sorted(repeated, reverse=True),
         "repeated": sum(reads - 1 for reads, *_ in repeated),
         "spared": sum(savable for _, savable, *_ in repeated),
-        "events": [_describe_event(*each) for each in recording.events],
+        "in_caches": format_duration(recording.in_caches),
+        "computing": format_duration(_computing(recording)),
+        "events": _describe_events(recording),
     }
+
+
+def _computing(recording: Recording) -> float:
+    """Return the seconds of computations that are not part of another one."""
+    return sum(
+        event.seconds
+        for _, event, made in recording.events
+        if event.kind == "computed" and made.depth <= 1
+    )
+
+
+def _describe_events(recording: Recording) -> list[dict[str, Any]]:
+    """Return the events; the same ones in a row are one, with their number."""
+    rows: list[dict[str, Any]] = []
+    last: Any = None
+    explained: dict[str, str] = {}
+    for since, event, made in recording.events:
+        same = event.kind, event.key, event.function, made.place
+        if same == last:
+            rows[-1]["times"] += 1
+            continue
+        last = same
+        own = event.kind in ("miss", "computed")  # they are inside of their computation
+        depth = made.depth - own
+        row = _describe_event(since, event)
+        row |= {"times": 1, "place": made.place, "levels": "↳ " * depth}
+        row["args"] = _describe_arguments(made.call)
+        row["why"] = ""
+        if event.kind == "miss" and made.call and len(explained) < MOST_EXPLAINED:
+            if event.key not in explained:
+                explained[event.key] = _explain(made.call)
+            row["why"] = explained[event.key]
+        rows.append(row)
+    return rows
+
+
+def _explain(call: Call) -> str:
+    with suppress(Exception):  # an argument has changed, or the cache fails
+        reason = explain_call(call).reason
+        return f"{reason.kind}: {reason.text}"
+    return ""
+
+
+def _describe_arguments(call: Call | None) -> str:
+    """Return the arguments of a call as text, in debug mode only."""
+    if call is None or not is_debug():
+        return ""
+    shown = [saferepr(each) for each in call.args]
+    shown += [f"{name}={saferepr(each)}" for name, each in call.kwargs.items()]
+    return ", ".join(shown)[:MOST_CHARACTERS]
 
 
 def _depends(infos: dict[str, list[FunctionInfo]]) -> dict[str, list[str]]:

@@ -84,6 +84,8 @@ _lock = threading.RLock()
 #: Held only while a function is added to the register, or the register is listed.
 _listing = threading.RLock()
 _functions: WeakSet[Function] = WeakSet()
+#: What is put around the functions that read the cache, for the panel.
+watched: list[Callable[[Any], Any]] = []
 #: Aliases of which the log has said that other processes do not see the entries, or
 #: has had no reason to.
 checked_aliases: set[str] = set()
@@ -275,6 +277,10 @@ def _plan(function: Function, project: Conf, *, may_open: bool = True) -> Plan:
         near = Near(alias, hit_kinds, policy.local, group, function.stats, clock)
         read, aread = near.fetch, near.afetch
         read_many, aread_many = near.fetch_many, near.afetch_many
+    for watch in watched:
+        read, aread, read_many, aread_many = map(
+            watch, (read, aread, read_many, aread_many)
+        )
     return Plan(
         options=options,
         policy=policy,

@@ -97,6 +97,9 @@ class Panel:
             tables.get(label, [None])[1:]
             for label in (FUNCTIONS, DUPLICATES, EVENTS, USERS, MADE_OF)
         )
+        #: As they are shown; events one by one, with the first columns.
+        self.rows = self.events
+        self.events = [row[:6] for row in self.rows for _ in range(int(row[6]))]
 
     @property
     def kinds(self):
@@ -129,6 +132,32 @@ def test_it_shows_the_calls_of_a_request(views):
     assert panel.kinds == ["hit"]
     assert re.fullmatch(r"[\d.,]+ (ms|µs) saved", panel.events[0][3])
     assert "1 call, 1 from the cache" in panel.text
+
+
+def test_where_a_call_was_made_and_why_it_missed(views, monkeypatch):
+    miss, computed = get("/one/sugar/").rows
+    *_, times, args, place, why = miss
+    assert (times, args, why) == ("1", "'sugar'", "never stored: as far as is known")
+    assert re.fullmatch(r"tests/toolbar\.py:\d+", place)
+    views.price.invalidate("sugar")
+    miss, _ = get("/one/sugar/").rows
+    assert miss[-1].startswith("invalidated: the call, ")
+    assert re.search(r"by tests/test_panels\.py:\d+$", miss[-1])
+    monkeypatch.setattr(panels, "is_debug", lambda: False)
+    (hit,) = get("/one/sugar/").rows
+    assert hit[6:] == ["1", "", place, ""]
+
+
+def test_calls_in_a_row_are_one_row_and_calls_inside_are_a_tree(views):
+    get("/several/2/")
+    assert [row[6] for row in get("/several/9/").rows] == ["9"]
+    panel = get("/bill/milk/")
+    shown = [(row[1], row[2].replace("tests.toolbar.", "")) for row in panel.rows]
+    assert shown == [
+        *[("miss", "bill"), ("miss", "↳ price"), ("computed", "↳ price")],
+        *[("miss", "↳ rating"), ("computed", "↳ rating"), ("computed", "bill")],
+    ]
+    assert re.search(r"[\d.,]+ (µs|ms) in caches, [\d.,]+ (µs|ms) in comp", panel.text)
 
 
 def test_a_request_without_calls_says_so(views):
@@ -350,7 +379,7 @@ def test_a_refresh_in_the_background_counts_until_the_request_is_over(
     go.set()
     assert pool.join() and len(runs) == 3
     panels._end_recording(another)
-    assert [event.kind for _, event in recordings[-1].events] == ["stale"]
+    assert [event.kind for _, event, _ in recordings[-1].events] == ["stale"]
 
 
 # --- nothing is paid -----------------------------------------------------------------

@@ -72,6 +72,9 @@ DOUBTED = 0.1
 class Store:
     """The commands on one cache, as coroutines that never suspend."""
 
+    #: Gets the seconds of each command, for the panel.
+    heard: Callable[[float], object] | None = None
+
     def __init__(self, alias: str, breaker: Breaker, clock: Clock) -> None:
         self.alias = alias
         self.breaker = breaker
@@ -259,6 +262,8 @@ class Store:
         # An empty answer proves nothing where a client hides its errors.
         doubted = client.backend.swallows and not result
         took = self.clock.monotonic() - started
+        if Store.heard is not None:
+            Store.heard(took)
         if took > (min(DOUBTED, SLOW) if doubted else SLOW):
             writes = doubted or command not in _READS
             if self.breaker.tripped or await self._hangs(client, writes):
