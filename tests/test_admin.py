@@ -1165,6 +1165,9 @@ def test_a_call_is_looked_at_refreshed_and_invalidated(client: Client) -> None:
     assert runs == [(3, "de")] * 2
     assert "The call is invalidated" in do(client, f, "invalidate", text)
     assert f.peek(3, "de") is None
+    looked = do(client, f, "look", text)
+    assert "It last missed: invalidated, the call, " in looked
+    assert "by keeper, in the admin" in looked
     # To look changes nothing.
     assert shortened() == ["Refreshed one call", "Invalidated one call"]
 

@@ -82,6 +82,7 @@ def case(id: str, totals: Totals, found: str = "", **usage: Any) -> Any:
         case("errors", GOOD, "D006", recent_errors=7),
         case("lost by errors", RAN._replace(stored=0), "D004", recent_errors=7),
         case("old values", GOOD, "D005", old_since=SINCE),
+        case("wrong values", GOOD._replace(audited=9, wrong=1), "D011"),
     ],
 )
 def test_what_figures_of_a_function_mean(totals, found, usage):

@@ -29,15 +29,18 @@ def peek_call(info: FunctionInfo, call: TypedCall) -> Outcome:
     found = call.use_control("peek")
     if found is None and (info.breaker.tripped or info.stats.errors > errors):
         return Outcome(messages.ERROR, _("The cache did not answer."), "")
+    reason = call.use_control("explain").reason
+    missed = _("It last missed: %(kind)s, %(text)s.") % reason._asdict()
     if found is None:
-        return Outcome(messages.INFO, _("There is no entry of this call."), "")
+        text = _("There is no entry of this call.")
+        return Outcome(messages.INFO, f"{text} {missed}", "")
     text = (
         _("There is a stale entry, %(age)s old: %(value)s.")
         if found.stale
         else _("There is an entry, %(age)s old: %(value)s.")
     )
     values = {"age": format_duration(found.age), "value": describe_value(found.value)}
-    return Outcome(messages.INFO, text % values, "")
+    return Outcome(messages.INFO, f"{text % values} {missed}", "")
 
 
 def invalidate_call(info: FunctionInfo, call: TypedCall) -> Outcome:

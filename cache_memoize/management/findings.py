@@ -86,6 +86,13 @@ TEXTS = {
         "Nothing is memoized: CACHE_MEMOIZE['ENABLED'] is False.",
         "Remove it, or write True.",
     ),
+    "cache_memoize.D011": (
+        checks.ERROR,
+        "{} of {} audited hits were wrong.",
+        "What the function reads has changed without an invalidation: write "
+        "depends_on=, or invalidate where it changes. The log cache_memoize names the "
+        "keys and tables.",
+    ),
 }
 
 
@@ -170,6 +177,8 @@ def judge_function(usage: Usage) -> Iterator[checks.CheckMessage]:
         yield find("D004", count(unstored), count(runs), count(totals.errors))
     elif usage.recent_errors:
         yield find("D006", count(usage.recent_errors))
+    if totals.wrong:
+        yield find("D011", count(totals.wrong), count(totals.audited))
     if usage.old_since is not None:
         since = f"{usage.old_since:%Y-%m-%d %H:%M} UTC"
         yield find("D005", since, count(totals.failed))
