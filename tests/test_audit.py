@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import random
 import threading
 from typing import Any
 
@@ -12,10 +14,17 @@ from django.db import transaction
 from django.test import override_settings
 
 from cache_memoize import cache_memoize, signals, vary
+from cache_memoize.clock import Clock
 from cache_memoize.protocol import audit as module
 from cache_memoize.protocol import threads
 from cache_memoize.protocol.audit import PAUSE, is_same
-from tests.conftest import FakeClock, World, in_thread
+from tests.conftest import (
+    FakeClock,
+    World,
+    close_connections,
+    how_many,
+    in_thread,
+)
 from tests.models import Book, Shelf
 
 INLINE = override_settings(CACHE_MEMOIZE={"REFRESH": "inline"})
@@ -309,3 +318,62 @@ def test_a_guard_is_not_run_again():
         )
         guard(), guard()
         assert len(runs) == 1
+
+
+@INLINE
+@pytest.mark.backends(["locmem", "valkey"])
+def test_changes_that_are_invalidated_are_no_findings(backend):
+    """Three readers and a writer, which invalidates a moment after it has changed a
+    value. ``AUDITS=100000`` makes as many."""
+    wanted = int(os.environ.get("AUDITS", how_many(3_000)))
+    truth, clock, changes = dict.fromkeys(range(5), 0), Clock(), [0]
+    ended = threading.Event()
+
+    class Patient(Clock):
+        def sleep(self, seconds: float) -> None:
+            """A pause is longer than a change is without its invalidation."""
+            last = changes[0] + 2 if seconds == PAUSE else 0
+            while changes[0] < last and not ended.is_set():
+                super().sleep(0.001)
+
+    options: Any = {"cache_alias": backend, "audit": 1, "_clock": Patient()}
+    f = cache_memoize(60, prefix="audited races", **options)(lambda x: truth[x])
+
+    def read() -> None:
+        while not ended.is_set():
+            f(random.choice([*truth]))
+
+    def write() -> None:
+        while not ended.is_set():
+            x = random.choice([*truth])
+            truth[x] += 1
+            clock.sleep(random.random() * 0.003)
+            f.invalidate(x)
+            changes[0] += 1
+            clock.sleep(0.002)
+
+    workers = [threading.Thread(target=each) for each in (read, read, read, write)]
+    for each in workers:
+        each.start()
+    while f.cache_info().audited < wanted and not f.cache_info().wrong:
+        clock.sleep(0.01)
+    ended.set()
+    for each in workers:
+        each.join()
+    close_connections()
+    assert f.cache_info().wrong == 0
+
+
+@INLINE
+@pytest.mark.parametrize("seed", range(5))
+def test_a_forgotten_invalidation_is_found_within_twice_the_inverse_share(seed):
+    world, chance = World("default", "sync"), random.Random(seed)
+    world.clock.random = chance.random
+    truth = [1]
+    f = world.memoize(3600, audit=0.01)(lambda: truth[0])
+    f()
+    truth[0] = 2
+    hits = 0
+    while f() == 1:
+        hits += 1
+    assert f.cache_info().wrong == 1 and hits <= 2 / 0.01
