@@ -117,6 +117,9 @@ class Row:
         if self.old_since is not None:
             text = gettext("serving old values since %(moment)s: refreshes fail")
             found.append(text % {"moment": format_moment(self.old_since)})
+        if self.whole.wrong:
+            text = gettext("%(wrong)s of %(audited)s audited hits were wrong")
+            found.append(text % self.whole._asdict())
         return found
 
     @property
@@ -133,7 +136,8 @@ class Row:
     def badness(self) -> tuple[Any, ...]:
         """A key for sorting, by which the worst comes last."""
         is_old = self.old_since is not None
-        trouble = bool(self.cache_alert), is_old, self.totals.errors > 0
+        errors = self.totals.errors + self.totals.wrong
+        trouble = bool(self.cache_alert), is_old, errors > 0
         return *trouble, self.totals.spent
 
     def draw_chart(self, scale: int) -> charts.Chart | None:

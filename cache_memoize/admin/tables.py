@@ -62,7 +62,7 @@ def make_numbers(texts: dict[str, str], names: Iterable[str]) -> list[Cell]:
         Cell(
             texts[name],
             is_number=True,
-            is_bad=name in ("errors", "failed", "wrong") and texts[name] != "0",
+            is_bad=name in ("errors", "failed") and texts[name] != "0",
         )
         for name in names
     ]
