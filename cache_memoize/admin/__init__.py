@@ -28,9 +28,10 @@ from ..process import printable
 from ..protocol import snapshots
 from ..stats.history import digest_of
 from . import overview, pages
-from .actions import ACTIONS, CallForm, Outcome, TypedCall, run_action
+from .actions import ACTIONS, Outcome, run_action
 from .caches import list_caches
 from .dependencies import FORMS, Dependents, Target, action_for
+from .forms import CallForm, TypedCall
 from .overview import COLUMNS, HOUR, WINDOWS, WORST, Overview
 
 __all__ = ["MemoizedFunctionAdmin"]
@@ -110,9 +111,8 @@ class MemoizedFunctionAdmin(Base):
         rows.sort(key=lambda row: row.path)
         rows.sort(key=column.value, reverse=falls or column is WORST)
         make_link = partial(_make_query, query)
-        table = pages.list_functions(
-            rows, column, falls, make_link, self._address, seen.window
-        )
+        heads = pages.make_heads(column, falls, make_link)
+        table = pages.list_functions(rows, heads, self._address, seen.window)
         more = {
             "title": _("Memoized functions"),
             "rows": rows,

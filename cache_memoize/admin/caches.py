@@ -57,7 +57,7 @@ class CacheInfo(NamedTuple):
 
     @property
     def badness(self) -> Any:
-        """What to sort by, for the worst to be first."""
+        """A key for sorting, by which the worst comes first."""
         return (
             self.question.is_answered,
             self.state in (None, "closed"),

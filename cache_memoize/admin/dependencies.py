@@ -28,7 +28,8 @@ from ..model_controls import invalidate_model
 from ..model_signals import dependencies_on, run_all
 from ..protocol.invalidation import invalidate_tags
 from ..protocol.tables import invalidate_tables, tables_of
-from .actions import Action, Outcome, explain_error, load_row, mark_fields
+from .actions import Action, Outcome
+from .forms import explain_error, load_row, mark_fields
 
 
 @dataclass(frozen=True)

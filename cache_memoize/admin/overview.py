@@ -111,25 +111,34 @@ class Row:
         return " ".join([self.path, self.info.source, alias, self.tags, *depends])
 
     @property
-    def alert(self) -> str:
-        """What is wrong with the function, in words."""
-        if self.old_since is None:
-            return ""
-        since = {"moment": format_moment(self.old_since)}
-        return gettext("serving old values since %(moment)s: refreshes fail") % since
+    def alerts(self) -> list[str]:
+        """The trouble of the cache and of the function, in words."""
+        found = [self.cache_alert] if self.cache_alert else []
+        if self.old_since is not None:
+            text = gettext("serving old values since %(moment)s: refreshes fail")
+            found.append(text % {"moment": format_moment(self.old_since)})
+        if self.whole.wrong:
+            text = gettext("%(wrong)s of %(audited)s audited hits were wrong")
+            found.append(text % self.whole._asdict())
+        return found
 
     @property
     def cache_alert(self) -> str:
-        """What is wrong with its cache, in words."""
+        """The trouble of the cache, in words; empty: there is none."""
+        text = ""
         if self.info.breaker_state != "closed":
-            return gettext("not used")
-        return gettext("no answer") if self.is_silent else ""
+            text = gettext("the cache %(alias)s is not used, after failures")
+        elif self.is_silent:
+            text = gettext("the cache %(alias)s does not answer")
+        return text and text % {"alias": self.alias}
 
     @property
     def badness(self) -> tuple[Any, ...]:
-        """What to sort by, for the worst to be last."""
-        bad = bool(self.cache_alert), bool(self.alert), self.totals.errors > 0
-        return *bad, self.totals.spent
+        """A key for sorting, by which the worst comes last."""
+        is_old = self.old_since is not None
+        errors = self.totals.errors + self.totals.wrong
+        trouble = bool(self.cache_alert), is_old, errors > 0
+        return *trouble, self.totals.spent
 
     def draw_chart(self, scale: int) -> charts.Chart | None:
         if self.minutes is None:
@@ -253,8 +262,6 @@ class Overview:
             self.rows += [
                 Row(info, kept.get(info.path), now, window, is_silent) for info in group
             ]
-        #: Whether no figure is of more than this process.
-        self.of_process = len(self.own_memory) == len(by_alias) > 0
 
     def _read_figures(
         self, by_alias: dict[str, list[FunctionInfo]]

@@ -1,4 +1,4 @@
-"""What is on the pages: their tables, made of functions, caches and log entries."""
+"""The tables of the pages, made of functions, caches and log entries."""
 
 from __future__ import annotations
 
@@ -65,15 +65,10 @@ def _link_functions(
 # --- functions -----------------------------------------------------------------------
 
 
-def list_functions(
-    rows: list[Row],
-    column: Column,
-    falls: bool,
-    make_link: Callable[..., str],
-    address: Address,
-    window: Window,
-) -> Table:
-    """Return the list, ordered by a column, with its total."""
+def make_heads(
+    column: Column, falls: bool, make_link: Callable[..., str]
+) -> list[Head]:
+    """Return the heads of the list, which sort it, or reverse its order."""
     heads = []
     for each in COLUMNS:
         here = each is column
@@ -82,6 +77,13 @@ def list_functions(
         link = make_link(o=f"-{each.name}" if fall else each.name)
         heads.append(Head(each.title, each.is_number, link, order))
     heads.insert(1, Head(_("By the minute")))
+    return heads
+
+
+def list_functions(
+    rows: list[Row], heads: list[Head], address: Address, window: Window
+) -> Table:
+    """Return the list, with its total."""
     # One scale for all, so that rows can be compared.
     scale = max((charts.busiest(row.minutes or []) for row in rows), default=0)
     texts = overview.describe_shown(overview.add_totals(rows))
@@ -108,14 +110,14 @@ def _make_row(row: Row, scale: int, address: Address) -> list[Cell]:
         row.info.name,
         address("change", row.info.id),
         [row.info.source or row.info.module, *tags],
-        row.alert,
+        row.alerts,
     )
     texts = overview.describe_shown(row.totals)
     return [
         name,
         Cell(chart=chart) if chart else Cell(notes=[_("no figures")]),
         *make_numbers(texts, [figure.name for figure in SHOWN]),
-        Cell(row.alias, notes=[row.timeout], alert=row.cache_alert),
+        Cell(row.alias, notes=[row.timeout]),
     ]
 
 
@@ -138,18 +140,21 @@ def list_affected(rows: list[Row], address: Address) -> Table:
 
 
 def describe_function(row: Row, address: Address) -> dict[str, Any]:
-    """Return what the page of a function shows besides its form."""
+    """Return the tables and names on the page of a function."""
     info, options = row.info, describe_options(row.info)
     dependencies = describe_dependencies(info)
-    links = {each.path: address("change", each.id) for each in list_infos()}
+    known = {
+        each.path: (name_function(each), address("change", each.id))
+        for each in list_infos()
+    }
     return {
         "figures": _list_figures(row),
         "chart": row.draw_hour(),
         "hour": _list_hour(row),
         "options": _list_options("memoize-options", options.explicit),
         "defaults": _list_options("memoize-defaults", options.defaults),
-        "depends_on": [(each, links.get(each, "")) for each in dependencies.depends_on],
-        "used_by": [(each, links.get(each, "")) for each in dependencies.used_by],
+        "depends_on": [known.get(e, (e, "")) for e in dependencies.depends_on],
+        "used_by": [known.get(e, (e, "")) for e in dependencies.used_by],
     }
 
 
@@ -220,10 +225,10 @@ def _make_cache(each: CacheInfo, address: Address) -> list[Cell]:
 def _describe_answer(question: Question) -> Cell:
     if question.error is not None:
         values = {"error": describe_error(question.error)}
-        return Cell(alert=_("fails: %(error)s") % values)
+        return Cell(alerts=[_("fails: %(error)s") % values])
     if not question.is_answered:
         values = {"time": format_duration(question.waited)}
-        return Cell(alert=_("no answer for %(time)s") % values)
+        return Cell(alerts=[_("no answer for %(time)s") % values])
     took = _("in %(time)s") % {"time": format_duration(question.answer)}
     return Cell(took.replace(" ", "\xa0"))  # in one line
 
@@ -234,7 +239,8 @@ def _describe_breaker(state: str | None) -> Cell:
     if state == "closed":
         return Cell(_("closed"))
     note = _("this process does without the cache for some seconds, after failures")
-    return Cell(alert=_("open") if state == "open" else _("half-open"), notes=[note])
+    name = _("open") if state == "open" else _("half-open")
+    return Cell(alerts=[name], notes=[note])
 
 
 def _describe_place(each: CacheInfo) -> Cell:
@@ -242,7 +248,7 @@ def _describe_place(each: CacheInfo) -> Cell:
         return Cell(_("stores nothing"))
     if each.own_place is None:
         return Cell(_("yes"))
-    note = _("%(place)s of this process: others keep what is invalidated here")
+    note = _("%(place)s of this process: other processes keep what is invalidated here")
     return Cell(_("no"), notes=[note % {"place": each.own_place}])
 
 
@@ -285,9 +291,9 @@ def list_dependents(found: Dependents, address: Address, may_invalidate: bool) -
 
 
 def list_changes(entries: Iterable[Any], address: Address, may_see: bool) -> Table:
-    """Return what users did.
+    """Return the changes that users have made.
 
-    :param may_see: whether what the log says of arguments is shown.
+    :param may_see: whether the user may see the masked arguments.
     """
     heads = [*map(Head, (_("When"), _("User"), _("Change"), _("Of")))]
     rows = []

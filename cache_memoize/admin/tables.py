@@ -12,12 +12,12 @@ class Cell(NamedTuple):
     """A cell: a text or a chart, with more below it."""
 
     text: Any = ""
-    #: The address of what the text names.
+    #: An address for the text.
     link: str = ""
     #: Smaller lines below the text.
     notes: Iterable[Any] = ()
-    #: What is wrong, in words.
-    alert: str = ""
+    #: Troubles, in words.
+    alerts: Iterable[str] = ()
     #: More texts, each with its address or "".
     others: Iterable[tuple[str, str]] = ()
     chart: Chart | None = None
