@@ -41,12 +41,12 @@ from cache_memoize.management import (
     naming,
 )
 from cache_memoize.management.commands.memoize import PARTS, Command
-from cache_memoize.management.trouble import cache_errors, notice_errors
+from cache_memoize.management.trouble import cache_errors, notice_errors, probe_cache
 from cache_memoize.migrate import Finding, Report
 from cache_memoize.stats import sitewide
 from cache_memoize.stats.reporter import reporter
 from tests import models, shop
-from tests.conftest import FakeClock, in_thread
+from tests.conftest import BACKENDS, FakeClock, in_thread
 from tests.test_docs import blocks, first_literals, literals, table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -771,6 +771,12 @@ def test_peek_shows_the_entry_and_never_computes():
         shop.price.prime(value, 1)
         result = memoize("peek", "tests.shop.price", "1", "--json").json
         assert result["value"] is None and result["repr"] == repr(value)
+
+
+@pytest.mark.backends([*BACKENDS])
+def test_a_cache_that_keeps_what_is_written_is_no_trouble(backend):
+    for _ in range(20):
+        probe_cache(backend)
 
 
 def test_peek_of_what_is_switched_off():

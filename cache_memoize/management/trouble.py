@@ -14,6 +14,7 @@ from typing import Any
 from django.core.management.base import CommandError, OutputWrapper
 
 from .. import signals
+from ..cache import record
 from ..cache.breaker import Breaker
 from ..cache.connections import opened
 from ..cache.errors import MISTAKES, CacheDidNotAnswer
@@ -73,10 +74,11 @@ def probe_cache(alias: str) -> None:
             )
         token = clock.token()
         key = f"cache_memoize.probe:{token.hex()}"
-        run(store.set(key, token, 10))
-        found = run(store.raw(key))
+        # A record, because vouchers are written into it.
+        run(store.set(key, record.pack(record.CLEARED, token), 10))
+        found = run(store.get(key))
         run(store.delete(key))
-    if found != token:
+    if not isinstance(found, record.Record) or found.token != token:
         raise CommandError(
             f"the cache {alias!r} does not keep what is written to it; see whether its "
             "server runs, and takes writes"
