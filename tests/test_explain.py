@@ -399,6 +399,15 @@ def test_traces_of_several_processes():
     assert both == history.merge(two, one) == history.merge(both, one)
     assert [*both] == ["a", "c", "b"] and both["a"] == Trace(3, 8, before=(1, 5))
     assert history.parse(history.shared(both)) == both
+    wide = Trace(
+        1, 2, "x" * 200, tuple("t" * 20), dict.fromkeys(map(str, range(99)), "1")
+    )
+    (cut,) = history.parse(history.shared({"a": wide})).values()
+    assert (len(cut.text), len(cut.tags), len(cut.parts)) == (120, 16, 16)
+    named = Trace(1, 2, parts={"p" * 99: "1"})
+    (cut,) = history.parse(history.shared({"a": named})).values()
+    assert [*cut.parts] == ["p" * 40]
+    assert history.digest_of("\ud800") != history.digest_of("\ud801")
     for_ever = history.parse(history.shared({"a": Trace(1, float("inf"))}))
     assert for_ever["a"].until == LATEST
     many = {str(n): Trace(n) for n in range(99)}
@@ -413,6 +422,10 @@ def test_traces_of_several_processes():
         *(["a", 1, 1, "", [5], {}, []], ["a", 1, 1, "", [], {"x": 1}, []]),
         *(["a", 1, 1, "", [], [], []], ["a", 1, 1, "", [], {}, ["x"]]),
         *(["a", 1, True, "", [], {}, []], ["a", 1, 1, "", {}, 5, 5]),
+        *(
+            ["a", 1, 1, "", [], {"x" * 121: "1"}, []],
+            ["a", 1, 1, "x" * 121, [], {}, []],
+        ),
     ],
 )
 def test_traces_that_cannot_be_true_are_refused(row):
