@@ -51,7 +51,7 @@ VALUES = [
     (
         models.TimeField(),
         Time(*AT[2:6], ZONE, fold=1),
-        datetime.time(1, 2, 3, 4, ZONE),
+        datetime.time(*AT[2:6], ZONE),
     ),
     (models.DurationField(), Delta(1, 2, 3), datetime.timedelta(1, 2, 3)),
     (models.UUIDField(), Id(int=7), uuid.UUID(int=7)),
