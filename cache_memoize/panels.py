@@ -201,10 +201,6 @@ def _timed(read: Callable[..., Any]) -> Callable[..., Any]:
     return atimed if iscoroutinefunction(read) else timed
 
 
-planning.watched.append(_timed)
-Store.heard = staticmethod(_add_seconds)
-
-
 # --- listening -----------------------------------------------------------------------
 
 _current: ContextVar[Recording | None] = ContextVar("memoize_panel", default=None)
@@ -224,6 +220,8 @@ def _begin_recording(recording: Recording) -> None:
         if not _recordings:
             for signal in ALL.values():
                 signal.connect(_record_event, dispatch_uid="cache_memoize.panels")
+            planning.watch_reads(_timed)
+            Store.heard = staticmethod(_add_seconds)
         _recordings.add(recording)
 
 
@@ -234,6 +232,8 @@ def _end_recording(recording: Recording) -> None:
         if not _recordings:
             for signal in ALL.values():
                 signal.disconnect(dispatch_uid="cache_memoize.panels")
+            planning.watch_reads(None)
+            Store.heard = None
 
 
 # --- the panel -----------------------------------------------------------------------

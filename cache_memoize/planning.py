@@ -72,6 +72,7 @@ __all__ = [
     "make_plan",
     "models_of",
     "plan_of",
+    "watch_reads",
 ]
 
 #: Options that a guard (store_result=False) cannot have, and does not take from
@@ -84,8 +85,7 @@ _lock = threading.RLock()
 #: Held only while a function is added to the register, or the register is listed.
 _listing = threading.RLock()
 _functions: WeakSet[Function] = WeakSet()
-#: What is put around the functions that read the cache, for the panel.
-watched: list[Callable[[Any], Any]] = []
+_watch: Callable[[Any], Any] | None = None
 #: Aliases of which the log has said that other processes do not see the entries, or
 #: has had no reason to.
 checked_aliases: set[str] = set()
@@ -277,10 +277,9 @@ def _plan(function: Function, project: Conf, *, may_open: bool = True) -> Plan:
         near = Near(alias, hit_kinds, policy.local, group, function.stats, clock)
         read, aread = near.fetch, near.afetch
         read_many, aread_many = near.fetch_many, near.afetch_many
-    for watch in watched:
-        read, aread, read_many, aread_many = map(
-            watch, (read, aread, read_many, aread_many)
-        )
+    if _watch is not None:
+        reads = read, aread, read_many, aread_many
+        read, aread, read_many, aread_many = map(_watch, reads)
     return Plan(
         options=options,
         policy=policy,
@@ -399,6 +398,14 @@ def _drop_plans() -> None:
     with _lock:
         for function in functions():
             function.plan = None
+
+
+def watch_reads(watch: Callable[[Any], Any] | None) -> None:
+    """Put ``watch`` around the functions that read caches, for the panel; None ends
+    that."""
+    global _watch
+    _watch = watch
+    _drop_plans()
 
 
 on_change(_drop_plans)

@@ -21,8 +21,15 @@ from django.core.cache import caches
 from django.core.management import call_command
 from django.db import connections
 from django.db.backends.signals import connection_created
+from django.db.models import signals as django_signals
 
-from cache_memoize import ainvalidate_tags, cache_memoize, invalidate_tags, planning
+from cache_memoize import (
+    ainvalidate_tags,
+    cache_memoize,
+    invalidate_tags,
+    model_signals,
+    planning,
+)
 from cache_memoize.cache import breaker, record
 from cache_memoize.cache import connections as clients
 from cache_memoize.cache.redis import Awaited
@@ -503,3 +510,24 @@ def close_other_threads_connections() -> Iterator[None]:
     for connection in connections.all(initialized_only=True):
         if connection.alias == "postgresql":
             connection.close()
+
+
+MODEL_SIGNALS = [
+    *(django_signals.class_prepared, django_signals.m2m_changed),
+    *(django_signals.pre_save, django_signals.post_save),
+    *(django_signals.pre_delete, django_signals.post_delete),
+]
+
+
+@pytest.fixture
+def no_registrations(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """End the registrations on models with the test."""
+    for name in ("_registered", "_abstract", "_unresolved", "_connected"):
+        monkeypatch.setattr(model_signals, name, type(getattr(model_signals, name))())
+    for each in MODEL_SIGNALS:
+        monkeypatch.setattr(each, "receivers", list(each.receivers))
+        each.sender_receivers_cache.clear()
+    yield
+    monkeypatch.undo()
+    for each in MODEL_SIGNALS:
+        each.sender_receivers_cache.clear()

@@ -39,7 +39,6 @@ from cache_memoize import (
     arguments,
     cache_memoize,
     describe,
-    model_signals,
     planning,
 )
 from cache_memoize.admin import asking, charts, overview
@@ -660,7 +659,7 @@ DEPENDENCIES = f"{LIST}dependencies/"
 
 
 @pytest.fixture
-def posts(settings: Any) -> Any:
+def posts(settings: Any, no_registrations: None) -> Any:
     """Functions that depend on posts, each in its own way."""
     settings.CACHES = {"default": settings.CACHES["default"]}
 
@@ -676,8 +675,7 @@ def posts(settings: Any) -> Any:
     @cache_memoize(60, prefix="apart")
     def apart() -> None: ...
 
-    yield SimpleNamespace(declared=declared, told=told, apart=apart)
-    model_signals._registered.clear()
+    return SimpleNamespace(declared=declared, told=told, apart=apart)
 
 
 def test_what_functions_depend_on(client: Client, posts: Any) -> None:

@@ -164,7 +164,6 @@ REMEMBERS = {
     "stats.counters.self.warned": "texts of ours",
     "stats.counters._of_caches": "aliases",
     "protocol.audit._tasks": "one audit",
-    "planning.watched": "front ends",
     "stats.history.self._traces": "MOST",
     "stats.history._from_package": "a number",
     "stats.reporter.self._held": "sinks",

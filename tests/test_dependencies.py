@@ -27,7 +27,6 @@ from django.db import IntegrityError, models, transaction
 from django.db.migrations.state import ModelState, ProjectState
 from django.db.models.deletion import Collector
 from django.db.models.signals import (
-    class_prepared,
     m2m_changed,
     post_delete,
     post_save,
@@ -47,6 +46,7 @@ from cache_memoize.model_controls import (
     invalidate_tags_on,
 )
 from cache_memoize.model_signals import add_dependency, unknown_models
+from tests.conftest import MODEL_SIGNALS
 from tests.models import (
     Article,
     Bar,
@@ -65,21 +65,11 @@ from tests.models import (
     Tag,
 )
 
-SIGNALS = [class_prepared, m2m_changed, post_delete, post_save, pre_delete, pre_save]
 pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture(autouse=True)
-def registrations_end_with_the_test(monkeypatch):
-    for name in ("_registered", "_abstract", "_unresolved", "_connected"):
-        monkeypatch.setattr(model_signals, name, type(getattr(model_signals, name))())
-    for signal in SIGNALS:
-        monkeypatch.setattr(signal, "receivers", list(signal.receivers))
-        signal.sender_receivers_cache.clear()
-    yield
-    monkeypatch.undo()
-    for signal in SIGNALS:
-        signal.sender_receivers_cache.clear()
+def registrations_end_with_the_test(no_registrations): ...
 
 
 class Invalidated(list):
@@ -1116,7 +1106,7 @@ def test_other_models_keep_their_short_cuts(django_assert_num_queries, tags):
     Invalidated(Restaurant, by_pk)
     assert not can_fast_delete(Post)
     assert can_fast_delete(Loan)
-    for signal in SIGNALS[1:]:
+    for signal in MODEL_SIGNALS[1:]:
         assert not signal.has_listeners(Memo)
     assert not post_delete.has_listeners(Bar) and not pre_delete.has_listeners(Place)
     memo = Memo.objects.create()
@@ -1126,10 +1116,10 @@ def test_other_models_keep_their_short_cuts(django_assert_num_queries, tags):
 
 def test_everything_is_connected_once_however_often_it_is_registered():
     Invalidated(Article, by_pk)
-    before = [len(signal.receivers) for signal in SIGNALS]
+    before = [len(signal.receivers) for signal in MODEL_SIGNALS]
     Invalidated(Article, by_pk)
     Invalidated(Draft, by_pk)
-    assert [len(signal.receivers) for signal in SIGNALS] == before
+    assert [len(signal.receivers) for signal in MODEL_SIGNALS] == before
 
 
 def test_two_callables_of_one_function_are_both_called():

@@ -18,7 +18,7 @@ from cache_memoize.protocol import transactions
 from cache_memoize.stats import history, sitewide
 from cache_memoize.stats.history import LATEST, MOST, MOST_SHARED, History, Trace
 from cache_memoize.stats.reporter import reporter
-from tests.conftest import ATOMIC, World, counted
+from tests.conftest import ATOMIC, World, counted, until
 from tests.models import Book
 from tests.test_stampede import environment
 
@@ -329,11 +329,12 @@ reporter.add(sitewide.tell)
 f = cache_memoize(60, cache_alias={backend!r}, prefix="explained")(lambda x: x)
 with history.acting("bob"):
     f.invalidate(1)
-reporter.flush_stats()
+while not reporter.flush_stats():
+    pass
 """
         subprocess.run([sys.executable, "-c", script], check=True, env=environment())
-        reason = f.explain(1).reason
-        assert reason.kind == "invalidated" and reason.text.endswith(", by bob")
+        until(lambda: f.explain(1).reason.kind == "invalidated")
+        assert f.explain(1).reason.text.endswith(", by bob")
     finally:
         reporter.remove(sitewide.tell)
 

@@ -184,7 +184,7 @@ def lock_file() -> str:
 @pytest.mark.backends(["file"])
 def test_a_process_that_is_stopped_inside_a_file_store(world, monkeypatch):
     """Hits are served; others compute, and wait once at most; invalidations raise."""
-    monkeypatch.setattr(backends, "LOCK_TIMEOUT", 0.2)
+    monkeypatch.setattr(backends, "LOCK_TIMEOUT", 0.5)
     runs = []
     f = world.memoize(60)(lambda x: runs.append(x) or x)
     assert f(1) == 1
@@ -193,8 +193,8 @@ def test_a_process_that_is_stopped_inside_a_file_store(world, monkeypatch):
         assert holder.stdout and holder.stdout.readline() == b"held\n"
         try:
             assert [f(1), f(1)] == [1, 1] and runs == [1]
-            assert took(lambda: f(2)) < 1
-            assert took(lambda: f(2)) < 0.2 and runs == [1, 2, 2]
+            assert took(lambda: f(2)) < 2
+            assert took(lambda: f(2)) < 0.5 and runs == [1, 2, 2]
             with pytest.raises(BlockingIOError, match="cache_memoize.lock.*fuser"):
                 f.invalidate(1)
             assert f(1) == 1 and f.cache_info().breaker == "closed"
@@ -208,7 +208,7 @@ def test_a_process_that_is_stopped_inside_a_file_store(world, monkeypatch):
 @pytest.mark.backends(["file"])
 def test_a_lock_that_goes_from_hand_to_hand_is_waited_for(backend, monkeypatch):
     """However long that takes: each holder is a new one."""
-    monkeypatch.setattr(backends, "LOCK_TIMEOUT", 0.1)
+    monkeypatch.setattr(backends, "LOCK_TIMEOUT", 0.4)
     f = cache_memoize(60, prefix="handed", cache_alias=backend)(lambda: 1)
     held = threading.Event()
 
@@ -216,7 +216,7 @@ def test_a_lock_that_goes_from_hand_to_hand_is_waited_for(backend, monkeypatch):
         with Path(lock_file()).open("ab") as file:
             locks.lock(file, locks.LOCK_EX)
             held.set()
-            for _ in range(30):
+            for _ in range(80):
                 os.utime(lock_file())
                 time.sleep(0.01)
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .. import process
+from ..describe import describe_error
 
 #: Seconds for which a page waits for the answers.
 PATIENCE = 1.0
@@ -23,7 +24,8 @@ class Question:
     def __init__(self, function: Callable[[], Any]) -> None:
         self.began = time.monotonic()
         self.answer: Any = None
-        self.error: Exception | None = None
+        #: The exception in words; empty: there was none.
+        self.error = ""
         self.ended = threading.Event()
         self._function = function
         threading.Thread(
@@ -34,14 +36,14 @@ class Question:
         try:
             self.answer = self._function()
         except Exception as error:  # of any client
-            self.error = error
+            self.error = describe_error(error)
         finally:
             self.ended.set()
             process.end_thread()
 
     @property
     def is_answered(self) -> bool:
-        return self.ended.is_set() and self.error is None
+        return self.ended.is_set() and not self.error
 
     @property
     def waited(self) -> float:

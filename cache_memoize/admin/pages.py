@@ -14,7 +14,6 @@ from ..describe import (
     NOTHING,
     FunctionInfo,
     describe_dependencies,
-    describe_error,
     describe_options,
     describe_totals,
     format_count,
@@ -223,8 +222,8 @@ def _make_cache(each: CacheInfo, address: Address) -> list[Cell]:
 
 
 def _describe_answer(question: Question) -> Cell:
-    if question.error is not None:
-        values = {"error": describe_error(question.error)}
+    if question.error:
+        values = {"error": question.error}
         return Cell(alerts=[_("fails: %(error)s") % values])
     if not question.is_answered:
         values = {"time": format_duration(question.waited)}
