@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 import pytest
+from django.core.cache import caches
 from django.db import transaction
 from django.test import override_settings
 from django.utils import translation
@@ -238,9 +239,9 @@ def test_a_failing_computation_and_a_held_key():
 
 
 def test_a_cache_that_fails_is_said():
-    caches = {"BACKEND": "django.core.cache.backends.redis.RedisCache"}
-    caches["LOCATION"] = "redis://127.0.0.1:1"
-    with override_settings(CACHES={"default": caches}):
+    redis = {"BACKEND": "django.core.cache.backends.redis.RedisCache"}
+    redis["LOCATION"] = "redis://127.0.0.1:1"
+    with override_settings(CACHES={"default": redis}):
         f, _ = counted(World("default", "sync"))
         found = f.explain(1)
         assert found.state == "off" and "the cache fails" in found.text
@@ -316,6 +317,7 @@ def test_the_table_and_the_line_that_wrote_to_it(backend, how):
 @pytest.mark.backends(["valkey"])
 def test_another_process_and_the_person_who_acted_there(backend):
     """What has happened there is known here when it has reported."""
+    caches[backend].delete(sitewide._key(""))  # of clocks that other tests have set
     reporter.add(sitewide.tell)
     try:
         f = cache_memoize(60, cache_alias=backend, prefix="explained")(lambda x: x)
@@ -411,6 +413,7 @@ def test_traces_of_several_processes():
     assert history.digest_of("\ud800") != history.digest_of("\ud801")
     for_ever = history.parse(history.shared({"a": Trace(1, float("inf"))}))
     assert for_ever["a"].until == LATEST
+    assert [row[0] for row in history.shared(both, 9)] == ["a", "c"]
     many = {str(n): Trace(n) for n in range(99)}
     assert [*history.parse(history.shared(many))] == [str(n) for n in range(67, 99)]
 

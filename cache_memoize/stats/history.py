@@ -117,9 +117,10 @@ def merge(one: Mapping[str, Trace], other: Mapping[str, Trace]) -> dict[str, Tra
     return found
 
 
-def shared(traces: Mapping[str, Trace]) -> list[Any]:
-    """Return the latest traces for JSON."""
-    latest = list(traces.items())[-MOST_SHARED:]
+def shared(traces: Mapping[str, Trace], end: float = LATEST) -> list[Any]:
+    """Return the latest traces before a time, for JSON: those of a clock that is ahead
+    would stay the latest for as long."""
+    latest = [each for each in traces.items() if each[1].at < end][-MOST_SHARED:]
     return [
         [
             name,

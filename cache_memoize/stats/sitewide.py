@@ -39,6 +39,8 @@ STEP = 0.002
 #: Bytes of figures at most: with 60 minutes, all buckets and long traces there are
 #: fewer.
 LONGEST = 100_000
+#: Seconds by which the clock of a host may be ahead.
+AHEAD = 60.0
 #: The largest count, and the largest number of seconds, that can be true.
 LARGEST = 10**15
 
@@ -160,7 +162,7 @@ def _add_report(old: bytes, source: Any, new: Totals) -> bytes:
     moments = figures.old_since, source.old_since
     old_since = min((each for each in moments if each > stored_at), default=0.0)
     since = figures.since or now
-    traces = shared(merge(figures.traces, source.history.copy()))
+    traces = shared(merge(figures.traces, source.history.copy()), now + AHEAD)
     return json.dumps(
         [totals[:-1], totals.costs, since, minutes, stored_at, old_since, traces],
         separators=(",", ":"),
