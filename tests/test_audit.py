@@ -203,12 +203,25 @@ def test_a_task_audits_async_functions():
         return len(runs)
 
     async def main():
-        assert await f() == await f() == 1
+        assert await f() == 1
+        with module._turn:  # another hit is being audited
+            assert await f() == 1 and not module._tasks
+        assert await f() == 1
         await asyncio.gather(*module._tasks)
 
     asyncio.run(main())
     assert len(runs) == 3 and f.cache_info()[-2:] == (1, 1)
     assert not module._turn.locked()
+
+
+def test_a_child_process_begins_without_an_audit():
+    with module._turn:
+        module._after_fork()
+    assert not module._turn.locked()
+    source = Source(World("default", "sync"))
+    with INLINE:
+        source.f(), source.f()
+    assert source.figures == (1, 0)
 
 
 def test_a_tenant_that_does_not_travel_is_not_audited(monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import OrderedDict
 from typing import Any
 
 import pytest
@@ -393,6 +394,18 @@ def test_few_traces_are_kept_and_the_last_of_each_key():
     kept = found.copy()
     assert len(kept) == MOST and kept[history.digest_of("often")].at == 2 * MOST - 1
     assert kept[history.digest_of("often")].before == (2 * MOST - 2, 2 * MOST - 1)
+
+
+def test_a_trace_that_another_thread_has_dropped_is_gone():
+    class Emptied(OrderedDict[str, Trace]):
+        def move_to_end(self, key: str, last: bool = True) -> None:
+            self.clear()
+            super().move_to_end(key, last)
+
+    found = History()
+    found._traces = Emptied()
+    found.note("a", Trace(1))
+    assert not found.copy()
 
 
 def test_traces_of_several_processes():

@@ -17,9 +17,10 @@ from django.core.cache import caches
 from django.core.exceptions import ImproperlyConfigured
 from django.test import AsyncClient, Client, override_settings
 
-from cache_memoize import cache_memoize, panels, signals
+from cache_memoize import cache_memoize, panels, planning, signals
 from cache_memoize.cache import connections
 from cache_memoize.protocol import threads as pool
+from cache_memoize.protocol.call import Call
 from tests import toolbar_settings
 from tests.conftest import FakeClock, close_connections
 
@@ -146,6 +147,13 @@ def test_where_a_call_was_made_and_why_it_missed(views, monkeypatch):
     monkeypatch.setattr(panels, "is_debug", lambda: False)
     (hit,) = get("/one/sugar/").rows
     assert hit[6:] == ["1", "", place, ""]
+
+
+def test_a_call_that_cannot_be_explained_has_no_reason(views):
+    f = views.price
+    plan = planning.plan_of(f._memoized)
+    call = Call(f._memoized, plan, plan.store, "key", (object(),))
+    assert panels._explain(call) == ""
 
 
 def test_calls_in_a_row_are_one_row_and_calls_inside_are_a_tree(views):
