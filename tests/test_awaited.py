@@ -454,16 +454,19 @@ def test_a_value_that_cannot_be_read_does_not_hide_the_others(own):
 
 
 def test_a_server_that_takes_no_several_keys_is_asked_one_by_one():
-    f, node = doubled(tags="t"), SERVERS["valkey_cluster"]
+    f, node = doubled(tags="t"), SERVERS["valkey_cluster"].another()
     need("valkey")
     node.start()
 
     async def main():
         assert [await f(1), await f(1), await f(2)] == [2, 2, 4]
 
-    with on(node.port):
-        asyncio.run(main())
-        close_connections()
+    try:
+        with on(node.port):
+            asyncio.run(main())
+            close_connections()
+    finally:
+        node.stop()
     assert f.cache_info()[:2] == (1, 2)
 
 
