@@ -113,7 +113,7 @@ def find_reason(
     if mine is None and len(traces.entries) < MOST_SHARED:
         # Perhaps it was never stored: then only an invalidation of itself is a reason.
         changes = [each for each in changes if each[1].startswith("the call")]
-    first = min(changes, default=None)
+    first = min(changes, key=lambda each: each[0].at, default=None)
     if mine and mine.until and mine.until <= (first[0].at if first else at):
         return Reason("expired", _ago(at - mine.until))
     if mine and not mine.until and (first is None or mine.at >= first[0].at):
