@@ -19,6 +19,7 @@ from cache_memoize.protocol import audit as module
 from cache_memoize.protocol import threads
 from cache_memoize.protocol.audit import PAUSE, is_same
 from tests.conftest import (
+    ATOMIC,
     FakeClock,
     World,
     close_connections,
@@ -27,6 +28,8 @@ from tests.conftest import (
 )
 from tests.models import Book, Shelf
 
+#: Elsewhere each hit has a second look, and none is audited.
+pytestmark = pytest.mark.backends([*ATOMIC])
 INLINE = override_settings(CACHE_MEMOIZE={"REFRESH": "inline"})
 
 

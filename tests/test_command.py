@@ -1229,6 +1229,17 @@ def test_while_the_cache_is_left_alone_nothing_is_computed(monkeypatch):
     assert said.out == "2 refreshed, 1 failed\n" and computed == [1, 2, 3]
 
 
+def test_an_interrupted_run_without_a_computation_waits_for_none():
+    def lines():
+        raise KeyboardInterrupt
+        yield
+
+    stdin = types.SimpleNamespace(buffer=lines(), isatty=lambda: False)
+    said = memoize("warm", "tests.shop.step", "--workers", "2", stdin=stdin)
+    assert said.code == INTERRUPTED and said.out == "0 refreshed, 0 failed\n"
+    assert "waiting" not in said.err
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_an_interrupted_run_says_how_far_it_came(workers):
     def lines():
