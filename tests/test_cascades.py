@@ -12,6 +12,7 @@ from django.test.utils import CaptureQueriesContext
 
 from cache_memoize import cache_memoize, model_signals
 from tests import models as ours
+from tests.conftest import ALL_DATABASES
 from tests.models import (
     Article,
     Book,
@@ -36,7 +37,7 @@ from tests.test_dependencies import (  # noqa: F401  # the fixtures
 )
 
 pytestmark = [
-    pytest.mark.django_db(databases=["default", "postgresql"]),
+    pytest.mark.django_db(databases=ALL_DATABASES),
     pytest.mark.filterwarnings("ignore:.* is called after the apps are ready"),
 ]
 
@@ -318,7 +319,7 @@ def test_a_renamed_row_whose_relation_changes():
 # --- database cascades ---------------------------------------------------------------
 
 
-@pytest.fixture(params=["default", "postgresql"])
+@pytest.fixture(params=ALL_DATABASES)
 def using(request):
     return request.param
 
@@ -405,7 +406,7 @@ def test_what_is_not_reached_is_not_invalidated(world, using):
 @needs_db_cascade
 def test_models_for_database_cascades_pass_the_checks_of_django():
     tags = [Tags.models, Tags.database]
-    call_command("check", tags=tags, databases=["default", "postgresql"])
+    call_command("check", tags=tags, databases=ALL_DATABASES)
 
 
 def test_a_cascade_by_the_database_is_followed_over_keys_and_links(monkeypatch):

@@ -17,6 +17,7 @@ from cache_memoize.protocol import transactions
 from tests.conftest import ALL_DATABASES, World, in_thread
 from tests.databases import prepared
 from tests.models import Post
+from tests.needs import need
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=ALL_DATABASES)
 
@@ -525,6 +526,7 @@ def test_hooks_from_before_an_invalidation_store_what_is_committed(
 @pytest.mark.backends(["locmem"])
 def test_hooks_of_one_of_two_transactions(backend, database, post):
     """The other one is still open."""
+    need("postgresql")
     world, seen = World(backend, "sync"), []
     f = world.memoize(60)(lambda pk: Post.objects.using(database).get(pk=pk).title)
     other = next(each for each in ALL_DATABASES if each != database)
