@@ -217,6 +217,27 @@ def test_a_task_audits_async_functions():
     assert not module._turn.locked()
 
 
+@pytest.mark.parametrize("seconds", [0, 0.01])
+def test_a_thread_goes_on_where_the_loop_of_a_task_ends(seconds):
+    """Under WSGI, each request of an async view has a loop of its own."""
+    runs: list[int] = []
+
+    @cache_memoize(60, audit=1, prefix=f"loop ends {seconds}", _clock=FakeClock())
+    async def f():
+        runs.append(1)
+        await asyncio.sleep(0 if len(runs) != 2 else seconds)
+        return len(runs)
+
+    async def main(number):
+        for _ in range(number):
+            assert await f() == 1
+        await asyncio.sleep(0)
+
+    asyncio.run(main(2))
+    assert threads.join() and f.cache_info()[-2:] == (1, 1)
+    assert not module._turn.locked() and not module._tasks
+
+
 def test_a_child_process_begins_without_an_audit():
     with module._turn:
         module._after_fork()

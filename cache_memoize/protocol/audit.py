@@ -11,11 +11,11 @@ call is invalidated.
 from __future__ import annotations
 
 import asyncio
-import functools
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from asgiref.sync import async_to_sync
 from django.db.models import Model, QuerySet
 
 from .. import process
@@ -46,13 +46,22 @@ def audit(call: Call, raw: bytes) -> None:
 
     :param raw: the entry that was served.
     """
-    if not _begin(call):
-        return
+    if _begin(call):
+        _audit_apart(call, raw, call.function.func)
+
+
+def _audit_apart(call: Call, raw: bytes, function: Callable[..., Any]) -> None:
+    """Have a thread audit a hit, and end the turn."""
 
     async def compute() -> Any:
-        return call.function.func(*call.args, **call.kwargs)
+        return function(*call.args, **call.kwargs)
 
-    job = functools.partial(_run, call, raw, compute)
+    def job() -> None:
+        try:
+            run(_audit(call, raw, compute))
+        finally:
+            _turn.release()
+
     if conf().REFRESH == "inline" or transactions.in_test_case():
         return job()
     try:
@@ -63,10 +72,6 @@ def audit(call: Call, raw: bytes) -> None:
     return _turn.release()
 
 
-def _run(call: Call, raw: bytes, compute: Callable[[], Awaitable[Any]]) -> None:
-    run(_audit(call, raw, compute))
-
-
 async def aaudit(call: Call, raw: bytes) -> None:
     """:func:`audit` for async functions: a task of the running loop does it."""
     if not _begin(call):
@@ -75,13 +80,20 @@ async def aaudit(call: Call, raw: bytes) -> None:
     async def compute() -> Any:
         return await call.function.func(*call.args, **call.kwargs)
 
-    flow = _audit(call, raw, compute)
-    if conf().REFRESH == "inline":
-        return await flow
-    task = asyncio.create_task(flow)
+    task = asyncio.create_task(_audit(call, raw, compute))
     _tasks.add(task)  # the loop itself keeps no strong reference
-    task.add_done_callback(_tasks.discard)
-    return None
+
+    def ended(task: asyncio.Task[None]) -> None:
+        _tasks.discard(task)
+        if task.cancelled():  # its loop has ended, as each request's does under WSGI
+            here = call._replace(store=call.plan.store)
+            _audit_apart(here, raw, async_to_sync(call.function.func))
+        else:
+            _turn.release()
+
+    task.add_done_callback(ended)
+    if conf().REFRESH == "inline":
+        await asyncio.wait([task])
 
 
 def _begin(call: Call) -> bool:
@@ -91,8 +103,8 @@ def _begin(call: Call) -> bool:
 
 
 async def _audit(call: Call, raw: bytes, compute: Callable[[], Awaitable[Any]]) -> None:
+    entry, same = parsed(raw), call.policy.same or is_same
     try:
-        entry = parsed(raw)
         for pause in (0.0, PAUSE):
             if pause:
                 await call.store.sleep(pause)
@@ -103,7 +115,6 @@ async def _audit(call: Call, raw: bytes, compute: Callable[[], Awaitable[Any]]) 
                 result = await compute()
             finally:
                 computation.end()
-            same = call.policy.same or is_same
             if same(decode(entry), result):
                 call.stats.audited += 1
                 return
@@ -111,8 +122,6 @@ async def _audit(call: Call, raw: bytes, compute: Callable[[], Awaitable[Any]]) 
             await _heal(call, entry)
     except Exception as error:  # of the function, of its values, or of the cache
         logger.debug("%s: an audit ended: %r", call.function.name, error)
-    finally:
-        _turn.release()
 
 
 async def _stands(call: Call, entry: Record) -> bool:
