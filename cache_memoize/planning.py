@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from typing import Any
 from weakref import WeakSet, WeakValueDictionary
 
@@ -44,7 +43,7 @@ from .keys.binding import Binder
 from .keys.calling import fit
 from .keys.closure import captured_text_of, default_prefix
 from .keys.encoding import encode
-from .keys.maker import key_maker, parts_maker, state_maker
+from .keys.maker import KeyParts, key_maker, parts_maker, state_maker
 from .keys.tags import (
     also_tagged,
     call_tags,
@@ -236,18 +235,18 @@ def _plan(function: Function, project: Conf, *, may_open: bool = True) -> Plan:
     varied = vary.parts(options.vary_on, name)
     captured = None if options.prefix else captured_text_of(function.func, name)
     binder = function.binder
-    called_with: dict[str, Any] = {
-        "extra": called.extra,
-        "args_rewrite": called.args_rewrite,
-        "key_generator": called.key_generator_callable,
-        "captured": captured,
-    }
-    whole = {"version": options.version, "key_prefix": project.KEY_PREFIX} | called_with
-    make_key = partial(key_maker, binder, function.prefix, **whole)
-    key_of = make_key(vary_on=varied)
-    call_of = make_key(vary_on=()) if varied else key_of
-    state_of = state_maker(binder, **called_with)
-    parts_of = parts_maker(binder, vary_on=varied, **whole)
+    parts = KeyParts(
+        options.version,
+        called.extra,
+        called.args_rewrite,
+        called.key_generator_callable,
+        varied,
+        captured,
+        project.KEY_PREFIX,
+    )
+    key_of = call_of = key_maker(binder, function.prefix, parts)
+    if varied:
+        call_of = key_maker(binder, function.prefix, parts._replace(vary_on=()))
     tag, depends = None, _table_tags(options, name, alias)
     if options.tags is not None:
         # Without a prefix the function makes its own keys.
@@ -289,8 +288,8 @@ def _plan(function: Function, project: Conf, *, may_open: bool = True) -> Plan:
         astore=AsyncStore(alias, breaker, function.clock),
         key_of=key_of,
         call_of=call_of,
-        state_of=state_of,
-        parts_of=parts_of,
+        state_of=state_maker(binder, parts),
+        parts_of=parts_maker(binder, parts),
         captured=captured,
         fetch=read,
         afetch=aread,

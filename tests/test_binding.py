@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from cache_memoize import UnkeyableArgument, cache_memoize, register_key
 from cache_memoize.keys.binding import Binder
 from cache_memoize.keys.closure import captured_text_of, default_prefix
-from cache_memoize.keys.maker import key_maker
+from cache_memoize.keys.maker import KeyParts, key_maker
 from tests.conftest import examples
 from tests.models import Post, SpecialPost
 
@@ -34,7 +34,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 def key_of(function, *, prefix="prefix", ignore=(), name="blog.f", **options):
     """``key(*args, **kwargs)`` of a function, by the way of every call."""
-    key = key_maker(Binder(function, name, ignore), prefix, **options)
+    key = key_maker(Binder(function, name, ignore), prefix, KeyParts(**options))
     return lambda *args, **kwargs: key(args, kwargs)
 
 
@@ -657,7 +657,7 @@ class Counting(Binder):
 
 def remembering(function, **options):
     binder = Counting(function, "blog.f")
-    key = key_maker(binder, "prefix", **options)
+    key = key_maker(binder, "prefix", KeyParts(**options))
     return binder, lambda *args, **kwargs: key(args, kwargs)
 
 

@@ -49,7 +49,7 @@ from cache_memoize import UnkeyableArgument, cache_memoize, register_key
 from cache_memoize.keys import encoding
 from cache_memoize.keys.binding import Binder
 from cache_memoize.keys.encoding import digest, encode, label
-from cache_memoize.keys.maker import key_maker
+from cache_memoize.keys.maker import KeyParts, key_maker
 from tests.conftest import example_settings, examples
 from tests.models import Post, Restaurant, Shop, SpecialPost, Tag
 
@@ -859,7 +859,9 @@ def test_the_cures_that_an_error_names_work(monkeypatch, name, wrap):
     said = str(caught.value)
     [ignore] = re.findall(r"ignore=\('(\w+)',\)", said)
     assert key_maker(Binder(fetch, "fetch", (ignore,)), "p")((value,), {})
-    assert key_maker(Binder(fetch, "fetch"), "p", args_rewrite=id)((value,), {})
+    assert key_maker(Binder(fetch, "fetch"), "p", KeyParts(args_rewrite=id))(
+        (value,), {}
+    )
     assert key_maker(Binder(fetch, "fetch"), "p")((5,), {})
     taught = re.findall(r"register_key\(([\w.]+), function\)", said)
     # Before Python 3.13, no module has the class of locks.

@@ -7,7 +7,7 @@ import pytest
 from cache_memoize.keys.binding import Binder
 from cache_memoize.keys.calling import fit
 from cache_memoize.keys.encoding import UnkeyableArgument, encode
-from cache_memoize.keys.maker import key_maker, parts_maker, state_maker
+from cache_memoize.keys.maker import KeyParts, key_maker, parts_maker, state_maker
 
 
 def function(a, b=2, *more, c=3, **further):
@@ -38,7 +38,7 @@ def usual():
 
 
 def keys_of(change, *calls, **options):
-    key_of = key_maker(BINDER, "p", **options)
+    key_of = key_maker(BINDER, "p", KeyParts(**options))
     before = [key_of(args, {}) for args in calls]
     change()
     return before, [key_of(args, {}) for args in calls]
@@ -74,7 +74,7 @@ def test_long_variants_are_parts_of_keys_too():
 
 
 def test_what_a_rewrite_does_not_take_stays_in_the_key():
-    key_of = key_maker(BINDER, "p", args_rewrite=rewritten(0))
+    key_of = key_maker(BINDER, "p", KeyParts(args_rewrite=rewritten(0)))
     assert key_of((2,), {}) == key_of((3,), {}) != key_of((4,), {})
     assert key_of((2, 5), {}) != key_of((2, 6), {}) != key_of((2,), {"c": 1})
     assert key_of((2,), {"x": 1}) != key_of((2,), {"x": 2})
@@ -90,30 +90,28 @@ def test_plain_values_have_no_state(given):
 
 def test_the_state_is_all_that_can_change():
     value = [1]
-    state_of = state_maker(BINDER, captured=captured)
+    state_of = state_maker(BINDER, KeyParts(captured=captured))
     before = state_of((1, value), {})
     value.append(2)
     after = state_of((1, value), {})
     CAPTURED[0] = "x=2"
     assert len({before, after, state_of((1, value), {})}) == 3
     assert state_of((1,), {}) is not None, "a captured variable can change"
-    extra = state_maker(BINDER, extra=lambda *a, **k: language())
+    extra = state_maker(BINDER, KeyParts(extra=lambda *a, **k: language()))
     before = extra((1,), {})
     LANGUAGE[0] = "de"
     assert None is not before != extra((1,), {})
-    assert state_maker(BINDER, extra="fixed")((1,), {}) is None
-    made = state_maker(BINDER, key_generator=lambda a, **k: f"key {len(a)}")
+    assert state_maker(BINDER, KeyParts(extra="fixed"))((1,), {}) is None
+    made = state_maker(BINDER, KeyParts(key_generator=lambda a, **k: f"key {len(a)}"))
     assert made(([1],), {}) == "key 1" != made(([1, 2],), {})
-    wrong = state_maker(BINDER, key_generator=lambda a, **k: None)
+    wrong = state_maker(BINDER, KeyParts(key_generator=lambda a, **k: None))
     with pytest.raises(TypeError, match=r"^function\(\): key_generator_callable"):
         wrong(([1],), {})
 
 
 def test_parts_by_name():
-    parts_of = parts_maker(
-        BINDER, version=5, extra="e", vary_on=(language,), captured=captured,
-        key_prefix="site",
-    )  # fmt: skip
+    parts = KeyParts(5, "e", None, None, (language,), captured, "site")
+    parts_of = parts_maker(BINDER, parts)
     assert parts_of((1, 4, 5, 6), {"z": 7}) == {
         "a": encode(1),
         "b": encode(4),
@@ -130,14 +128,16 @@ def test_parts_by_name():
 
 
 def test_parts_that_callables_make():
-    parts = parts_maker(BINDER, extra=lambda *a, **k: k["c"])((1,), {"c": 8})
+    parts = parts_maker(BINDER, KeyParts(extra=lambda *a, **k: k["c"]))((1,), {"c": 8})
     assert parts["extra"] == encode(8) and parts["a"] == encode(1)
-    again = parts_maker(BINDER, args_rewrite=rewritten(0), extra=lambda *a, **k: 9)
+    parts = KeyParts(args_rewrite=rewritten(0), extra=lambda *a, **k: 9)
+    again = parts_maker(BINDER, parts)
     assert [*again((4, 5), {})] == ["args_rewrite", "version"]
     assert again((4, 5), {}) == again((5, 5), {}) != again((4, 6), {})
-    made = parts_maker(BINDER, key_generator=lambda a, **k: f"key {a}", version=3)
+    parts = KeyParts(key_generator=lambda a, **k: f"key {a}", version=3)
+    made = parts_maker(BINDER, parts)
     assert made((1,), {}) == {"key_generator_callable": "key 1"}
-    unnamed = parts_maker(BINDER, vary_on=(Anonymous(),))
+    unnamed = parts_maker(BINDER, KeyParts(vary_on=(Anonymous(),)))
     assert unnamed((1,), {})["vary_on"] == encode(7)
 
 
@@ -160,4 +160,4 @@ class Anonymous:
 def test_a_part_that_cannot_be_a_part_is_named(options, trouble):
     given = 1 if options else object()
     with pytest.raises(UnkeyableArgument, match=rf"^function\(\): the .*{trouble}"):
-        parts_maker(BINDER, **options)((given,), {})
+        parts_maker(BINDER, KeyParts(**options))((given,), {})

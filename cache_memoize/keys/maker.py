@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from .binding import FIXED, Args, Binder, Kwargs, encode_part
 from .encoding import LONGEST_REMEMBERED, digest, encode, label
 
-__all__ = ["REMEMBERED_CALLS", "key_maker", "parts_maker", "state_maker"]
+__all__ = ["REMEMBERED_CALLS", "KeyParts", "key_maker", "parts_maker", "state_maker"]
 
 KeyOf = Callable[[Args, Kwargs], str]
 TextOf = Callable[[Args, Kwargs], str]
@@ -44,45 +44,55 @@ _SHORTENED = "$"
 _of_variant = digest("cache_memoize variant")
 
 
-def key_maker(
-    binder: Binder,
-    prefix: str,
-    *,
-    version: Any = None,
-    extra: Any = None,
-    args_rewrite: Callable[..., Any] | None = None,
-    key_generator: Callable[..., Any] | None = None,
-    vary_on: tuple[Callable[[], Any], ...] = (),
-    captured: Callable[[], str] | None = None,
-    key_prefix: str = "",
-) -> KeyOf:
-    """Return the function from ``(args, kwargs)`` to the cache key.
+class KeyParts(NamedTuple):
+    """The parts of the keys of a function besides its arguments."""
 
-    :param vary_on: functions whose results become part of the key.
-    :param captured: returns the captured variables of a nested function as text.
-    :param key_prefix: part of all keys of the project.
-    """
-    name = binder.name
-    if key_generator is not None:
-        return _key_generator(key_generator, name, vary_on)
-    fixed, extra_of = (None, extra) if callable(extra) else (extra, None)
-    head = f"{encode(prefix)}{encode_part(version, name, 'version=')}"
-    head += _shared_text(key_prefix, vary_on)
-    digest_of = digest(f"{head}{_EXTRA}{encode_part(fixed, name, 'extra=')}")
+    version: Any = None
+    extra: Any = None
+    args_rewrite: Callable[..., Any] | None = None
+    key_generator: Callable[..., Any] | None = None
+    #: Functions whose results become part of the key.
+    vary_on: tuple[Callable[[], Any], ...] = ()
+    #: Returns the captured variables of a nested function as text.
+    captured: Callable[[], str] | None = None
+    #: Part of all keys of the project.
+    key_prefix: str = ""
+
+    @property
+    def fixed_extra(self) -> Any:
+        return None if callable(self.extra) else self.extra
+
+    @property
+    def extra_of(self) -> Callable[..., Any] | None:
+        return self.extra if callable(self.extra) else None
+
+
+NO_PARTS = KeyParts()
+
+
+def key_maker(binder: Binder, prefix: str, parts: KeyParts = NO_PARTS) -> KeyOf:
+    """Return the function from ``(args, kwargs)`` to the cache key."""
+    name, vary_on = binder.name, parts.vary_on
+    if parts.key_generator is not None:
+        return _key_generator(parts.key_generator, name, vary_on)
+    head = f"{encode(prefix)}{encode_part(parts.version, name, 'version=')}"
+    head += _shared_text(parts.key_prefix, vary_on)
+    fixed = encode_part(parts.fixed_extra, name, "extra=")
+    digest_of = digest(f"{head}{_EXTRA}{fixed}")
     start = label(prefix.split(" ", 1)[0]) + ":"
-    text_of = _text_maker(binder, args_rewrite, extra_of)
+    text_of = _text_maker(binder, parts)
 
     def compute(args: Args, kwargs: Kwargs, variant: str = "") -> str:
         return start + digest_of(text_of(args, kwargs) + variant)
 
     # Only then the key depends on nothing but the arguments. (An instance may change.)
     remembers = (
-        args_rewrite is None
-        and extra_of is None
+        parts.args_rewrite is None
+        and parts.extra_of is None
         and binder.has_fixed_defaults()
         and binder.positional[:1] != ["self"]
     )
-    variant_of = _variant_maker(vary_on, captured, name)
+    variant_of = _variant_maker(vary_on, parts.captured, name)
     if variant_of is None:
         return _remember_keys(compute) if remembers else compute
     if remembers:
@@ -91,26 +101,18 @@ def key_maker(
 
 
 def state_maker(
-    binder: Binder,
-    *,
-    extra: Any = None,
-    args_rewrite: Callable[..., Any] | None = None,
-    key_generator: Callable[..., Any] | None = None,
-    captured: Callable[[], str] | None = None,
+    binder: Binder, parts: KeyParts = NO_PARTS
 ) -> Callable[[Args, Kwargs], str | None]:
     """Return the function from a call to the part of its key that can change while the
     call runs: its arguments, and what ``extra`` returns. None for plain values.
 
     Not ``vary_on``: the function itself may activate a language.
     """
-    extra_of = extra if callable(extra) else None
-    text_of = _text_maker(binder, args_rewrite, extra_of)
-    if key_generator is not None:
-        text_of = functools.partial(_generated_key, key_generator, binder.name)
+    text_of, captured = _text_maker(binder, parts), parts.captured
 
     def state_of(args: Args, kwargs: Kwargs) -> str | None:
         types = map(type, (*args, *kwargs.values()))
-        if captured is extra_of is None and _UNCHANGING.issuperset(types):
+        if captured is parts.extra_of is None and _UNCHANGING.issuperset(types):
             return None
         return text_of(args, kwargs) + (captured() if captured else "")
 
@@ -118,40 +120,32 @@ def state_maker(
 
 
 def parts_maker(
-    binder: Binder,
-    *,
-    version: Any = None,
-    extra: Any = None,
-    args_rewrite: Callable[..., Any] | None = None,
-    key_generator: Callable[..., Any] | None = None,
-    vary_on: tuple[Callable[[], Any], ...] = (),
-    captured: Callable[[], str] | None = None,
-    key_prefix: str = "",
+    binder: Binder, parts: KeyParts = NO_PARTS
 ) -> Callable[[Args, Kwargs], dict[str, str]]:
     """Return the function from a call to the parts of its key as text, by name: the
     parameters, and what else the key depends on. For explanations."""
-    name, extra_of = binder.name, extra if callable(extra) else None
-    shared = {"KEY_PREFIX": encode(key_prefix)} if key_prefix else {}
-    if key_generator is None:
-        shared["version"] = encode_part(version, name, "version=")
-    if extra is not None and extra_of is None:
-        shared["extra"] = encode_part(extra, name, "extra=")
-    text_of = _text_maker(binder, args_rewrite, extra_of)
-    if key_generator is not None:
-        text_of = functools.partial(_generated_key, key_generator, name)
-    rewritten = "args_rewrite" if key_generator is None else "key_generator_callable"
+    name, extra_of, captured = binder.name, parts.extra_of, parts.captured
+    text_of, rewritten = _text_maker(binder, parts), ""
+    shared = {"KEY_PREFIX": encode(parts.key_prefix)} if parts.key_prefix else {}
+    if parts.key_generator is not None:
+        rewritten = "key_generator_callable"
+    else:
+        shared["version"] = encode_part(parts.version, name, "version=")
+        rewritten = "args_rewrite" if parts.args_rewrite is not None else ""
+    if parts.fixed_extra is not None:
+        shared["extra"] = encode_part(parts.fixed_extra, name, "extra=")
 
     def parts_of(args: Args, kwargs: Kwargs) -> dict[str, str]:
         found: dict[str, str] = {}
-        if args_rewrite is None and key_generator is None:
+        if rewritten:
+            found[rewritten] = text_of(args, kwargs)
+        else:
             for parameter, value, _ in binder.bind(args, kwargs):
                 text = encode_part(value, name, parameter)
                 found[parameter] = found.get(parameter, "") + text  # *args: several
             if extra_of is not None:
                 found["extra"] = encode_part(extra_of(*args, **kwargs), name, "extra=")
-        else:
-            found[rewritten] = text_of(args, kwargs)
-        for part in vary_on:
+        for part in parts.vary_on:
             part_name = getattr(part, "__qualname__", "vary_on")
             found[part_name] = encode_part(part(), name, "vary_on=")
         if captured is not None:
@@ -196,12 +190,11 @@ def _generated_key(
     return key
 
 
-def _text_maker(
-    binder: Binder,
-    args_rewrite: Callable[..., Any] | None,
-    extra_of: Callable[..., Any] | None,
-) -> TextOf:
+def _text_maker(binder: Binder, parts: KeyParts) -> TextOf:
     """Return the function from a call to the text that its key is a digest of."""
+    args_rewrite, extra_of = parts.args_rewrite, parts.extra_of
+    if parts.key_generator is not None:
+        return functools.partial(_generated_key, parts.key_generator, binder.name)
     if args_rewrite is None and extra_of is None:
         return binder.text
 
