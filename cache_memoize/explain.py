@@ -246,8 +246,11 @@ def _names_of_tags(call: Call, depends: Iterable[str]) -> dict[str, str]:
 
 def _shown_parts(call: Call, digests: Mapping[str, str]) -> dict[str, str]:
     """Return the parts of the key, without values that may be confidential."""
-    bound = call.function.binder.bind(call.args, call.kwargs)
-    shown = {name: describe_default(value) for name, value, _ in bound}
+    shown: dict[str, str] = {}
+    for name, value, _ in call.function.binder.bind(call.args, call.kwargs):
+        shown[name] = (
+            "<" if name in shown else describe_default(value)
+        )  # *args: several
     return {
         name: text
         if (text := shown.get(name, "<")) and text[0] != "<"

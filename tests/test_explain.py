@@ -148,6 +148,16 @@ def not_pickled(world):
     return f, "not stored", "the result cannot be pickled"
 
 
+def raised(world):
+    def function(x):
+        raise LookupError
+
+    f = world.memoize(60)(function)
+    with pytest.raises(LookupError):
+        f(1)
+    return f, "not stored", "LookupError was raised"
+
+
 def disabled(world):
     f, _ = counted(world, 0)
     f(1)
@@ -158,7 +168,7 @@ CAUSES = [
     *(never_stored, expired, too_stale, invalidated, invalidated_for_all),
     *(invalidated_in_all_variants, by_a_tag, by_a_call_that_it_made, by_a_person),
     *(evicted, of_another_version, in_another_language, with_another_argument),
-    *(refused_by_cache_if, too_large, not_pickled, disabled),
+    *(refused_by_cache_if, too_large, not_pickled, raised, disabled),
 ]
 
 
@@ -268,7 +278,9 @@ def test_text_without_arguments():
     assert other.reason == Reason(
         "near miss", "differs from a stored call only in 'user'"
     )
-    assert "version" not in f.explain("s").parts["user"]
+    assert found.parts["more"] != f.explain("s", 1, 4, 5).parts["more"]
+    assert f.explain("s", 1, 4, 5).parts["more"][0] == "#", "not the last one of them"
+    assert f.explain("s", 1, 4).parts["more"] == "4"
 
 
 def test_keys_that_a_callable_makes():

@@ -59,6 +59,8 @@ async def fail(call: Call, claim: Claim, error: BaseException) -> None:
     if isinstance(error, GeneratorExit):
         return release_in_thread(call, claim)  # awaiting is not allowed here
     if not isinstance(error, call.policy.cache_exceptions):
+        if claim.keeps is None:
+            note(call, f"{type(error).__name__} was raised")
         try:
             _count(call, call.clock.monotonic() - claim.began)
         finally:
@@ -103,7 +105,7 @@ async def _end(call: Call, claim: Claim, kind: int, result: Any) -> None:
     # The maximum decays, so that one slow run does not lengthen leases for good.
     call.function.slowest = max(cost, call.function.slowest * 0.9)
     if claim.lease is None:
-        note(call, claim.why or "another caller may store it")
+        note(call, claim.why or "another caller computes it")
         return _count(call, cost)
     try:
         _count(call, cost)
