@@ -24,9 +24,9 @@ from ..describe import list_functions as list_infos
 from . import charts, overview
 from .asking import Question
 from .caches import CacheInfo
+from .cells import Cell, Head, Table, make_numbers
 from .dependencies import Dependents
 from .overview import COLUMNS, SHOWN, Column, Row, Window, format_moment
-from .tables import Cell, Head, Table, make_numbers
 
 #: Returns the address of one of our pages.
 Address = Callable[..., str]
