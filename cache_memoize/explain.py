@@ -248,9 +248,8 @@ def _shown_parts(call: Call, digests: Mapping[str, str]) -> dict[str, str]:
     """Return the parts of the key, without values that may be confidential."""
     shown: dict[str, str] = {}
     for name, value, _ in call.function.binder.bind(call.args, call.kwargs):
-        shown[name] = (
-            "<" if name in shown else describe_default(value)
-        )  # *args: several
+        # Of several *args, none stands for all.
+        shown[name] = "<" if name in shown else describe_default(value)
     return {
         name: text
         if (text := shown.get(name, "<")) and text[0] != "<"
