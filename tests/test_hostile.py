@@ -21,7 +21,7 @@ from unittest import mock
 
 import pytest
 from django.conf import settings
-from django.core.cache import CacheKeyWarning
+from django.core.cache import CacheKeyWarning, caches
 from django.core.cache.backends.base import InvalidCacheKey
 from django.core.management import ManagementUtility
 from django.test import override_settings
@@ -501,6 +501,7 @@ LOGGED = {
 @pytest.mark.backends(["locmem"])
 def test_no_line_of_a_log_is_forged_and_none_shows_a_result(backend, caplog, way):
     warnings.simplefilter("ignore", CacheKeyWarning)
+    caches["default"].clear()  # a hit under a key of another test would log nothing
     caplog.set_level(logging.DEBUG, "cache_memoize")
     act, is_secret = LOGGED[way]
     with suppress(HostileError):
